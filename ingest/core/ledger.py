@@ -1,0 +1,142 @@
+"""The receiver's book of deliveries that are not settled: where each one is, and who gets it next.
+
+Pure bookkeeping: no socket, no clock. A delivery is waiting, at a decoder or at a writer. When one of those
+dies its deliveries wait again, and the one that it had in its hands counts a death; after ``deaths_max`` of
+them it is condemned, so that one message cannot kill the engine for ever.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from datetime import datetime
+
+import msgspec
+
+from ingest.core.work import Outcome, Settled
+
+
+class Delivery(msgspec.Struct):
+    """One message between its arrival and its acknowledgement."""
+
+    id: int
+    epoch: int  # of the connection it came on; acknowledged there or not at all
+    ack: str
+    message_id: str
+    offset: int
+    length: int
+    body_bytes: int
+    received_at: datetime
+    received_s: float  # monotonic
+    headers: dict[str, str]
+    place: str | None = None  # the process that has it; None: waiting
+    complete: bool = False
+    deaths: int = 0
+    verdict: tuple[str, str] | None = None
+
+
+class Ledger:
+    """Bounded by its owner: ``messages`` and ``bytes`` say how full the window is."""
+
+    def __init__(self, deaths_max: int) -> None:
+        self.bytes = 0
+        self._deaths_max = deaths_max
+        self._deliveries: dict[int, Delivery] = {}  # in the order of arrival
+        self._waiting: deque[int] = deque()
+        self._at: dict[str, set[int]] = {}
+
+    @property
+    def messages(self) -> int:
+        return len(self._deliveries)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def at(self, place: str) -> int:
+        """How many deliveries that process has."""
+        return len(self._at.get(place, ()))
+
+    def oldest(self) -> Delivery | None:
+        return next(iter(self._deliveries.values()), None)
+
+    def add(self, delivery: Delivery) -> None:
+        self._deliveries[delivery.id] = delivery
+        self._waiting.append(delivery.id)
+        self.bytes += delivery.length
+
+    def next(self) -> Delivery | None:
+        """The delivery that is due for a decoder; it stays waiting until ``assign``."""
+        while self._waiting:
+            delivery = self._deliveries.get(self._waiting[0])
+            if delivery is not None and delivery.place is None:
+                return delivery
+            self._waiting.popleft()
+        return None
+
+    def assign(self, delivery: Delivery, place: str) -> None:
+        if self._waiting and self._waiting[0] == delivery.id:
+            self._waiting.popleft()
+        self._move(delivery, place)
+
+    def passed(self, id_: int, writer: str | None) -> None:
+        """A decoder handed it to that writer; None: the writer was gone, it waits again."""
+        delivery = self._deliveries.get(id_)
+        if delivery is None:
+            return
+        if writer is None:
+            self._again([delivery])
+        else:
+            self._move(delivery, writer)
+
+    def settle(self, settled: Settled) -> Delivery | None:
+        """The delivery, now out of the book; None when it was settled before, or is to be decoded again."""
+        delivery = self._deliveries.get(settled.delivery)
+        if delivery is None:
+            return None
+        if settled.outcome is Outcome.REDO:
+            delivery.complete = True
+            self._again([delivery])
+            return None
+        self._move(delivery, None)
+        del self._deliveries[delivery.id]
+        self.bytes -= delivery.length
+        return delivery
+
+    def lost(self, place: str, in_hands: int | None) -> list[Delivery]:
+        """That process died: its deliveries wait again, in their old order. Returns the condemned."""
+        condemned = []
+        deliveries = [self._deliveries[id_] for id_ in sorted(self._at.get(place, ()))]
+        for delivery in deliveries:
+            if delivery.id == in_hands:
+                delivery.deaths += 1
+                if delivery.deaths >= self._deaths_max and delivery.verdict is None:
+                    delivery.verdict = (
+                        "killed_its_process",
+                        f"{delivery.deaths} processes died while they had this message in their hands",
+                    )
+                    condemned.append(delivery)
+        self._again(deliveries)
+        return condemned
+
+    def clear(self) -> list[Delivery]:
+        """Lets go of everything: the broker will deliver it again. Returns what was in the book."""
+        deliveries = list(self._deliveries.values())
+        self._deliveries.clear()
+        self._waiting.clear()
+        self._at.clear()
+        self.bytes = 0
+        return deliveries
+
+    def _again(self, deliveries: Iterable[Delivery]) -> None:
+        ordered = list(deliveries)
+        for delivery in ordered:
+            self._move(delivery, None)
+        self._waiting.extendleft(delivery.id for delivery in reversed(ordered))
+
+    def _move(self, delivery: Delivery, place: str | None) -> None:
+        if delivery.place is not None:
+            self._at[delivery.place].discard(delivery.id)
+        if place is not None:
+            self._at.setdefault(place, set()).add(delivery.id)
+        delivery.place = place

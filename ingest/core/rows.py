@@ -1,0 +1,125 @@
+"""Rows in PostgreSQL's binary COPY format, made where the values are at hand.
+
+Source: PostgreSQL documentation, "COPY", section "Binary Format". A field is its length (int32) and its
+bytes; NULL is the length -1. Field encodings are those of each type's binary send/receive functions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import sys
+import uuid
+from array import array
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+TRAILER = struct.pack(">h", -1)
+NULL = struct.pack(">i", -1)
+TRUE = struct.pack(">i?", 1, True)
+FALSE = struct.pack(">i?", 1, False)
+
+_length = struct.Struct(">i")
+_int4 = struct.Struct(">ii")
+_int8 = struct.Struct(">iq")
+_count = struct.Struct(">h")
+# dimensions, has-null flag, element type, size, lower bound: the header of a one-dimensional array.
+_array_header = struct.Struct(">iiiii")
+_INT4_OID, _INT2_OID = 23, 21
+_POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+def row(*fields: bytes) -> bytes:
+    """One row of encoded fields."""
+    return _count.pack(len(fields)) + b"".join(fields)
+
+
+def count(fields: int) -> bytes:
+    """What stands before the fields of a row that is put together elsewhere."""
+    return _count.pack(fields)
+
+
+def name_digest(name: str) -> bytes:
+    """The key of a short name (a tag) among the content tables: 20 bytes."""
+    return hashlib.sha256(name.encode()).digest()[:20]
+
+
+def bytea(value: bytes | None) -> bytes:
+    return NULL if value is None else _length.pack(len(value)) + value
+
+
+def text(value: str | None) -> bytes:
+    """A string without U+0000 and without lone surrogates, or NULL."""
+    return NULL if value is None else bytea(value.encode())
+
+
+def boolean(value: bool) -> bytes:
+    return TRUE if value else FALSE
+
+
+def int4(value: int | None) -> bytes:
+    return NULL if value is None else _int4.pack(4, value)
+
+
+def int8(value: int | None) -> bytes:
+    return NULL if value is None else _int8.pack(8, value)
+
+
+def jsonb(value: bytes) -> bytes:
+    """JSON text as jsonb; the leading 1 is the version of the binary format."""
+    return _length.pack(len(value) + 1) + b"\x01" + value
+
+
+def timestamptz(value: datetime) -> bytes:
+    return _int8.pack(8, microseconds(value))
+
+
+def microseconds(value: datetime) -> int:
+    """Microseconds since 2000-01-01 UTC, as PostgreSQL counts."""
+    since = value - _POSTGRES_EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def uuid_or_null(value: str | None) -> bytes:
+    return NULL if value is None else bytea(uuid.UUID(value).bytes)
+
+
+def int4_array(values: Iterable[int]) -> bytes:
+    """An int4[] field, made without a Python loop: each element is its length 4 and its value."""
+    numbers = array("i", values)
+    count = len(numbers)
+    if count == 0:
+        return _length.pack(12) + struct.pack(">iii", 0, 0, _INT4_OID)
+    _swap(numbers)
+    pairs = array("i", bytes(8 * count))
+    pairs[0::2] = array("i", b"\0\0\0\x04" * count)
+    pairs[1::2] = numbers
+    return b"".join(
+        (_length.pack(20 + 8 * count), _array_header.pack(1, 0, _INT4_OID, count, 1), pairs.tobytes())
+    )
+
+
+def int2_array(values: Iterable[int]) -> bytes:
+    """An int2[] field. Small and rare: packed one by one."""
+    packed = [struct.pack(">ih", 2, value) for value in values]
+    if not packed:
+        return _length.pack(12) + struct.pack(">iii", 0, 0, _INT2_OID)
+    body = b"".join(packed)
+    return (
+        _length.pack(20 + len(body)) + _array_header.pack(1, 0, _INT2_OID, len(packed), 1) + body
+    )
+
+
+def read_int4_array(field: bytes) -> array[int]:
+    """The values of an int4[] as PostgreSQL sends it (no NULLs), without the length in front."""
+    if len(field) <= 12:
+        return array("i")
+    numbers = array("i", field[20:])[1::2]
+    _swap(numbers)
+    return numbers
+
+
+def _swap(numbers: array[int]) -> None:
+    if sys.byteorder == "little":
+        numbers.byteswap()

@@ -1,0 +1,120 @@
+"""What PostgreSQL can hold, and what to do with the rest so that nothing is lost.
+
+text refuses U+0000 and (as UTF-8) lone surrogates; jsonb also changes numbers: it keeps no exponent, so
+1e+22 comes back as an integer. Such a value goes into the column in its nearest searchable form, and the
+whole of it, exact, into a bytea beside it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from ingest.core import rows
+from ingest.core.model import Json, Resource
+from ingest.core.wire import canonical_json
+from ingest.core.work import Content
+from ingest.errors import Rejected
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def require_plain(name: str, value: str | None) -> None:
+    """Raises Rejected when a header's value cannot be a text column, or is absurdly long."""
+    if value is None:
+        return
+    if _UNSTORABLE.search(value):
+        raise Rejected("invalid", f"{name} contains U+0000 or bytes that are not UTF-8")
+    if len(value) > 1024:
+        raise Rejected("invalid", f"{name} has {len(value)} characters, the limit is 1024")
+
+
+def encode_content(digest: bytes, resource: Resource) -> Content:
+    """A resource as encoded COPY fields: head (digest .. kind), tags, tail (parameters, exact)."""
+    exact = None
+    type_, title, kind = resource.type, resource.title, resource.kind
+    parameters: Json = resource.parameters
+    document = canonical_json(parameters)
+    if not _is_exact(document, parameters):
+        parameters = nearest(parameters)
+        document = canonical_json(parameters)
+        exact = _whole(resource)
+    if resource.extra or any(_UNSTORABLE.search(text) for text in (type_, title, kind or "")):
+        exact = _whole(resource)
+    head = b"".join(
+        (
+            rows.bytea(digest),
+            rows.boolean(resource.exported),
+            rows.text(nearest_text(type_)),
+            rows.text(nearest_text(title)),
+            rows.text(None if kind is None else nearest_text(kind)),
+        )
+    )
+    return Content(head, resource.tags, rows.jsonb(document) + rows.bytea(exact))
+
+
+def encode_position(file: str | None, line: int | None) -> bytes:
+    """COPY fields file, line, exact."""
+    exact = None
+    if file is not None and _UNSTORABLE.search(file):
+        exact = file.encode("utf-8", "surrogatepass")
+        file = nearest_text(file)
+    if line is not None and not 0 <= line < 1 << 63:
+        raise Rejected("invalid", "a resource's line is not a number that a file can have")
+    return b"".join((rows.text(file), rows.int8(line), rows.bytea(exact)))
+
+
+def nearest_text(text: str) -> str:
+    """The text with U+FFFD for what PostgreSQL cannot hold."""
+    return _UNSTORABLE.sub("\ufffd", text) if _UNSTORABLE.search(text) else text
+
+
+def nearest(value: Json) -> Json:
+    """The JSON value with each string in its nearest form."""
+    if isinstance(value, str):
+        return nearest_text(value)
+    if isinstance(value, list):
+        return [nearest(item) for item in value]
+    if isinstance(value, dict):
+        return {nearest_text(key): nearest(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _whole(resource: Resource) -> bytes:
+    """Everything of the resource but its position, as JSON."""
+    return canonical_json(
+        {
+            "type": resource.type,
+            "title": resource.title,
+            "exported": resource.exported,
+            "kind": resource.kind,
+            "tags": list(resource.tags),
+            "parameters": resource.parameters,
+            "extra": resource.extra,
+        }
+    )
+
+
+# Anything that looks like an exponent or an escape that jsonb refuses. Searching the document is quick; only
+# where this finds something is the value itself looked at.
+_SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|\d[eE][+-]?\d|-0\.0")
+
+
+def _is_exact(document: bytes, value: Json) -> bool:
+    """Whether jsonb gives the value back as it is."""
+    return _SUSPECT.search(document) is None or _holds_plain(value)
+
+
+def _holds_plain(value: Json) -> bool:
+    if isinstance(value, str):
+        return _UNSTORABLE.search(value) is None
+    if isinstance(value, float):
+        # jsonb prints a float with a positive exponent as an integer, and knows no negative zero.
+        return math.isfinite(value) and not (value.is_integer() and "e" in repr(value)) and repr(value) != "-0.0"
+    if isinstance(value, list):
+        return all(map(_holds_plain, value))
+    if isinstance(value, dict):
+        return all(_UNSTORABLE.search(key) is None and _holds_plain(item) for key, item in value.items())
+    return True

@@ -1,0 +1,147 @@
+"""A decoder process: pure CPU. Takes descriptors from the receiver, gives work to the writers."""
+
+from __future__ import annotations
+
+import resource as limits
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from multiprocessing.connection import Connection as ControlConnection
+
+import structlog
+
+from ingest.channels import Hands, Known, Order, Wires
+from ingest.config import Config
+from ingest.core.decoding import Decoding
+from ingest.core.work import Descriptor, Passed, Quarantine, Work
+from ingest.errors import Rejected
+from ingest.processes import Ended, process_names, start_process
+from ingest.telemetry import Metric, Row
+
+
+def run(config: Config, control: ControlConnection, name: str) -> None:
+    """The body of the process: until the supervisor says "stop", or goes."""
+    wires = Wires(control, {"receiver": Descriptor})
+    with start_process(config, name, wires) as row:
+        # A successor of the receiver brings another arena before the old one is gone.
+        _limit_memory(config.decode_memory_bytes_max + config.window_bytes_max)
+        Decoder(config, wires, row, name).loop()
+
+
+class Decoder:
+    def __init__(self, config: Config, wires: Wires, row: Row, name: str) -> None:
+        self.config = config
+        self.wires = wires
+        self.row = row
+        self.name = name
+        self.log = structlog.get_logger()
+        self.decoding = Decoding(config.decoder_cache_bytes_max, config.thin_storeconfigs)
+        self._known = _KnownDigests(Known(wires.memory["known"]))
+        self._hands = Hands(wires.memory["hands"], process_names(config))
+
+    def loop(self) -> None:
+        while True:
+            for key, _ in self.wires.selector.select():
+                if key.data == "control":
+                    message = self.wires.control()
+                    if isinstance(message, Order) and message.word == "stop":
+                        raise Ended
+                else:
+                    self._receive(key.data)
+
+    def _receive(self, peer: str) -> None:
+        inbox = self.wires.inboxes.get(peer)
+        if inbox is None:
+            return
+        try:
+            descriptor = inbox.receive()
+        except EOFError:
+            self.wires.drop_inbox(peer)
+            return
+        arena = self.wires.arenas.get(descriptor.arena)
+        if arena is None:
+            return  # of a receiver that is gone: the broker delivers it again
+        self._hands.hold(self.name, descriptor.delivery, time.monotonic())
+        started_s = time.process_time()
+        body = arena.view(descriptor.offset, descriptor.length)
+        work = self._decode(descriptor, body)
+        self.row.add(Metric.DECODED)
+        self.row.add(Metric.DECODE_CPU_SECONDS, time.process_time() - started_s)
+        self.row.set(Metric.CACHE_HITS, self.decoding.resources.hits)
+        self.row.set(Metric.CACHE_MISSES, self.decoding.resources.misses)
+        self._hands.empty(self.name)
+        self._pass(descriptor, work)
+
+    def _decode(self, descriptor: Descriptor, body: memoryview) -> Work:
+        if descriptor.verdict is not None:
+            return _quarantine(descriptor, *descriptor.verdict)
+        try:
+            return self.decoding.decode(descriptor, body, self._known)
+        except Rejected as rejected:
+            return _quarantine(descriptor, rejected.reason, rejected.text)
+        except MemoryError:
+            return _quarantine(
+                descriptor,
+                "too_much_memory",
+                f"decoding needs more than decode_memory_bytes_max={self.config.decode_memory_bytes_max}",
+            )
+        except RecursionError:
+            return _quarantine(descriptor, "too_deep", "the JSON is nested too deeply")
+
+    def _pass(self, descriptor: Descriptor, work: Work) -> None:
+        writer = self._writer_of(work)
+        outbox = self.wires.outboxes[writer]
+        sent = outbox.send(work)
+        self.wires.outboxes["receiver"].send(
+            Passed(descriptor.delivery, writer if sent else None, outbox.incarnation)
+        )
+
+    def _writer_of(self, work: Work) -> str:
+        certname = work.certname if hasattr(work, "certname") else work.header.certname
+        # crc32, not hash(): hash() is salted per process, and two processes must agree on a lane.
+        number = work.delivery if certname is None else zlib.crc32(certname.encode("utf-8", "replace"))
+        return f"writer-{number % self.config.writers}"
+
+
+class _KnownDigests(Mapping[str, bytes]):
+    """The shared table as the mapping that pure code asks for."""
+
+    def __init__(self, known: Known) -> None:
+        self._known = known
+
+    def __getitem__(self, certname: str) -> bytes:
+        digest = self._known.get(certname)
+        if digest is None:
+            raise KeyError(certname)
+        return digest
+
+    def get(self, certname: str, default: bytes | None = None) -> bytes | None:  # type: ignore[override]
+        return self._known.get(certname) or default
+
+    def __iter__(self) -> Iterator[str]:
+        raise NotImplementedError("the table holds hashes of certnames, not their names")
+
+    def __len__(self) -> int:
+        return Known.ENTRIES
+
+
+def _quarantine(descriptor: Descriptor, reason: str, detail: str) -> Quarantine:
+    return Quarantine(
+        delivery=descriptor.delivery,
+        reason=reason,
+        detail=detail,
+        certname=descriptor.headers.get("certname"),
+        headers=descriptor.headers,
+        received_at=descriptor.received_at,
+        arena=descriptor.arena,
+        offset=descriptor.offset,
+        length=descriptor.length,
+        body_bytes=descriptor.body_bytes,
+    )
+
+
+def _limit_memory(bytes_max: int) -> None:
+    """A body that needs more gets a MemoryError, and the quarantine; the others of this process go on."""
+    now = int(open("/proc/self/statm").read().split()[0]) * limits.getpagesize()
+    _, hard = limits.getrlimit(limits.RLIMIT_AS)
+    limits.setrlimit(limits.RLIMIT_AS, (now + bytes_max, hard))

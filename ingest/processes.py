@@ -1,0 +1,49 @@
+"""What every child process has in common: its name, its start, its end."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from ingest.channels import Wires
+from ingest.config import Config
+from ingest.errors import IngestError
+from ingest.telemetry import Board, Row, configure
+
+
+class Ended(Exception):  # noqa: N818  # the regular way out of a loop
+    """The supervisor said "stop"."""
+
+
+def process_names(config: Config) -> list[str]:
+    """Every child's name; its place in this list is its row on the board and its entry among the hands."""
+    decoders = [f"decoder-{i}" for i in range(config.workers)]
+    writers = [f"writer-{i}" for i in range(config.writers)]
+    return ["receiver", *decoders, *writers, "supervisor"]
+
+
+@contextmanager
+def start_process(config: Config, name: str, wires: Wires) -> Iterator[Row]:
+    """Signals, logging, wiring; then the caller's loop; then an orderly exit."""
+    # The supervisor decides about signals: a terminal sends them to the whole group.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    configure(config.log_format, config.log_level, process=name)
+    try:
+        wires.until_go()
+        row = Board(wires.memory["board"]).row(process_names(config).index(name))
+        gc.freeze()  # what was imported lives as long as the process: the collector need not look at it
+        wires.report("ready")
+        yield row
+    except (Ended, EOFError):
+        pass  # told to stop, or the supervisor is gone
+    except IngestError as error:
+        wires.report("failed", str(error))
+        structlog.get_logger().error("process_failed", reason=str(error))
+        os._exit(1)

@@ -1,0 +1,95 @@
+"""Opens connections to PostgreSQL, and says what an error of PostgreSQL means for the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg import errors as pg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from ingest.errors import Misconfigured, Rejected, Unavailable
+
+Connection = psycopg.Connection[tuple[object, ...]]
+
+# SQLSTATE classes after which the same statement may succeed later, on this or another connection.
+# Source: PostgreSQL documentation, appendix A.
+_PASSING = ("08", "25006", "40", "53", "55", "57", "58")
+# What a person has to mend before any statement can succeed.
+_SETTING = ("28", "3D000", "42501", "3F000", "42P01", "42703", "42883")
+
+
+def connect(
+    conninfo: str,
+    *,
+    application_name: str = "ingest",
+    connect_timeout_s: float = 5,
+    statement_timeout_s: float = 60,
+    lock_timeout_s: float = 30,
+    synchronous_commit: bool = True,
+) -> Connection:
+    """A connection in autocommit mode with its time limits set. Raises Unavailable or Misconfigured."""
+    settings = {
+        "statement_timeout": f"{int(statement_timeout_s * 1000)}ms",
+        "lock_timeout": f"{int(lock_timeout_s * 1000)}ms",
+        "idle_in_transaction_session_timeout": "60s",
+        "timezone": "UTC",
+        "client_min_messages": "warning",
+    }
+    with meaning():
+        given = conninfo_to_dict(conninfo)
+        options = " ".join([str(given.get("options") or ""), *(f"-c {k}={v}" for k, v in settings.items())])
+        connection = psycopg.connect(
+            make_conninfo(
+                conninfo,
+                application_name=given.get("application_name") or application_name,
+                connect_timeout=max(2, int(connect_timeout_s)),  # libpq takes 1 for 2
+                options=options.strip(),
+                tcp_user_timeout=30_000,  # ms; a server that fell off the network is noticed
+            ),
+            autocommit=True,
+        )
+    connection.prepare_threshold = 2
+    return connection
+
+
+@contextmanager
+def meaning() -> Iterator[None]:
+    """Turns psycopg's errors into this package's: what to do about them, not where they came from."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translate(error) from error
+
+
+def translate(error: psycopg.Error) -> Unavailable | Rejected | Misconfigured:
+    """The plan for an error of PostgreSQL: wait and try again, quarantine, or change a setting."""
+    text = _line(error)
+    state = error.sqlstate or ""
+    if state.startswith(_SETTING) or _is_login(error):
+        return Misconfigured("--database", text)
+    if isinstance(error, (pg.DataError, pg.IntegrityError, pg.ProgramLimitExceeded, pg.StatementTooComplex)):
+        return Rejected("refused_by_postgresql", text)
+    if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) or state.startswith(_PASSING):
+        return Unavailable(text)
+    if isinstance(error, psycopg.ProgrammingError) and not state:
+        return Misconfigured("--database", text)  # a conninfo that cannot be parsed
+    return Rejected("refused_by_postgresql", text)
+
+
+def _is_login(error: psycopg.Error) -> bool:
+    # A failed connection carries no SQLSTATE in psycopg; the server's words are all there is.
+    text = str(error)
+    return isinstance(error, psycopg.OperationalError) and (
+        "password authentication failed" in text
+        or "no password supplied" in text
+        or "no pg_hba.conf entry" in text
+        or ('role "' in text and "does not exist" in text)
+        or ('database "' in text and "does not exist" in text)
+        or "is not permitted to log in" in text
+    )
+
+
+def _line(error: psycopg.Error) -> str:
+    return " ".join(str(error).split())

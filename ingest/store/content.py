@@ -1,0 +1,120 @@
+"""Content tables from the writer's side: digests in, ids out, rows inserted where the database has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+import psycopg
+
+from ingest.core.rows import HEADER, TRAILER
+from ingest.store.queries import query
+
+# Rounds of insert-and-look. A second one happens when another transaction brought the row, a third when
+# the cycling sequence met an id in use; ten in a row mean that something else is wrong.
+ROUNDS_MAX = 10
+
+
+class Ids:
+    """A cache of digest -> id bounded by count: two generations, the older one thrown away whole.
+
+    The database's ``content_state.generation`` tells when it may hold ids of rows that were collected.
+    """
+
+    def __init__(self, entries_max: int) -> None:
+        self.entries_max = max(2, entries_max)
+        self._young: dict[bytes, int] = {}
+        self._old: dict[bytes, int] = {}
+
+    def get(self, digest: bytes) -> int | None:
+        found = self._young.get(digest)
+        if found is None and (found := self._old.get(digest)) is not None:
+            self.put(digest, found)
+        return found
+
+    def put(self, digest: bytes, id_: int) -> None:
+        if len(self._young) >= self.entries_max // 2:
+            self._old, self._young = self._young, {}
+        self._young[digest] = id_
+
+    def clear(self) -> None:
+        self._young, self._old = {}, {}
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+
+class ContentTable:
+    """One content table (``tags``, ``resources``, ...) of one writer.
+
+    Ids found in a transaction are remembered only when it has committed: a rolled back row has no id.
+    """
+
+    def __init__(self, name: str, entries_max: int) -> None:
+        self.name = name
+        self.rows_written = 0
+        self._ids = Ids(entries_max)
+        self._fresh: dict[bytes, int] = {}
+
+    def known(self, digests: Collection[bytes]) -> dict[bytes, int]:
+        """The ids of those digests that are in the cache."""
+        found = {}
+        get = self._ids.get
+        for digest in digests:
+            if (id_ := get(digest)) is not None:
+                found[digest] = id_
+        return found
+
+    def find(self, cursor: psycopg.Cursor[tuple[object, ...]], digests: Collection[bytes]) -> dict[bytes, int]:
+        """The ids of those digests that the database has."""
+        if not digests:
+            return {}
+        cursor.execute(query(f"find_{self.name}"), [list(digests)], binary=True)
+        found = {bytes(digest): int(id_) for digest, id_ in cursor}  # type: ignore[call-overload]
+        self._fresh.update(found)
+        return found
+
+    def insert(
+        self,
+        cursor: psycopg.Cursor[tuple[object, ...]],
+        rows: Mapping[bytes, Callable[[], bytes]],
+    ) -> dict[bytes, int]:
+        """Inserts rows that the database may lack; returns the id of each, whoever inserted it.
+
+        In the order of digests: two transactions that bring the same rows wait for each other, never in a
+        circle.
+        """
+        ids: dict[bytes, int] = {}
+        for _ in range(ROUNDS_MAX):
+            missing = sorted(rows.keys() - ids.keys())
+            if not missing:
+                self._fresh.update(ids)
+                return ids
+            copy_into(cursor, f"copy_{self.name}", [rows[digest]() for digest in missing])
+            cursor.execute(query(f"insert_{self.name}"), binary=True)
+            inserted = {bytes(digest): int(id_) for digest, id_ in cursor}  # type: ignore[call-overload]
+            self.rows_written += len(inserted)
+            ids.update(inserted)
+            if len(ids) < len(rows):
+                ids.update(self.find(cursor, [digest for digest in missing if digest not in inserted]))
+        raise psycopg.OperationalError(f"{self.name}: no free id after {ROUNDS_MAX} rounds")
+
+    def committed(self) -> None:
+        for digest, id_ in self._fresh.items():
+            self._ids.put(digest, id_)
+        self._fresh.clear()
+
+    def rolled_back(self) -> None:
+        self._fresh.clear()
+
+    def forget(self) -> None:
+        """Garbage was collected: an id in the cache may be gone."""
+        self._ids.clear()
+        self._fresh.clear()
+
+
+def copy_into(cursor: psycopg.Cursor[tuple[object, ...]], statement: str, rows: Collection[bytes]) -> int:
+    """Sends encoded rows with one of the COPY statements; returns the bytes sent."""
+    data = b"".join((HEADER, *rows, TRAILER))
+    with cursor.copy(query(statement)) as copy:
+        copy.write(data)
+    return len(data)

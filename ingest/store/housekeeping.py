@@ -1,0 +1,100 @@
+"""What nobody has any more: content without a node, nodes that fell silent, old quarantine.
+
+Garbage collection looks for unused content under a snapshot, without any lock. It deletes in small steps: each
+takes the content lock alone (writers hold it shared while they refer to content), spares what was taken up
+since the snapshot, and raises the generation, so that every writer forgets the ids it remembers. A step
+that does not get the lock within ``lock_timeout_s`` is left for the next run; no query is ever waited for
+longer, and none is ended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import msgspec
+from psycopg import errors as pg
+
+from ingest.store.connection import Connection, meaning
+from ingest.store.queries import query
+from ingest.store.writing import CONTENT_LOCK, NODE_LOCK, node_key
+
+# The order in which content refers to content: what a collected row used is free in the next run.
+CONTENT_TABLES = ("resources", "edge_sets", "position_sets", "positions", "tags")
+
+
+class Collected(msgspec.Struct):
+    """What one run of garbage collection did."""
+
+    deleted: dict[str, int]
+    postponed: int = 0  # steps that did not get the lock in time
+
+
+def collect_garbage(
+    connection: Connection,
+    *,
+    step_rows: int = 2000,
+    pause_s: float = 0.05,
+    lock_timeout_s: float = 0.2,
+    pause: Callable[[float], None] = time.sleep,
+) -> Collected:
+    """Deletes content that no node has. Safe beside any number of writers."""
+    collected = Collected(dict.fromkeys(CONTENT_TABLES, 0))
+    for table in CONTENT_TABLES:
+        xmin, ids = _unused(connection, table)
+        for start in range(0, len(ids), step_rows):
+            step = ids[start : start + step_rows]
+            with meaning():
+                try:
+                    collected.deleted[table] += _delete(connection, table, step, xmin, lock_timeout_s)
+                except pg.LockNotAvailable:
+                    collected.postponed += 1
+            pause(pause_s)
+    return collected
+
+
+def expire_nodes(connection: Connection, node_ttl: timedelta) -> list[str]:
+    """Marks nodes whose newest catalog is older than that; returns their certnames."""
+    with meaning():
+        return sorted(str(row[0]) for row in connection.execute(query("expire_nodes"), [node_ttl]))
+
+
+def purge_nodes(connection: Connection, node_purge_ttl: timedelta, *, step_nodes: int = 100) -> int:
+    """Deletes nodes that have been deactivated or expired for that long; returns how many."""
+    purged = 0
+    with meaning():
+        rows = connection.execute(query("purgeable_nodes"), [node_purge_ttl]).fetchall()
+        for start in range(0, len(rows), step_nodes):
+            step = rows[start : start + step_nodes]
+            keys = sorted({node_key(str(certname)) for _, certname in step})
+            with connection.transaction():
+                connection.execute(query("lock_nodes"), [NODE_LOCK, keys])
+                row = connection.execute(
+                    query("purge_nodes"), {"ids": [id_ for id_, _ in step], "ttl": node_purge_ttl}
+                ).fetchone()
+                purged += int(str(row[0])) if row else 0
+    return purged
+
+
+def forget_quarantined(connection: Connection, retention: timedelta) -> int:
+    """Deletes quarantined messages not seen again for that long; returns how many."""
+    with meaning():
+        return connection.execute(query("forget_quarantined"), [retention]).rowcount
+
+
+def _unused(connection: Connection, table: str) -> tuple[str, list[int]]:
+    with meaning(), connection.transaction():
+        connection.execute(query("one_snapshot"))
+        row = connection.execute(query("snapshot_xmin")).fetchone()
+        assert row is not None
+        found = connection.execute(query(f"unused_{table}")).fetchall()
+        return str(row[0]), sorted(int(str(id_)) for (id_,) in found)
+
+
+def _delete(connection: Connection, table: str, ids: list[int], xmin: str, lock_timeout_s: float) -> int:
+    with connection.transaction():
+        connection.execute(query("set_lock_timeout"), [f"{int(lock_timeout_s * 1000)}ms"])
+        connection.execute(query("lock_content_alone"), [CONTENT_LOCK])
+        connection.execute(query("next_generation"))
+        return connection.execute(query(f"delete_{table}"), {"ids": ids, "xmin": xmin}).rowcount

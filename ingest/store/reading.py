@@ -1,0 +1,98 @@
+"""Reads catalogs back: one node's whole catalog, and what a collector would get."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from psycopg.types.json import Jsonb
+
+from ingest.core.model import RELATIONSHIPS, Catalog, Edge, Header, Json, Ref, Resource
+from ingest.errors import Refused
+from ingest.store.connection import Connection, meaning
+from ingest.store.queries import query
+
+
+def read_catalog(connection: Connection, certname: str) -> Catalog:
+    """The stored catalog of a node, equal to the canonical wire form of the one that arrived.
+
+    Raises Refused for a node of which nothing is stored.
+    """
+    with meaning(), connection.transaction():
+        row: Any = connection.execute(query("read_catalog"), [certname]).fetchone()
+        if row is None:
+            raise Refused(f"no catalog of {certname} is stored")
+        node_id, name, timestamp, version, environment, producer, transaction, catalog, code, job = row
+        rows: Any = connection.execute(query("read_catalog_resources"), [node_id], binary=True).fetchall()
+        edges: Any = connection.execute(query("read_catalog_edges"), [node_id]).fetchone()
+    resources = tuple(_resource(*columns) for columns in rows)
+    refs = [resource.ref for resource in resources]
+    header = Header(name, timestamp, version, environment, producer, transaction, catalog, code, job)
+    return Catalog(header, resources, tuple(_edges(refs, *edges)))
+
+
+def exported_resources(
+    connection: Connection,
+    type_: str,
+    *,
+    tags: Sequence[str] = (),
+    title: str | None = None,
+    parameter: dict[str, Json] | None = None,
+    except_certname: str | None = None,
+) -> Iterator[dict[str, Json]]:
+    """Exported resources of active nodes as JSON objects, ordered by certname and title."""
+    parameters = {
+        "type": type_,
+        "title": title,
+        "tags": [tag.lower() for tag in tags] or None,
+        "parameter": None if parameter is None else Jsonb(parameter),
+        "except_certname": except_certname,
+    }
+    with meaning(), connection.cursor() as cursor:
+        cursor.execute(query("read_exported"), parameters)
+        for certname, environment, type_, title_, tags_, values, file, line, exact in cursor:
+            whole = {} if exact is None else json.loads(exact)
+            yield {
+                "certname": certname,
+                "environment": environment,
+                "type": type_,
+                "title": whole.get("title", title_),
+                "tags": tags_,
+                "parameters": whole.get("parameters", values),
+                "file": file,
+                "line": line,
+            }
+
+
+def _resource(
+    type_: str,
+    title: str,
+    exported: bool,
+    kind: str | None,
+    tags: list[str],
+    parameters: str,
+    exact: bytes | None,
+    file: str | None,
+    line: int | None,
+    file_exact: bytes | None,
+) -> Resource:
+    if file_exact is not None:
+        file = bytes(file_exact).decode("utf-8", "surrogatepass")
+    if exact is not None:
+        whole = json.loads(exact)
+        return Resource(
+            whole["type"], whole["title"], exported, tuple(whole["tags"]), whole["parameters"], whole["kind"],
+            file, line, whole["extra"],
+        )  # fmt: skip
+    return Resource(type_, title, exported, tuple(tags), msgspec.json.decode(parameters), kind, file, line)
+
+
+def _edges(
+    refs: Sequence[Ref], sources: list[int], targets: list[int], relationships: list[int]
+) -> list[Edge]:
+    return sorted(
+        Edge(refs[source], refs[target], RELATIONSHIPS[code])
+        for source, target, code in zip(sources, targets, relationships, strict=True)
+    )

@@ -1,0 +1,56 @@
+-- name: content_generation
+-- Changed by garbage collection: ids remembered under another generation may be gone.
+SELECT generation FROM content_state
+
+-- name: find_tags
+SELECT digest, id FROM tags WHERE digest = ANY (%s)
+
+-- name: find_positions
+SELECT digest, id FROM positions WHERE digest = ANY (%s)
+
+-- name: find_resources
+SELECT digest, id FROM resources WHERE digest = ANY (%s)
+
+-- name: find_edge_sets
+SELECT digest, id FROM edge_sets WHERE digest = ANY (%s)
+
+-- name: find_position_sets
+SELECT digest, id FROM position_sets WHERE digest = ANY (%s)
+
+-- name: insert_tags
+-- No conflict target: an id that the cycling sequence met again is passed over like a digest that is there.
+INSERT INTO tags (digest, name)
+SELECT digest, name FROM stage_tags ORDER BY digest
+ON CONFLICT DO NOTHING RETURNING digest, id
+
+-- name: insert_positions
+INSERT INTO positions (digest, file, line, exact)
+SELECT digest, file, line, exact FROM stage_positions ORDER BY digest
+ON CONFLICT DO NOTHING RETURNING digest, id
+
+-- name: insert_resources
+INSERT INTO resources (digest, exported, type, title, kind, tag_ids, parameters, exact)
+SELECT digest, exported, type, title, kind, tag_ids, parameters, exact FROM stage_resources ORDER BY digest
+ON CONFLICT DO NOTHING RETURNING digest, id
+
+-- name: insert_edge_sets
+INSERT INTO edge_sets (digest, sources, targets, relationships)
+SELECT digest, sources, targets, relationships FROM stage_edge_sets ORDER BY digest
+ON CONFLICT DO NOTHING RETURNING digest, id
+
+-- name: insert_position_sets
+INSERT INTO position_sets (digest, position_ids)
+SELECT digest, position_ids FROM stage_position_sets ORDER BY digest
+ON CONFLICT DO NOTHING RETURNING digest, id
+
+-- name: insert_environments
+INSERT INTO environments (name) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING
+
+-- name: find_environments
+SELECT name, id FROM environments WHERE name = ANY (%s)
+
+-- name: insert_producers
+INSERT INTO producers (name) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING
+
+-- name: find_producers
+SELECT name, id FROM producers WHERE name = ANY (%s)

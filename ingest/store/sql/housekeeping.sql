@@ -1,0 +1,97 @@
+-- name: snapshot_xmin
+-- The oldest transaction that this snapshot does not see all of.
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text
+
+-- name: unused_resources
+SELECT r.id FROM resources r
+WHERE NOT EXISTS (
+    SELECT FROM (SELECT unnest(resource_ids) AS id FROM catalog_resources) AS used WHERE used.id = r.id
+)
+
+-- name: unused_edge_sets
+SELECT s.id FROM edge_sets s WHERE NOT EXISTS (SELECT FROM catalogs c WHERE c.edge_set_id = s.id)
+
+-- name: unused_position_sets
+SELECT s.id FROM position_sets s WHERE NOT EXISTS (SELECT FROM catalogs c WHERE c.position_set_id = s.id)
+
+-- name: unused_positions
+SELECT p.id FROM positions p
+WHERE NOT EXISTS (
+    SELECT FROM (SELECT unnest(position_ids) AS id FROM position_sets) AS used WHERE used.id = p.id
+)
+
+-- name: unused_tags
+SELECT t.id FROM tags t
+WHERE NOT EXISTS (SELECT FROM (SELECT unnest(tag_ids) AS id FROM resources) AS used WHERE used.id = t.id)
+
+-- name: lock_content_alone
+SELECT pg_advisory_xact_lock(%s)
+
+-- name: next_generation
+UPDATE content_state SET generation = generation + 1
+
+-- name: delete_resources
+-- Catalogs written since the snapshot may have taken them up again.
+DELETE FROM resources r WHERE r.id = ANY (%(ids)s) AND NOT EXISTS (
+    SELECT FROM catalogs c
+    JOIN catalog_resources cr ON cr.node_id = c.node_id
+    WHERE c.content_xid >= %(xmin)s::xid8 AND r.id = ANY (cr.resource_ids)
+)
+
+-- name: delete_edge_sets
+DELETE FROM edge_sets s WHERE s.id = ANY (%(ids)s) AND NOT EXISTS (
+    SELECT FROM catalogs c WHERE c.content_xid >= %(xmin)s::xid8 AND c.edge_set_id = s.id
+)
+
+-- name: delete_position_sets
+DELETE FROM position_sets s WHERE s.id = ANY (%(ids)s) AND NOT EXISTS (
+    SELECT FROM catalogs c WHERE c.content_xid >= %(xmin)s::xid8 AND c.position_set_id = s.id
+)
+
+-- name: delete_positions
+-- A position set is content itself: one inserted since the snapshot has an id that was not there then.
+DELETE FROM positions p WHERE p.id = ANY (%(ids)s) AND NOT EXISTS (
+    SELECT FROM position_sets s WHERE age(s.xmin) <= age(%(xmin)s::xid8::xid)
+      AND p.id = ANY (s.position_ids)
+)
+
+-- name: delete_tags
+DELETE FROM tags t WHERE t.id = ANY (%(ids)s) AND NOT EXISTS (
+    SELECT FROM resources r WHERE age(r.xmin) <= age(%(xmin)s::xid8::xid)
+      AND t.id = ANY (r.tag_ids)
+)
+
+-- name: expire_nodes
+-- Nothing heard for that long: out of every collector's sight, until a newer catalog comes.
+UPDATE nodes n SET expired = now()
+FROM catalogs c
+WHERE c.node_id = n.id AND n.deactivated IS NULL AND n.expired IS NULL
+  AND c.producer_timestamp < now() - %s::interval
+RETURNING n.certname
+
+-- name: purgeable_nodes
+SELECT n.id, n.certname FROM nodes n
+WHERE coalesce(n.deactivated, n.expired) < now() - %s::interval
+ORDER BY n.certname COLLATE "C"
+
+-- name: purge_nodes
+-- Under the nodes' locks; whoever came back meanwhile stays.
+WITH gone AS (
+    DELETE FROM nodes n
+    WHERE n.id = ANY (%(ids)s) AND coalesce(n.deactivated, n.expired) < now() - %(ttl)s::interval
+    RETURNING n.id
+), chunks AS (
+    DELETE FROM catalog_resources cr USING gone WHERE cr.node_id = gone.id
+), exports AS (
+    DELETE FROM catalog_exports x USING gone WHERE x.node_id = gone.id
+)
+SELECT count(*) FROM gone
+
+-- name: forget_quarantined
+DELETE FROM quarantine WHERE last_seen < now() - %s::interval
+
+-- name: one_snapshot
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY
+
+-- name: set_lock_timeout
+SELECT set_config('lock_timeout', %s, true)

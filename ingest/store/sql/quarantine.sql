@@ -1,0 +1,13 @@
+-- name: list_quarantine
+SELECT id, reason, detail, certname, headers, NULL::bytea, body_note, body_bytes, attempts, first_seen, last_seen
+FROM quarantine
+WHERE %(reason)s::text IS NULL OR reason = %(reason)s
+ORDER BY last_seen DESC, id DESC
+LIMIT %(limit)s
+
+-- name: show_quarantine
+SELECT id, reason, detail, certname, headers, body, body_note, body_bytes, attempts, first_seen, last_seen
+FROM quarantine WHERE id = %s
+
+-- name: drop_quarantine
+DELETE FROM quarantine WHERE id = ANY (%s)

@@ -1,0 +1,37 @@
+-- name: lock_migrations
+-- One migrating program at a time.
+SELECT pg_advisory_lock(%s)
+
+-- name: unlock_migrations
+SELECT pg_advisory_unlock(%s)
+
+-- name: create_migrations_table
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    number     integer PRIMARY KEY,
+    name       text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)
+
+-- name: has_migrations_table
+SELECT to_regclass('schema_migrations') IS NOT NULL
+
+-- name: schema_version
+SELECT coalesce(max(number), 0) FROM schema_migrations
+
+-- name: record_migration
+INSERT INTO schema_migrations (number, name) VALUES (%s, %s)
+
+-- name: grant_engine
+-- What ingest run needs when somebody else owns and migrates the schema. TEMPORARY: its staging tables.
+DO $grant$ BEGIN EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO ROLE_NAME', current_database()); END $grant$;
+GRANT USAGE ON SCHEMA storeconfigs TO ROLE_NAME;
+GRANT SELECT ON schema_migrations TO ROLE_NAME;
+GRANT SELECT, INSERT, UPDATE, DELETE ON nodes, catalogs, catalog_resources, catalog_exports, tags, positions,
+    resources, edge_sets, position_sets, environments, producers, quarantine, content_state TO ROLE_NAME;
+GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO ROLE_NAME
+
+-- name: grant_reader
+-- What collectors and tools need: the views, and nothing that lies under them.
+GRANT USAGE ON SCHEMA storeconfigs TO ROLE_NAME;
+GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO ROLE_NAME;
+GRANT SELECT ON ALL TABLES IN SCHEMA storeconfigs TO ROLE_NAME

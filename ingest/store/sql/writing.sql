@@ -1,0 +1,101 @@
+-- name: lock_content
+-- Shared with every writer; garbage collection takes it alone while it deletes.
+SELECT pg_advisory_xact_lock_shared(%s)
+
+-- name: lock_nodes
+-- One advisory lock a node, in the order given (sorted): no deadlock, and no tuple lock in the WAL.
+SELECT count(pg_advisory_xact_lock(%s, key)) FROM unnest(%s::integer[]) AS key
+
+-- name: insert_nodes
+INSERT INTO nodes (certname) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING
+
+-- name: read_nodes
+-- What is stored of these nodes, small parts only.
+SELECT n.certname, n.id, n.deactivated, n.expired, c.producer_timestamp, c.transaction_uuid, c.raw_digest,
+       c.content_digest, c.slots, c.edge_set_id, c.position_set_id
+FROM nodes n
+LEFT JOIN catalogs c ON c.node_id = n.id
+WHERE n.certname = ANY (%s)
+
+-- name: read_chunks
+SELECT node_id, chunk, resource_ids FROM catalog_resources WHERE node_id = ANY (%s)
+
+-- name: read_exports
+SELECT node_id, resource_id FROM catalog_exports WHERE node_id = ANY (%s)
+
+-- name: update_chunks
+UPDATE catalog_resources t SET resource_ids = s.resource_ids
+FROM stage_catalog_resources s
+WHERE s.known AND t.node_id = s.node_id AND t.chunk = s.chunk
+
+-- name: insert_chunks
+INSERT INTO catalog_resources (node_id, chunk, resource_ids)
+SELECT node_id, chunk, resource_ids FROM stage_catalog_resources WHERE NOT known ORDER BY node_id, chunk
+
+-- name: delete_chunks
+-- The catalog became shorter: chunks from the first free one on.
+DELETE FROM catalog_resources t
+USING unnest(%s::integer[], %s::integer[]) AS s (node_id, chunks)
+WHERE t.node_id = s.node_id AND t.chunk >= s.chunks
+
+-- name: insert_exports
+INSERT INTO catalog_exports (node_id, resource_id)
+SELECT node_id, resource_id FROM stage_catalog_exports WHERE present ORDER BY resource_id, node_id
+
+-- name: delete_exports
+DELETE FROM catalog_exports t
+USING stage_catalog_exports s
+WHERE NOT s.present AND t.node_id = s.node_id AND t.resource_id = s.resource_id
+
+-- name: update_catalogs
+-- The guard against older catalogs stands here too: what was read before is only an estimate.
+UPDATE catalogs c
+SET edge_set_id = s.edge_set_id, position_set_id = s.position_set_id, environment_id = s.environment_id,
+    producer_id = s.producer_id, slots = s.slots, raw_digest = s.raw_digest,
+    content_digest = s.content_digest,
+    content_xid = CASE WHEN s.changed THEN pg_current_xact_id() ELSE c.content_xid END,
+    code_id = s.code_id, job_id = s.job_id, version = s.version, transaction_uuid = s.transaction_uuid,
+    catalog_uuid = s.catalog_uuid, producer_timestamp = s.producer_timestamp, received_at = s.received_at
+FROM stage_catalogs s
+WHERE s.known AND c.node_id = s.node_id
+  AND (s.producer_timestamp, s.content_digest) >= (c.producer_timestamp, c.content_digest)
+
+-- name: insert_catalogs
+INSERT INTO catalogs (node_id, edge_set_id, position_set_id, environment_id, producer_id, slots, raw_digest,
+    content_digest, content_xid, code_id, job_id, version, transaction_uuid, catalog_uuid,
+    producer_timestamp, received_at)
+SELECT node_id, edge_set_id, position_set_id, environment_id, producer_id, slots, raw_digest, content_digest,
+    pg_current_xact_id(), code_id, job_id, version, transaction_uuid, catalog_uuid, producer_timestamp,
+    received_at
+FROM stage_catalogs WHERE NOT known ORDER BY node_id
+
+-- name: reactivate_nodes
+-- A catalog newer than the deactivation, or any after an expiry.
+UPDATE nodes n
+SET deactivated = CASE WHEN n.deactivated < s.producer_timestamp THEN NULL ELSE n.deactivated END,
+    expired = NULL
+FROM unnest(%s::integer[], %s::timestamptz[]) AS s (node_id, producer_timestamp)
+WHERE n.id = s.node_id AND (n.deactivated < s.producer_timestamp OR n.expired IS NOT NULL)
+
+-- name: deactivate_nodes
+-- Nothing happens to a node of which something newer is stored.
+UPDATE nodes n
+SET deactivated = s.producer_timestamp
+FROM unnest(%s::text[], %s::timestamptz[]) AS s (certname, producer_timestamp)
+WHERE n.certname = s.certname
+  AND (n.deactivated IS NULL OR n.deactivated < s.producer_timestamp)
+  AND NOT EXISTS (
+      SELECT FROM catalogs c WHERE c.node_id = n.id AND c.producer_timestamp > s.producer_timestamp
+  )
+RETURNING n.certname
+
+-- name: quarantine
+-- The same body refused for the same reason once more is the same row: a redelivery adds an attempt.
+INSERT INTO quarantine (digest, reason, detail, certname, headers, body, body_note, body_bytes)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT (digest) DO UPDATE
+SET attempts = quarantine.attempts + 1, last_seen = now(), detail = excluded.detail
+
+-- name: hints
+-- For the decoders: what each node's sections were when they were stored last.
+SELECT n.certname, c.raw_digest FROM catalogs c JOIN nodes n ON n.id = c.node_id

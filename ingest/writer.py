@@ -1,0 +1,260 @@
+"""A writer process: gathers work of many nodes into one transaction, and reports what it settled.
+
+A node's catalogs always come to the same writer of an instance. When the database is away it keeps what it
+has, reads nothing more, and tries again: the queue behind it fills, and the broker keeps the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection as ControlConnection
+
+import structlog
+
+from ingest.channels import Hands, Known, Order, Wires
+from ingest.config import Config
+from ingest.core.redact import redact
+from ingest.core.work import Claim, Full, Outcome, Quarantine, Settled, Work
+from ingest.errors import Misconfigured, Rejected, Unavailable
+from ingest.processes import Ended, process_names, start_process
+from ingest.store.connection import connect
+from ingest.store.writing import Lane, QuarantineRow
+from ingest.telemetry import Metric, Row
+
+BACKOFF_START_S = 0.05
+
+
+def run(config: Config, control: ControlConnection, name: str) -> None:
+    """The body of the process: until the supervisor says "stop", or goes."""
+    wires = Wires(control, {"decoder": Work})
+    with start_process(config, name, wires) as row:
+        Writer(config, wires, row, name).loop()
+
+
+class Writer:
+    def __init__(self, config: Config, wires: Wires, row: Row, name: str) -> None:
+        self.config = config
+        self.wires = wires
+        self.row = row
+        self.name = name
+        self.log = structlog.get_logger()
+        self._known = Known(wires.memory["known"])
+        self._hands = Hands(wires.memory["hands"], process_names(config))
+        self._lane: Lane | None = None
+        self._batch: list[Work] = []
+        self._batch_bytes = 0
+
+    def loop(self) -> None:
+        if self._connected() and self.name == "writer-0":
+            self._publish_hints()
+        while True:
+            self._gather()
+            batch, self._batch, self._batch_bytes = self._batch, [], 0
+            self._settle(batch)
+
+    # Gathering
+
+    def _gather(self) -> None:
+        """Fills the batch: waits for the first item, then takes what comes until time, count or bytes are up."""
+        deadline: float | None = None
+        while not self._is_full():
+            timeout = None if deadline is None else deadline - time.monotonic()
+            if timeout is not None and timeout <= 0:
+                return
+            for key, _ in self.wires.selector.select(timeout):
+                if key.data == "control":
+                    self._obey()
+                else:
+                    self._receive(key.data)
+            if self._batch and deadline is None:
+                deadline = time.monotonic() + self.config.batch_linger_ms / 1000
+
+    def _is_full(self) -> bool:
+        return (
+            len(self._batch) >= self.config.batch_messages_max
+            or self._batch_bytes >= self.config.batch_bytes_max
+        )
+
+    def _obey(self) -> None:
+        message = self.wires.control()
+        if isinstance(message, Order) and message.word == "stop":
+            raise Ended
+
+    def _receive(self, peer: str) -> None:
+        inbox = self.wires.inboxes.get(peer)
+        if inbox is None:
+            return
+        try:
+            while not self._is_full():
+                work, size = inbox.receive_sized()
+                self._batch.append(work)
+                self._batch_bytes += size
+                if not inbox.poll():
+                    return
+        except EOFError:
+            self.wires.drop_inbox(peer)
+
+    # Settling
+
+    def _settle(self, batch: Sequence[Work]) -> None:
+        """Brings the whole batch to an end, however often the database must be asked."""
+        started_s = time.monotonic()
+        self.row.observe(Metric.BATCH_MESSAGES, len(batch))
+        try:
+            self._apply_until_settled(batch)
+        except Rejected as rejected:
+            if len(batch) == 1:
+                self._refuse(batch[0], rejected)
+            else:
+                # Somewhere in it stands one that PostgreSQL refuses: its neighbours shall not wait for it.
+                middle = len(batch) // 2
+                self._settle(batch[:middle])
+                self._settle(batch[middle:])
+            return
+        self.row.observe(Metric.BATCH_SECONDS, time.monotonic() - started_s)
+
+    def _apply_until_settled(self, batch: Sequence[Work]) -> None:
+        rows = [self._row_of(work) if isinstance(work, Quarantine) else work for work in batch]
+        present = [row for row in rows if row is not None]
+        lone = batch[0].delivery if len(batch) == 1 else 0
+        backoff_s = BACKOFF_START_S
+        while True:
+            if self._connected():
+                assert self._lane is not None
+                self._hands.hold(self.name, lone, time.monotonic())
+                try:
+                    settled = self._lane.apply(present)
+                except Unavailable as error:
+                    self._database_away(error)
+                else:
+                    self._report(batch, settled)
+                    return
+                finally:
+                    self._hands.empty(self.name)
+            self._wait(backoff_s * random.uniform(0.5, 1.0))
+            backoff_s = min(backoff_s * 2, self.config.backoff_max_s)
+
+    def _report(self, batch: Sequence[Work], settled: list[Settled]) -> None:
+        outcomes = {s.delivery: s.outcome for s in settled}
+        for work in batch:
+            if isinstance(work, Claim | Full) and outcomes.get(work.delivery) in (
+                Outcome.STORED,
+                Outcome.UNCHANGED,
+            ):
+                self._known.put(work.header.certname, work.raw_digest)
+        assert self._lane is not None
+        counts = self._lane.counts
+        self.row.add(Metric.ROWS_WRITTEN, counts.rows_written)
+        self.row.add(Metric.BYTES_COPIED, counts.bytes_copied)
+        self.row.add(Metric.RESOURCES_NEW, counts.resources_new)
+        stored = sum(outcome is Outcome.STORED for outcome in outcomes.values())
+        if stored:
+            self.log.debug("batch_stored", catalogs=stored, batch=len(batch), rows_written=counts.rows_written)
+        for work in batch:
+            if isinstance(work, Quarantine):
+                self.log.warning(
+                    "message_quarantined", reason=work.reason, detail=work.detail, certname=work.certname
+                )
+        self.wires.outboxes["receiver"].send(settled)
+
+    def _refuse(self, work: Work, rejected: Rejected) -> None:
+        """PostgreSQL will not have this one, alone as it is."""
+        if isinstance(work, Quarantine):
+            # Its own row is refused: keep the fact, not the body.
+            row = QuarantineRow(
+                work.delivery, hashlib.sha256(str(work.delivery).encode()).digest(), work.reason,
+                rejected.text.replace("\0", ""), None, {}, None, "refused by PostgreSQL: not kept", work.body_bytes,
+            )  # fmt: skip
+        else:
+            certname = work.header.certname if isinstance(work, Claim | Full) else work.certname
+            row = QuarantineRow(
+                work.delivery, hashlib.sha256(f"{certname} {rejected.text}".encode()).digest(), rejected.reason,
+                rejected.text, certname, {}, None, "the body was readable; PostgreSQL refused its content", 0,
+            )  # fmt: skip
+        self.log.warning("message_quarantined", reason=row.reason, detail=row.detail, certname=row.certname)
+        self._apply_quarantine(row)
+
+    def _apply_quarantine(self, row: QuarantineRow) -> None:
+        backoff_s = BACKOFF_START_S
+        while True:
+            if self._connected():
+                assert self._lane is not None
+                try:
+                    self.wires.outboxes["receiver"].send(self._lane.apply([row]))
+                except Unavailable as error:
+                    self._database_away(error)
+                else:
+                    return
+            self._wait(backoff_s)
+            backoff_s = min(backoff_s * 2, self.config.backoff_max_s)
+
+    def _row_of(self, work: Quarantine) -> QuarantineRow | None:
+        """The row to write, its secrets redacted; None when the body's owner is gone."""
+        arena = self.wires.arenas.get(work.arena)
+        if arena is None:
+            return None
+        body = bytes(arena.view(work.offset, work.length))
+        kept, note = redact(body)
+        if work.body_bytes > len(body):
+            note = "too large: not kept"
+        headers = {name: value.replace("\0", "") for name, value in work.headers.items()}
+        digest = hashlib.sha256(work.reason.encode() + b"\0" + body)
+        if not body:
+            digest.update(f"{work.body_bytes} {work.headers.get('message-id')}".encode())
+        return QuarantineRow(
+            delivery=work.delivery,
+            digest=digest.digest(),
+            reason=work.reason,
+            detail=work.detail.replace("\0", "")[:2000],
+            certname=work.certname,
+            headers=headers,
+            body=kept if work.length else None,
+            body_note=note,
+            body_bytes=work.body_bytes,
+        )
+
+    # The database
+
+    def _connected(self) -> bool:
+        """Whether there is a connection now; tries to make one. A refused login is waited out like an outage:
+        the engine was started with a working one."""
+        if self._lane is not None:
+            return True
+        try:
+            connection = connect(
+                self.config.database_conninfo,
+                application_name=f"ingest {self.name}",
+                connect_timeout_s=self.config.connect_timeout_s,
+                statement_timeout_s=self.config.statement_timeout_s,
+                lock_timeout_s=self.config.lock_timeout_s,
+            )
+            self._lane = Lane(connection, self.config.writer_cache_entries)
+        except (Unavailable, Misconfigured) as error:
+            self._database_away(error)
+            return False
+        self.row.set(Metric.DATABASE_UP, 1)
+        self.row.add(Metric.DATABASE_CONNECTIONS)
+        return True
+
+    def _database_away(self, error: Exception) -> None:
+        self.log.warning("database_unavailable", reason=str(error))
+        self.row.set(Metric.DATABASE_UP, 0)
+        if self._lane is not None:
+            self._lane.connection.close()
+            self._lane = None
+
+    def _wait(self, seconds: float) -> None:
+        """Waits without reading work, but listening to the supervisor."""
+        deadline = time.monotonic() + seconds
+        with self.wires.only_control() as selector:
+            while (left := deadline - time.monotonic()) > 0:
+                if selector.select(left):
+                    self._obey()
+
+    def _publish_hints(self) -> None:
+        assert self._lane is not None
+        for certname, raw_digest in self._lane.hints():
+            self._known.put(certname, raw_digest)
