@@ -1,0 +1,285 @@
+"""Makes of any family's resources and edges what PuppetDB's terminus would have made of them.
+
+Source of the rules: the terminus itself (``puppet/indirector/catalog/puppetdb.rb``): namevar aliases, sorted
+metaparameters, relationship edges from metaparameters, redaction. A resource is normalised alone, so that a cache
+keyed by its bytes can skip it; what needs the whole catalog happens in ``normalise_edges``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ingest.core.formats import Skim, parse_json, slices
+from ingest.core.model import RELATIONSHIPS, Catalog, Edge, Json, Ref, Resource
+from ingest.core.namevars import COMPOSITE, NAMEVARS, NOT_ISOMORPHIC
+from ingest.core.richdata import stringify
+from ingest.errors import Rejected
+
+# (metaparameter, its relationship, whether the resource is the edge's source)
+RELATIONSHIP_PARAMETERS = (
+    ("before", "before", True),
+    ("require", "required-by", False),
+    ("notify", "notifies", True),
+    ("subscribe", "subscription-of", False),
+)
+UNORDERED_METAPARAMETERS = ("alias", "audit", "before", "check", "notify", "require", "subscribe", "tag")
+_COLUMNS = frozenset(("type", "title", "exported", "tags", "parameters", "kind", "file", "line"))
+_IGNORED = frozenset(("sensitive_parameters", "virtual"))
+
+_REFERENCE = re.compile(r"^([^\[\]]+)\[(.+)\]$", re.DOTALL)
+_RELATION_TARGET = re.compile(r"^[A-Z][a-z0-9_]*(::[A-Z][a-z0-9_]*)*\[.*\]", re.DOTALL)
+# PuppetDB's rule for tags: letters and digits of any script, _ : . -, no upper case.
+_NUMBER = re.compile(r"\A\d+\Z")
+_TAG = re.compile(r"\A[\w][\w:.\-]*\Z")
+
+
+class Relation(NamedTuple):
+    """An edge in the making: from or to a resource that the catalog may know by an alias."""
+
+    relationship: str
+    forward: bool
+    other: Ref
+
+
+class Normal(msgspec.Struct, frozen=True):
+    """A resource in its stored form, and what it says about others."""
+
+    resource: Resource
+    relations: tuple[Relation, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+
+class _WireRef(msgspec.Struct, frozen=True):
+    type: str
+    title: str
+
+
+class _WireEdge(msgspec.Struct, frozen=True):
+    source: _WireRef | str
+    target: _WireRef | str
+    relationship: str = "contains"
+
+
+_edges = msgspec.json.Decoder(list[_WireEdge])
+
+
+def normalise(skimmed: Skim) -> Catalog:
+    """The whole catalog, the plain way. Raises Rejected."""
+    normals = [normalise_resource(raw, skimmed.family) for raw in slices(skimmed)]
+    normals.sort(key=lambda normal: normal.resource.ref)
+    require_unique(normal.resource.ref for normal in normals)
+    return Catalog(
+        header=skimmed.header,
+        resources=tuple(normal.resource for normal in normals),
+        edges=normalise_edges(skimmed, normals),
+    )
+
+
+def require_unique(refs: Iterable[Ref]) -> None:
+    """Raises Rejected when one of the sorted refs stands there twice."""
+    before: Ref | None = None
+    for ref in refs:
+        if ref == before:
+            raise Rejected("duplicate_resource", f"{_short(ref)} is in the catalog twice")
+        before = ref
+
+
+def normalise_resource(raw: bytes | memoryview, family: str) -> Normal:
+    """One resource from its JSON; a pure function of its bytes and its family."""
+    document = parse_json(raw)
+    if not isinstance(document, dict):
+        raise Rejected("invalid", "a resource is no object")
+    type_, title = document.get("type"), document.get("title")
+    if not isinstance(type_, str) or title is None or isinstance(title, dict | list):
+        raise Rejected("invalid", "a resource has no type or no title")
+    if not isinstance(title, str):
+        title = _scalar_text(title)
+    parameters = document.get("parameters")
+    if parameters is None or parameters == []:
+        parameters = {}
+    if not isinstance(parameters, dict):
+        raise Rejected("invalid", f"the parameters of {_short(Ref(type_, title))} are no object")
+    for name in document.get("sensitive_parameters") or ():
+        parameters.pop(name, None)
+    relations: tuple[Relation, ...] = ()
+    aliases: tuple[str, ...] = ()
+    if family != "puppetdb":
+        parameters = stringify(parameters)
+        assert isinstance(parameters, dict)
+        aliases = _add_aliases(type_, title, parameters)
+        _sort_metaparameters(parameters)
+        relations = tuple(_relations(Ref(type_, title), parameters))
+    extra = {key: document[key] for key in document.keys() - _COLUMNS - _IGNORED}
+    resource = Resource(
+        type=type_,
+        title=title,
+        exported=document.get("exported") is True,
+        tags=_tags(document.get("tags"), type_, title),
+        parameters=parameters,
+        kind=_optional(document.get("kind"), str, "kind"),
+        file=_optional(document.get("file"), str, "file"),
+        line=_optional(document.get("line"), int, "line"),
+        extra=extra or None,
+    )
+    return Normal(resource, relations, aliases)
+
+
+def normalise_edges(skimmed: Skim, normals: Sequence[Normal]) -> tuple[Edge, ...]:
+    """The edges of the document and those that metaparameters make; sorted, each once. Raises Rejected."""
+    try:
+        given = _edges.decode(skimmed.edges)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        given = _lenient_edges(skimmed.edges)
+    refs = {normal.resource.ref: normal.resource.ref for normal in normals}
+    found: set[Edge] = set()
+    for edge in given:
+        if edge.relationship not in RELATIONSHIPS:
+            raise Rejected("unknown_relationship", f"no relationship is called {edge.relationship[:60]!r}")
+        found.add(Edge(_known(edge.source, refs), _known(edge.target, refs), edge.relationship))
+    if any(normal.relations for normal in normals):
+        found.update(_relationship_edges(normals, refs))
+    return tuple(sorted(found))
+
+
+def _relationship_edges(normals: Sequence[Normal], refs: dict[Ref, Ref]) -> Iterable[Edge]:
+    by_alias = {
+        Ref(normal.resource.type, alias): normal.resource.ref for normal in normals for alias in normal.aliases
+    }
+    for normal in normals:
+        ref = normal.resource.ref
+        for relation in normal.relations:
+            other = refs.get(relation.other) or by_alias.get(relation.other)
+            if other is None:
+                if normal.resource.exported:
+                    # Exported and not collected here: its relations are for those who collect it.
+                    continue
+                raise Rejected(
+                    "dangling_edge",
+                    f"{_short(ref)} {relation.relationship} {_short(relation.other)}, which is not in the catalog",
+                )
+            if relation.forward:
+                yield Edge(ref, other, relation.relationship)
+            else:
+                yield Edge(other, ref, relation.relationship)
+
+
+def _known(given: _WireRef | str, refs: dict[Ref, Ref]) -> Ref:
+    ref = parse_reference(given) if isinstance(given, str) else Ref(given.type, given.title)
+    found = refs.get(ref)
+    if found is None:
+        raise Rejected("dangling_edge", f"an edge names {_short(ref)}, which is not in the catalog")
+    return found
+
+
+def parse_reference(text: str) -> Ref:
+    """``Type[title]``; the title may hold brackets and newlines."""
+    match = _REFERENCE.match(text)
+    if match is None:
+        raise Rejected("invalid", f"{text[:100]!r} is no reference to a resource")
+    return Ref(match[1], match[2])
+
+
+def _lenient_edges(raw: bytes | memoryview) -> list[_WireEdge]:
+    """For what msgspec refuses: text that is not UTF-8, and a clear word where the shape is wrong."""
+    document = parse_json(raw)
+    edges = []
+    for edge in document if isinstance(document, list) else ():
+        if not isinstance(edge, dict) or "source" not in edge or "target" not in edge:
+            raise Rejected("invalid", "an edge has no source or no target")
+        edges.append(
+            _WireEdge(_lenient_ref(edge["source"]), _lenient_ref(edge["target"]), str(edge.get("relationship", "contains")))
+        )
+    return edges
+
+
+def _lenient_ref(given: Any) -> _WireRef | str:
+    if isinstance(given, str):
+        return given
+    if isinstance(given, dict) and isinstance(given.get("type"), str) and given.get("title") is not None:
+        return _WireRef(given["type"], _scalar_text(given["title"]))
+    raise Rejected("invalid", "an edge's end is no reference to a resource")
+
+
+def _add_aliases(type_: str, title: str, parameters: dict[str, Json]) -> tuple[str, ...]:
+    """Puts the namevar's value among ``alias`` where it differs from the title; returns all aliases."""
+    given = parameters.get("alias")
+    aliases = [a for a in (given if isinstance(given, list) else [given]) if a is not None]
+    if type_ not in COMPOSITE:
+        if type_ not in NOT_ISOMORPHIC:
+            name = _name(type_, title, parameters)
+            if name is not None and name not in aliases:
+                aliases.append(name)
+        if aliases:
+            parameters["alias"] = aliases
+    return tuple(alias for alias in aliases if isinstance(alias, str))
+
+
+def _name(type_: str, title: str, parameters: dict[str, Json]) -> Json:
+    """The namevar's value where it is another name than the title."""
+    name = parameters.get(NAMEVARS.get(type_, "name"))
+    if name is None and type_ == "File" and title.endswith("/"):
+        name = title.rstrip("/") or None  # File's title pattern drops trailing slashes
+    # Puppet keeps some titles as what no string equals: the main class's and stage's as a symbol, that of
+    # `listen { 443: }` as a number. Real catalogs have both; a quoted '443' cannot be told from it here.
+    is_no_string = (title == "main" and type_ in ("Class", "Stage")) or _NUMBER.match(title)
+    return name if name != title or is_no_string else None
+
+
+def _sort_metaparameters(parameters: dict[str, Json]) -> None:
+    for name in UNORDERED_METAPARAMETERS:
+        value = parameters.get(name)
+        if isinstance(value, list) and len(value) > 1:
+            parameters[name] = sorted(value, key=_scalar_text)
+
+
+def _relations(ref: Ref, parameters: dict[str, Json]) -> Iterable[Relation]:
+    for name, relationship, forward in RELATIONSHIP_PARAMETERS:
+        for other in _flat(parameters.get(name)):
+            if not isinstance(other, str) or not _RELATION_TARGET.match(other):
+                raise Rejected("invalid_relationship", f"{_short(ref)} has a {name} that is no reference")
+            target = parse_reference(other)
+            if target.type == "File" and target.title.endswith("/"):
+                target = Ref("File", target.title.rstrip("/"))
+            yield Relation(relationship, forward, target)
+
+
+def _flat(value: Json) -> Iterable[Json]:
+    if isinstance(value, list):
+        for item in value:
+            yield from _flat(item)
+    elif value is not None and value is not False:
+        yield value
+
+
+def _tags(given: Any, type_: str, title: str) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    if isinstance(given, str):
+        given = [given]  # collapsed by Puppet up to 3
+    if not isinstance(given, list):
+        raise Rejected("invalid_tag", f"the tags of {_short(Ref(type_, title))} are no list")
+    for tag in given:
+        if not isinstance(tag, str) or not _TAG.match(tag) or tag != tag.lower():
+            raise Rejected("invalid_tag", f"{_short(Ref(type_, title))} has the tag {str(tag)[:60]!r}")
+    return tuple(sorted(set(given)))
+
+
+def _optional(value: Any, type_: type, name: str) -> Any:
+    if value is None or (isinstance(value, type_) and not isinstance(value, bool)):
+        return value
+    raise Rejected("invalid", f"a resource's {name} is {str(value)[:40]!r}")
+
+
+def _scalar_text(value: Json) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _short(ref: Ref) -> str:
+    text = str(ref)
+    return text if len(text) <= 200 else text[:200] + "..."
