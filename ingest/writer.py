@@ -225,7 +225,7 @@ class Writer:
             return True
         try:
             connection = connect(
-                self.config.database_conninfo,
+                self.config.database,
                 application_name=f"ingest {self.name}",
                 connect_timeout_s=self.config.connect_timeout_s,
                 statement_timeout_s=self.config.statement_timeout_s,

@@ -1,0 +1,72 @@
+"""Which brokers the settings name, and by which protocol: ``queue_type`` is looked up among entry points.
+
+A package adds a protocol with an entry point in the group ``puppet_ingest.transports``: a callable that takes
+the Config and gives the endpoints to try, in order.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from urllib.parse import unquote, urlsplit
+
+from ingest.config import Config
+from ingest.connection import Endpoint
+from ingest.errors import Misconfigured
+
+GROUP = "puppet_ingest.transports"
+STOMP_PORT, STOMP_TLS_PORT = 61613, 61612
+
+
+def endpoints(config: Config) -> Sequence[Endpoint]:
+    """The brokers in the order in which to try them. Raises Misconfigured."""
+    known = {point.name: point for point in entry_points(group=GROUP)}
+    if config.queue_type not in known:
+        names = ", ".join(sorted(known)) or "none: is the package installed?"
+        raise Misconfigured("--queue-type", f"no transport is called {config.queue_type!r}; known are: {names}")
+    found: Sequence[Endpoint] = known[config.queue_type].load()(config)
+    return found
+
+
+def stomp(config: Config) -> Sequence[Endpoint]:
+    """The transport ``stomp``: URLs of ``queue_source``."""
+    return [stomp_endpoint(url, config) for url in config.queue_source.replace(",", " ").split()]
+
+
+def stomp_endpoint(url: str, config: Config) -> Endpoint:
+    """``stomp://user:password@host:port/vhost``; ``stomp+ssl`` is TLS."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise Misconfigured("--queue-source", f"a port in it is no number: {error}") from error
+    if parts.scheme not in ("stomp", "stomp+ssl") or not parts.hostname:
+        raise Misconfigured(
+            "--queue-source", "it must be stomp://user:password@host:port or stomp+ssl://..., several separated by commas"
+        )
+    is_tls = parts.scheme == "stomp+ssl"
+    return Endpoint(
+        host=parts.hostname,
+        port=port or (STOMP_TLS_PORT if is_tls else STOMP_PORT),
+        user=None if parts.username is None else unquote(parts.username),
+        password=None if parts.password is None else unquote(parts.password),
+        vhost=unquote(parts.path[1:]) or "/",  # RabbitMQ's default; the others do not care
+        tls=_tls(config) if is_tls else None,
+    )
+
+
+def _tls(config: Config) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=config.tls_ca_file or None)
+    except (OSError, ssl.SSLError) as error:
+        raise Misconfigured("--tls-ca-file", f"{config.tls_ca_file}: {error}") from error
+    if not config.tls_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if config.tls_cert_file:
+        try:
+            context.load_cert_chain(config.tls_cert_file, config.tls_key_file or None)
+        except (OSError, ssl.SSLError) as error:
+            raise Misconfigured("--tls-cert-file", f"{config.tls_cert_file}: {error}") from error
+    return context
