@@ -75,14 +75,14 @@ class Connection:
         connect_timeout_s: float,
         heartbeat_s: float,
         body_bytes_max: int,
-        space: Space,
+        space: Space | None,
     ) -> None:
         self.endpoint = endpoint
         self.version = "1.0"
         self.server = ""
         self.paused = False  # the arena is full: a body waits for space
         self.receipts: set[str] = set()
-        self._space = space
+        self._space: Space = space  # type: ignore[assignment]  # None: nobody subscribes
         self._body_bytes_max = body_bytes_max
         self._outgoing = bytearray()
         self._buffer = bytearray(READ_BYTES)  # headers and small frames
@@ -104,7 +104,9 @@ class Connection:
         try:
             plain = socket.create_connection((where.host, where.port), timeout=timeout_s)
         except OSError as error:
-            raise Unavailable(f"no STOMP broker at {where}: {error.strerror or error}") from error
+            raise Unavailable(
+                f"no STOMP broker at {where} (--queue-source): {error.strerror or error}"
+            ) from error
         try:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
@@ -182,6 +184,14 @@ class Connection:
             else:
                 headers = {"message-id": message_id}
             self._outgoing += _encode("ACK", headers, self.version)
+
+    def send_message(self, destination: str, body: bytes, headers: dict[str, str]) -> None:
+        """Queues a persistent SEND; ``flush`` sends it, a receipt appears in ``receipts``."""
+        fixed = {"destination": destination, "persistent": "true", "content-length": str(len(body))}
+        head = _encode("SEND", headers | fixed, self.version)
+        self._outgoing += head[:-1]  # without the NUL that ends an empty frame
+        self._outgoing += body
+        self._outgoing += b"\0"
 
     def disconnect(self, receipt: str) -> None:
         """Says goodbye; the answer appears in ``receipts``."""

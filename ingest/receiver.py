@@ -379,11 +379,24 @@ class Receiver:
         self.row.set(Metric.OLDEST_SECONDS, time.monotonic() - oldest.received_s if oldest else 0)
 
 
-def open_connection(config: Config, endpoint: Endpoint, arena: Arena) -> Connection:
+def open_connection(config: Config, endpoint: Endpoint, arena: Arena | None) -> Connection:
     return Connection(
         endpoint,
         connect_timeout_s=config.connect_timeout_s,
         heartbeat_s=config.heartbeat_s,
-        body_bytes_max=min(config.body_bytes_max, arena.size_bytes // 2),
+        body_bytes_max=config.body_bytes_max,
         space=arena,
     )
+
+
+def check_broker(config: Config) -> None:
+    """Connects once and leaves. Raises Unavailable or Misconfigured when no broker of the list lets us in."""
+    failure: Unavailable | Misconfigured | None = None
+    for endpoint in endpoints(config):
+        try:
+            open_connection(config, endpoint, None).close()
+        except (Unavailable, Misconfigured) as error:
+            failure = failure or error
+        else:
+            return
+    raise failure or Misconfigured("--queue-source", "it names no broker")

@@ -134,6 +134,10 @@ class Supervisor:
             self.log.info("draining", drain_timeout_s=self.config.drain_timeout_s)
             self._order(self.children["receiver"], "drain")
 
+    def count(self, metric: int, n: float) -> None:
+        """For what happens in this process beside the loop."""
+        self._row.add(metric, n)
+
     def health(self) -> Health:
         """Healthy: the tree is whole. Ready: connected to broker and database, and not draining."""
         reasons = [f"{name} is not running" for name, child in self.children.items() if not child.is_alive()]

@@ -270,10 +270,8 @@ def serve(
 
 def configure(log_format: str, level: str, *, process: str = "") -> None:
     """One line an event on standard error: for a person (console) or a machine (json); auto asks the terminal."""
-    if log_format == "auto":
-        log_format = "console" if sys.stderr.isatty() else "json"
     renderer: Any
-    if log_format == "json":
+    if resolve_format(log_format) == "json":
         renderer = structlog.processors.JSONRenderer(sort_keys=False)
     else:
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)
@@ -288,6 +286,13 @@ def configure(log_format: str, level: str, *, process: str = "") -> None:
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def resolve_format(log_format: str) -> str:
+    """What "auto" means here and now."""
+    if log_format == "auto":
+        return "console" if sys.stderr.isatty() else "json"
+    return log_format
 
 
 def _process(name: str) -> Callable[[Any, str, Any], Any]:

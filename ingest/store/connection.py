@@ -37,7 +37,7 @@ def connect(
         "timezone": "UTC",
         "client_min_messages": "warning",
     }
-    with meaning():
+    with meaning(opening=True):
         given = conninfo_to_dict(conninfo)
         options = " ".join([str(given.get("options") or ""), *(f"-c {k}={v}" for k, v in settings.items())])
         connection = psycopg.connect(
@@ -55,12 +55,15 @@ def connect(
 
 
 @contextmanager
-def meaning() -> Iterator[None]:
+def meaning(*, opening: bool = False) -> Iterator[None]:
     """Turns psycopg's errors into this package's: what to do about them, not where they came from."""
     try:
         yield
     except psycopg.Error as error:
-        raise translate(error) from error
+        found = translate(error)
+        if opening and isinstance(found, Unavailable):
+            found = Unavailable(f"no database (--database): {found}")
+        raise found from error
 
 
 def translate(error: psycopg.Error) -> Unavailable | Rejected | Misconfigured:

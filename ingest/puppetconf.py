@@ -1,0 +1,55 @@
+"""Takes the queue and the database from a puppet.conf, by the names that Puppet has always had for them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ingest.errors import Misconfigured
+
+# A later section's value wins: the special one over the server's over the general one.
+SECTIONS = ("main", "master", "server", "puppetmasterd", "queue")
+_LINE = re.compile(r"^\s*(\w+)\s*=\s*(.*?)\s*$")
+_SECTION = re.compile(r"^\s*\[(\w+)\]\s*$")
+_DATABASE = {"dbserver": "host", "dbport": "port", "dbname": "dbname", "dbuser": "user", "dbpassword": "password"}
+
+
+def read_puppet_conf(file: Path) -> dict[str, str]:
+    """Our settings from Puppet's. Raises Misconfigured when the file cannot be read or contradicts them."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured("--puppet-conf", f"{file}: {error}") from error
+    values = _values(text)
+    if values.get("async_storeconfigs", "true").lower() == "false":
+        raise Misconfigured(
+            "--puppet-conf", f"{file} has async_storeconfigs = false: that Puppet server publishes nothing"
+        )
+    found = {}
+    for name in ("queue_type", "queue_source"):
+        if name in values:
+            found[name] = values[name]
+    parts = {ours: values[theirs] for theirs, ours in _DATABASE.items() if theirs in values}
+    if parts:
+        found["database"] = " ".join(f"{name}={_quoted(value)}" for name, value in parts.items())
+    return found
+
+
+def _quoted(value: str) -> str:
+    """A conninfo value. Source: PostgreSQL documentation, "Keyword/Value Connection Strings"."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _values(text: str) -> dict[str, str]:
+    by_section: dict[str, dict[str, str]] = {}
+    section = "main"
+    for line in text.splitlines():
+        if match := _SECTION.match(line):
+            section = match[1].lower()
+        elif not line.lstrip().startswith("#") and (match := _LINE.match(line)):
+            value = re.sub(r"^(['\"])(.*)\1$", r"\2", match[2])
+            by_section.setdefault(section, {})[match[1]] = value
+    values: dict[str, str] = {}
+    for name in SECTIONS:
+        values |= by_section.get(name, {})
+    return values

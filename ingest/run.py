@@ -1,0 +1,129 @@
+"""``ingest run``: puts the parts together, checks that they can work, and runs the supervisor."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from ingest.config import Config
+from ingest.embedded import embedded_broker, embedded_database
+from ingest.errors import IngestError, Misconfigured, Unavailable
+from ingest.receiver import check_broker
+from ingest.store import housekeeping
+from ingest.store.connection import Connection, connect
+from ingest.store.migrate import migrate, require_current
+from ingest.supervisor import Supervisor
+from ingest.telemetry import Metric, configure, resolve_format, serve
+from ingest.transports import STOMP_PORT, endpoints
+
+DRAIN_FAILED = 7  # exit code: the time was up; nothing is lost, the broker has what was not settled
+
+
+def run(config: Config) -> int:
+    """Runs the engine until a signal; returns the exit code. Raises IngestError when it cannot start."""
+    config = msgspec.structs.replace(config, log_format=resolve_format(config.log_format))
+    configure(config.log_format, config.log_level, process="supervisor")
+    with ExitStack() as stack:
+        config = add_embedded(config, stack)
+        endpoints(config)  # a wrong setting is told before anything starts
+        prepare_database(config)
+        check_broker(config)
+        supervisor = Supervisor(config)
+        if config.metrics_port:
+            _serve_metrics(config, supervisor, stack)
+        stop = threading.Event()
+        keeper = threading.Thread(target=keep_house, args=(config, stop, supervisor), daemon=True)
+        keeper.start()
+        try:
+            return 0 if supervisor.run() else DRAIN_FAILED
+        finally:
+            stop.set()
+
+
+def add_embedded(config: Config, stack: ExitStack, *, broker_port: int = STOMP_PORT) -> Config:
+    """Starts the embedded broker and database where none is named."""
+    log = structlog.get_logger()
+    if not config.queue_source:
+        url = stack.enter_context(embedded_broker(broker_port))
+        log.warning("embedded_broker", url=url, note="in memory, for evaluation: name a real one with --queue-source")
+        config = msgspec.structs.replace(config, queue_source=url)
+    if not config.database:
+        directory = Path(config.data_dir) / "postgresql"
+        uri = stack.enter_context(embedded_database(directory))
+        log.warning("embedded_database", directory=str(directory), note="for evaluation: name a real one with --database")
+        config = msgspec.structs.replace(config, database=uri)
+    return config
+
+
+def open_database(config: Config) -> Connection:
+    """A connection for a command of a person."""
+    return connect(
+        config.database,
+        connect_timeout_s=config.connect_timeout_s,
+        statement_timeout_s=config.statement_timeout_s,
+        lock_timeout_s=config.lock_timeout_s,
+    )
+
+
+def prepare_database(config: Config) -> None:
+    """Migrates, or demands the current schema."""
+    log = structlog.get_logger()
+    connection = open_database(config)
+    try:
+        if config.migrate:
+            migrate(connection, lambda line: log.info("migrated", step=line))
+        else:
+            require_current(connection)
+    finally:
+        connection.close()
+
+
+def _serve_metrics(config: Config, supervisor: Supervisor, stack: ExitStack) -> None:
+    try:
+        server = serve(
+            config.metrics_host, config.metrics_port, supervisor.board, supervisor.names, supervisor.health
+        )
+    except OSError as error:
+        raise Misconfigured(
+            "--metrics-port",
+            f"cannot listen on {config.metrics_host}:{config.metrics_port}: {error.strerror}; 0 serves no metrics",
+        ) from error
+    stack.callback(server.server_close)
+    stack.callback(server.shutdown)
+
+
+def keep_house(config: Config, stop: threading.Event, supervisor: Supervisor) -> None:
+    """Garbage, expiry and purging in the background, once every ``gc_interval_s``."""
+    log = structlog.get_logger()
+    while config.gc_interval_s and not stop.wait(config.gc_interval_s):
+        try:
+            connection = open_database(config)
+            try:
+                deleted = keep_house_once(config, connection)
+            finally:
+                connection.close()
+        except (Unavailable, IngestError) as error:
+            log.warning("housekeeping_postponed", reason=str(error))
+            continue
+        supervisor.count(Metric.COLLECTED, sum(deleted.values()))
+        log.info("housekeeping", **deleted)
+
+
+def keep_house_once(config: Config, connection: Connection) -> dict[str, int]:
+    """One round; what it did, by name."""
+    done: dict[str, int] = {}
+    if config.node_ttl_s:
+        done["nodes_expired"] = len(housekeeping.expire_nodes(connection, timedelta(seconds=config.node_ttl_s)))
+    if config.node_purge_ttl_s:
+        done["nodes_purged"] = housekeeping.purge_nodes(connection, timedelta(seconds=config.node_purge_ttl_s))
+    if config.quarantine_ttl_s:
+        done["quarantine_forgotten"] = housekeeping.forget_quarantined(
+            connection, timedelta(seconds=config.quarantine_ttl_s)
+        )
+    collected = housekeeping.collect_garbage(connection)
+    return done | collected.deleted | {"postponed": collected.postponed}
