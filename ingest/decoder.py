@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource as limits
 import time
-import zlib
 from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection as ControlConnection
 
@@ -12,7 +11,7 @@ import structlog
 
 from ingest.channels import Hands, Known, Order, Wires
 from ingest.config import Config
-from ingest.core.decoding import Decoding
+from ingest.core.decoding import Decoding, lane_of
 from ingest.core.work import Descriptor, Passed, Quarantine, Work
 from ingest.errors import Rejected
 from ingest.processes import Ended, process_names, start_process
@@ -35,7 +34,9 @@ class Decoder:
         self.row = row
         self.name = name
         self.log = structlog.get_logger()
-        self.decoding = Decoding(config.decoder_cache_bytes_max, config.thin_storeconfigs)
+        self.decoding = Decoding(
+            config.decoder_cache_bytes_max, lanes=config.writers, thin=config.thin_storeconfigs
+        )
         self._known = _KnownDigests(Known(wires.memory["known"]))
         self._hands = Hands(wires.memory["hands"], process_names(config))
 
@@ -98,9 +99,9 @@ class Decoder:
 
     def _writer_of(self, work: Work) -> str:
         certname = work.certname if hasattr(work, "certname") else work.header.certname
-        # crc32, not hash(): hash() is salted per process, and two processes must agree on a lane.
-        number = work.delivery if certname is None else zlib.crc32(certname.encode("utf-8", "replace"))
-        return f"writer-{number % self.config.writers}"
+        if certname is None:
+            return f"writer-{work.delivery % self.config.writers}"
+        return f"writer-{lane_of(certname, self.config.writers)}"
 
 
 class _KnownDigests(Mapping[str, bytes]):

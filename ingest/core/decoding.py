@@ -8,10 +8,11 @@ claim so. Else cut the resources apart, digest each one's bytes and normalise on
 from __future__ import annotations
 
 import hashlib
+import zlib
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -37,49 +38,65 @@ from ingest.errors import Rejected
 NORMALISER_VERSION = b"1"
 
 
-class Met(NamedTuple):
+MET_BYTES = 1200  # about what an entry costs beside its content: structs, strings, the dict's share
+KEPT_CONTENT_BYTES_MAX = 4096  # larger contents are made again when another lane wants them
+
+
+class Met(msgspec.Struct):
     """A resource that was normalised before: all but its parameters."""
 
     normal: Normal
     digest: bytes  # of its content
     place: bytes  # digest of file and line
+    content: Content | None  # None: too large to keep
+    sent: int = 0  # a bit for each lane that was given the content
+
+
+class MetSet(msgspec.Struct):
+    """An edge set or a position set, by its digest."""
+
+    digest: bytes
+    content: EdgeSet | PositionSet
+    sent: int = 0
 
 
 class Cache:
-    """Bounded by an estimate of its bytes: two generations, the older one thrown away whole."""
+    """Bounded by its entries' bytes as their makers count them: two generations, the older thrown away whole."""
 
-    def __init__(self, bytes_max: int, entry_bytes: int) -> None:
+    def __init__(self, bytes_max: int) -> None:
         self.hits = self.misses = 0
-        self._entries_max = max(16, bytes_max // entry_bytes // 2)
-        self._young: dict[bytes, object] = {}
-        self._old: dict[bytes, object] = {}
+        self._bytes_max = bytes_max // 2
+        self._young: dict[bytes, tuple[Any, int]] = {}
+        self._young_bytes = 0
+        self._old: dict[bytes, tuple[Any, int]] = {}
 
-    def get(self, key: bytes) -> object | None:
+    def get(self, key: bytes) -> Any:
         found = self._young.get(key)
         if found is None:
             found = self._old.get(key)
             if found is None:
                 self.misses += 1
                 return None
-            self.put(key, found)
+            self.put(key, *found)
         self.hits += 1
-        return found
+        return found[0]
 
-    def put(self, key: bytes, value: object) -> None:
-        if len(self._young) >= self._entries_max:
-            self._old, self._young = self._young, {}
-        self._young[key] = value
+    def put(self, key: bytes, value: Any, bytes_: int) -> None:
+        if self._young_bytes >= self._bytes_max:
+            self._old, self._young, self._young_bytes = self._young, {}, 0
+        self._young[key] = (value, bytes_)
+        self._young_bytes += bytes_
 
 
 class Decoding:
     """One decoder's knowledge and its one verb."""
 
-    def __init__(self, cache_bytes_max: int, thin: bool) -> None:
-        # About what an entry costs: a Normal without parameters, two digests, the dict's share.
-        self.resources = Cache(cache_bytes_max * 7 // 8, entry_bytes=1200)
-        self.edge_sets = Cache(cache_bytes_max // 8, entry_bytes=250)
-        self._position_sets = Cache(cache_bytes_max // 64, entry_bytes=200)
+    def __init__(self, cache_bytes_max: int, *, lanes: int = 1, thin: bool = False) -> None:
+        self.resources = Cache(cache_bytes_max * 3 // 4)
+        self._sets = Cache(cache_bytes_max // 4)
+        self._lanes = lanes
         self._thin = thin
+        self._large: dict[bytes, Content | tuple[bytes, str]] = {}  # of the catalog in hand
         self._salt = NORMALISER_VERSION + (b"thin" if thin else b"")
 
     def decode(
@@ -105,7 +122,9 @@ class Decoding:
         return digest.digest()[:DIGEST_BYTES]
 
     def _full(self, descriptor: Descriptor, skimmed: Skim, raw_digest: bytes) -> Full:
-        met, contents = self._meet(skimmed, everything=descriptor.complete)
+        lane = 1 << lane_of(skimmed.header.certname, self._lanes)
+        everything = descriptor.complete
+        met = self._meet(skimmed)
         if self._thin:
             met = [m for m in met if m.normal.resource.exported]
         met.sort(key=_ref)
@@ -113,76 +132,108 @@ class Decoding:
         for before, after in zip(refs, refs[1:], strict=False):
             if before == after:
                 raise Rejected("duplicate_resource", f"{_short(Ref(*before))} is in the catalog twice")
-        digests = b"".join(m.digest for m in met)
-        edge_digest, edges = self._edges(skimmed, met, refs, everything=descriptor.complete)
-        position_digest, positions = self._positions(met, everything=descriptor.complete)
-        content = hashlib.sha256(digests + edge_digest + position_digest).digest()[:DIGEST_BYTES]
-        return Full(
+        digests = b"".join([m.digest for m in met])
+        edges = self._edges(skimmed, met, refs)
+        positions = self._positions(met)
+        contents: dict[int, Content] = {}
+        for slot, m in enumerate(met):
+            if everything or not m.sent & lane:
+                contents[slot] = m.content or self._content(m)
+                m.sent |= lane
+        full = Full(
             delivery=descriptor.delivery,
             header=skimmed.header,
             received_at=descriptor.received_at,
             raw_digest=raw_digest,
-            content_digest=content,
+            content_digest=_digest(digests + edges.digest + positions.digest),
             digests=digests,
-            exported=tuple(slot for slot, m in enumerate(met) if m.normal.resource.exported),
-            edge_set=edge_digest,
-            position_set=position_digest,
-            contents={slot: contents[m.digest] for slot, m in enumerate(met) if m.digest in contents},
-            edges=edges,
-            positions=positions,
-            complete=descriptor.complete,
+            exported=tuple([slot for slot, m in enumerate(met) if m.normal.resource.exported]),
+            edge_set=edges.digest,
+            position_set=positions.digest,
+            contents=contents,
+            edges=edges.content if everything or not edges.sent & lane else None,  # type: ignore[arg-type]
+            positions=positions.content if everything or not positions.sent & lane else None,  # type: ignore[arg-type]
+            complete=everything,
         )
+        edges.sent |= lane
+        positions.sent |= lane
+        self._large.clear()
+        return full
 
-    def _meet(self, skimmed: Skim, *, everything: bool) -> tuple[list[Met], dict[bytes, Content]]:
-        """Every resource of the catalog, and the contents of those that were not in the cache."""
+    def _meet(self, skimmed: Skim) -> list[Met]:
+        """Every resource of the catalog, from the cache where its bytes were met before."""
         met: list[Met] = []
-        contents: dict[bytes, Content] = {}
         family = skimmed.family.encode()
+        get = self.resources.get
         for raw in slices(skimmed):
-            key = hashlib.sha256(raw)
-            key.update(family)
-            found = None if everything else self.resources.get(key.digest())
+            hashed = hashlib.sha256(raw)
+            hashed.update(family)
+            key = hashed.digest()
+            found = get(key)
             if found is None:
                 normal = normalise_resource(raw, skimmed.family)
                 digest = content_digest(normal.resource)
-                contents[digest] = encode_content(digest, normal.resource)
-                found = Met(_without_parameters(normal), digest, _place(normal.resource)[0])
-                self.resources.put(key.digest(), found)
-            assert isinstance(found, Met)
+                content = encode_content(digest, normal.resource)
+                kept = len(content.tail) <= KEPT_CONTENT_BYTES_MAX
+                found = Met(
+                    _without_parameters(normal), digest, _place(normal.resource)[0], content if kept else None
+                )
+                self.resources.put(key, found, MET_BYTES + (len(content.tail) + len(content.head) if kept else 0))
+                if not kept:
+                    self._large[digest] = content
+            elif found.content is None:
+                # Its parameters are needed only where a lane lacks them; keep the bytes at hand for that.
+                self._large[found.digest] = bytes(raw), skimmed.family
             met.append(found)
-        return met, contents
+        return met
 
-    def _edges(
-        self, skimmed: Skim, met: Sequence[Met], refs: Sequence[tuple[str, str]], *, everything: bool
-    ) -> tuple[bytes, EdgeSet | None]:
-        """The digest of the edge set, with its content unless this decoder has met it already."""
+    def _content(self, met: Met) -> Content:
+        """The content of a resource that is too large to be kept: made again from its bytes."""
+        found = self._large[met.digest]
+        if isinstance(found, Content):
+            return found
+        normal = normalise_resource(*found)
+        return encode_content(met.digest, normal.resource)
+
+    def _edges(self, skimmed: Skim, met: Sequence[Met], refs: Sequence[tuple[str, str]]) -> MetSet:
+        """The edge set, made only when neither these edges nor what they refer to was met before."""
         if self._thin:
-            edges = EdgeSet(b"".join((rows.int4_array(()), rows.int4_array(()), rows.int2_array(()))))
-            return _digest(edges.fields), edges
+            empty = EdgeSet(b"".join((rows.int4_array(()), rows.int4_array(()), rows.int2_array(()))))
+            return MetSet(_digest(empty.fields), empty)
         key = hashlib.sha256(skimmed.edges)
-        for m in met:
-            key.update(repr((*_ref(m), m.normal.relations, m.normal.aliases)).encode("utf-8", "surrogatepass"))
-        found = None if everything else self.edge_sets.get(key.digest())
-        if isinstance(found, bytes):
-            return found, None
-        slots = {Ref(*ref): slot for slot, ref in enumerate(refs)}
-        edge_set = encode_edges(normalise_edges(skimmed, [m.normal for m in met]), slots)
-        digest = _digest(edge_set.fields)
-        self.edge_sets.put(key.digest(), digest)
-        return digest, edge_set
+        key.update(repr(refs).encode("utf-8", "surrogatepass"))
+        if skimmed.family != "puppetdb":
+            related = [(m.normal.relations, m.normal.aliases) for m in met]
+            key.update(repr(related).encode("utf-8", "surrogatepass"))
+        found = self._sets.get(key.digest())
+        if found is None:
+            slots = {Ref(*ref): slot for slot, ref in enumerate(refs)}
+            edges = encode_edges(normalise_edges(skimmed, [m.normal for m in met]), slots)
+            found = MetSet(_digest(edges.fields), edges)
+            self._sets.put(key.digest(), found, MET_BYTES + len(edges.fields))
+        assert isinstance(found, MetSet)
+        return found
 
-    def _positions(self, met: Sequence[Met], *, everything: bool) -> tuple[bytes, PositionSet | None]:
-        digest = _digest(b"".join(m.place for m in met))
-        if not everything and self._position_sets.get(digest) is not None:
-            return digest, None
-        indexes: dict[bytes, int] = {}
-        positions: list[tuple[bytes, bytes]] = []
-        for m in met:
-            if m.place not in indexes:
-                indexes[m.place] = len(positions)
-                positions.append(_place(m.normal.resource))
-        self._position_sets.put(digest, True)
-        return digest, PositionSet(tuple(positions), tuple(indexes[m.place] for m in met))
+    def _positions(self, met: Sequence[Met]) -> MetSet:
+        digest = _digest(b"".join([m.place for m in met]))
+        found = self._sets.get(digest)
+        if found is None:
+            indexes: dict[bytes, int] = {}
+            positions: list[tuple[bytes, bytes]] = []
+            for m in met:
+                if m.place not in indexes:
+                    indexes[m.place] = len(positions)
+                    positions.append(_place(m.normal.resource))
+            found = MetSet(digest, PositionSet(tuple(positions), tuple([indexes[m.place] for m in met])))
+            self._sets.put(digest, found, MET_BYTES + 8 * len(met) + 150 * len(positions))
+        assert isinstance(found, MetSet)
+        return found
+
+
+def lane_of(certname: str, lanes: int) -> int:
+    """Which writer has that node."""
+    # crc32, not hash(): hash() is salted per process, and all decoders must agree.
+    return zlib.crc32(certname.encode("utf-8", "replace")) % lanes
 
 
 def encode_edges(edges: Iterable[Edge], slots: Mapping[Ref, int]) -> EdgeSet:

@@ -8,6 +8,7 @@ bytes they are.
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -29,6 +30,13 @@ SUPPORTED = {
 
 Raw = msgspec.Raw
 Scalar = str | int | float | None
+
+
+# Every escape, so that a backslash is never taken for the begin of the next; group 1 is a lone surrogate.
+_ESCAPES = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u([dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
+    re.DOTALL,
+)
 
 
 class Skim(msgspec.Struct, frozen=True):
@@ -88,7 +96,10 @@ def skim(body: bytes | memoryview, headers: Mapping[str, str], received_at: date
     """Finds the header and the sections. Raises Rejected when the message cannot be one that we store."""
     if not len(body):
         raise Rejected("unreadable", "the body is empty")
-    message = _decode(_message, body)
+    try:
+        message = _message.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        message = _decode(_message, _with_plain_surrogates(body))
     command = message.command or headers.get("command")
     if command is not None:
         return _command(str(command), message, headers, received_at)
@@ -122,7 +133,7 @@ def parse_json(raw: bytes | memoryview) -> Any:
     except RecursionError as error:
         raise Rejected("too_deep", "the JSON is nested too deeply") from error
     except (UnicodeDecodeError, msgspec.DecodeError):
-        text = bytes(raw).decode("utf-8", "surrogateescape")
+        text = _text_of(_with_plain_surrogates(raw))
     try:
         return json.loads(text, parse_float=_finite, parse_constant=_no_constant)
     except RecursionError as error:
@@ -274,6 +285,22 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes | memoryview) -> Any
         raise Rejected("invalid", "the header is not UTF-8") from error
     except msgspec.DecodeError as error:
         raise Rejected("unreadable", str(error)) from error
+
+
+def _with_plain_surrogates(body: bytes | memoryview) -> bytes:
+    """The same JSON with lone surrogate escapes, which msgspec refuses, as the three bytes they would be."""
+
+    def plain(match: re.Match[bytes]) -> bytes:
+        return match[0] if match[1] is None else chr(int(match[1], 16)).encode("utf-8", "surrogatepass")
+
+    return _ESCAPES.sub(plain, bytes(body))
+
+
+def _text_of(data: bytes) -> str:
+    try:
+        return data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "surrogateescape")
 
 
 def _finite(text: str) -> float:

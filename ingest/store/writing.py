@@ -106,7 +106,7 @@ class Lane:
         stored = self._lock_and_read(cursor, certnames)
 
         settled = []
-        settled += self._store(cursor, newest, stored)
+        settled += self._store(cursor, newest, stored, catalogs)
         redo = {s.delivery for s in settled if s.outcome is Outcome.REDO}
         waiting = {c.header.certname for c in newest if c.delivery in redo}
         for catalog in superseded:
@@ -156,7 +156,11 @@ class Lane:
     # Catalogs
 
     def _store(
-        self, cursor: Cursor, newest: Sequence[Claim | Full], stored: dict[str, Stored]
+        self,
+        cursor: Cursor,
+        newest: Sequence[Claim | Full],
+        stored: dict[str, Stored],
+        batch: Sequence[Claim | Full],
     ) -> list[Settled]:
         settled: list[Settled] = []
         full: list[Full] = []
@@ -178,7 +182,9 @@ class Lane:
                     headers.append(self._header_row(catalog, there))
                     touched.append(catalog)
         if full:
-            rows_, missing = self._store_contents(cursor, full, stored)
+            # A superseded catalog may have brought what the newest one refers to.
+            sources = [c for c in batch if isinstance(c, Full)]
+            rows_, missing = self._store_contents(cursor, full, stored, sources)
             for catalog in full:
                 if catalog.delivery in missing:
                     settled.append(Settled(catalog.delivery, Outcome.REDO))
@@ -196,17 +202,17 @@ class Lane:
         return settled
 
     def _store_contents(
-        self, cursor: Cursor, catalogs: Sequence[Full], stored: dict[str, Stored]
+        self, cursor: Cursor, catalogs: Sequence[Full], stored: dict[str, Stored], sources: Sequence[Full]
     ) -> tuple[dict[int, bytes], set[int]]:
         """Writes what is new of these catalogs. Returns the header row of each, and the deliveries of which a
         content is nowhere to be found."""
         split = {c.delivery: _digests(c) for c in catalogs}
-        resource_ids = self._resolve_resources(cursor, catalogs, split)
+        resource_ids = self._resolve_resources(cursor, split, sources)
         edge_ids = self._resolve_sets(
             cursor, self._edge_sets, {c.edge_set for c in catalogs},
-            {c.edge_set: _edge_row(c) for c in catalogs if c.edges is not None},
+            {c.edge_set: _edge_row(c) for c in sources if c.edges is not None},
         )  # fmt: skip
-        position_ids = self._resolve_positions(cursor, catalogs)
+        position_ids = self._resolve_positions(cursor, {c.position_set for c in catalogs}, sources)
 
         missing = {
             c.delivery
@@ -231,7 +237,7 @@ class Lane:
         return headers, missing
 
     def _resolve_resources(
-        self, cursor: Cursor, catalogs: Sequence[Full], split: dict[int, list[bytes]]
+        self, cursor: Cursor, split: dict[int, list[bytes]], sources: Sequence[Full]
     ) -> dict[bytes, int]:
         wanted = set().union(*split.values())
         ids = self._resources.known(wanted)
@@ -239,10 +245,10 @@ class Lane:
             return ids
         ids.update(self._resources.find(cursor, wanted - ids.keys()))
         contents: dict[bytes, Content] = {}
-        for catalog in catalogs:
-            digests = split[catalog.delivery]
+        for catalog in sources:
             for slot, content in catalog.contents.items():
-                if (digest := digests[slot]) not in ids:
+                digest = catalog.digests[slot * DIGEST_BYTES : (slot + 1) * DIGEST_BYTES]
+                if digest in wanted and digest not in ids:
                     contents[digest] = content
         if contents:
             tag_ids = self._resolve_tags(cursor, contents.values())
@@ -260,12 +266,17 @@ class Lane:
         )
         return {name: ids[digest] for name, digest in names.items()}
 
-    def _resolve_positions(self, cursor: Cursor, catalogs: Sequence[Full]) -> dict[bytes, int]:
+    def _resolve_positions(
+        self, cursor: Cursor, wanted: set[bytes], sources: Sequence[Full]
+    ) -> dict[bytes, int]:
         """The ids of the position sets; the distinct positions of new sets first."""
-        wanted = {c.position_set for c in catalogs}
         ids = self._position_sets.known(wanted)
         ids.update(self._position_sets.find(cursor, wanted - ids.keys()))
-        new = {c.position_set: c.positions for c in catalogs if c.positions and c.position_set not in ids}
+        new = {
+            c.position_set: c.positions
+            for c in sources
+            if c.positions and c.position_set in wanted and c.position_set not in ids
+        }
         if new:
             places = {digest: fields for p in new.values() for digest, fields in p.positions}
             place_ids = self._resolve_sets(
@@ -294,7 +305,7 @@ class Lane:
         ids = table.known(wanted)
         if len(ids) < len(wanted):
             ids.update(table.find(cursor, wanted - ids.keys()))
-        new = {digest: make for digest, make in rows_.items() if digest not in ids}
+        new = {digest: make for digest, make in rows_.items() if digest in wanted and digest not in ids}
         if new:
             ids.update(table.insert(cursor, new))
         return ids

@@ -1,0 +1,48 @@
+"""Fixtures: a real PostgreSQL for the session, an own database for each test, migrated from a template."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ingest.store.connection import Connection, connect
+from ingest.store.migrate import migrate
+from tests.servers import Postgres
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    base = tmp_path_factory.mktemp("postgres")
+    for parent in (base, *base.parents):
+        if parent == Path("/tmp"):
+            break
+        parent.chmod(0o755)  # the user postgres must get there
+    server = Postgres(base)
+    server.start()
+    server.execute("postgres", "CREATE DATABASE template_ingest")
+    connection = connect(server.conninfo("template_ingest"))
+    migrate(connection)
+    connection.close()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> Iterator[str]:
+    """The conninfo of a migrated, empty database."""
+    name = f"test_{next(_numbers)}"
+    postgres.execute("postgres", f"CREATE DATABASE {name} TEMPLATE template_ingest")
+    yield postgres.conninfo(name)
+    postgres.execute("postgres", f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[Connection]:
+    opened = connect(database)
+    yield opened
+    opened.close()

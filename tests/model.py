@@ -1,0 +1,101 @@
+"""The plain reference: what the database must hold, as a dict of nodes. And a small generator of catalogs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ingest.core.decoding import Decoding
+from ingest.core.formats import Skim, skim
+from ingest.core.normalise import normalise
+from ingest.core.wire import to_wire
+from ingest.core.work import Claim, Deactivate, Descriptor, Full, Outcome, Settled
+from ingest.store.connection import Connection
+from ingest.store.reading import read_catalog
+from ingest.store.writing import Lane
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def wire_body(
+    certname: str,
+    minute: int,
+    resources: Sequence[Mapping[str, Any]],
+    edges: Sequence[tuple[int, int, str]] = (),
+) -> bytes:
+    """A ``replace catalog`` command; edges are (source, target, relationship) by place in ``resources``."""
+
+    def ref(place: int) -> dict[str, Any]:
+        return {"type": resources[place]["type"], "title": resources[place]["title"]}
+
+    payload = {
+        "certname": certname,
+        "version": str(minute),
+        "environment": "production",
+        "transaction_uuid": f"00000000-0000-0000-0000-{minute:012d}",
+        "catalog_uuid": None,
+        "code_id": None,
+        "job_id": None,
+        "producer": "puppet.example.com",
+        "producer_timestamp": at(minute).isoformat(),
+        "resources": list(resources),
+        "edges": [{"source": ref(s), "target": ref(t), "relationship": r} for s, t, r in edges],
+    }
+    return json.dumps(
+        {"command": "replace catalog", "version": 9, "certname": certname, "payload": payload}
+    ).encode()
+
+
+def resource(title: str, *, type_: str = "File", **members: Any) -> dict[str, Any]:
+    base = {"type": type_, "title": title, "exported": False, "tags": ["a", "b"], "file": "/m.pp", "line": 1}
+    return base | {"parameters": {}} | members
+
+
+def at(minute: int) -> datetime:
+    return START + timedelta(minutes=minute)
+
+
+class Pipeline:
+    """Decoding and writing without processes: what a message does to the database."""
+
+    def __init__(self, connection: Connection, *, thin: bool = False) -> None:
+        self.lane = Lane(connection, cache_entries_max=1000)
+        self.decoding = Decoding(4 * 1024 * 1024, thin=thin)
+        self.known: dict[str, bytes] = {}
+        self._delivery = 0
+
+    def take(self, *bodies: bytes) -> list[Outcome]:
+        """Applies the messages as one batch, redoing what has to be; outcomes in the order given."""
+        works = [self._decode(body, complete=False) for body in bodies]
+        settled = {s.delivery: s.outcome for s in self._apply(works)}
+        for work, body in zip(works, bodies, strict=True):
+            if settled[work.delivery] is Outcome.REDO:
+                again = self._decode(body, complete=True)
+                settled[work.delivery] = self._apply([again])[0].outcome
+        return [settled[work.delivery] for work in works]
+
+    def _apply(self, works: Sequence[Claim | Full | Deactivate]) -> list[Settled]:
+        settled = self.lane.apply(works)
+        for work in works:
+            outcome = {s.delivery: s.outcome for s in settled}[work.delivery]
+            if isinstance(work, Claim | Full) and outcome in (Outcome.STORED, Outcome.UNCHANGED):
+                self.known[work.header.certname] = work.raw_digest[:16]
+        return settled
+
+    def _decode(self, body: bytes, *, complete: bool) -> Claim | Full | Deactivate:
+        self._delivery += 1
+        descriptor = Descriptor(self._delivery, 1, 0, len(body), len(body), at(0), {}, complete)
+        return self.decoding.decode(descriptor, memoryview(body), self.known)
+
+
+def expected(body: bytes) -> dict[str, Any]:
+    """What must be read back after this body was stored."""
+    skimmed = skim(body, {}, START)
+    assert isinstance(skimmed, Skim)
+    return to_wire(normalise(skimmed))
+
+
+def stored(connection: Connection, certname: str) -> dict[str, Any]:
+    return to_wire(read_catalog(connection, certname))
