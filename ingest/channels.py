@@ -18,8 +18,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
-from multiprocessing.connection import Pipe as _pipe
+from multiprocessing.connection import Connection, Pipe
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any, TypeVar
 
@@ -85,7 +84,7 @@ class Inbox:
 
 def link() -> tuple[Connection, Connection]:
     """(receiving, sending) ends of a new pipe with a large buffer."""
-    receiving, sending = _pipe(duplex=False)
+    receiving, sending = Pipe(duplex=False)
     try:
         import fcntl
 
@@ -125,7 +124,7 @@ class ParentControl:
     """The supervisor's end of a child's control socket."""
 
     def __init__(self) -> None:
-        self.connection, self.child = _pipe(duplex=True)
+        self.connection, self.child = Pipe(duplex=True)
         self.ended = False
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(Report)

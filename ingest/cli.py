@@ -61,7 +61,9 @@ def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds a flag for each setting, and gives the command ``settings``: the configuration and its origins."""
 
     @click.pass_context
-    def command(context: click.Context, /, config_file: Path | None, puppet_conf: Path | None, **given: Any) -> Any:
+    def command(
+        context: click.Context, /, config_file: Path | None, puppet_conf: Path | None, **given: Any
+    ) -> Any:
         flags = {setting.name: given.pop(setting.name) for setting in SETTINGS}
         puppet_values = None
         if puppet_conf is not None:
@@ -79,12 +81,19 @@ def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
         text = f"{setting.help}  [default: {redact(setting.name, setting.default)}]"
         # Values are checked where all sources are: one rule, one message.
         kind = {} if setting.type is bool else {"type": str, "metavar": setting.type.__name__.upper()}
-        click.option(name, setting.name, default=None, help=text, **kind)(command)  # type: ignore[arg-type]
+        click.option(name, setting.name, default=None, help=text, **kind)(command)
     click.option(
-        "--puppet-conf", type=click.Path(path_type=Path), metavar="FILE", help="take queue and database from a puppet.conf"
+        "--puppet-conf",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="take queue and database from a puppet.conf",
     )(command)
     click.option(
-        "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="instead of ./ingest.toml"
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="instead of ./ingest.toml",
     )(command)
     command.__name__ = function.__name__
     return command
@@ -140,7 +149,9 @@ def migrate_command(settings: Origins, grant_to: str | None, grant_read_to: str 
 
     connection = _database(settings.config)
     done = migrate(connection, click.echo)
-    click.echo(f"schema {schema_version(connection)}, {'up to date' if not done else f'{done} migrations ran'}")
+    click.echo(
+        f"schema {schema_version(connection)}, {'up to date' if not done else f'{done} migrations ran'}"
+    )
     if grant_to or grant_read_to:
         grant(connection, grant_to, grant_read_to)
         click.echo("granted to " + ", ".join(role for role in (grant_to, grant_read_to) if role))
@@ -158,7 +169,9 @@ def gc_command(settings: Origins) -> None:
 
 @cli.command("publish")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...|-")
-@click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="a STOMP header for every message")
+@click.option(
+    "--header", "headers", multiple=True, metavar="NAME=VALUE", help="a STOMP header for every message"
+)
 @with_settings
 def publish_command(settings: Origins, files: tuple[str, ...], headers: tuple[str, ...]) -> None:
     """Send catalogs, in any format, to the queue; - reads one from standard input."""
@@ -225,7 +238,9 @@ def status_command(settings: Origins) -> int:
         with urllib.request.urlopen(url, timeout=5) as answer:
             status = json.load(answer)
     except (urllib.error.URLError, OSError, ValueError) as error:
-        raise Unavailable(f"no engine answers at {url} (--metrics-port): {getattr(error, 'reason', error)}") from error
+        raise Unavailable(
+            f"no engine answers at {url} (--metrics-port): {getattr(error, 'reason', error)}"
+        ) from error
     health = status["health"]
     click.echo("ready" if health["ready"] else "not ready: " + "; ".join(health["reasons"]))
     for process, numbers in status["processes"].items():

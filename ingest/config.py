@@ -221,7 +221,11 @@ def _checked(setting: Setting, value: Any, origin: str) -> Any:
             raise wrong("one of " + ", ".join(setting.choices))
         return value
     try:
-        number = duration_s(value) if isinstance(value, str) and setting.name.endswith("_s") else setting.type(value)
+        number = (
+            duration_s(value)
+            if isinstance(value, str) and setting.name.endswith("_s")
+            else setting.type(value)
+        )
     except (ValueError, TypeError):
         raise wrong("a whole number" if setting.type is int else "a number or a duration like 30m") from None
     if setting.minimum is not None and number < setting.minimum:

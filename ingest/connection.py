@@ -154,7 +154,9 @@ class Connection:
         command, headers = _parse_head(head.replace(b"\r\n", b"\n"), "1.0")
         if command == "ERROR":
             reason = headers.get("message") or body.decode("utf-8", "replace").strip() or "no reason given"
-            raise Misconfigured("--queue-source", f"{self.endpoint} refused the login: {' '.join(reason.split())}")
+            raise Misconfigured(
+                "--queue-source", f"{self.endpoint} refused the login: {' '.join(reason.split())}"
+            )
         if command != "CONNECTED":
             raise Misconfigured("--queue-source", f"{self.endpoint} does not speak STOMP")
         self.version = headers.get("version", "1.0")
@@ -165,7 +167,9 @@ class Connection:
             )
             self._send_every_s, self._expect_every_s = send_ms / 1000, expect_ms / 1000
 
-    def subscribe(self, destination: str, subscription: str, prefetch_messages: int, window_bytes: int) -> None:
+    def subscribe(
+        self, destination: str, subscription: str, prefetch_messages: int, window_bytes: int
+    ) -> None:
         headers = {
             "destination": destination,
             "id": subscription,
@@ -257,8 +261,7 @@ class Connection:
                     return
                 body, self._body = self._body, None
                 yield body.message()
-            for event in self._parse():
-                yield event
+            yield from self._parse()
             if self.paused:
                 return
             if self._body is None and not self._fill_buffer():
@@ -468,9 +471,7 @@ def _parse_head(head: bytes, version: str) -> tuple[str, dict[str, str]]:
 
 def _unescape(text: str) -> str:
     parts = text.split("\\\\")
-    return "\\".join(
-        part.replace("\\n", "\n").replace("\\c", ":").replace("\\r", "\r") for part in parts
-    )
+    return "\\".join(part.replace("\\n", "\n").replace("\\c", ":").replace("\\r", "\r") for part in parts)
 
 
 def _end_of_head(buffer: bytearray, start: int, end: int) -> tuple[int, int]:

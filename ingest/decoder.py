@@ -6,6 +6,7 @@ import resource as limits
 import time
 from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection as ControlConnection
+from pathlib import Path
 
 import structlog
 
@@ -143,6 +144,6 @@ def _quarantine(descriptor: Descriptor, reason: str, detail: str) -> Quarantine:
 
 def _limit_memory(bytes_max: int) -> None:
     """A body that needs more gets a MemoryError, and the quarantine; the others of this process go on."""
-    now = int(open("/proc/self/statm").read().split()[0]) * limits.getpagesize()
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * limits.getpagesize()
     _, hard = limits.getrlimit(limits.RLIMIT_AS)
     limits.setrlimit(limits.RLIMIT_AS, (now + bytes_max, hard))

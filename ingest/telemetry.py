@@ -12,7 +12,6 @@ import sys
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from enum import IntEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from mmap import mmap
 from typing import Any, NamedTuple
@@ -35,98 +34,222 @@ class Declared(NamedTuple):
     stage: str
     help: str
     read: str
-    labels: dict[str, str] = {}  # noqa: RUF012  # never changed
-    buckets: tuple[float, ...] = ()
+    labels: dict[str, str]
+    buckets: tuple[float, ...]
 
 
-def _outcome(outcome: str, read: str) -> Declared:
-    return Declared(
-        "ingest_settled_total", "counter", "receiver", "Messages settled, by outcome.", read, {"outcome": outcome}
+_declared: list[Declared] = []
+
+
+def _declare(
+    name: str,
+    kind: str,
+    stage: str,
+    help: str,
+    read: str,
+    labels: dict[str, str] | None = None,
+    buckets: tuple[float, ...] = (),
+) -> int:
+    """Adds a metric to the list; its place there is its number."""
+    _declared.append(Declared(name, kind, stage, help, read, labels or {}, buckets))
+    return len(_declared) - 1
+
+
+def _outcome(outcome: str, read: str) -> int:
+    return _declare(
+        "ingest_settled_total",
+        "counter",
+        "receiver",
+        "Messages settled, by outcome.",
+        read,
+        {"outcome": outcome},
     )
 
 
-_DECLARED: dict[str, Declared] = {
-    "RECEIVED": Declared("ingest_received_total", "counter", "receiver", "Messages received.", "its rate is the load"),
-    "RECEIVED_BYTES": Declared(
-        "ingest_received_bytes_total", "counter", "receiver", "Bytes of bodies received.", "divide by received: the mean size"
-    ),
-    "REDELIVERED": Declared(
-        "ingest_redelivered_total", "counter", "receiver", "Messages that the broker marked as redelivered.",
-        "grows after reconnects and restarts; steadily: something acknowledges too late",
-    ),
-    "ACKNOWLEDGED": Declared(
-        "ingest_acknowledged_total", "counter", "receiver", "Acknowledgements sent.", "lags behind settled only while the broker is away"
-    ),
-    "STORED": _outcome("stored", "catalogs with new content"),
-    "UNCHANGED": _outcome("unchanged", "usually nine of ten"),
-    "STALE": _outcome("stale", "older than what is stored: harmless, frequent only after an outage"),
-    "SUPERSEDED": _outcome("superseded", "a newer one stood in the same batch: the engine was behind"),
-    "QUARANTINED": _outcome("quarantined", "any: look with 'ingest quarantine list'"),
-    "REDONE": Declared(
-        "ingest_redone_total", "counter", "receiver", "Deliveries decoded once more with every content.",
-        "rare; steadily: decoders and database disagree about what is known",
-    ),
-    "SETTLE_SECONDS": Declared(
-        "ingest_settle_seconds", "histogram", "receiver", "From receipt to settled.", "what the engine itself adds to freshness",
-        {}, SECONDS,
-    ),
-    "WINDOW_MESSAGES": Declared(
-        "ingest_window_messages", "gauge", "receiver", "Unsettled messages.", "at window_messages_max the broker holds the rest back"
-    ),
-    "WINDOW_BYTES": Declared(
-        "ingest_window_bytes", "gauge", "receiver", "Shared memory used by unsettled bodies.", "at window_bytes_max reading stops"
-    ),
-    "WAITING": Declared(
-        "ingest_waiting", "gauge", "receiver", "Messages that no decoder has taken.", "over zero all the time: decoders are the limit"
-    ),
-    "CONNECTED": Declared("ingest_broker_connected", "gauge", "receiver", "1 while subscribed.", "0: look at the log for the reason"),
-    "CONNECTIONS": Declared(
-        "ingest_broker_connections_total", "counter", "receiver", "Connection epochs.", "grows: the broker or the network drops us"
-    ),
-    "OLDEST_SECONDS": Declared(
-        "ingest_oldest_unsettled_seconds", "gauge", "receiver", "Age of the oldest unsettled message.",
-        "grows with the clock: a writer waits for the database",
-    ),
-    "DECODED": Declared("ingest_decoded_total", "counter", "decoder", "Messages decoded.", "compare with received: the decoders' share"),
-    "DECODE_CPU_SECONDS": Declared(
-        "ingest_decode_cpu_seconds_total", "counter", "decoder", "CPU time spent decoding.", "its rate: how many decoders are busy"
-    ),
-    "CACHE_HITS": Declared(
-        "ingest_decoder_cache_hits", "gauge", "decoder", "Resources that a decoder had met before.", "over misses: the hit ratio"
-    ),
-    "CACHE_MISSES": Declared(
-        "ingest_decoder_cache_misses", "gauge", "decoder", "Resources normalised.", "high all the time: raise decoder_cache_bytes_max"
-    ),
-    "BATCH_MESSAGES": Declared(
-        "ingest_batch_messages", "histogram", "writer", "Messages in one transaction.",
-        "near batch_messages_max: the writers are the limit", {}, SIZES,
-    ),
-    "BATCH_SECONDS": Declared(
-        "ingest_batch_seconds", "histogram", "writer", "Time of one transaction.", "over a second: look at the database", {}, SECONDS
-    ),
-    "ROWS_WRITTEN": Declared(
-        "ingest_rows_written_total", "counter", "writer", "Rows inserted, updated or deleted.", "about one for each unchanged catalog"
-    ),
-    "BYTES_COPIED": Declared(
-        "ingest_copy_bytes_total", "counter", "writer", "Bytes sent by COPY.", "far below received bytes, or everything is new"
-    ),
-    "RESOURCES_NEW": Declared(
-        "ingest_resources_new_total", "counter", "writer", "Distinct resources stored for the first time.", "rises with a deploy"
-    ),
-    "DATABASE_UP": Declared("ingest_database_up", "gauge", "writer", "1 while connected.", "0: look at the log for the reason"),
-    "DATABASE_CONNECTIONS": Declared(
-        "ingest_database_connections_total", "counter", "writer", "Connections made.", "grows: the database drops us"
-    ),
-    "RESTARTS": Declared(
-        "ingest_child_restarts_total", "counter", "supervisor", "Children replaced.", "any: the log says which one died and how"
-    ),
-    "COLLECTED": Declared(
-        "ingest_collected_total", "counter", "supervisor", "Rows of unused content deleted.", "about what deploys left behind"
-    ),
-}
+class Metric:
+    """Every metric there is, as its number."""
 
-Metric = IntEnum("Metric", list(_DECLARED), start=0)  # type: ignore[misc]  # names stand in one place only
-METRICS: tuple[Declared, ...] = tuple(_DECLARED.values())
+    RECEIVED = _declare(
+        "ingest_received_total", "counter", "receiver", "Messages received.", "its rate is the load"
+    )
+    RECEIVED_BYTES = _declare(
+        "ingest_received_bytes_total",
+        "counter",
+        "receiver",
+        "Bytes of bodies received.",
+        "divide by received: the mean size",
+    )
+    REDELIVERED = _declare(
+        "ingest_redelivered_total",
+        "counter",
+        "receiver",
+        "Messages that the broker marked as redelivered.",
+        "grows after reconnects and restarts; steadily: something acknowledges too late",
+    )
+    ACKNOWLEDGED = _declare(
+        "ingest_acknowledged_total",
+        "counter",
+        "receiver",
+        "Acknowledgements sent.",
+        "lags behind settled only while the broker is away",
+    )
+    STORED = _outcome("stored", "catalogs with new content")
+    UNCHANGED = _outcome("unchanged", "usually nine of ten")
+    STALE = _outcome("stale", "older than what is stored: harmless, frequent only after an outage")
+    SUPERSEDED = _outcome("superseded", "a newer one stood in the same batch: the engine was behind")
+    QUARANTINED = _outcome("quarantined", "any: look with 'ingest quarantine list'")
+    REDONE = _declare(
+        "ingest_redone_total",
+        "counter",
+        "receiver",
+        "Deliveries decoded once more with every content.",
+        "rare; steadily: decoders and database disagree about what is known",
+    )
+    SETTLE_SECONDS = _declare(
+        "ingest_settle_seconds",
+        "histogram",
+        "receiver",
+        "From receipt to settled.",
+        "what the engine itself adds to freshness",
+        {},
+        SECONDS,
+    )
+    WINDOW_MESSAGES = _declare(
+        "ingest_window_messages",
+        "gauge",
+        "receiver",
+        "Unsettled messages.",
+        "at window_messages_max the broker holds the rest back",
+    )
+    WINDOW_BYTES = _declare(
+        "ingest_window_bytes",
+        "gauge",
+        "receiver",
+        "Shared memory used by unsettled bodies.",
+        "at window_bytes_max reading stops",
+    )
+    WAITING = _declare(
+        "ingest_waiting",
+        "gauge",
+        "receiver",
+        "Messages that no decoder has taken.",
+        "over zero all the time: decoders are the limit",
+    )
+    CONNECTED = _declare(
+        "ingest_broker_connected",
+        "gauge",
+        "receiver",
+        "1 while subscribed.",
+        "0: look at the log for the reason",
+    )
+    CONNECTIONS = _declare(
+        "ingest_broker_connections_total",
+        "counter",
+        "receiver",
+        "Connection epochs.",
+        "grows: the broker or the network drops us",
+    )
+    OLDEST_SECONDS = _declare(
+        "ingest_oldest_unsettled_seconds",
+        "gauge",
+        "receiver",
+        "Age of the oldest unsettled message.",
+        "grows with the clock: a writer waits for the database",
+    )
+    DECODED = _declare(
+        "ingest_decoded_total",
+        "counter",
+        "decoder",
+        "Messages decoded.",
+        "compare with received: the decoders' share",
+    )
+    DECODE_CPU_SECONDS = _declare(
+        "ingest_decode_cpu_seconds_total",
+        "counter",
+        "decoder",
+        "CPU time spent decoding.",
+        "its rate: how many decoders are busy",
+    )
+    CACHE_HITS = _declare(
+        "ingest_decoder_cache_hits",
+        "gauge",
+        "decoder",
+        "Resources that a decoder had met before.",
+        "over misses: the hit ratio",
+    )
+    CACHE_MISSES = _declare(
+        "ingest_decoder_cache_misses",
+        "gauge",
+        "decoder",
+        "Resources normalised.",
+        "high all the time: raise decoder_cache_bytes_max",
+    )
+    BATCH_MESSAGES = _declare(
+        "ingest_batch_messages",
+        "histogram",
+        "writer",
+        "Messages in one transaction.",
+        "near batch_messages_max: the writers are the limit",
+        {},
+        SIZES,
+    )
+    BATCH_SECONDS = _declare(
+        "ingest_batch_seconds",
+        "histogram",
+        "writer",
+        "Time of one transaction.",
+        "over a second: look at the database",
+        {},
+        SECONDS,
+    )
+    ROWS_WRITTEN = _declare(
+        "ingest_rows_written_total",
+        "counter",
+        "writer",
+        "Rows inserted, updated or deleted.",
+        "about one for each unchanged catalog",
+    )
+    BYTES_COPIED = _declare(
+        "ingest_copy_bytes_total",
+        "counter",
+        "writer",
+        "Bytes sent by COPY.",
+        "far below received bytes, or everything is new",
+    )
+    RESOURCES_NEW = _declare(
+        "ingest_resources_new_total",
+        "counter",
+        "writer",
+        "Distinct resources stored for the first time.",
+        "rises with a deploy",
+    )
+    DATABASE_UP = _declare(
+        "ingest_database_up", "gauge", "writer", "1 while connected.", "0: look at the log for the reason"
+    )
+    DATABASE_CONNECTIONS = _declare(
+        "ingest_database_connections_total",
+        "counter",
+        "writer",
+        "Connections made.",
+        "grows: the database drops us",
+    )
+    RESTARTS = _declare(
+        "ingest_child_restarts_total",
+        "counter",
+        "supervisor",
+        "Children replaced.",
+        "any: the log says which one died and how",
+    )
+    COLLECTED = _declare(
+        "ingest_collected_total",
+        "counter",
+        "supervisor",
+        "Rows of unused content deleted.",
+        "about what deploys left behind",
+    )
+
+
+METRICS: tuple[Declared, ...] = tuple(_declared)
 
 
 def _layout() -> tuple[tuple[int, ...], int]:
@@ -145,7 +268,7 @@ _PLACES, _COLUMNS = _layout()
 class Row:
     """One process's numbers; only that process writes them."""
 
-    def __init__(self, cells: memoryview) -> None:
+    def __init__(self, cells: memoryview[float]) -> None:
         self._cells = cells
 
     def add(self, metric: int, n: float = 1) -> None:
@@ -193,12 +316,18 @@ class BoardCollector(Collector):
 
     def collect(self) -> Iterator[Any]:
         families: dict[str, Any] = {}
-        kinds = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
+        kinds = {
+            "counter": CounterMetricFamily,
+            "gauge": GaugeMetricFamily,
+            "histogram": HistogramMetricFamily,
+        }
         for number, metric in enumerate(METRICS):
             labels = ["process", *metric.labels]
             if metric.name not in families:
                 text = f"{metric.help} How to read it: {metric.read}."
-                families[metric.name] = kinds[metric.kind](metric.name.removesuffix("_total"), text, labels=labels)
+                families[metric.name] = kinds[metric.kind](
+                    metric.name.removesuffix("_total"), text, labels=labels
+                )
             family = families[metric.name]
             for process, name in enumerate(self._names):
                 if name.partition("-")[0] != metric.stage:
@@ -238,7 +367,7 @@ def serve(
     registry.register(BoardCollector(board, names))
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802  # the name that http.server calls
+        def do_GET(self) -> None:  # the name that http.server calls
             state = health()
             if self.path == "/metrics":
                 self._answer(200, "text/plain; version=0.0.4; charset=utf-8", generate_latest(registry))

@@ -24,7 +24,9 @@ def endpoints(config: Config) -> Sequence[Endpoint]:
     known = {point.name: point for point in entry_points(group=GROUP)}
     if config.queue_type not in known:
         names = ", ".join(sorted(known)) or "none: is the package installed?"
-        raise Misconfigured("--queue-type", f"no transport is called {config.queue_type!r}; known are: {names}")
+        raise Misconfigured(
+            "--queue-type", f"no transport is called {config.queue_type!r}; known are: {names}"
+        )
     found: Sequence[Endpoint] = known[config.queue_type].load()(config)
     return found
 
@@ -43,7 +45,8 @@ def stomp_endpoint(url: str, config: Config) -> Endpoint:
         raise Misconfigured("--queue-source", f"a port in it is no number: {error}") from error
     if parts.scheme not in ("stomp", "stomp+ssl") or not parts.hostname:
         raise Misconfigured(
-            "--queue-source", "it must be stomp://user:password@host:port or stomp+ssl://..., several separated by commas"
+            "--queue-source",
+            "it must be stomp://user:password@host:port or stomp+ssl://..., several separated by commas",
         )
     is_tls = parts.scheme == "stomp+ssl"
     return Endpoint(

@@ -152,7 +152,9 @@ class Writer:
         self.row.add(Metric.RESOURCES_NEW, counts.resources_new)
         stored = sum(outcome is Outcome.STORED for outcome in outcomes.values())
         if stored:
-            self.log.debug("batch_stored", catalogs=stored, batch=len(batch), rows_written=counts.rows_written)
+            self.log.debug(
+                "batch_stored", catalogs=stored, batch=len(batch), rows_written=counts.rows_written
+            )
         for work in batch:
             if isinstance(work, Quarantine):
                 self.log.warning(

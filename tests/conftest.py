@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,13 +18,11 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    base = tmp_path_factory.mktemp("postgres")
-    for parent in (base, *base.parents):
-        if parent == Path("/tmp"):
-            break
-        parent.chmod(0o755)  # the user postgres must get there
-    server = Postgres(base)
+def postgres() -> Iterator[Postgres]:
+    # Not below pytest's own directory: nobody but its owner gets into that, and postgres is another user.
+    directory = Path(tempfile.mkdtemp(prefix="ingest-postgresql-"))
+    directory.chmod(0o755)
+    server = Postgres(directory)
     server.start()
     server.execute("postgres", "CREATE DATABASE template_ingest")
     connection = connect(server.conninfo("template_ingest"))
@@ -30,6 +30,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     connection.close()
     yield server
     server.stop()
+    shutil.rmtree(directory)
 
 
 @pytest.fixture

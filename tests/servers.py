@@ -59,7 +59,7 @@ class Postgres:
             "listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": self.directory,
             "fsync": "off", "log_min_messages": "warning", "max_connections": 60,
         }  # fmt: skip
-        log = open(self.directory / "log", "ab")
+        log = (self.directory / "log").open("ab")
         self.process = subprocess.Popen(
             [self.bin / "postgres", "-D", self.data, *(f"--{k}={v}" for k, v in settings.items())],
             stdout=log, stderr=log, cwd=self.directory, **self._as,  # type: ignore[call-overload]

@@ -64,7 +64,10 @@ def _imports(source: str) -> list[str]:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [f"{node.module}.{alias.name}" if node.module == "ingest" else node.module for alias in node.names]
+            names += [
+                f"{node.module}.{alias.name}" if node.module == "ingest" else node.module
+                for alias in node.names
+            ]
     return names
 
 
@@ -77,7 +80,7 @@ def _modules() -> list[tuple[str, Path]]:
     return found
 
 
-@pytest.mark.parametrize(("module", "file"), _modules(), ids=lambda value: str(value))
+@pytest.mark.parametrize(("module", "file"), _modules(), ids=str)
 def test_imports_point_one_way(module: str, file: Path) -> None:
     """Every module stands on a floor and imports only what is below it."""
     assert module.partition(".")[0] in FLOOR

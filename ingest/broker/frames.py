@@ -99,6 +99,10 @@ class Parser:
         self._head = None
         return frame
 
+    def abandon(self) -> None:
+        """Gives the memory of an unfinished body back; there will be no more frames."""
+        self._long = self._open = None
+
     def feed(self, data: bytes) -> Iterator[Frame]:
         """The frames that these bytes complete, for owners without a socket that can write into memory."""
         rest = memoryview(data)
@@ -125,7 +129,7 @@ class Parser:
         stop = small.find(b"\n\n", scan, self._end)
         after = stop + 2
         if self.version not in ("1.0", "1.1"):
-            with_return = small.find(b"\n\r\n", scan, self._end if stop < 0 else stop)
+            with_return = small.find(b"\n\r\n", scan, self._end if stop < 0 else stop + 1)
             if with_return >= 0:
                 stop, after = with_return, with_return + 3
         limit = self._limits.head_bytes_max

@@ -1,263 +1,289 @@
-"""The broker's sockets: one process, one asyncio loop, one object a connection."""
+"""The broker's process: one thread that waits for all clients and moves their bytes.
+
+``serve`` is the whole life of a broker, for a process of its own; ``Server`` is the same in the caller's hands.
+Everything is in memory and ends with the process: for evaluation and tests only.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import signal
+import os
+import selectors
+import socket
 import ssl
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, cast
 
-from ingest.broker.frames import BadFrame, Frame, Reader, encode, encode_head
-from ingest.broker.queues import Delivery, Message, Queues, Subscription
+import structlog
 
-SERVER = "puppet-ingest-embedded/0.1"
-PREFETCH_DEFAULT = 100
-UNSENT_BYTES_MAX = 4 * 1024 * 1024  # of one consumer; its prefetch bounds the rest
-VERSIONS = ("1.2", "1.1", "1.0")
+from ingest.broker.admission import Admission
+from ingest.broker.connection import Connection, Gone
+from ingest.broker.frames import Limits
+from ingest.broker.queues import Depth, Queues
+from ingest.broker.session import SERVER, Credentials, Faults
+from ingest.errors import Misconfigured, Unavailable
+
+CONNECTIONS_MAX = 500  # half of the descriptors that Debian gives a process (ulimit -n: 1024)
+BACKLOG = 128  # connections the kernel completes before we accept them
+ACCEPTS_MAX = 64  # in one turn, so that a storm of clients does not starve those who are here
+LOOK_AROUND_S = 1.0  # the longest wait, so that ``stop`` is asked this often
 
 
-class Broker:
-    """Queues and who is connected. ``memory_bytes_max`` bounds queued bodies: over it, producers wait."""
+class Settings(NamedTuple):
+    credentials: Credentials | None = None
+    memory_bytes_max: int = 1024**3  # of all messages held; over it, producers wait
+    limits: Limits = Limits()
+    connections_max: int = CONNECTIONS_MAX
+    certfile: str = ""  # with it, TLS
+    keyfile: str = ""
+
+
+class Readable(Protocol):
+    def fileno(self) -> int: ...
+
+
+def serve(
+    host: str,
+    port: int,
+    *,
+    ready: Callable[[str, int], None],
+    stop: Callable[[], bool],
+    wake_on: Sequence[Readable] = (),
+    settings: Settings | None = None,
+) -> None:
+    """Runs a broker until ``stop`` says so, which is asked once a second and whenever one of ``wake_on`` can be
+    read. ``ready`` gets the address. Raises Unavailable or Misconfigured when it cannot start."""
+    server = Server(host, port, settings)
+    try:
+        ready(*server.address)
+        server.run(stop, wake_on)
+    finally:
+        server.close()
+
+
+class Server:
+    """``run`` and ``close`` belong to one thread; ``stop`` may be called from any, and from a signal handler."""
 
     def __init__(
         self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        settings: Settings | None = None,
         *,
-        login: tuple[str, str] | None = None,
-        body_bytes_max: int = 128 * 1024 * 1024,
-        memory_bytes_max: int = 1024 * 1024 * 1024,
+        faults: Faults | None = None,
+        instance: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.queues = Queues()
-        self.login = login
-        self.body_bytes_max = body_bytes_max
-        self.memory_bytes_max = memory_bytes_max
-        self.clients: set[Client] = set()
+        """Listens. ``instance`` begins every message id; random unless given."""
+        self._settings = settings = settings or Settings()
+        if settings.limits.body_bytes_max > settings.memory_bytes_max:
+            raise Misconfigured("memory_bytes_max", "is smaller than the largest body that is let in")
+        self._faults = faults or Faults()
+        self._clock = clock
+        self._log = structlog.get_logger()
+        self._queues = Queues(instance or os.urandom(4).hex())
+        self._admission = Admission(settings.memory_bytes_max, lambda: self._queues.held_bytes)
+        self._connections: set[Connection] = set()
+        self._accepted = 0
+        self._touched: set[Connection] = set()  # whose interests may have changed in this turn
+        self._look_at_s = 0.0  # when the next heart-beat or time limit is due
+        self._stopping = False
+        self._tls = _tls_context(settings.certfile, settings.keyfile)
+        self._listener = _listen(host, port)
+        self.address: tuple[str, int] = self._listener.getsockname()[:2]
+        self._waker, self._wakened = socket.socketpair()
+        self._waker.setblocking(False)
+        self._wakened.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ, None)
+        self._selector.register(self._wakened, selectors.EVENT_READ, None)
+        self._log.info(
+            "embedded_broker_started",
+            server=SERVER,
+            host=self.address[0],
+            port=self.address[1],
+            tls=self._tls is not None,
+            login=settings.credentials is not None,
+            memory_bytes_max=settings.memory_bytes_max,
+            note="for evaluation and tests: messages are kept in memory only and end with this process",
+        )
 
-    def deliver(self, due: list[Delivery]) -> None:
-        for subscription, message in due:
-            assert isinstance(subscription.client, Client)
-            subscription.client.push(subscription, message)
-        if self.queues.bytes < self.memory_bytes_max:
-            for client in self.clients:
-                client.resume()
-
-    @property
-    def is_full(self) -> bool:
-        return self.queues.bytes >= self.memory_bytes_max
-
-
-class Client(asyncio.Protocol):
-    """One connection."""
-
-    def __init__(self, broker: Broker) -> None:
-        self.broker = broker
-        self.reader = Reader(broker.body_bytes_max)
-        self.version = "1.0"
-        self.subscriptions: dict[str, Subscription] = {}
-        self.connected = False
-        self._transport: asyncio.Transport | None = None
-        self._paused = False
-        self._beats: list[asyncio.TimerHandle] = []
-        self._last_read = 0.0
-
-    # asyncio's side
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
-        self.broker.clients.add(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.broker.clients.discard(self)
-        for beat in self._beats:
-            beat.cancel()
-        subscriptions, self.subscriptions = list(self.subscriptions.values()), {}
-        for subscription in subscriptions:
-            self.broker.deliver(self.broker.queues.unsubscribe(subscription))
-
-    def data_received(self, data: bytes) -> None:
-        self._last_read = asyncio.get_running_loop().time()
+    def run(self, stop: Callable[[], bool] = lambda: False, wake_on: Sequence[Readable] = ()) -> None:
+        for readable in wake_on:
+            self._selector.register(readable, selectors.EVENT_READ, None)
         try:
-            for frame in self.reader.feed(data):
-                self._handle(frame)
-        except BadFrame as error:
-            self._fail(str(error), {})
-        # A producer waits while the queues are full; a consumer is always read, its ACKs make room.
-        if self.broker.is_full and not self.subscriptions and not self._paused and self._transport:
-            self._paused = True
-            self._transport.pause_reading()
+            while not self._stopping and not stop():
+                self._turn()
+        finally:
+            for readable in wake_on:
+                self._selector.unregister(readable)
 
-    def resume(self) -> None:
-        if self._paused and self._transport and not self._transport.is_closing():
-            self._paused = False
-            self._transport.resume_reading()
+    def stop(self) -> None:
+        self._stopping = True
+        with contextlib.suppress(OSError):  # full: it wakes up anyway; closed: it has ended
+            self._waker.send(b"\0")
 
-    # Frames
+    def depths(self) -> dict[str, Depth]:
+        """How much each destination holds. Not while ``run`` is in another thread; ``read_depths`` is for that."""
+        return self._queues.depths()
 
-    def _handle(self, frame: Frame) -> None:
-        if self._transport is None or self._transport.is_closing():
+    def close(self) -> None:
+        for connection in list(self._connections):
+            with contextlib.suppress(Gone):
+                connection.write(self._clock())  # what the kernel takes at once
+            self._part_with(connection)
+        lost = sum(depth.ready for depth in self._queues.depths().values())
+        for opened in (self._listener, self._waker, self._wakened):
+            opened.close()
+        self._selector.close()
+        self._log.info("embedded_broker_stopped", messages_forgotten=lost)
+
+    # One turn of the loop
+
+    def _turn(self) -> None:
+        events = self._selector.select(self._patience_s())
+        now_s = self._clock()
+        # What TLS has decrypted already, no selector tells.
+        for connection in [one for one in self._touched if one.has_unread]:
+            self._attempt(connection, connection.read, now_s)
+        for key, mask in events:
+            if key.data is None:
+                self._look_at(key.fileobj, now_s)
+                continue
+            connection = cast(Connection, key.data)
+            self._touched.add(connection)
+            if mask & selectors.EVENT_READ:
+                self._attempt(connection, connection.read, now_s)
+        self._let_producers_in(now_s)
+        for delivery in self._queues.deliveries():
+            connection = cast(Connection, delivery.subscription.consumer.owner)
+            connection.deliver(delivery)
+            self._touched.add(connection)
+        for connection in list(self._touched):
+            self._attempt(connection, connection.write, now_s)
+        if now_s >= self._look_at_s:
+            self._keep_time(now_s)
+        self._touched = {one for one in self._touched if self._listen_to(one)}
+
+    def _patience_s(self) -> float:
+        # A message that a write has just made room for, or bytes inside TLS, wait for no event.
+        if self._queues.is_active or self._touched or self._admission.next_in_line() is not None:
+            return 0.0
+        return min(LOOK_AROUND_S, max(0.0, self._look_at_s - self._clock()))
+
+    def _look_at(self, opened: object, now_s: float) -> None:
+        if opened is self._listener:
+            self._accept(now_s)
+        elif opened is self._wakened:
+            with contextlib.suppress(BlockingIOError):
+                self._wakened.recv(4096)
+
+    def _attempt(self, connection: Connection, action: Callable[[float], None], now_s: float) -> None:
+        if connection not in self._connections:
             return
-        if not self.connected and frame.command not in ("CONNECT", "STOMP"):
-            self._fail("CONNECT comes first", frame.headers)
-            return
-        handler: Callable[[Frame], bool] | None = {
-            "CONNECT": self._connect,
-            "STOMP": self._connect,
-            "SEND": self._send,
-            "SUBSCRIBE": self._subscribe,
-            "UNSUBSCRIBE": self._unsubscribe,
-            "ACK": self._ack,
-            "NACK": self._ack,
-            "DISCONNECT": lambda _: True,
-        }.get(frame.command)
-        if handler is None:
-            self._fail(f"{frame.command} is not supported", frame.headers)
-            return
-        if handler(frame) and "receipt" in frame.headers and frame.command not in ("CONNECT", "STOMP"):
-            self._write(encode(Frame("RECEIPT", {"receipt-id": frame.headers["receipt"]}), self.version))
-        if frame.command == "DISCONNECT":
-            self._transport.close()
+        was_connected = connection.session.version is not None
+        try:
+            action(now_s)
+        except Gone:
+            self._part_with(connection)
+        else:
+            if connection.closing or was_connected != (connection.session.version is not None):
+                self._look_at_s = 0.0  # a heart-beat or a time limit is new
 
-    def _connect(self, frame: Frame) -> bool:
-        wanted = frame.headers.get("accept-version", "1.0").replace(" ", "").split(",")
-        common = [version for version in VERSIONS if version in wanted]
-        if not common:
-            self._fail(f"no common version: this broker speaks {', '.join(VERSIONS)}", frame.headers)
+    def _let_producers_in(self, now_s: float) -> None:
+        while (producer := self._admission.next_in_line()) is not None:
+            connection = cast(Connection, producer)
+            self._touched.add(connection)
+            self._attempt(connection, connection.process, now_s)
+            if self._admission.next_in_line() is producer:
+                return  # its message is larger than the room there is
+
+    def _keep_time(self, now_s: float) -> None:
+        for connection in list(self._connections):
+            self._attempt(connection, connection.tick, now_s)
+            if connection in self._connections:
+                if connection.wants_write:
+                    self._attempt(connection, connection.write, now_s)
+                self._touched.add(connection)
+        self._look_at_s = min((one.due_s() for one in self._connections), default=float("inf"))
+
+    # Connections
+
+    def _accept(self, now_s: float) -> None:
+        for _ in range(ACCEPTS_MAX):
+            try:
+                opened, peer = self._listener.accept()
+            except OSError:
+                return  # none left, or it has gone again
+            if len(self._connections) >= self._settings.connections_max:
+                self._log.warning("client_turned_away", connections_max=self._settings.connections_max)
+                opened.close()
+                continue
+            opened.setblocking(False)
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                opened = self._tls.wrap_socket(opened, server_side=True, do_handshake_on_connect=False)
+            self._accepted += 1
+            connection = Connection(
+                opened,
+                f"{peer[0]}:{peer[1]}-{self._accepted}",
+                self._queues,
+                self._admission,
+                self._settings.limits,
+                self._settings.credentials,
+                self._faults,
+                now_s=now_s,
+            )
+            self._connections.add(connection)
+            self._touched.add(connection)
+            self._selector.register(opened, selectors.EVENT_READ, connection)
+            self._look_at_s = 0.0
+
+    def _listen_to(self, connection: Connection) -> bool:
+        """Tells the selector what the connection waits for. True: it has to have another turn at once."""
+        if connection not in self._connections:
             return False
-        given = (frame.headers.get("login", ""), frame.headers.get("passcode", ""))
-        if self.broker.login is not None and given != self.broker.login:
-            self._fail("login refused", frame.headers)
-            return False
-        self.version = self.reader.version = common[0]
-        self.connected = True
-        theirs = frame.headers.get("heart-beat", "0,0").split(",")
-        sends_ms, wants_ms = (int(part) if part.strip().isdigit() else 0 for part in (*theirs, "0")[:2])
-        headers = {"version": self.version, "server": SERVER, "session": str(id(self))}
-        headers["heart-beat"] = f"{wants_ms},{sends_ms}"
-        self._write(encode(Frame("CONNECTED", headers), self.version))
-        self._last_read = asyncio.get_running_loop().time()
-        if wants_ms:
-            self._beat(wants_ms / 1000)
-        if sends_ms:
-            self._watch(sends_ms / 1000)
-        return True
+        wanted = selectors.EVENT_READ * connection.wants_read | selectors.EVENT_WRITE * connection.wants_write
+        key = self._selector.get_map().get(connection.socket)
+        if key is None:
+            if wanted:
+                self._selector.register(connection.socket, wanted, connection)
+        elif not wanted:
+            self._selector.unregister(connection.socket)
+        elif key.events != wanted:
+            self._selector.modify(connection.socket, wanted, connection)
+        return connection.has_unread
 
-    def _send(self, frame: Frame) -> bool:
-        destination = frame.headers.get("destination")
-        if not destination:
-            self._fail("SEND without destination", frame.headers)
-            return False
-        headers = {k: v for k, v in frame.headers.items() if k not in ("receipt", "content-length")}
-        self.broker.deliver(self.broker.queues.send(destination, headers, frame.body))
-        return True
-
-    def _subscribe(self, frame: Frame) -> bool:
-        headers = frame.headers
-        destination = headers.get("destination")
-        if not destination:
-            self._fail("SUBSCRIBE without destination", headers)
-            return False
-        mode = headers.get("ack", "auto")
-        if mode not in ("auto", "client", "client-individual"):
-            self._fail(f"unknown ack mode {mode!r}", headers)
-            return False
-        given = headers.get("prefetch-count") or headers.get("activemq.prefetchSize") or ""
-        prefetch = int(given) if given.isdigit() and int(given) else PREFETCH_DEFAULT
-        subscription = Subscription(self, headers.get("id", destination), destination, mode, prefetch)
-        if subscription.id in self.subscriptions:
-            self._fail(f"the subscription id {subscription.id!r} is taken", headers)
-            return False
-        self.subscriptions[subscription.id] = subscription
-        self.resume()
-        self.broker.deliver(self.broker.queues.subscribe(subscription))
-        return True
-
-    def _unsubscribe(self, frame: Frame) -> bool:
-        id_ = frame.headers.get("id") or frame.headers.get("destination", "")
-        subscription = self.subscriptions.pop(id_, None)
-        if subscription is None:
-            self._fail(f"no subscription {id_!r}", frame.headers)
-            return False
-        self.broker.deliver(self.broker.queues.unsubscribe(subscription))
-        return True
-
-    def _ack(self, frame: Frame) -> bool:
-        name = frame.headers.get("id") if self.version == "1.2" else frame.headers.get("message-id")
-        number = int(name) if name and name.isdigit() else -1
-        settle = self.broker.queues.acknowledge if frame.command == "ACK" else self.broker.queues.refuse
-        for subscription in list(self.subscriptions.values()):
-            due = settle(subscription, number)
-            if due is not None:
-                self.broker.deliver(due)
-                return True
-        self._fail(f"{frame.command} of {name!r}, which is not in this connection's hands", frame.headers)
-        return False
-
-    # Towards the client
-
-    def push(self, subscription: Subscription, message: Message) -> None:
-        headers = message.headers | {
-            "subscription": subscription.id,
-            "message-id": str(message.number),
-            "content-length": str(len(message.body)),
-        }
-        if self.version == "1.2" and subscription.mode != "auto":
-            headers["ack"] = str(message.number)
-        if message.redelivered:
-            headers["redelivered"] = "true"
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.writelines((encode_head("MESSAGE", headers, self.version), message.body, b"\0"))
-
-    def _fail(self, text: str, headers: dict[str, str]) -> None:
-        answer = {"message": text}
-        if "receipt" in headers:
-            answer["receipt-id"] = headers["receipt"]
-        self._write(encode(Frame("ERROR", answer), self.version))
-        if self._transport is not None:
-            self._transport.close()
-
-    def _write(self, data: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
-
-    def _beat(self, every_s: float) -> None:
-        self._write(b"\n")
-        self._later(every_s * 0.9, lambda: self._beat(every_s))
-
-    def _watch(self, every_s: float) -> None:
-        silent_s = asyncio.get_running_loop().time() - self._last_read
-        # Twice the agreed interval, and never while it is we who do not read.
-        if silent_s > 2 * every_s and not self._paused and self._transport is not None:
-            self._transport.abort()
-            return
-        self._later(every_s, lambda: self._watch(every_s))
-
-    def _later(self, delay_s: float, call: Callable[[], None]) -> None:
-        self._beats = [beat for beat in self._beats if not beat.cancelled() and beat.when() > asyncio.get_running_loop().time()]
-        self._beats.append(asyncio.get_running_loop().call_later(delay_s, call))
+    def _part_with(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(connection.socket)
+        connection.close()
+        if connection.reason:
+            self._log.warning("client_hung_up_on", client=connection.session.name, reason=connection.reason)
 
 
-async def serve(
-    host: str,
-    port: int,
-    broker: Broker,
-    ready: Callable[[str, int], None],
-    tls: ssl.SSLContext | None = None,
-) -> None:
-    """Serves until SIGTERM or SIGINT. Raises OSError when the port is taken."""
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    server = await loop.create_server(lambda: Client(broker), host, port, ssl=tls)
-    ready(*server.sockets[0].getsockname()[:2])
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        await stop.wait()
-    finally:
-        server.close()
-        for client in list(broker.clients):
-            if client._transport is not None:
-                client._transport.abort()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(server.wait_closed(), 2)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise Unavailable(f"the embedded broker cannot listen on {host}:{port}: {reason}") from error
+    return listener
+
+
+def _tls_context(certfile: str, keyfile: str) -> ssl.SSLContext | None:
+    if not certfile:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certfile, keyfile or None)
+    except OSError as error:
+        raise Misconfigured("--certfile", f"cannot be used: {error}") from error
+    return context

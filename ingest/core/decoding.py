@@ -11,7 +11,7 @@ import hashlib
 import zlib
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -129,7 +129,7 @@ class Decoding:
             met = [m for m in met if m.normal.resource.exported]
         met.sort(key=_ref)
         refs = [_ref(m) for m in met]
-        for before, after in zip(refs, refs[1:], strict=False):
+        for before, after in pairwise(refs):
             if before == after:
                 raise Rejected("duplicate_resource", f"{_short(Ref(*before))} is in the catalog twice")
         digests = b"".join([m.digest for m in met])
@@ -178,7 +178,9 @@ class Decoding:
                 found = Met(
                     _without_parameters(normal), digest, _place(normal.resource)[0], content if kept else None
                 )
-                self.resources.put(key, found, MET_BYTES + (len(content.tail) + len(content.head) if kept else 0))
+                self.resources.put(
+                    key, found, MET_BYTES + (len(content.tail) + len(content.head) if kept else 0)
+                )
                 if not kept:
                     self._large[digest] = content
             elif found.content is None:
@@ -263,7 +265,9 @@ def _ref(met: Met) -> tuple[str, str]:
 
 
 def _without_parameters(normal: Normal) -> Normal:
-    return msgspec.structs.replace(normal, resource=msgspec.structs.replace(normal.resource, parameters={}, tags=()))
+    return msgspec.structs.replace(
+        normal, resource=msgspec.structs.replace(normal.resource, parameters={}, tags=())
+    )
 
 
 def _place(resource: Resource) -> tuple[bytes, bytes]:

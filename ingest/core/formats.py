@@ -199,7 +199,11 @@ def _payload(
     if version < 8 and header.catalog_uuid is None:
         header = msgspec.structs.replace(header, catalog_uuid=header.transaction_uuid)
     return Skim(
-        "puppetdb", version, header, _section(payload.resources, "resources"), _section(payload.edges, "edges")
+        "puppetdb",
+        version,
+        header,
+        _section(payload.resources, "resources"),
+        _section(payload.edges, "edges"),
     )
 
 
@@ -216,7 +220,9 @@ def _header(catalog: _Catalog, certname: str, headers: Mapping[str, str], receiv
     return Header(
         certname=certname,
         producer_timestamp=(
-            parse_time(timestamp, "producer_timestamp") if timestamp else _time_of(catalog.version, received_at)
+            parse_time(timestamp, "producer_timestamp")
+            if timestamp
+            else _time_of(catalog.version, received_at)
         ),
         version="" if version is None else version,
         environment=either(catalog.environment, "environment"),
@@ -266,10 +272,10 @@ def _section(raw: Raw | msgspec.UnsetType, name: str) -> bytes | memoryview:
     """A section's JSON array. Puppet up to 2.7 wrapped it into a string once more."""
     if raw is msgspec.UNSET:
         raise Rejected("invalid", f"no catalog: it has no {name}")
-    data = memoryview(raw)  # type: ignore[arg-type]  # Raw has the buffer protocol
-    if data[:1] == b'"':
+    data = memoryview(raw)
+    if bytes(data[:1]) == b'"':
         return str(parse_json(data)).encode("utf-8", "surrogateescape")
-    if data[:1] != b"[":
+    if bytes(data[:1]) != b"[":
         raise Rejected("invalid", f"{name} is no list")
     return data
 

@@ -147,7 +147,9 @@ def normalise_edges(skimmed: Skim, normals: Sequence[Normal]) -> tuple[Edge, ...
 
 def _relationship_edges(normals: Sequence[Normal], refs: dict[Ref, Ref]) -> Iterable[Edge]:
     by_alias = {
-        Ref(normal.resource.type, alias): normal.resource.ref for normal in normals for alias in normal.aliases
+        Ref(normal.resource.type, alias): normal.resource.ref
+        for normal in normals
+        for alias in normal.aliases
     }
     for normal in normals:
         ref = normal.resource.ref
@@ -191,7 +193,11 @@ def _lenient_edges(raw: bytes | memoryview) -> list[_WireEdge]:
         if not isinstance(edge, dict) or "source" not in edge or "target" not in edge:
             raise Rejected("invalid", "an edge has no source or no target")
         edges.append(
-            _WireEdge(_lenient_ref(edge["source"]), _lenient_ref(edge["target"]), str(edge.get("relationship", "contains")))
+            _WireEdge(
+                _lenient_ref(edge["source"]),
+                _lenient_ref(edge["target"]),
+                str(edge.get("relationship", "contains")),
+            )
         )
     return edges
 

@@ -15,7 +15,8 @@ REDACTED = "[redacted]"
 # Bodies above this are kept as their first bytes only: a quarantine is for looking at.
 KEPT_BYTES_MAX = 16 * 1024 * 1024
 
-_VALUE_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"(?!\s*:)|"(?:[^"\\]|\\.)*\Z', re.DOTALL)
+# Every string, so that a closing quote is never taken for an opening one; group 1 tells a key.
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"(\s*:)?|"(?:[^"\\]|\\.)*\Z', re.DOTALL)
 _NUMBER = re.compile(rb"(?<=[\[,:\s])-?\d[\d.eE+-]*")
 
 
@@ -28,7 +29,7 @@ def redact(body: bytes) -> tuple[bytes, str | None]:
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
-        masked = _NUMBER.sub(b"0", _VALUE_STRING.sub(b'"..."', body)) if b'"' in body else _plain(body)
+        masked = _masked(body) if b'"' in body else _plain(body)
         if masked != body:
             note.append("unreadable: values masked")
         return masked, "; ".join(note) or None
@@ -71,6 +72,11 @@ def _clean(value: Json) -> tuple[Json, int]:
         text, note = redact(value.encode("utf-8", "surrogatepass"))
         return text.decode("utf-8", "replace"), 1 if note else 0
     return value, 0
+
+
+def _masked(body: bytes) -> bytes:
+    without_strings = _STRING.sub(lambda match: match[0] if match[1] else b'"..."', body)
+    return _NUMBER.sub(b"0", without_strings)
 
 
 def _plain(body: bytes) -> bytes:

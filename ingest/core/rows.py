@@ -106,9 +106,7 @@ def int2_array(values: Iterable[int]) -> bytes:
     if not packed:
         return _length.pack(12) + struct.pack(">iii", 0, 0, _INT2_OID)
     body = b"".join(packed)
-    return (
-        _length.pack(20 + len(body)) + _array_header.pack(1, 0, _INT2_OID, len(packed), 1) + body
-    )
+    return _length.pack(20 + len(body)) + _array_header.pack(1, 0, _INT2_OID, len(packed), 1) + body
 
 
 def read_int4_array(field: bytes) -> array[int]:

@@ -112,7 +112,9 @@ def _holds_plain(value: Json) -> bool:
         return _UNSTORABLE.search(value) is None
     if isinstance(value, float):
         # jsonb prints a float with a positive exponent as an integer, and knows no negative zero.
-        return math.isfinite(value) and not (value.is_integer() and "e" in repr(value)) and repr(value) != "-0.0"
+        return (
+            math.isfinite(value) and not (value.is_integer() and "e" in repr(value)) and repr(value) != "-0.0"
+        )
     if isinstance(value, list):
         return all(map(_holds_plain, value))
     if isinstance(value, dict):

@@ -64,7 +64,9 @@ class ContentTable:
                 found[digest] = id_
         return found
 
-    def find(self, cursor: psycopg.Cursor[tuple[object, ...]], digests: Collection[bytes]) -> dict[bytes, int]:
+    def find(
+        self, cursor: psycopg.Cursor[tuple[object, ...]], digests: Collection[bytes]
+    ) -> dict[bytes, int]:
         """The ids of those digests that the database has."""
         if not digests:
             return {}

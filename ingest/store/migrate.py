@@ -43,7 +43,7 @@ def migrate(connection: Connection, announce: Callable[[str], None] = lambda lin
                 if number <= version:
                     continue
                 with connection.transaction():
-                    connection.execute(SQL(text))  # type: ignore[arg-type]  # the package's own file
+                    connection.execute(SQL(text))
                     connection.execute(query("record_migration"), [number, name])
                 announce(f"migrated to {number:04d} {name}")
                 done += 1
@@ -89,4 +89,4 @@ def grant(connection: Connection, engine_role: str | None, reader_role: str | No
         for name, role in (("grant_engine", engine_role), ("grant_reader", reader_role)):
             if role is not None:
                 statement = query(name).as_string(connection).replace("ROLE_NAME", "{role}")
-                connection.execute(SQL(statement).format(role=Identifier(role)))  # type: ignore[arg-type]
+                connection.execute(SQL(statement).format(role=Identifier(role)))

@@ -31,7 +31,9 @@ class Quarantined(msgspec.Struct, frozen=True):
 def entries(connection: Connection, *, reason: str | None = None, limit: int = 100) -> list[Quarantined]:
     """The newest first, without their bodies."""
     with meaning():
-        rows: Any = connection.execute(query("list_quarantine"), {"reason": reason, "limit": limit}).fetchall()
+        rows: Any = connection.execute(
+            query("list_quarantine"), {"reason": reason, "limit": limit}
+        ).fetchall()
     return [Quarantined(*row) for row in rows]
 
 

@@ -24,5 +24,5 @@ def _all() -> dict[str, SQL]:
         for name, text in zip(parts[1::2], parts[2::2], strict=True):
             if name in found:
                 raise KeyError(f"two statements are named {name}")
-            found[name] = SQL(text.strip())  # type: ignore[arg-type]  # the text is ours, from the package
+            found[name] = SQL(text.strip())
     return found

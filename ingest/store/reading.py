@@ -52,7 +52,8 @@ def exported_resources(
     }
     with meaning(), connection.cursor() as cursor:
         cursor.execute(query("read_exported"), parameters)
-        for certname, environment, type_, title_, tags_, values, file, line, exact in cursor:
+        rows: Any = cursor
+        for certname, environment, type_, title_, tags_, values, file, line, exact in rows:
             whole = {} if exact is None else json.loads(exact)
             yield {
                 "certname": certname,

@@ -54,7 +54,7 @@ class Counts(msgspec.Struct):
     resources_new: int = 0
 
 
-class Missing(Exception):  # noqa: N818  # not an error: a question to the decoder
+class Missing(Exception):  # not an error: a question to the decoder
     """Contents that neither the work nor the database has."""
 
 
@@ -146,7 +146,19 @@ class Lane:
     def _read_nodes(self, cursor: Cursor, certnames: list[str]) -> dict[str, Stored]:
         cursor.execute(query("read_nodes"), [certnames], binary=True)
         found = {}
-        for certname, node_id, deactivated, expired, timestamp, uuid, raw, content, slots, edges, places in cursor:
+        for (
+            certname,
+            node_id,
+            deactivated,
+            expired,
+            timestamp,
+            uuid,
+            raw,
+            content,
+            slots,
+            edges,
+            places,
+        ) in cursor:
             found[certname] = Stored(
                 node_id, deactivated, expired, timestamp, None if uuid is None else str(uuid), raw, content,
                 slots or 0, edges, places,
@@ -262,7 +274,10 @@ class Lane:
     def _resolve_tags(self, cursor: Cursor, contents: Iterable[Content]) -> dict[str, int]:
         names = {tag: rows.name_digest(tag) for content in contents for tag in content.tags}
         ids = self._resolve_sets(
-            cursor, self._tags, set(names.values()), {digest: _tag_row(name, digest) for name, digest in names.items()}
+            cursor,
+            self._tags,
+            set(names.values()),
+            {digest: _tag_row(name, digest) for name, digest in names.items()},
         )
         return {name: ids[digest] for name, digest in names.items()}
 
@@ -287,7 +302,9 @@ class Lane:
                 self._position_sets.insert(
                     cursor,
                     {
-                        digest: _position_set_row(digest, [place_ids[p[0]] for p in set_.positions], set_.indexes)
+                        digest: _position_set_row(
+                            digest, [place_ids[p[0]] for p in set_.positions], set_.indexes
+                        )
                         for digest, set_ in new.items()
                     },
                 )
@@ -321,8 +338,8 @@ class Lane:
         known = [node_ids[c.delivery] for c in catalogs if stored[c.header.certname].slots]
         before: dict[int, dict[int, array[int]]] = defaultdict(dict)
         if known:
-            for node_id, chunk, ids in self._raw(cursor, "read_chunks", [known]):
-                before[_int(node_id)][_int(chunk)] = rows.read_int4_array(ids)
+            for node, chunk_number, ids in self._raw(cursor, "read_chunks", [known]):
+                before[_int(node)][_int(chunk_number)] = rows.read_int4_array(ids)
         staged: list[bytes] = []
         shrunk: list[tuple[int, int]] = []
         changed = added = 0
@@ -331,8 +348,10 @@ class Lane:
             diff = diff_chunks(before.get(node_id, {}), slots[catalog.delivery])
             for known_, chunks in ((True, diff.changed), (False, diff.added)):
                 staged += [
-                    rows.row(rows.int4(node_id), rows.int4(chunk), rows.boolean(known_), rows.int4_array(ids))
-                    for chunk, ids in chunks
+                    rows.row(
+                        rows.int4(node_id), rows.int4(chunk), rows.boolean(known_), rows.int4_array(chunk_ids)
+                    )
+                    for chunk, chunk_ids in chunks
                 ]
             changed += len(diff.changed)
             added += len(diff.added)
@@ -369,7 +388,8 @@ class Lane:
             diff = diff_sets(frozenset(before[node_id]), frozenset(ids[slot] for slot in catalog.exported))
             for present, resource_ids in ((True, diff.added), (False, diff.removed)):
                 staged += [
-                    rows.row(rows.int4(node_id), rows.int4(id_), rows.boolean(present)) for id_ in resource_ids
+                    rows.row(rows.int4(node_id), rows.int4(id_), rows.boolean(present))
+                    for id_ in resource_ids
                 ]
             added += len(diff.added)
             removed += len(diff.removed)

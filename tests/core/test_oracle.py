@@ -50,7 +50,9 @@ def test_three_families_of_one_catalog_are_one(role: str) -> None:
     for resource in payload["resources"]:
         del resource["kind"]
     legacy = {"document_type": "Catalog", "data": document, "metadata": {"api_version": 1}}
-    older = legacy | {"data": document | {name: json.dumps(document[name]) for name in ("resources", "edges")}}
+    older = legacy | {
+        "data": document | {name: json.dumps(document[name]) for name in ("resources", "edges")}
+    }
     command = {"command": "replace catalog", "version": 9, "certname": document["name"], "payload": payload}
     found = [to_wire(read(json.dumps(d).encode())) for d in (document, legacy, older, command)]
     for other in found[1:]:

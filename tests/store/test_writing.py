@@ -148,7 +148,9 @@ def test_long_and_odd_titles(connection: Connection) -> None:
     """A title of 20 KB, one with brackets and newlines, one with U+0000: all are found again."""
     titles = ["x" * 20_000, "a[b]\n[c]", "nul\x00", "/plain"]
     pipeline = Pipeline(connection)
-    body = wire_body("n.example.com", 1, [resource(t) for t in titles], [(0, 1, "contains"), (2, 3, "before")])
+    body = wire_body(
+        "n.example.com", 1, [resource(t) for t in titles], [(0, 1, "contains"), (2, 3, "before")]
+    )
     assert pipeline.take(body) == [Outcome.STORED]
     assert stored(connection, "n.example.com") == expected(body)
 

@@ -1,0 +1,30 @@
+# Everything sets itself up: the first target that needs .venv makes it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint run clean
+
+$(VENV)/.made: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "The module venv is missing: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.made  ## the whole way in a temporary directory, in half a minute
+	$(BIN)/ingest demo
+
+run: $(VENV)/.made  ## the engine with embedded parts
+	$(BIN)/ingest run
+
+lint: $(VENV)/.made
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint  ## everything that a change must pass
+	$(BIN)/pytest
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
