@@ -1,128 +1,180 @@
-"""The settings: one frozen object from defaults < puppet.conf < ingest.toml < environment < flags.
+"""The settings: one frozen object from defaults < ingest.toml < puppet.conf < environment < flags.
 
-SETTINGS declares each one once; flags, variables, keys and what ``ingest config`` prints are made from it.
+``Config`` declares each one once; flags, variables, keys and what ``ingest config`` prints are made from it.
 """
 
 from __future__ import annotations
 
+import math
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 import msgspec
 import platformdirs
 
+from ingest.core.passwords import hide_passwords_of_addresses
+from ingest.core.quantities import duration_s, size_bytes
 from ingest.errors import Misconfigured
 
 MIB = 1024 * 1024
+TIB = MIB * MIB  # more than any machine has: the upper end of what is a typing error
+DAY_S = 86400.0
 DEFAULT_TOML = Path("ingest.toml")
 
 
-class Setting(NamedTuple):
-    """One setting; ``help`` says what it is for and why the default is what it is."""
+class About(NamedTuple):
+    """What a setting is for, why its default is what it is, and which values make sense."""
 
-    name: str
-    type: type
-    default: Any
     help: str
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
-
-
-SETTINGS = (
-    Setting("queue_type", str, "stomp", "the transport, by its registered name"),
-    Setting("queue_source", str, "", "the brokers, stomp://user:password@host:port or stomp+ssl://...; several, "
-            "separated by commas, are failover; empty starts the embedded broker, for evaluation"),
-    Setting("destination", str, "/queue/catalog", "the queue; the name that Puppet has always used"),
-    Setting("database", str, "", "a libpq conninfo or URI; empty starts the embedded PostgreSQL, for evaluation"),
-    Setting("workers", int, os.cpu_count() or 1, "decoder processes; one a core", 1, 256),
-    Setting("writers", int, 2, "writer processes, each with one connection to the database", 1, 64),
-    Setting("window_messages_max", int, 1000, "unsettled messages; ActiveMQ's own default prefetch", 1, 65535),
-    Setting("window_bytes_max", int, 256 * MIB, "shared memory for unsettled bodies; about 180 large catalogs", MIB),
-    Setting("body_bytes_max", int, 64 * MIB, "one body; twenty times the largest real catalog seen", 1024),
-    Setting("batch_messages_max", int, 100, "messages in one transaction", 1, 1000),
-    Setting("batch_bytes_max", int, 8 * MIB, "bytes of work in one transaction", 1024),
-    Setting("batch_linger_ms", float, 20.0, "how long a batch waits for company", 0, 10_000),
-    Setting("drain_timeout_s", float, 30.0, "how long SIGTERM lets the engine finish", 0, 3600),
-    Setting("heartbeat_s", float, 10.0, "STOMP heart-beats, both ways; 0 asks for none", 0, 600),
-    Setting("connect_timeout_s", float, 5.0, "until a broker or database must have answered", 0.1, 300),
-    Setting("hold_s", float, 1200.0, "how long a delivery may stay unacknowledged before the engine lets go of all; "
-            "RabbitMQ closes the channel after 1800", 1),
-    Setting("statement_timeout_s", float, 60.0, "one SQL statement", 1, 3600),
-    Setting("lock_timeout_s", float, 30.0, "waiting for one lock", 0.1, 3600),
-    Setting("backoff_max_s", float, 2.0, "the longest pause between two tries to reach a broker or database", 0.05, 300),
-    Setting("decode_cpu_max_s", float, 30.0, "one message in one decoder, before it is killed", 0.5, 3600),
-    Setting("decode_memory_bytes_max", int, 1024 * MIB, "what a decoder may allocate", 64 * MIB),
-    Setting("decoder_cache_bytes_max", int, 64 * MIB, "each decoder's memory of resources it has met", MIB),
-    Setting("writer_cache_entries", int, 400_000, "ids that each writer remembers, about 150 bytes each", 1000),
-    Setting("deaths_max", int, 2, "processes that may die of one message before it is quarantined", 1, 100),
-    Setting("gc_interval_s", float, 3600.0, "garbage collection; 0: never", 0),
-    Setting("node_ttl_s", float, 0.0, "nodes silent for that long expire (PuppetDB's node-ttl); 0: never", 0),
-    Setting("node_purge_ttl_s", float, 1_209_600.0, "expired and deactivated nodes are deleted after that long "
-            "(PuppetDB's node-purge-ttl, 14 days); 0: never", 0),
-    Setting("quarantine_ttl_s", float, 2_592_000.0, "quarantined messages are kept for that long (30 days); 0: for ever", 0),
-    Setting("thin_storeconfigs", bool, False, "store exported resources only, as Puppet's setting of that name"),
-    Setting("metrics_host", str, "127.0.0.1", "where /metrics, /healthz and /readyz are served"),
-    Setting("metrics_port", int, 9464, "0: nowhere; 9464 is what OpenTelemetry's exporter of Prometheus text uses", 0, 65535),
-    Setting("log_format", str, "auto", "console, json, or what fits the terminal", choices=("auto", "console", "json")),
-    Setting("log_level", str, "info", "the least important events to show",
-            choices=("debug", "info", "warning", "error")),
-    Setting("migrate", bool, True, "bring the database to this program's schema at the start"),
-    Setting("tls_ca_file", str, "", "certificates that a stomp+ssl broker may be signed by; empty: the system's"),
-    Setting("tls_cert_file", str, "", "our own certificate, for brokers that ask for one"),
-    Setting("tls_key_file", str, "", "its key"),
-    Setting("tls_verify", bool, True, "check the broker's certificate and name"),
-    Setting("data_dir", str, platformdirs.user_data_dir("puppet-ingest"), "where the embedded PostgreSQL lives"),
-)  # fmt: skip
-_BY_NAME = {setting.name: setting for setting in SETTINGS}
+    is_secret: bool = False  # may hold a password
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Every setting by its name, with its unit at the end."""
 
-    queue_type: str
-    queue_source: str
-    destination: str
-    database: str
-    workers: int
-    writers: int
-    window_messages_max: int
-    window_bytes_max: int
-    body_bytes_max: int
-    batch_messages_max: int
-    batch_bytes_max: int
-    batch_linger_ms: float
-    drain_timeout_s: float
-    heartbeat_s: float
-    connect_timeout_s: float
-    hold_s: float
-    statement_timeout_s: float
-    lock_timeout_s: float
-    backoff_max_s: float
-    decode_cpu_max_s: float
-    decode_memory_bytes_max: int
-    decoder_cache_bytes_max: int
-    writer_cache_entries: int
-    deaths_max: int
-    gc_interval_s: float
-    node_ttl_s: float
-    node_purge_ttl_s: float
-    quarantine_ttl_s: float
-    thin_storeconfigs: bool
-    metrics_host: str
-    metrics_port: int
-    log_format: str
-    log_level: str
-    migrate: bool
-    tls_ca_file: str
-    tls_cert_file: str
-    tls_key_file: str
-    tls_verify: bool
-    data_dir: str
+    queue_type: Annotated[str, About("the transport, by its registered name")] = "stomp"
+    queue_source: Annotated[
+        str,
+        About(
+            "the brokers, stomp://user:password@host:port or stomp+ssl://...; several, separated by commas, "
+            "are failover; empty starts the embedded broker, for evaluation",
+            is_secret=True,
+        ),
+    ] = ""
+    destination: Annotated[str, About("the queue; the name that Puppet has always used")] = "/queue/catalog"
+    database: Annotated[
+        str,
+        About(
+            "a libpq conninfo or URI; empty starts the embedded PostgreSQL, for evaluation", is_secret=True
+        ),
+    ] = ""
+    workers: Annotated[int, About("decoder processes; one a core", 1, 256)] = os.cpu_count() or 1
+    writers: Annotated[int, About("writer processes, each with one connection to the database", 1, 64)] = 2
+    window_messages_max: Annotated[
+        int, About("unsettled messages; ActiveMQ's own default prefetch", 1, 65535)
+    ] = 1000
+    window_bytes_max: Annotated[
+        int, About("shared memory for unsettled bodies; about 180 large catalogs", MIB, TIB)
+    ] = 256 * MIB
+    body_bytes_max: Annotated[
+        int, About("one body; twenty times the largest real catalog seen", 1024, TIB)
+    ] = 64 * MIB
+    batch_messages_max: Annotated[int, About("messages in one transaction", 1, 1000)] = 100
+    batch_bytes_max: Annotated[int, About("bytes of work in one transaction", 1024, TIB)] = 8 * MIB
+    batch_linger_ms: Annotated[float, About("how long a batch waits for company", 0, 10_000)] = 20.0
+    drain_timeout_s: Annotated[float, About("how long SIGTERM lets the engine finish", 0, 3600)] = 30.0
+    heartbeat_s: Annotated[float, About("STOMP heart-beats, both ways; 0 asks for none", 0, 600)] = 10.0
+    connect_timeout_s: Annotated[float, About("until a broker or database must have answered", 0.1, 300)] = (
+        5.0
+    )
+    hold_s: Annotated[
+        float,
+        About(
+            "how long a delivery may stay unacknowledged before the engine lets go of all; "
+            "RabbitMQ closes the channel after 1800",
+            1,
+            DAY_S,
+        ),
+    ] = 1200.0
+    statement_timeout_s: Annotated[float, About("one SQL statement", 1, 3600)] = 60.0
+    lock_timeout_s: Annotated[float, About("waiting for one lock", 0.1, 3600)] = 30.0
+    backoff_max_s: Annotated[
+        float, About("the longest pause between two tries to reach a broker or database", 0.05, 300)
+    ] = 2.0
+    decode_cpu_max_s: Annotated[
+        float, About("one message in one decoder, before it is killed", 0.5, 3600)
+    ] = 30.0
+    decode_memory_bytes_max: Annotated[int, About("what a decoder may allocate", 64 * MIB, TIB)] = 1024 * MIB
+    decoder_cache_bytes_max: Annotated[
+        int, About("each decoder's memory of resources it has met", MIB, TIB)
+    ] = 64 * MIB
+    writer_cache_entries: Annotated[
+        int, About("ids that each writer remembers, about 150 bytes each", 1000, 100_000_000)
+    ] = 400_000
+    deaths_max: Annotated[
+        int, About("processes that may die of one message before it is quarantined", 1, 100)
+    ] = 2
+    gc_interval_s: Annotated[float, About("garbage collection; 0: never", 0, 30 * DAY_S)] = 3600.0
+    node_ttl_s: Annotated[
+        float, About("nodes silent for that long expire (PuppetDB's node-ttl); 0: never", 0, 3650 * DAY_S)
+    ] = 0.0
+    node_purge_ttl_s: Annotated[
+        float,
+        About(
+            "expired and deactivated nodes are deleted after that long "
+            "(PuppetDB's node-purge-ttl, 14 days); 0: never",
+            0,
+            3650 * DAY_S,
+        ),
+    ] = 14 * DAY_S
+    quarantine_ttl_s: Annotated[
+        float, About("quarantined messages are kept for that long (30 days); 0: for ever", 0, 3650 * DAY_S)
+    ] = 30 * DAY_S
+    thin_storeconfigs: Annotated[
+        bool, About("store exported resources only, as Puppet's setting of that name")
+    ] = False
+    metrics_host: Annotated[str, About("where /metrics, /healthz and /readyz are served")] = "127.0.0.1"
+    metrics_port: Annotated[
+        int, About("0: nowhere; 9464 is what OpenTelemetry's exporter of Prometheus text uses", 0, 65535)
+    ] = 9464
+    log_format: Annotated[
+        str, About("console, json, or what fits the terminal", choices=("auto", "console", "json"))
+    ] = "auto"
+    log_level: Annotated[
+        str, About("the least important events to show", choices=("debug", "info", "warning", "error"))
+    ] = "info"
+    migrate: Annotated[bool, About("bring the database to this program's schema at the start")] = True
+    tls_ca_file: Annotated[
+        str, About("certificates that a stomp+ssl broker may be signed by; empty: the system's")
+    ] = ""
+    tls_cert_file: Annotated[str, About("our own certificate, for brokers that ask for one")] = ""
+    tls_key_file: Annotated[str, About("its key")] = ""
+    tls_verify: Annotated[bool, About("check the broker's certificate and name")] = True
+    data_dir: Annotated[str, About("where the embedded PostgreSQL lives")] = platformdirs.user_data_dir(
+        "puppet-ingest"
+    )
+
+
+class Setting(NamedTuple):
+    """A field of ``Config`` with what is said about it."""
+
+    name: str
+    type: type
+    default: Any
+    about: About
+
+    @property
+    def help(self) -> str:
+        return self.about.help
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def variable(self) -> str:
+        return f"INGEST_{self.name.upper()}"
+
+
+def _settings() -> tuple[Setting, ...]:
+    hints = get_type_hints(Config, include_extras=True)
+    fields = msgspec.structs.fields(Config)
+    return tuple(Setting(field.name, *_annotated(hints[field.name], field.default)) for field in fields)
+
+
+def _annotated(hint: Any, default: Any) -> tuple[type, Any, About]:
+    type_, about = get_args(hint)
+    return type_, default, about
+
+
+SETTINGS = _settings()
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
 class Origins(NamedTuple):
@@ -139,23 +191,23 @@ def load(
     puppet_values: Mapping[str, str] | None = None,
 ) -> Origins:
     """Puts the sources together. Raises Misconfigured naming the setting and where its value stands."""
-    values: dict[str, Any] = {s.name: s.default for s in SETTINGS}
-    origins = dict.fromkeys(values, "default")
+    values: dict[str, Any] = {}
+    origins = {setting.name: "default" for setting in SETTINGS}
 
     def take(found: Mapping[str, Any], origin: str) -> None:
         for name, value in found.items():
             values[name] = _checked(_BY_NAME[name], value, origin)
             origins[name] = origin
 
-    take(puppet_values or {}, "puppet.conf")
     take(_from_toml(toml_file), str(toml_file or DEFAULT_TOML))
-    for name in values:
-        variable = f"INGEST_{name.upper()}"
-        if variable in environment:
-            take({name: environment[variable]}, variable)
+    # Above ingest.toml: it is asked for on the command line, the other one may just lie there.
+    take(puppet_values or {}, "puppet.conf")
+    for setting in SETTINGS:
+        if setting.variable in environment:
+            take({setting.name: environment[setting.variable]}, setting.variable)
     for name, value in flags.items():
         if value is not None:
-            take({name: value}, f"--{name.replace('_', '-')}")
+            take({name: value}, _BY_NAME[name].flag)
     config = Config(**values)
     if config.body_bytes_max > config.window_bytes_max // 2:
         raise Misconfigured(
@@ -167,20 +219,9 @@ def load(
 
 
 def redact(name: str, value: Any) -> str:
-    """The value for a person's eyes: without passwords."""
+    """The value of a setting for a person's eyes: without passwords."""
     text = str(value)
-    if name in ("queue_source", "database"):
-        text = re.sub(r"(://[^:@/\s,]*):[^@\s,]*@", r"\1:********@", text)
-        text = re.sub(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)", r"\1********", text, flags=re.IGNORECASE)
-    return text
-
-
-def duration_s(text: str) -> float:
-    """Seconds from ``90``, ``90s``, ``30m``, ``12h`` or ``7d``. Raises ValueError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", text.strip())
-    if match is None:
-        raise ValueError(text)
-    return float(match[1]) * {None: 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+    return hide_passwords_of_addresses(text) if _BY_NAME[name].about.is_secret else text
 
 
 def _from_toml(file: Path | None) -> dict[str, Any]:
@@ -200,36 +241,72 @@ def _from_toml(file: Path | None) -> dict[str, Any]:
 
 
 def _checked(setting: Setting, value: Any, origin: str) -> Any:
-    where = f"--{setting.name.replace('_', '-')}"
+    """The value in its type and within its limits. Raises Misconfigured."""
+    about = setting.about
 
     def wrong(expected: str) -> Misconfigured:
-        return Misconfigured(where, f"{redact(setting.name, value)!r} (from {origin}) is not {expected}")
+        return Misconfigured(
+            setting.flag, f"{redact(setting.name, value)!r} (from {origin}) is not {expected}"
+        )
 
-    if setting.type is bool:
-        if isinstance(value, bool):
-            return value
-        word = str(value).strip().lower()
-        if word in ("true", "yes", "on", "1"):
-            return True
-        if word in ("false", "no", "off", "0"):
-            return False
-        raise wrong("true or false")
     if setting.type is str:
+        if isinstance(value, list) and setting.name == "queue_source":
+            value = ",".join(map(str, value))
         if not isinstance(value, str):
             raise wrong("text")
-        if setting.choices and value not in setting.choices:
-            raise wrong("one of " + ", ".join(setting.choices))
+        if about.choices and value not in about.choices:
+            raise wrong("one of " + ", ".join(about.choices))
         return value
     try:
-        number = (
-            duration_s(value)
-            if isinstance(value, str) and setting.name.endswith("_s")
-            else setting.type(value)
-        )
-    except (ValueError, TypeError):
-        raise wrong("a whole number" if setting.type is int else "a number or a duration like 30m") from None
-    if setting.minimum is not None and number < setting.minimum:
-        raise wrong(f"at least {setting.minimum:g}")
-    if setting.maximum is not None and number > setting.maximum:
-        raise wrong(f"at most {setting.maximum:g}")
+        checked = _READERS[setting.type](setting.name, value)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        raise wrong(_expected(setting)) from None
+    if about.minimum is not None and checked < about.minimum:
+        raise wrong(f"at least {about.minimum:.10g}")
+    if about.maximum is not None and checked > about.maximum:
+        raise wrong(f"at most {about.maximum:.10g}")
+    return checked
+
+
+_WORDS = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+
+
+def _read_bool(_: str, value: Any) -> bool:
+    return _WORDS[str(value).strip().lower()]
+
+
+def _read_int(name: str, value: Any) -> int:
+    if isinstance(value, str):
+        return size_bytes(value) if "_bytes_" in name else int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(value)
+    return value
+
+
+def _read_float(name: str, value: Any) -> float:
+    if isinstance(value, str) and name.endswith("_s"):
+        return duration_s(value)
+    number = float(value)
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise ValueError(value)
     return number
+
+
+_READERS: Mapping[type, Any] = {bool: _read_bool, int: _read_int, float: _read_float}
+
+
+def _expected(setting: Setting) -> str:
+    if setting.type is bool:
+        return "true or false"
+    if setting.type is int:
+        return "a number of bytes, like 64MiB" if "_bytes_" in setting.name else "a whole number"
+    return "a number or a duration like 30m" if setting.name.endswith("_s") else "a number"

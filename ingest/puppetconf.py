@@ -31,11 +31,13 @@ def read_puppet_conf(file: Path) -> dict[str, str]:
         raise Misconfigured(
             "--puppet-conf", f"{file} has async_storeconfigs = false: that Puppet server publishes nothing"
         )
-    found: dict[str, str] = {}
-    for name in ("queue_type", "queue_source"):
-        if name in values:
-            found[name] = values[name]
+    found: dict[str, str] = {name: values[name] for name in ("queue_type", "queue_source") if name in values}
     parts = {ours: values[theirs] for theirs, ours in _DATABASE.items() if theirs in values}
+    adapter = values.get("dbadapter", "postgresql")
+    if parts and adapter != "postgresql":
+        raise Misconfigured(
+            "--puppet-conf", f"{file} has dbadapter = {adapter}: this engine stores in PostgreSQL only"
+        )
     if parts:
         found["database"] = " ".join(f"{name}={_quoted(value)}" for name, value in parts.items())
     return found

@@ -1,20 +1,22 @@
 """Numbers and events about the engine itself.
 
-Each process has a row of numbers in shared memory that only it writes; whoever serves /metrics reads all rows.
-METRICS is the one list of what there is, each with a line on how to read it.
+Each process has a row of numbers in shared memory that only it writes; whoever serves /metrics reads all of
+them. What there is to measure stands in ``metrics.py``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import socketserver
 import sys
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from mmap import mmap
-from typing import Any, NamedTuple
+from typing import Any, TextIO
 
 import msgspec
 import structlog
@@ -22,239 +24,23 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-SIZES = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
+from ingest.core.passwords import hide_passwords
+from ingest.core.visible import visible
+from ingest.metrics import METRICS, Declared
+from ingest.metrics import Metric as Metric  # who counts needs Row and Metric together
+
+REQUEST_TIMEOUT_S = 10.0  # of a scraper that says nothing; Prometheus gives up after 10 s itself
+LOGGED_CHARACTERS_MAX = 2000  # of one value; a line must stay readable, and short of a body
 
 
-class Declared(NamedTuple):
-    """One metric: ``kind`` is counter, gauge or histogram; ``read`` tells a person what a value means."""
-
-    name: str
-    kind: str
-    stage: str
-    help: str
-    read: str
-    labels: dict[str, str]
-    buckets: tuple[float, ...]
-
-
-_declared: list[Declared] = []
-
-
-def _declare(
-    name: str,
-    kind: str,
-    stage: str,
-    help: str,
-    read: str,
-    labels: dict[str, str] | None = None,
-    buckets: tuple[float, ...] = (),
-) -> int:
-    """Adds a metric to the list; its place there is its number."""
-    _declared.append(Declared(name, kind, stage, help, read, labels or {}, buckets))
-    return len(_declared) - 1
-
-
-def _outcome(outcome: str, read: str) -> int:
-    return _declare(
-        "ingest_settled_total",
-        "counter",
-        "receiver",
-        "Messages settled, by outcome.",
-        read,
-        {"outcome": outcome},
-    )
-
-
-class Metric:
-    """Every metric there is, as its number."""
-
-    RECEIVED = _declare(
-        "ingest_received_total", "counter", "receiver", "Messages received.", "its rate is the load"
-    )
-    RECEIVED_BYTES = _declare(
-        "ingest_received_bytes_total",
-        "counter",
-        "receiver",
-        "Bytes of bodies received.",
-        "divide by received: the mean size",
-    )
-    REDELIVERED = _declare(
-        "ingest_redelivered_total",
-        "counter",
-        "receiver",
-        "Messages that the broker marked as redelivered.",
-        "grows after reconnects and restarts; steadily: something acknowledges too late",
-    )
-    ACKNOWLEDGED = _declare(
-        "ingest_acknowledged_total",
-        "counter",
-        "receiver",
-        "Acknowledgements sent.",
-        "lags behind settled only while the broker is away",
-    )
-    STORED = _outcome("stored", "catalogs with new content")
-    UNCHANGED = _outcome("unchanged", "usually nine of ten")
-    STALE = _outcome("stale", "older than what is stored: harmless, frequent only after an outage")
-    SUPERSEDED = _outcome("superseded", "a newer one stood in the same batch: the engine was behind")
-    QUARANTINED = _outcome("quarantined", "any: look with 'ingest quarantine list'")
-    REDONE = _declare(
-        "ingest_redone_total",
-        "counter",
-        "receiver",
-        "Deliveries decoded once more with every content.",
-        "rare; steadily: decoders and database disagree about what is known",
-    )
-    SETTLE_SECONDS = _declare(
-        "ingest_settle_seconds",
-        "histogram",
-        "receiver",
-        "From receipt to settled.",
-        "what the engine itself adds to freshness",
-        {},
-        SECONDS,
-    )
-    WINDOW_MESSAGES = _declare(
-        "ingest_window_messages",
-        "gauge",
-        "receiver",
-        "Unsettled messages.",
-        "at window_messages_max the broker holds the rest back",
-    )
-    WINDOW_BYTES = _declare(
-        "ingest_window_bytes",
-        "gauge",
-        "receiver",
-        "Shared memory used by unsettled bodies.",
-        "at window_bytes_max reading stops",
-    )
-    WAITING = _declare(
-        "ingest_waiting",
-        "gauge",
-        "receiver",
-        "Messages that no decoder has taken.",
-        "over zero all the time: decoders are the limit",
-    )
-    CONNECTED = _declare(
-        "ingest_broker_connected",
-        "gauge",
-        "receiver",
-        "1 while subscribed.",
-        "0: look at the log for the reason",
-    )
-    CONNECTIONS = _declare(
-        "ingest_broker_connections_total",
-        "counter",
-        "receiver",
-        "Connection epochs.",
-        "grows: the broker or the network drops us",
-    )
-    OLDEST_SECONDS = _declare(
-        "ingest_oldest_unsettled_seconds",
-        "gauge",
-        "receiver",
-        "Age of the oldest unsettled message.",
-        "grows with the clock: a writer waits for the database",
-    )
-    DECODED = _declare(
-        "ingest_decoded_total",
-        "counter",
-        "decoder",
-        "Messages decoded.",
-        "compare with received: the decoders' share",
-    )
-    DECODE_CPU_SECONDS = _declare(
-        "ingest_decode_cpu_seconds_total",
-        "counter",
-        "decoder",
-        "CPU time spent decoding.",
-        "its rate: how many decoders are busy",
-    )
-    CACHE_HITS = _declare(
-        "ingest_decoder_cache_hits",
-        "gauge",
-        "decoder",
-        "Resources that a decoder had met before.",
-        "over misses: the hit ratio",
-    )
-    CACHE_MISSES = _declare(
-        "ingest_decoder_cache_misses",
-        "gauge",
-        "decoder",
-        "Resources normalised.",
-        "high all the time: raise decoder_cache_bytes_max",
-    )
-    BATCH_MESSAGES = _declare(
-        "ingest_batch_messages",
-        "histogram",
-        "writer",
-        "Messages in one transaction.",
-        "near batch_messages_max: the writers are the limit",
-        {},
-        SIZES,
-    )
-    BATCH_SECONDS = _declare(
-        "ingest_batch_seconds",
-        "histogram",
-        "writer",
-        "Time of one transaction.",
-        "over a second: look at the database",
-        {},
-        SECONDS,
-    )
-    ROWS_WRITTEN = _declare(
-        "ingest_rows_written_total",
-        "counter",
-        "writer",
-        "Rows inserted, updated or deleted.",
-        "about one for each unchanged catalog",
-    )
-    BYTES_COPIED = _declare(
-        "ingest_copy_bytes_total",
-        "counter",
-        "writer",
-        "Bytes sent by COPY.",
-        "far below received bytes, or everything is new",
-    )
-    RESOURCES_NEW = _declare(
-        "ingest_resources_new_total",
-        "counter",
-        "writer",
-        "Distinct resources stored for the first time.",
-        "rises with a deploy",
-    )
-    DATABASE_UP = _declare(
-        "ingest_database_up", "gauge", "writer", "1 while connected.", "0: look at the log for the reason"
-    )
-    DATABASE_CONNECTIONS = _declare(
-        "ingest_database_connections_total",
-        "counter",
-        "writer",
-        "Connections made.",
-        "grows: the database drops us",
-    )
-    RESTARTS = _declare(
-        "ingest_child_restarts_total",
-        "counter",
-        "supervisor",
-        "Children replaced.",
-        "any: the log says which one died and how",
-    )
-    COLLECTED = _declare(
-        "ingest_collected_total",
-        "counter",
-        "supervisor",
-        "Rows of unused content deleted.",
-        "about what deploys left behind",
-    )
-
-
-METRICS: tuple[Declared, ...] = tuple(_declared)
+# Numbers
 
 
 def _layout() -> tuple[tuple[int, ...], int]:
-    """The first column of each metric, and how many columns there are. A histogram has its sum and a count for
-    each bucket, the last one without a limit."""
+    """The first column of each metric, and how many columns there are.
+
+    A histogram has its sum and a count for each bucket, the last one without a limit.
+    """
     places, at = [], 0
     for metric in METRICS:
         places.append(at)
@@ -284,10 +70,10 @@ class Row:
 
 
 class Board:
-    """All rows, in shared memory."""
+    """All rows, in shared memory that the caller supplies."""
 
     def __init__(self, memory: mmap | bytearray) -> None:
-        self._cells = memoryview(memory).cast("d")
+        self._cells: memoryview[float] = memoryview(memory).cast("d")
 
     @staticmethod
     def size(processes: int) -> int:
@@ -298,8 +84,7 @@ class Board:
         return Row(self._cells[process * _COLUMNS : (process + 1) * _COLUMNS])
 
     def value(self, process: int, metric: int) -> float:
-        value: float = self._cells[process * _COLUMNS + _PLACES[metric]]
-        return value
+        return self._cells[process * _COLUMNS + _PLACES[metric]]
 
     def histogram(self, process: int, metric: int) -> tuple[float, list[float]]:
         """(sum, count of each bucket)."""
@@ -308,7 +93,7 @@ class Board:
 
 
 class BoardCollector(Collector):
-    """The board for prometheus_client, one sample a process."""
+    """The board for prometheus_client, one sample a process; ``names`` are those of its rows, in order."""
 
     def __init__(self, board: Board, names: Sequence[str]) -> None:
         self._board = board
@@ -316,23 +101,12 @@ class BoardCollector(Collector):
 
     def collect(self) -> Iterator[Any]:
         families: dict[str, Any] = {}
-        kinds = {
-            "counter": CounterMetricFamily,
-            "gauge": GaugeMetricFamily,
-            "histogram": HistogramMetricFamily,
-        }
         for number, metric in enumerate(METRICS):
-            labels = ["process", *metric.labels]
             if metric.name not in families:
-                text = f"{metric.help} How to read it: {metric.read}."
-                families[metric.name] = kinds[metric.kind](
-                    metric.name.removesuffix("_total"), text, labels=labels
-                )
+                families[metric.name] = _family(metric)
             family = families[metric.name]
-            for process, name in enumerate(self._names):
-                if name.partition("-")[0] != metric.stage:
-                    continue
-                values = [name, *metric.labels.values()]
+            for process, name in _of_stage(self._names, metric):
+                values = [name] if metric.outcome is None else [name, metric.outcome]
                 if metric.kind == "histogram":
                     total, counts = self._board.histogram(process, number)
                     family.add_metric(values, _cumulative(metric.buckets, counts), total)
@@ -342,15 +116,46 @@ class BoardCollector(Collector):
 
 
 def snapshot(board: Board, names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Counters and gauges by process and metric, for /status.json; outcomes by their own names."""
-    found: dict[str, dict[str, float]] = {}
-    for process, name in enumerate(names):
-        found[name] = {
-            metric.labels.get("outcome", metric.name): board.value(process, number)
-            for number, metric in enumerate(METRICS)
-            if metric.stage == name.partition("-")[0] and metric.kind != "histogram"
-        }
+    """The numbers by process and metric, for /status.json: outcomes by their own names, of a histogram its
+    count and its sum."""
+    found: dict[str, dict[str, float]] = {name: {} for name in names}
+    for number, metric in enumerate(METRICS):
+        for process, name in _of_stage(names, metric):
+            if metric.kind == "histogram":
+                total, counts = board.histogram(process, number)
+                found[name] |= {f"{metric.name}_count": sum(counts), f"{metric.name}_sum": total}
+            else:
+                found[name][metric.outcome or metric.name] = board.value(process, number)
     return found
+
+
+def _of_stage(names: Sequence[str], metric: Declared) -> Iterator[tuple[int, str]]:
+    """The rows that have this metric."""
+    for process, name in enumerate(names):
+        if name.partition("-")[0] == metric.stage:
+            yield process, name
+
+
+def _family(metric: Declared) -> Any:
+    kinds = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
+    labels = ["process"] if metric.outcome is None else ["process", "outcome"]
+    read = metric.read
+    if metric.outcome is not None:
+        read = "; ".join(f"{other.outcome}: {other.read}" for other in METRICS if other.name == metric.name)
+    text = f"{metric.help} How to read it: {read}."
+    return kinds[metric.kind](metric.name.removesuffix("_total"), text, labels=labels)
+
+
+def _cumulative(limits: Sequence[float], counts: Sequence[float]) -> list[tuple[str, float]]:
+    running = 0.0
+    found = []
+    for limit, count in zip((*map(str, limits), "+Inf"), counts, strict=True):
+        running += count
+        found.append((limit, running))
+    return found
+
+
+# Serving them
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -362,20 +167,26 @@ class Health(msgspec.Struct, frozen=True):
 def serve(
     host: str, port: int, board: Board, names: Sequence[str], health: Callable[[], Health]
 ) -> ThreadingHTTPServer:
-    """Serves /metrics, /healthz, /readyz and /status.json from a daemon thread; OSError when the port is taken."""
+    """Serves /metrics, /healthz, /readyz and /status.json from a daemon thread.
+
+    Raises OSError when the port is taken.
+    """
     registry = CollectorRegistry()
     registry.register(BoardCollector(board, names))
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # the name that http.server calls
+        timeout = REQUEST_TIMEOUT_S
+
+        def do_GET(self) -> None:
             state = health()
-            if self.path == "/metrics":
+            path = self.path.partition("?")[0]
+            if path == "/metrics":
                 self._answer(200, "text/plain; version=0.0.4; charset=utf-8", generate_latest(registry))
-            elif self.path == "/healthz":
+            elif path == "/healthz":
                 self._answer(200 if state.healthy else 503, "application/json", msgspec.json.encode(state))
-            elif self.path == "/readyz":
+            elif path == "/readyz":
                 self._answer(200 if state.ready else 503, "application/json", msgspec.json.encode(state))
-            elif self.path == "/status.json":
+            elif path == "/status.json":
                 document = {"health": msgspec.to_builtins(state), "processes": snapshot(board, names)}
                 self._answer(200, "application/json", json.dumps(document).encode())
             else:
@@ -391,28 +202,46 @@ def serve(
         def log_message(self, format: str, *args: Any) -> None:
             pass  # a scrape is no event
 
-    server = ThreadingHTTPServer((host, port), Handler)
-    server.daemon_threads = True
+    server = _Server((host, port), Handler)
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return server
 
 
-def configure(log_format: str, level: str, *, process: str = "") -> None:
-    """One line an event on standard error: for a person (console) or a machine (json); auto asks the terminal."""
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        # Not HTTPServer's own: it asks the resolver for the host's name, which may take its time.
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):  # a scraper that left is no event
+            structlog.get_logger().error("metrics_failed", reason=f"{type(error).__name__}: {error}")
+
+
+# Events
+
+
+def configure(log_format: str, level: str, *, process: str = "", stream: TextIO | None = None) -> None:
+    """One line an event on standard error, for a person (console) or a machine (json)."""
+    stream = stream or sys.stderr
     renderer: Any
     if resolve_format(log_format) == "json":
         renderer = structlog.processors.JSONRenderer(sort_keys=False)
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)
+        renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty(), sort_keys=False)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _process(process),
+            _presentable,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(_Lines(stream)),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
 
@@ -424,6 +253,21 @@ def resolve_format(log_format: str) -> str:
     return log_format
 
 
+class _Lines:
+    """A stream that may break: a log reader that left, or a full disk, does not end the engine."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
 def _process(name: str) -> Callable[[Any, str, Any], Any]:
     def add(_: Any, __: str, event: Any) -> Any:
         if name:
@@ -433,10 +277,11 @@ def _process(name: str) -> Callable[[Any, str, Any], Any]:
     return add
 
 
-def _cumulative(limits: Sequence[float], counts: Sequence[float]) -> list[tuple[str, float]]:
-    running = 0.0
-    found = []
-    for limit, count in zip((*map(str, limits), "+Inf"), counts, strict=True):
-        running += count
-        found.append((limit, running))
-    return found
+def _presentable(_: Any, __: str, event: Any) -> Any:
+    """No password and no body in a line, and nothing that breaks it or speaks to the terminal."""
+    for key, value in event.items():
+        if isinstance(value, bytes | bytearray | memoryview):
+            event[key] = f"<{len(value)} bytes>"
+        elif isinstance(value, str):
+            event[key] = visible(hide_passwords(value)[:LOGGED_CHARACTERS_MAX])
+    return event

@@ -3,23 +3,23 @@
 One process, one thread, everything in memory: what it holds is gone when it stops. Use ActiveMQ, Artemis or
 RabbitMQ for anything that must survive.
 
-Theory of operation. ``frames`` makes frames of bytes and ``headers`` knows how a version of STOMP writes them;
-``queues`` decides who gets which message and what happens to it then; ``session`` is the protocol as one client
-sees it. None of these touches a socket or a clock. ``connection`` moves the bytes of one client, ``server`` waits
-for all of them. ``depths`` asks a running broker how much it holds.
+Theory of operation. ``frames`` makes frames of bytes and ``headers`` knows how a version of STOMP writes
+them; ``queues`` decides who gets which message and what happens to it then; ``session`` is the protocol as
+one client sees it. None of these touches a socket or a clock. ``connection`` moves the bytes of one client,
+``server`` waits for all of them. ``depths`` asks a running broker how much it holds.
 
 What it does that a client may rely on:
 
-* Every destination is a queue that exists while it holds a message or has a subscriber. Messages keep the order
-  in which they came; competing consumers take turns.
-* ``prefetch-count`` or ``activemq.prefetchSize`` on SUBSCRIBE bounds what is delivered and not yet acknowledged
-  (100 unless said). With ``ack:auto`` a message counts as delivered until its last byte has left for the socket.
-* ``client`` acknowledges everything delivered to that subscription so far, as STOMP 1.1 and 1.2 say; on a STOMP
-  1.0 connection, whose specification knows no cumulative ACK, it acknowledges one message.
-* What a consumer had when its connection ended, and what it NACKs, goes back to its old place in the queue with
-  ``redelivered:true``. UNSUBSCRIBE only ends new deliveries: what was delivered may still be acknowledged, and
-  goes back when the connection ends.
+* Every destination is a queue that exists while it holds a message or has a subscriber. Messages keep the
+  order in which they came; competing consumers take turns.
+* ``prefetch-count`` or ``activemq.prefetchSize`` on SUBSCRIBE bounds what is delivered and not yet
+  acknowledged (100 unless said). With ``ack:auto`` a message counts until its last byte is in the socket.
+* ``client`` acknowledges everything delivered to that subscription so far, as STOMP 1.1 and 1.2 say; on a
+  STOMP 1.0 connection, whose specification knows no cumulative ACK, it acknowledges one message.
+* What a consumer had when its connection ended, and what it NACKs, goes back to its old place in the queue
+  with ``redelivered:true``. UNSUBSCRIBE only ends new deliveries: what was delivered may still be
+  acknowledged, and goes back when the connection ends.
 * Acknowledging what one does not have is an ERROR, and so are transactions, which it does not support.
-* SEND to ``/admin/depths`` with a ``reply-to`` header puts one message on that destination: a JSON object that
-  tells ``ready``, ``unacknowledged``, ``consumers`` and ``bytes`` of every destination.
+* SEND to ``/admin/depths`` with a ``reply-to`` header puts one message on that destination: a JSON object
+  that tells ``ready``, ``unacknowledged``, ``consumers`` and ``bytes`` of every destination.
 """

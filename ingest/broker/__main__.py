@@ -1,6 +1,7 @@
 """``python -m ingest.broker``: the embedded broker as a process of its own, for tests and evaluation.
 
-Prints ``listening HOST:PORT`` when it is ready, logs on standard error, and ends cleanly on SIGTERM or SIGINT.
+Prints ``listening HOST:PORT`` when it is ready, logs on standard error, and ends cleanly on SIGTERM or
+SIGINT.
 """
 
 from __future__ import annotations
@@ -57,9 +58,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--ready-file", metavar="F", help="write HOST:PORT there when ready")
     parser.add_argument("--memory-bytes-max", type=int, default=Settings().memory_bytes_max)
     parser.add_argument("--body-bytes-max", type=int, default=Limits().body_bytes_max)
-    parser.add_argument(
-        "--with-parent", action="store_true", help="end when the process that started it ends"
-    )
+    parser.add_argument("--with-parent", action="store_true", help="end when the process that started it ends")
     parser.add_argument("--certfile", default="", help="PEM; with it the broker speaks TLS only")
     parser.add_argument("--keyfile", default="", help="PEM, if not in the certificate's file")
     return parser
@@ -82,12 +81,12 @@ def _settings(asked: argparse.Namespace) -> Settings:
 
 
 def _announce(address: str, ready_file: str | None) -> None:
-    print(f"listening {address}", flush=True)
     if ready_file:
         # Under another name first: who finds the file finds all of it.
         with open(f"{ready_file}.part", "w", encoding="utf-8") as part:
             part.write(f"{address}\n")
         os.replace(f"{ready_file}.part", ready_file)
+    print(f"listening {address}", flush=True)
 
 
 if __name__ == "__main__":

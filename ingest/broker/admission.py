@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ingest.broker.queues import MESSAGE_BYTES
-
 # Let go of the line at 7/8 of the limit, not with each message settled: fewer, longer turns.
 LOW_WATER_SHARE = 0.875
 
@@ -21,24 +19,21 @@ class Admission:
         self._held_bytes = held_bytes
         self._coming: dict[object, int] = {}  # admitted and not yet whole
         self._coming_bytes = 0
-        self._line: dict[object, None] = {}  # who waits, first come first
+        self._line: dict[object, int] = {}  # who waits and for how many bytes, first come first
 
     @property
     def used_bytes(self) -> int:
         return self._held_bytes() + self._coming_bytes
 
-    def admit(self, producer: object, body_bytes: int) -> bool:
+    def admit(self, producer: object, needed_bytes: int) -> bool:
         """Yes: the room is kept until ``arrived`` or ``forget``. No: the producer is in line."""
-        needed = body_bytes + MESSAGE_BYTES
-        used = self.used_bytes
         is_its_turn = not self._line or next(iter(self._line)) is producer
-        # An empty broker takes any message that is within the limit of a single one.
-        if not is_its_turn or (used and used + needed > self._memory_bytes_max):
-            self._line[producer] = None
+        if not is_its_turn or not self._has_room(needed_bytes):
+            self._line[producer] = needed_bytes
             return False
         self._line.pop(producer, None)
-        self._coming[producer] = needed
-        self._coming_bytes += needed
+        self._coming[producer] = needed_bytes
+        self._coming_bytes += needed_bytes
         return True
 
     def arrived(self, producer: object) -> None:
@@ -52,5 +47,11 @@ class Admission:
     def next_in_line(self) -> object | None:
         """Who may ask again now, if anybody."""
         if self._line and self.used_bytes <= LOW_WATER_SHARE * self._memory_bytes_max:
-            return next(iter(self._line))
+            producer, needed_bytes = next(iter(self._line.items()))
+            return producer if self._has_room(needed_bytes) else None
         return None
+
+    def _has_room(self, needed_bytes: int) -> bool:
+        # An empty broker takes any message that is within the limit of a single one.
+        used = self.used_bytes
+        return not used or used + needed_bytes <= self._memory_bytes_max

@@ -9,20 +9,16 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-from collections import deque
-from itertools import islice
 
 from ingest.broker.admission import Admission
-from ingest.broker.frames import Body, Head, Limits, Parser
+from ingest.broker.frames import Head, Limits, Parser
 from ingest.broker.headers import HangUp
-from ingest.broker.queues import Delivery, Queues
+from ingest.broker.outbox import Outbox
+from ingest.broker.queues import Delivery, Queues, held_bytes
 from ingest.broker.session import DEPTHS_DESTINATION, Credentials, Faults, Session
 
 READS_MAX = 16  # in one turn, so that one busy client does not starve the others
 WRITE_BYTES_MAX = 8 * 1024 * 1024  # in one turn, for the same reason: about 5 ms
-FRAMES_IN_WRITE_MAX = 256  # three parts each; Linux takes 1024 parts (IOV_MAX)
-BYTES_IN_WRITE = 1024 * 1024  # gathered for one call; the kernel takes no more than its 4 MiB at once
-JOINED_BYTES_MAX = 16 * 1024  # a small body is copied behind its headers: cheaper than two more parts
 CONTROL_BYTES_MAX = 64 * 1024  # unread RECEIPTs and the like, before we read nothing more from such a client
 CONNECT_TIMEOUT_S = 10.0  # until CONNECT must have come
 LINGER_S = 2.0  # for a client to read our last frame and close
@@ -30,21 +26,8 @@ HEARTBEAT_GRACE = 2.0  # of the agreed interval; the specification asks for an e
 BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class Gone(Exception):  # the regular way out of a connection
+class Gone(Exception):  # noqa: N818  # the regular way out of a connection
     """The socket is of no more use: close it and put its messages back."""
-
-
-class _Outgoing:
-    """One frame on its way out."""
-
-    __slots__ = ("begun", "control_bytes", "delivery", "parts", "rest_bytes")
-
-    def __init__(self, parts: list[Body], delivery: Delivery | None) -> None:
-        self.parts = parts
-        self.rest_bytes = sum(map(len, parts))
-        self.delivery = delivery
-        self.control_bytes = 0 if delivery is not None else self.rest_bytes
-        self.begun = False
 
 
 class Connection:
@@ -61,7 +44,8 @@ class Connection:
         now_s: float,
     ) -> None:
         self.socket = opened
-        self.session = Session(queues, name, self._write_control, credentials, faults)
+        self._outbox = Outbox()
+        self.session = Session(queues, name, self._outbox.add_control, credentials, faults)
         self.session.consumer.owner = self
         self.reason = ""  # why it was hung up
         self.closing = False  # the last frame is on its way; nothing that comes counts any more
@@ -73,8 +57,6 @@ class Connection:
         self._parser = Parser(limits, self._admit)
         self._queues = queues
         self._admission = admission
-        self._outgoing: deque[_Outgoing] = deque()
-        self._control_bytes = 0
         self._deadline_s: float | None = now_s + CONNECT_TIMEOUT_S
         self._faults = faults
         self._delivered_messages = 0
@@ -85,11 +67,11 @@ class Connection:
     def wants_read(self) -> bool:
         if self.closing or self._shaking_hands:
             return True
-        return not self._parser.held and self._control_bytes <= CONTROL_BYTES_MAX
+        return not self._parser.held and self._outbox.control_bytes <= CONTROL_BYTES_MAX
 
     @property
     def wants_write(self) -> bool:
-        return self._shake_needs_write if self._shaking_hands else bool(self._outgoing)
+        return self._shake_needs_write if self._shaking_hands else bool(self._outbox)
 
     @property
     def has_unread(self) -> bool:
@@ -145,7 +127,7 @@ class Connection:
         self.session.check(head)
         if head.command != "SEND" or head.headers["destination"] == DEPTHS_DESTINATION:
             return True
-        if self._admission.admit(self, head.length or 0):
+        if self._admission.admit(self, held_bytes(head.headers, head.length or 0)):
             return True
         consumer = self.session.consumer
         if consumer.subscriptions or consumer.outstanding:
@@ -159,12 +141,7 @@ class Connection:
     # Writing
 
     def deliver(self, delivery: Delivery) -> None:
-        head, body = self.session.message_head(delivery), delivery.message.body
-        if len(body) <= JOINED_BYTES_MAX:
-            parts: list[Body] = [b"".join((head, body, b"\0"))]
-        else:
-            parts = [head, body, b"\0"]
-        self._outgoing.append(_Outgoing(parts, delivery))
+        self._outbox.add_message(self.session.message_head(delivery), delivery)
 
     def write(self, now_s: float) -> None:
         """Writes what the socket takes; raises Gone at the end."""
@@ -174,17 +151,18 @@ class Connection:
         budget = WRITE_BYTES_MAX
         was_reading = self.wants_read
         try:
-            while self._outgoing and budget > 0:
+            while self._outbox and budget > 0:
                 wanted, sent = self._write_some()
                 if sent:
                     self.last_write_s = now_s
-                    self._sent(sent)
+                    for delivery in self._outbox.sent(sent):
+                        self._delivered(delivery)
                     budget -= sent
                 if sent < wanted:
                     break
             if not was_reading and self.wants_read:
                 self.last_read_s = now_s  # what we did not read cannot be missing
-            if self.closing and not self._outgoing and not self._shut:
+            if self.closing and not self._outbox and not self._shut:
                 # Not close(): what the client sent meanwhile would turn our last frame into a reset.
                 self._shut = True
                 self.socket.shutdown(socket.SHUT_WR)
@@ -197,34 +175,10 @@ class Connection:
     def _write_some(self) -> tuple[int, int]:
         """(bytes offered, bytes taken)."""
         if self._tls is not None:
-            self._outgoing[0].begun = True  # a record of it may be in OpenSSL already when the write blocks
-            part = self._outgoing[0].parts[0]
+            part = self._outbox.first_part()
             return len(part), self._tls.send(part)
-        parts: list[Body] = []
-        wanted = 0
-        for outgoing in islice(self._outgoing, FRAMES_IN_WRITE_MAX):
-            parts += outgoing.parts
-            wanted += outgoing.rest_bytes
-            if wanted >= BYTES_IN_WRITE:
-                break
-        return wanted, self.socket.sendmsg(parts)
-
-    def _sent(self, count: int) -> None:
-        while count:
-            outgoing = self._outgoing[0]
-            if count < outgoing.rest_bytes:
-                outgoing.begun = True
-                outgoing.rest_bytes -= count
-                while count >= len(outgoing.parts[0]):
-                    count -= len(outgoing.parts.pop(0))
-                if count:
-                    outgoing.parts[0] = memoryview(outgoing.parts[0])[count:]
-                return
-            count -= outgoing.rest_bytes
-            self._outgoing.popleft()
-            self._control_bytes -= outgoing.control_bytes
-            if outgoing.delivery is not None:
-                self._delivered(outgoing.delivery)
+        parts, length = self._outbox.parts()
+        return length, self.socket.sendmsg(parts)
 
     def _delivered(self, delivery: Delivery) -> None:
         consumer = self.session.consumer
@@ -233,10 +187,6 @@ class Connection:
         self._delivered_messages += 1
         if self._delivered_messages == self._faults.drop_after_messages:
             raise Gone
-
-    def _write_control(self, frame: bytes) -> None:
-        self._outgoing.append(_Outgoing([frame], None))
-        self._control_bytes += len(frame)
 
     # Time
 
@@ -268,8 +218,8 @@ class Connection:
             and now_s >= self.last_write_s + self._beat_every_s
         ):
             self.last_write_s = now_s  # also while a frame is stuck: to ask again at once would not help
-            if not self._outgoing:
-                self._write_control(b"\n")
+            if not self._outbox:
+                self._outbox.add_control(b"\n")
 
     @property
     def _beat_every_s(self) -> float:
@@ -284,19 +234,19 @@ class Connection:
 
     def close(self) -> None:
         self._leave()
-        self._outgoing.clear()
+        self._outbox.clear()
         with contextlib.suppress(OSError):
             self.socket.close()
 
     def _say_goodbye(self, now_s: float, last_frame: bytes | None = None) -> None:
-        """Lets what has begun, and the frames that are no MESSAGE, leave; the client closes, or LINGER_S does."""
+        """What has begun, or is no MESSAGE, still leaves; then the client closes, or LINGER_S does."""
         if self.closing:
             return
         self.closing = True
         self._deadline_s = now_s + LINGER_S
-        self._outgoing = deque(out for out in self._outgoing if out.begun or out.delivery is None)
+        self._outbox.withdraw_messages()
         if last_frame is not None:
-            self._write_control(last_frame)
+            self._outbox.add_control(last_frame)
         self._leave()
 
     def _leave(self) -> None:

@@ -1,9 +1,10 @@
 """STOMP frames out of bytes, however a socket cuts them.
 
-The owner lets the socket write into ``buffer()``, says with ``received`` how much came, and takes frames until
-there is none. A frame whose body lies whole in the small buffer is cut out of it; for a longer one with a
-content-length the body gets memory of its own and the socket writes straight into that, so that no body is
-looked at twice or moved. Nothing is asked for beyond the frame's end, hence nothing has to be moved back.
+The owner lets the socket write into ``buffer()``, says with ``received`` how much came, and takes frames
+until there is none. A frame whose body lies whole in the small buffer is cut out of it; for a longer one
+with a content-length the body gets memory of its own and the socket writes straight into that, so that no
+body is looked at twice or moved. Nothing is asked for beyond the frame's end, hence nothing has to be moved
+back.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class Parser:
             self._end += count
 
     def next_frame(self) -> Frame | None:
-        """The next whole frame, or None while more bytes (or admission) are needed. Heart-beats are skipped."""
+        """The next whole frame; None while more bytes, or admission, are needed. Heart-beats are skipped."""
         if self._head is None:
             self._head = self._read_head()
             if self._head is None:

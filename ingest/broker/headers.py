@@ -1,8 +1,8 @@
 """The head of a STOMP frame, its command and headers, to and from bytes in each version of the protocol.
 
-STOMP 1.0 has no escapes; 1.1 escapes line feed, colon and backslash; 1.2 carriage return as well, and lets lines
-end in CR LF. CONNECT and CONNECTED are never escaped, so that every version can read them. Bytes that are not
-UTF-8 pass through unchanged (surrogateescape): a broker has no reason to lose them.
+STOMP 1.0 has no escapes; 1.1 escapes line feed, colon and backslash; 1.2 carriage return as well, and lets
+lines end in CR LF. CONNECT and CONNECTED are never escaped, so that every version can read them. Bytes that
+are not UTF-8 pass through unchanged (surrogateescape): a broker has no reason to lose them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ESCAPES = {
 }
 
 
-class HangUp(IngestError):
+class HangUp(IngestError):  # noqa: N818  # the names of IngestErrors say what to do
     """The peer broke the protocol or a limit: say why in an ERROR frame, then hang up.
 
     ``receipt`` is what the offending frame asked to have confirmed, as far as it could be read.

@@ -1,7 +1,7 @@
 """The broker's process: one thread that waits for all clients and moves their bytes.
 
-``serve`` is the whole life of a broker, for a process of its own; ``Server`` is the same in the caller's hands.
-Everything is in memory and ends with the process: for evaluation and tests only.
+``serve`` is the whole life of a broker, for a process of its own; ``Server`` is the same for the caller
+to drive. Everything is in memory and ends with the process: for evaluation and tests only.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def serve(
     wake_on: Sequence[Readable] = (),
     settings: Settings | None = None,
 ) -> None:
-    """Runs a broker until ``stop`` says so, which is asked once a second and whenever one of ``wake_on`` can be
-    read. ``ready`` gets the address. Raises Unavailable or Misconfigured when it cannot start."""
+    """Runs a broker until ``stop`` says so, which is asked once a second and as soon as one of ``wake_on``
+    has data. ``ready`` gets the address. Raises Unavailable or Misconfigured when it cannot start."""
     server = Server(host, port, settings)
     try:
         ready(*server.address)
@@ -63,7 +63,7 @@ def serve(
 
 
 class Server:
-    """``run`` and ``close`` belong to one thread; ``stop`` may be called from any, and from a signal handler."""
+    """``run`` and ``close`` belong to one thread; ``stop`` is for any thread and for signal handlers."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class Server:
             self._waker.send(b"\0")
 
     def depths(self) -> dict[str, Depth]:
-        """How much each destination holds. Not while ``run`` is in another thread; ``read_depths`` is for that."""
+        """How much each destination holds. For the thread of ``run``; others use ``read_depths``."""
         return self._queues.depths()
 
     def close(self) -> None:
@@ -196,8 +196,6 @@ class Server:
             connection = cast(Connection, producer)
             self._touched.add(connection)
             self._attempt(connection, connection.process, now_s)
-            if self._admission.next_in_line() is producer:
-                return  # its message is larger than the room there is
 
     def _keep_time(self, now_s: float) -> None:
         for connection in list(self._connections):

@@ -1,0 +1,24 @@
+"""Durations and sizes as people write them: ``30m``, ``64MiB``."""
+
+from __future__ import annotations
+
+import re
+
+_SECONDS = {None: 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_BYTES = {None: 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+
+
+def duration_s(text: str) -> float:
+    """Seconds from ``90``, ``90s``, ``30m``, ``12h`` or ``7d``. Raises ValueError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", text.strip(), re.ASCII)
+    if match is None:
+        raise ValueError(text)
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def size_bytes(text: str) -> int:
+    """Bytes from ``1000``, ``64KiB``, ``64MiB`` or ``1GiB``. Raises ValueError."""
+    match = re.fullmatch(r"(\d+)\s*([KMG]iB|B)?", text.strip(), re.ASCII)
+    if match is None:
+        raise ValueError(text)
+    return int(match[1]) * _BYTES[match[2]]

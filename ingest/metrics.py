@@ -1,0 +1,178 @@
+"""The one list of what is measured, each with a line on how to read it.
+
+A member of ``Metric`` is its place in the list; ``Metric.RECEIVED.declared`` is what stands there.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+SIZES = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
+
+
+class Declared(msgspec.Struct, frozen=True):
+    """One metric. ``stage`` is the kind of process that has it, ``read`` what a value tells a person."""
+
+    name: str
+    kind: str  # "counter" | "gauge" | "histogram"
+    stage: str
+    help: str
+    read: str
+    outcome: str | None = None  # the label, for the counters that differ only in it
+    buckets: tuple[float, ...] = ()
+
+
+def _counter(stage: str, name: str, help_: str, read: str) -> Declared:
+    return Declared(f"ingest_{name}_total", "counter", stage, help_, read)
+
+
+def _gauge(stage: str, name: str, help_: str, read: str) -> Declared:
+    return Declared(f"ingest_{name}", "gauge", stage, help_, read)
+
+
+def _histogram(stage: str, name: str, help_: str, read: str, buckets: tuple[float, ...]) -> Declared:
+    return Declared(f"ingest_{name}", "histogram", stage, help_, read, None, buckets)
+
+
+def _outcome(outcome: str, read: str) -> Declared:
+    help_ = "Messages settled, by outcome."
+    return Declared("ingest_settled_total", "counter", "receiver", help_, read, outcome)
+
+
+class Metric(IntEnum):
+    """What is measured, in the order in which it is shown: the way of a message."""
+
+    declared: Declared
+
+    def __new__(cls, declared: Declared) -> Metric:
+        metric = int.__new__(cls, len(cls.__members__))
+        metric._value_ = len(cls.__members__)
+        metric.declared = declared
+        return metric
+
+    RECEIVED = _counter("receiver", "received", "Messages received.", "its rate is the load")
+    RECEIVED_BYTES = _counter(
+        "receiver", "received_bytes", "Bytes of bodies received.", "divide by received: the mean size"
+    )
+    REDELIVERED = _counter(
+        "receiver",
+        "redelivered",
+        "Messages that the broker marked as redelivered.",
+        "grows after reconnects and restarts; steadily: something acknowledges too late",
+    )
+    ACKNOWLEDGED = _counter(
+        "receiver",
+        "acknowledged",
+        "Acknowledgements sent.",
+        "lags behind settled only while the broker is away",
+    )
+    STORED = _outcome("stored", "catalogs with new content")
+    UNCHANGED = _outcome("unchanged", "usually nine of ten")
+    STALE = _outcome("stale", "older than what is stored: harmless, frequent only after an outage")
+    SUPERSEDED = _outcome("superseded", "a newer one stood in the same batch: the engine was behind")
+    QUARANTINED = _outcome("quarantined", "any: look with 'ingest quarantine list'")
+    REDONE = _counter(
+        "receiver",
+        "redone",
+        "Deliveries decoded once more with every content.",
+        "rare; steadily: decoders and database disagree about what is known",
+    )
+    SETTLE_SECONDS = _histogram(
+        "receiver",
+        "settle_seconds",
+        "From receipt to settled.",
+        "what the engine itself adds to freshness",
+        SECONDS,
+    )
+    WINDOW_MESSAGES = _gauge(
+        "receiver",
+        "window_messages",
+        "Unsettled messages.",
+        "at window_messages_max the broker holds the rest back",
+    )
+    WINDOW_BYTES = _gauge(
+        "receiver",
+        "window_bytes",
+        "Shared memory used by unsettled bodies.",
+        "at window_bytes_max reading stops",
+    )
+    WAITING = _gauge(
+        "receiver",
+        "waiting",
+        "Messages that no decoder has taken.",
+        "over zero all the time: decoders are the limit",
+    )
+    CONNECTED = _gauge(
+        "receiver", "broker_connected", "1 while subscribed.", "0: look at the log for the reason"
+    )
+    CONNECTIONS = _counter(
+        "receiver",
+        "broker_connections",
+        "Connection epochs.",
+        "grows: the broker or the network drops us",
+    )
+    OLDEST_SECONDS = _gauge(
+        "receiver",
+        "oldest_unsettled_seconds",
+        "Age of the oldest unsettled message.",
+        "grows with the clock: a writer waits for the database",
+    )
+    DECODED = _counter(
+        "decoder", "decoded", "Messages decoded.", "compare with received: the decoders' share"
+    )
+    DECODE_CPU_SECONDS = _counter(
+        "decoder", "decode_cpu_seconds", "CPU time spent decoding.", "its rate: how many decoders are busy"
+    )
+    CACHE_HITS = _gauge(
+        "decoder",
+        "decoder_cache_hits",
+        "Resources that a decoder had met before.",
+        "over misses: the hit ratio",
+    )
+    CACHE_MISSES = _gauge(
+        "decoder",
+        "decoder_cache_misses",
+        "Resources normalised.",
+        "high all the time: raise decoder_cache_bytes_max",
+    )
+    BATCH_MESSAGES = _histogram(
+        "writer",
+        "batch_messages",
+        "Messages in one transaction.",
+        "near batch_messages_max: the writers are the limit",
+        SIZES,
+    )
+    BATCH_SECONDS = _histogram(
+        "writer", "batch_seconds", "Time of one transaction.", "over a second: look at the database", SECONDS
+    )
+    ROWS_WRITTEN = _counter(
+        "writer",
+        "rows_written",
+        "Rows inserted, updated or deleted.",
+        "about one for each unchanged catalog",
+    )
+    BYTES_COPIED = _counter(
+        "writer", "copy_bytes", "Bytes sent by COPY.", "far below received bytes, or everything is new"
+    )
+    RESOURCES_NEW = _counter(
+        "writer",
+        "resources_new",
+        "Distinct resources stored for the first time.",
+        "rises with a deploy",
+    )
+    DATABASE_UP = _gauge("writer", "database_up", "1 while connected.", "0: look at the log for the reason")
+    DATABASE_CONNECTIONS = _counter(
+        "writer", "database_connections", "Connections made.", "grows: the database drops us"
+    )
+    RESTARTS = _counter(
+        "supervisor", "child_restarts", "Children replaced.", "any: the log says which one died and how"
+    )
+    COLLECTED = _counter(
+        "supervisor", "collected", "Rows of unused content deleted.", "about what deploys left behind"
+    )
+
+
+METRICS: tuple[Declared, ...] = tuple(metric.declared for metric in Metric)

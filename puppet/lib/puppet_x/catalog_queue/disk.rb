@@ -1,0 +1,220 @@
+# frozen_string_literal: true
+
+# The spool's directory: one file a message, in the order of their names, shared by several Ruby runtimes.
+#
+# A file appears by rename when it is whole, is claimed by rename, and is deleted when it was delivered. Whoever
+# loses a race finds no file (ENOENT) and goes on. A claim whose owner died is given back after CLAIM_TTL_S.
+# Nothing is fsynced: the spool outlives a process, not a power cut, and a compile waits for no disk.
+
+require 'fileutils'
+require 'securerandom'
+require_relative 'message'
+
+module PuppetX
+  module CatalogQueue
+    class Disk
+      CLAIM_TTL_S = 600 # many times what one delivery may take
+      REJECTED_MAX = 100 # files kept for a person to look at
+      USAGE_TTL_S = 5 # other runtimes write here too: count again after that long
+      # time in microseconds, writer, number, deliveries that the broker refused
+      NAME = /\A\d{20}-[0-9a-f]+-\d{9}-r(\d+)\.msg\z/.freeze
+
+      def initialize(directory, bytes_max, clock: -> { Process.clock_gettime(Process::CLOCK_MONOTONIC) },
+                     time: -> { Time.now })
+        @directory = directory
+        @bytes_max = bytes_max
+        @clock = clock
+        @time = time
+        @token = SecureRandom.hex(4)
+        @number = 0
+        @mutex = Mutex.new
+        @names = []
+        @listed_at = @counted_at = nil
+        @used = 0
+      end
+
+      # Writes the message; gives the messages that had to go because of the limit, oldest first. The message
+      # itself is among them when it is larger than the whole spool. Raises SystemCallError when it cannot write.
+      def put(message, refusals: 0)
+        bytes = message.to_file
+        return [message] if bytes.bytesize > @bytes_max
+
+        prepare
+        lost = make_room(bytes.bytesize)
+        temporary = File.join(@directory, "#{@token}-#{SecureRandom.hex(4)}.tmp")
+        begin
+          File.open(temporary, File::WRONLY | File::CREAT | File::EXCL | File::BINARY, 0o600) { |file| file.write(bytes) }
+          File.rename(temporary, path(next_name(refusals)))
+        rescue SystemCallError
+          remove(temporary)
+          raise
+        end
+        @mutex.synchronize { @used += bytes.bytesize }
+        lost
+      end
+
+      # The oldest messages, claimed: at most so many, at most about so many bytes, at least one if there is one.
+      def claim(messages_max, bytes_max)
+        claimed = []
+        bytes = 0
+        while claimed.length < messages_max && bytes < bytes_max && (name = next_listed)
+          message = claim_file(name)
+          next if message.nil?
+
+          claimed << message
+          bytes += message.bytes
+        end
+        claimed
+      end
+
+      # Delivered: the file goes.
+      def done(message)
+        remove(message.claim)
+      end
+
+      # Not delivered: the file is there for everybody again, at its old place in the order.
+      def release(message)
+        name = File.basename(message.claim)[/\A(.*\.msg)\./, 1]
+        File.rename(message.claim, path(name))
+        @mutex.synchronize { @names.unshift(name) }
+      rescue Errno::ENOENT
+        nil
+      ensure
+        message.claim = nil
+      end
+
+      # Refused by the broker: behind all others, with one more refusal counted in its name. Gives the count.
+      def put_behind(message)
+        refusals = refusals_of(message) + 1
+        File.rename(message.claim, path(next_name(refusals)))
+        message.claim = nil
+        refusals
+      rescue Errno::ENOENT
+        refusals
+      end
+
+      def refusals_of(message)
+        File.basename(message.claim)[/-r(\d+)\.msg/, 1].to_i
+      end
+
+      # Refused too often: kept for a person, out of the way.
+      def reject(message)
+        folder = File.join(@directory, 'rejected')
+        FileUtils.mkdir_p(folder, mode: 0o700)
+        File.rename(message.claim, File.join(folder, File.basename(message.claim)[/\A(.*\.msg)/, 1]))
+        kept = Dir.children(folder).sort
+        kept.first([kept.length - REJECTED_MAX, 0].max).each { |name| remove(File.join(folder, name)) }
+      rescue Errno::ENOENT
+        nil
+      end
+
+      # Looks at the directory again at the next claim, however short ago it was.
+      def refresh
+        @mutex.synchronize { @listed_at = nil }
+      end
+
+      # [messages, bytes] that wait on disk now, ours and others'.
+      def usage
+        sizes = listing.map { |name| File.size?(path(name)) || 0 }
+        [sizes.length, sizes.sum]
+      end
+
+      private
+
+      def prepare
+        FileUtils.mkdir_p(@directory, mode: 0o700) unless File.directory?(@directory)
+      end
+
+      def path(name)
+        File.join(@directory, name)
+      end
+
+      def next_name(refusals)
+        number = @mutex.synchronize { @number += 1 }
+        now = @time.call
+        format('%020d-%s-%09d-r%d.msg', (now.to_i * 1_000_000) + now.usec, @token, number % 1_000_000_000, refusals)
+      end
+
+      def listing
+        Dir.children(@directory).select { |name| NAME.match?(name) }.sort
+      rescue Errno::ENOENT
+        []
+      end
+
+      # The oldest name that nobody of us has tried yet. The directory is read when the last list is used up,
+      # and not more often than every USAGE_TTL_S unless refresh says so.
+      def next_listed
+        @mutex.synchronize do
+          if @names.empty? && (@listed_at.nil? || @clock.call - @listed_at > USAGE_TTL_S)
+            @listed_at = @clock.call
+            give_back_dead_claims
+            @names = listing
+          end
+          @names.shift
+        end
+      end
+
+      def claim_file(name)
+        claim = path("#{name}.#{@token}.claimed")
+        File.rename(path(name), claim)
+        File.utime(nil, nil, claim) # the claim's age counts, not the message's
+        message = Message.from_file(File.binread(claim))
+        if message.nil?
+          remove(claim)
+          return nil
+        end
+        message.claim = claim
+        message
+      rescue Errno::ENOENT
+        nil # another runtime was quicker
+      end
+
+      def give_back_dead_claims
+        Dir.children(@directory).each do |name|
+          next unless name.end_with?('.claimed', '.tmp')
+
+          file = path(name)
+          next if @time.call - File.mtime(file) < CLAIM_TTL_S
+
+          name.end_with?('.tmp') ? remove(file) : File.rename(file, path(name[/\A(.*\.msg)\./, 1]))
+        end
+      rescue SystemCallError
+        nil
+      end
+
+      # Deletes the oldest until the new one fits.
+      def make_room(bytes)
+        count_again
+        lost = []
+        return lost if @used + bytes <= @bytes_max
+
+        listing.each do |name|
+          break if @used + bytes <= @bytes_max
+
+          message = claim_file(name)
+          next if message.nil?
+
+          remove(message.claim)
+          @mutex.synchronize { @used -= message.bytes }
+          lost << message
+        end
+        lost
+      end
+
+      def count_again
+        @mutex.synchronize do
+          return if @counted_at && @clock.call - @counted_at < USAGE_TTL_S && @used < @bytes_max / 2
+
+          @counted_at = @clock.call
+          @used = listing.sum { |name| File.size?(path(name)) || 0 }
+        end
+      end
+
+      def remove(file)
+        File.delete(file)
+      rescue SystemCallError
+        nil
+      end
+    end
+  end
+end

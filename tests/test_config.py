@@ -1,0 +1,274 @@
+"""Settings: which source wins, what is refused and how, and that passwords stay hidden."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.config import SETTINGS, Config, Setting, load, redact
+from ingest.core.passwords import HIDDEN, hide_passwords
+from ingest.core.quantities import duration_s, size_bytes
+from ingest.errors import Misconfigured
+from ingest.puppetconf import read_puppet_conf
+
+NUMBERS = [s for s in SETTINGS if s.type in (int, float)]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No ingest.toml of anybody else is near."""
+    monkeypatch.chdir(tmp_path)
+
+
+def _toml(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "ingest.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_without_any_source_every_value_is_the_default() -> None:
+    """Nothing said: defaults, and they say so."""
+    found = load({}, {})
+    assert found.config == Config()
+    assert set(found.origins.values()) == {"default"}
+
+
+@pytest.mark.parametrize(
+    ("sources", "value", "origin"),
+    [
+        ({}, "/queue/catalog", "default"),
+        ({"toml"}, "/queue/toml", "ingest.toml"),
+        ({"toml", "environment"}, "/queue/environment", "INGEST_DESTINATION"),
+        ({"toml", "environment", "flag"}, "/queue/flag", "--destination"),
+        ({"toml", "flag"}, "/queue/flag", "--destination"),
+    ],
+)
+def test_the_stronger_source_wins(tmp_path: Path, sources: set[str], value: str, origin: str) -> None:
+    """Defaults < ingest.toml < environment < flags, and the origin names the winner."""
+    if "toml" in sources:
+        _toml(tmp_path, 'destination = "/queue/toml"')
+    environment = {"INGEST_DESTINATION": "/queue/environment"} if "environment" in sources else {}
+    flags = {"destination": "/queue/flag" if "flag" in sources else None}
+    found = load(flags, environment)
+    assert (found.config.destination, found.origins["destination"]) == (value, origin)
+
+
+def test_puppet_conf_stands_between_toml_and_environment(tmp_path: Path) -> None:
+    """A puppet.conf that was asked for beats a file that lies there; a variable beats both."""
+    _toml(tmp_path, 'queue_source = "stomp://toml"\ndatabase = "dbname=toml"')
+    puppet = {"queue_source": "stomp://puppet", "database": "dbname=puppet"}
+    found = load({}, {"INGEST_DATABASE": "dbname=environment"}, None, puppet)
+    assert found.config.queue_source == "stomp://puppet"
+    assert found.origins["queue_source"] == "puppet.conf"
+    assert found.config.database == "dbname=environment"
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: s.name)
+def test_every_setting_can_be_given_as_its_own_default(setting: Setting) -> None:
+    """What ``str`` makes of a default reads back as that value, from a variable and from a flag."""
+    text = str(setting.default)
+    assert getattr(load({}, {setting.variable: text}).config, setting.name) == setting.default
+    assert getattr(load({setting.name: text}, {}).config, setting.name) == setting.default
+
+
+@pytest.mark.parametrize("setting", NUMBERS, ids=lambda s: s.name)
+@pytest.mark.parametrize("end", ["minimum", "maximum"])
+def test_a_number_beyond_its_limit_is_refused_by_name(setting: Setting, end: str) -> None:
+    """Every number has two ends, and the error names the flag, the origin and the end."""
+    limit = getattr(setting.about, end)
+    assert limit is not None
+    beyond = limit + (1 if end == "maximum" else -1)
+    with pytest.raises(Misconfigured) as caught:
+        load({}, {setting.variable: f"{beyond:.10f}" if setting.type is float else str(int(beyond))})
+    assert caught.value.setting == setting.flag
+    assert setting.variable in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("workers", "x"),
+        ("workers", "1.5"),
+        ("workers", 1.0),
+        ("workers", True),
+        ("workers", ""),
+        ("drain_timeout_s", "1 fortnight"),
+        ("drain_timeout_s", float("nan")),
+        ("drain_timeout_s", float("inf")),
+        ("drain_timeout_s", False),
+        ("batch_linger_ms", "nan"),
+        ("window_bytes_max", "256MB"),
+        ("migrate", "perhaps"),
+        ("migrate", 2),
+        ("destination", 5),
+        ("destination", ["a"]),
+        ("log_format", "yaml"),
+        ("queue_source", {"a": 1}),
+    ],
+)
+def test_a_value_that_is_none_of_its_kind_is_refused(name: str, value: Any) -> None:
+    """Wrong kinds are one clear error, never a stack trace and never a guess."""
+    with pytest.raises(Misconfigured) as caught:
+        load({name: value}, {})
+    assert caught.value.setting == f"--{name.replace('_', '-')}"
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("drain_timeout_s", "2m", 120.0),
+        ("node_ttl_s", "7d", 604_800.0),
+        ("connect_timeout_s", "500ms", 0.5),
+        ("window_bytes_max", "1GiB", 1024**3),
+        ("body_bytes_max", "64KiB", 65536),
+        ("migrate", "No", False),
+        ("tls_verify", "1", True),
+    ],
+)
+def test_values_are_read_as_people_write_them(name: str, text: str, value: object) -> None:
+    """Durations, sizes and switches have their usual short forms."""
+    assert getattr(load({name: text}, {}).config, name) == value
+
+
+def test_a_list_of_brokers_may_be_a_list_in_toml(tmp_path: Path) -> None:
+    """Failover reads naturally in ingest.toml."""
+    _toml(tmp_path, 'queue_source = ["stomp://a", "stomp://b"]')
+    assert load({}, {}).config.queue_source == "stomp://a,stomp://b"
+
+
+@pytest.mark.parametrize(
+    ("text", "setting"),
+    [("worker = 2", "worker"), ("[engine]\nworkers = 2", "engine"), ("workers = ", "--config")],
+)
+def test_a_toml_file_that_says_nothing_we_know_is_refused(tmp_path: Path, text: str, setting: str) -> None:
+    """A misspelt key does not silently leave a default in place."""
+    file = _toml(tmp_path, text)
+    with pytest.raises(Misconfigured) as caught:
+        load({}, {}, file)
+    assert caught.value.setting == setting
+    assert str(file) in str(caught.value)
+
+
+def test_a_named_toml_file_must_exist(tmp_path: Path) -> None:
+    """Without a name a missing ingest.toml is fine; with one it is a mistake."""
+    with pytest.raises(Misconfigured, match="--config: there is no file"):
+        load({}, {}, tmp_path / "nowhere.toml")
+
+
+def test_two_bodies_must_fit_into_the_window() -> None:
+    """A body may not be larger than half the window, or two messages could block each other."""
+    with pytest.raises(Misconfigured, match="--body-bytes-max"):
+        load({"body_bytes_max": "200MiB"}, {})
+
+
+def test_a_configuration_survives_the_way_to_a_child() -> None:
+    """Encoded for a child process and decoded there, it is the same."""
+    config = load({"workers": "3", "queue_source": "stomp://a"}, {}).config
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(config), type=Config) == config
+
+
+# Passwords
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("queue_source", "stomp://u:secret@h:1", f"stomp://u:{HIDDEN}@h:1"),
+        ("queue_source", "stomp://u:se:cr@et@h:1", f"stomp://u:{HIDDEN}@h:1"),
+        ("queue_source", "stomp://u:sec ret@h:1", f"stomp://u:{HIDDEN}@h:1"),
+        (
+            "queue_source",
+            "stomp://u:secret@h,stomp+ssl://v:secret@i",
+            f"stomp://u:{HIDDEN}@h,stomp+ssl://v:{HIDDEN}@i",
+        ),
+        ("queue_source", "stomp://h:1 stomp://u:secret@i", f"stomp://h:1 stomp://u:{HIDDEN}@i"),
+        ("queue_source", "stomp://h:1", "stomp://h:1"),
+        ("database", "postgresql://u:secret@h/d", f"postgresql://u:{HIDDEN}@h/d"),
+        ("database", "host=h password=secret user=u", f"host=h password={HIDDEN} user=u"),
+        ("database", r"password='my \' secret' host=h", f"password={HIDDEN} host=h"),
+        ("database", r"password=my\ secret host=h", f"password={HIDDEN} host=h"),
+        ("database", "host=h PASSWORD = 'sec ret", f"host=h PASSWORD = {HIDDEN}"),
+        ("database", "postgresql://h/d?password=secret", f"postgresql://h/d?password={HIDDEN}"),
+        ("database", "host=h sslpassword=secret", f"host=h sslpassword={HIDDEN}"),
+        ("destination", "/queue/a", "/queue/a"),
+    ],
+)
+def test_a_password_is_never_shown(name: str, value: str, shown: str) -> None:
+    """Passwords in addresses and conninfos are hidden, the rest stays readable."""
+    assert redact(name, value) == shown
+
+
+@given(
+    user=st.text("abz09.%", max_size=5),
+    password=st.text(
+        st.characters(blacklist_characters="/@", blacklist_categories=("Cs", "Z", "Cc")), min_size=1
+    ),
+)
+def test_no_password_of_an_address_survives(user: str, password: str) -> None:
+    """Whatever characters a password has, nothing of it is left in the text."""
+    shown = hide_passwords(f"connecting to stomp://{user}:{password}@broker.example.com:61613 failed")
+    assert shown == f"connecting to stomp://{user}:{HIDDEN}@broker.example.com:61613 failed"
+
+
+def test_an_error_about_an_address_hides_its_password() -> None:
+    """The value in an error line is redacted like everywhere else."""
+    with pytest.raises(Misconfigured) as caught:
+        load({"queue_source": {"stomp://u:secret@h": 1}}, {})
+    assert "secret" not in str(caught.value)
+
+
+# puppet.conf
+
+
+def test_later_sections_of_puppet_conf_win(tmp_path: Path) -> None:
+    """[queue] over [puppetmasterd] over [server] over [master] over [main], wherever they stand in the file."""
+    file = tmp_path / "puppet.conf"
+    file.write_text(
+        "[queue]\nqueue_source = stomp://queue\n[main]\nqueue_source=stomp://main\nqueue_type = stomp\n"
+        "dbserver = main\n[agent]\ndbname = agent\n[master]\n  dbserver = master\n# dbport = 1\n"
+        "[server]\ndbserver = 'server'\ndbuser = u\n[puppetmasterd]\ndbpassword = it's\\\n"
+    )
+    assert read_puppet_conf(file) == {
+        "queue_type": "stomp",
+        "queue_source": "stomp://queue",
+        "database": r"host='server' user='u' password='it\'s\\'",
+    }
+
+
+@pytest.mark.parametrize(
+    "text", ["[main]\nasync_storeconfigs = false\n", "[main]\ndbadapter = mysql\ndbname = puppet\n"]
+)
+def test_a_puppet_conf_that_contradicts_us_is_refused(tmp_path: Path, text: str) -> None:
+    """A server that does not publish, or another kind of database, is told at once."""
+    file = tmp_path / "puppet.conf"
+    file.write_text(text)
+    with pytest.raises(Misconfigured, match="--puppet-conf"):
+        read_puppet_conf(file)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_puppet_conf_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    """Missing or not text: one line."""
+    file = tmp_path / "puppet.conf"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(Misconfigured, match="--puppet-conf"):
+        read_puppet_conf(file)
+
+
+# Quantities
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1x", "m", "1 m m", "1e3", "٣"])
+def test_what_is_no_duration_or_size_is_refused(text: str) -> None:
+    """No guessing."""
+    with pytest.raises(ValueError, match=""):
+        duration_s(text)
+    with pytest.raises(ValueError, match=""):
+        size_bytes(text)
