@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "ingest"
 FLOORS = (
     ("errors",),
     ("core",),
-    ("channels", "store", "config", "broker"),
+    ("channels", "store", "config", "broker", "metrics"),
     ("telemetry", "connection", "puppetconf"),
     ("transports", "processes"),
     ("receiver", "decoder", "writer"),

@@ -58,7 +58,9 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--ready-file", metavar="F", help="write HOST:PORT there when ready")
     parser.add_argument("--memory-bytes-max", type=int, default=Settings().memory_bytes_max)
     parser.add_argument("--body-bytes-max", type=int, default=Limits().body_bytes_max)
-    parser.add_argument("--with-parent", action="store_true", help="end when the process that started it ends")
+    parser.add_argument(
+        "--with-parent", action="store_true", help="end when the process that started it ends"
+    )
     parser.add_argument("--certfile", default="", help="PEM; with it the broker speaks TLS only")
     parser.add_argument("--keyfile", default="", help="PEM, if not in the certificate's file")
     return parser

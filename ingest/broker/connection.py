@@ -26,7 +26,7 @@ HEARTBEAT_GRACE = 2.0  # of the agreed interval; the specification asks for an e
 BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class Gone(Exception):  # noqa: N818  # the regular way out of a connection
+class Gone(Exception):  # the regular way out of a connection
     """The socket is of no more use: close it and put its messages back."""
 
 
@@ -84,7 +84,7 @@ class Connection:
 
     def read(self, now_s: float) -> None:
         """Raises Gone at the end."""
-        if self._shaking_hands and not self._shake_hands():
+        if not self.wants_read or (self._shaking_hands and not self._shake_hands()):
             return
         try:
             for _ in range(READS_MAX):

@@ -24,7 +24,7 @@ _ESCAPES = {
 }
 
 
-class HangUp(IngestError):  # noqa: N818  # the names of IngestErrors say what to do
+class HangUp(IngestError):
     """The peer broke the protocol or a limit: say why in an ERROR frame, then hang up.
 
     ``receipt`` is what the offending frame asked to have confirmed, as far as it could be read.

@@ -175,6 +175,10 @@ class Queues:
         """NACK: back to where it stood, at once; whoever is next in turn gets it."""
         self._put_back(self._take_out(delivery))
 
+    def ready_messages(self, destination: str) -> int:
+        queue = self._queues.get(destination)
+        return len(queue.ready) if queue is not None else 0
+
     def depths(self) -> dict[str, Depth]:
         return {
             name: Depth(len(queue.ready), queue.unacknowledged, len(queue.subscriptions), queue.bytes)

@@ -16,6 +16,7 @@ from ingest.broker.queues import Consumer, Delivery, Queues
 SERVER = "puppet-ingest-embedded/0.1"
 VERSIONS = ("1.2", "1.1", "1.0")  # the best first
 DEPTHS_DESTINATION = "/admin/depths"
+ANSWERS_MAX = 100  # that wait on one reply-to: they are let in past the memory limit
 PREFETCH_HEADERS = ("prefetch-count", "activemq.prefetchSize")
 PREFETCH_MESSAGES = 100
 PREFETCH_MESSAGES_MAX = 65535  # as RabbitMQ, where it is a 16-bit number
@@ -174,7 +175,10 @@ class Session:
         answer = {"content-type": "application/json"}
         if "correlation-id" in headers:
             answer["correlation-id"] = headers["correlation-id"]
-        self._queues.send(_needed(headers, "SEND", "reply-to"), answer, json.dumps(depths).encode())
+        reply_to = _needed(headers, "SEND", "reply-to")
+        if self._queues.ready_messages(reply_to) >= ANSWERS_MAX:
+            raise HangUp(f"{ANSWERS_MAX} messages wait on the destination of reply-to, and nobody reads them")
+        self._queues.send(reply_to, answer, json.dumps(depths).encode())
 
     def _command(self, frame: Frame) -> None:
         command = self._commands.get(frame.command)

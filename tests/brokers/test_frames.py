@@ -99,6 +99,18 @@ def test_a_frame_arrives_whole_byte_by_byte(length_told: bool, eol: bytes) -> No
     assert frame.body == b"hello"
 
 
+def test_a_body_may_begin_with_line_ends() -> None:
+    """The first empty line ends the headers, whichever line end it has."""
+    for eol in (b"\n", b"\r\n"):
+        for body in (b"\nx", b"\n\nx", b"\r\n\r\nx"):
+            wire = eol.join([b"SEND", b"a:b", b"", b""]) + body + b"\0"
+            assert (
+                feed(parser_of(), wire)
+                == feed(parser_of(), *byte_by_byte(wire))
+                == [Frame("SEND", {"a": "b"}, body)]
+            )
+
+
 @given(frames(), st.binary(min_size=1, max_size=20))
 def test_trailing_bytes_belong_to_the_next_frame(written: tuple[Frame, bytes], trailing: bytes) -> None:
     """A frame is complete with its NUL, and what follows is kept for the next one."""

@@ -25,10 +25,12 @@ os.environ.setdefault("STOMP_SKIP_HOSTNAME_SCAN", "1")
 import stomp
 from stomp.exception import ConnectFailedException
 
+from ingest.broker.admission import Admission
+from ingest.broker.connection import READS_MAX, Connection
 from ingest.broker.depths import read_depths
 from ingest.broker.frames import Frame, Limits, Parser
 from ingest.broker.headers import write_head
-from ingest.broker.queues import Depth
+from ingest.broker.queues import Depth, Queues
 from ingest.broker.server import Server, Settings, serve
 from ingest.broker.session import Credentials, Faults
 from ingest.errors import Misconfigured, Unavailable
@@ -630,7 +632,18 @@ def test_a_body_limit_over_the_memory_limit_is_refused() -> None:
 def certificate(tmp_path: Path) -> Path:
     """A certificate for 127.0.0.1 and its key, in one file."""
     pem, key = tmp_path / "broker.pem", tmp_path / "broker.key"
-    request = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1".split()
+    request = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=broker",
+    ]
     request += ["-addext", "subjectAltName=IP:127.0.0.1", "-out", str(pem), "-keyout", str(key)]
     subprocess.run(request, check=True, capture_output=True)
     pem.write_text(pem.read_text() + key.read_text())
@@ -653,6 +666,37 @@ def test_over_tls_everything_is_the_same(start: Start, certificate: Path) -> Non
         ]
         producer.say("DISCONNECT", {"receipt": "bye"})
         assert producer.hear().headers["receipt-id"] == "bye"
+
+
+def test_bytes_that_tls_has_decrypted_are_not_forgotten(certificate: Path) -> None:
+    """A turn may end in the middle of a TLS record: no selector tells that the rest is here."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    ours, theirs = socket.socketpair()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024 * 1024)
+    queues = Queues("b")
+    # A body that ends in the record that the turn's last read reaches, and a frame behind it.
+    body_bytes = (READS_MAX - 1) * 16384 + 1000
+    wire = b"CONNECT\naccept-version:1.2\n\n\0"
+    wire += b"SEND\ndestination:/queue/a\ncontent-length:%d\n\n" % body_bytes + b"x" * body_bytes + b"\0"
+    wire += b"SEND\ndestination:/queue/a\n\nlast\0"
+
+    def send() -> None:
+        trusting = ssl.create_default_context(cafile=certificate)
+        trusting.wrap_socket(theirs, server_hostname="127.0.0.1").sendall(wire)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    with context.wrap_socket(ours, server_side=True) as opened:
+        sender.join()
+        opened.setblocking(False)
+        admission = Admission(10**9, lambda: queues.held_bytes)
+        connection = Connection(opened, "c", queues, admission, Limits(), None, Faults(), now_s=0.0)
+        connection.read(0.0)
+        while connection.has_unread:
+            connection.read(0.0)
+        assert queues.depths()["/queue/a"].ready == 2
+        connection.close()
 
 
 def test_a_client_without_tls_is_no_harm(start: Start, certificate: Path) -> None:

@@ -267,6 +267,14 @@ def test_depths_are_told_on_request() -> None:
     }
 
 
+def test_answers_that_nobody_reads_are_bounded() -> None:
+    """They are let in past the memory limit, so they need one of their own."""
+    client = Client()
+    for _ in range(100):
+        client.tell("SEND", {"destination": "/admin/depths", "reply-to": "/reply"})
+    assert "nobody reads" in client.refusal("SEND", {"destination": "/admin/depths", "reply-to": "/reply"})
+
+
 def test_a_text_message_may_come_without_its_length() -> None:
     """As from ActiveMQ, when a test wants it, and only where no NUL is in the body."""
     client = Client(faults=Faults(omit_content_length=True))

@@ -44,6 +44,7 @@ module PuppetX
         temporary = File.join(@directory, "#{@token}-#{SecureRandom.hex(4)}.tmp")
         begin
           File.open(temporary, File::WRONLY | File::CREAT | File::EXCL | File::BINARY, 0o600) { |file| file.write(bytes) }
+          give_to_owner(temporary, @directory)
           File.rename(temporary, path(next_name(refusals)))
         rescue SystemCallError
           remove(temporary)
@@ -122,7 +123,18 @@ module PuppetX
       private
 
       def prepare
-        FileUtils.mkdir_p(@directory, mode: 0o700) unless File.directory?(@directory)
+        return if File.directory?(@directory)
+
+        FileUtils.mkdir_p(@directory, mode: 0o700)
+        give_to_owner(@directory, File.dirname(@directory))
+      end
+
+      # root on the command line must not leave what the Puppet server's own user cannot read.
+      def give_to_owner(file, example)
+        return unless Process.euid.zero?
+
+        owner = File.stat(example)
+        File.chown(owner.uid, owner.gid, file) unless owner.uid.zero?
       end
 
       def path(name)

@@ -7,6 +7,9 @@ module PuppetX
     # The broker or the database is away, mute or half-open: keep what is to be sent, pause, try again.
     class Unreachable < StandardError; end
 
+    # The connection was there and ended while we used it. What we sent may be the reason.
+    class Closed < Unreachable; end
+
     # The broker answered, and what it said was no. The message may be the reason; the next one may pass.
     class Refused < StandardError; end
 

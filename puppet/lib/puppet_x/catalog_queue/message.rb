@@ -9,12 +9,13 @@ module PuppetX
     class Message
       HEAD_BYTES_MAX = 64 * 1024
 
-      attr_reader :headers, :body
+      # kind: what it is, for the log. headers: STOMP headers by name. body: bytes.
+      attr_reader :kind, :headers, :body
       # Where the message lies on disk, claimed by us; nil for one that is in memory only.
       attr_accessor :claim
 
-      # headers: STOMP headers by name; body: bytes.
-      def initialize(headers, body)
+      def initialize(kind, headers, body)
+        @kind = kind
         @headers = headers
         @body = body
       end
@@ -25,16 +26,16 @@ module PuppetX
 
       # What the message is, for the log.
       def what
-        "#{headers['content-kind'] || 'message'} of #{certname}"
+        "#{kind} of #{certname}"
       end
 
       def bytes
         body.bytesize
       end
 
-      # Headers as one line of JSON, then the body as it is.
+      # Kind and headers as one line of JSON, then the body as it is.
       def to_file
-        JSON.generate(headers).b << "\n" << body.b
+        JSON.generate('kind' => kind, 'headers' => headers).b << "\n" << body.b
       end
 
       # nil for what is no spool file (cut short, of another program).
@@ -42,9 +43,9 @@ module PuppetX
         head, body = bytes.split("\n".b, 2)
         return nil if body.nil? || head.bytesize > HEAD_BYTES_MAX
 
-        headers = JSON.parse(head.force_encoding(Encoding::UTF_8))
-        headers.is_a?(Hash) ? new(headers, body) : nil
-      rescue JSON::ParserError
+        known = JSON.parse(head.force_encoding(Encoding::UTF_8))
+        known['headers'].is_a?(Hash) ? new(known['kind'], known['headers'], body) : nil
+      rescue JSON::ParserError, TypeError, NoMethodError
         nil
       end
     end

@@ -21,7 +21,7 @@ module PuppetX
         def instance
           @mutex.synchronize do
             if @instance.nil? || @pid != Process.pid
-              at_exit { shut_down } if @pid != Process.pid
+              at_exit { shut_down } if @pid.nil? # a fork inherits it
               @pid = Process.pid
               @instance = new(CatalogQueue.settings, CatalogQueue.log)
             end
@@ -56,7 +56,7 @@ module PuppetX
         return unless @settings.async_storeconfigs
 
         given = headers.reject { |_, value| value.nil? }.map { |name, value| [name, value.to_s] }.to_h
-        @spool.push(Message.new({ 'content-kind' => kind, 'content-type' => 'application/json' }.merge(given), body))
+        @spool.push(Message.new(kind, { 'content-type' => 'application/json' }.merge(given), body))
         ensure_sender
       end
 

@@ -48,17 +48,17 @@ module PuppetX
         @stopping = true
         @spool.wake
         @thread.kill unless @thread.join(timeout_s)
-        @spool.spill(everything: true)
+        @spool.close
       end
 
-      # One round; gives how many messages were delivered. The thread does nothing else.
+      # One round; true when another one may have something to do at once. The thread does nothing else.
       def step
         if @circuit.pause_s.positive?
           @spool.spill
-          return 0
+          return false
         end
         batch = @spool.take(@careful.positive? ? 1 : BATCH_MESSAGES, BATCH_BYTES)
-        batch.empty? ? 0 : deliver(batch)
+        !batch.empty? && deliver(batch)
       end
 
       private
@@ -66,15 +66,16 @@ module PuppetX
       def run
         until @stopping && (@circuit.broken? || @spool.memory_empty?)
           begin
-            next if step.positive?
+            next if step
 
             hang_up if @idle_since && TimedSocket.now - @idle_since > IDLE_S
-            @spool.wait(@circuit.pause_s.positive? ? [@circuit.pause_s, LOOK_S].min : LOOK_S) unless @stopping
+            pause_s = @circuit.pause_s
+            @spool.wait(pause_s.positive? ? [pause_s, LOOK_S].min : LOOK_S) unless @stopping
           rescue StandardError, LoadError, NotImplementedError => e
-            # A fault of our own must not end the thread, nor turn into a loop that eats a core.
+            # A fault of our own must not end the thread, nor become a loop that eats a core.
             @log.err("catalog_queue: #{e.class}: #{e.message} (#{(e.backtrace || []).first})")
             @circuit.failed
-            sleep(LOOK_S) unless @stopping
+            @spool.wait(LOOK_S)
           end
         end
         hang_up
@@ -82,30 +83,27 @@ module PuppetX
 
       def deliver(batch)
         left = batch.dup
+        hang_up if @connection && @connection.stale?
         reused = !@connection.nil?
-        if reused && @connection.stale?
-          hang_up
-          reused = false
-        end
         @connection ||= open_connection
         @connection.deliver(batch) do |message|
           left.delete(message)
           delivered(message)
         end
-        batch.length
-      rescue Unreachable => e
-        failed(left, e)
-        # A connection that lay idle may have died unnoticed: that says nothing about the broker.
-        (reused && left.length == batch.length) ? 0 : open_circuit(e)
-        batch.length - left.length
-      rescue Refused => e
+        true
+      rescue Closed, Refused => e
+        abandon
+        # A connection that lay idle may have died unnoticed: that says nothing about broker or message.
+        if reused && e.is_a?(Closed) && left.length == batch.length
+          @spool.give_back(left)
+          return true
+        end
         refused(left, e)
         open_circuit(e)
-        batch.length - left.length
-      rescue Misconfigured => e
-        failed(left, e)
+      rescue Unreachable, Misconfigured => e
+        abandon
+        @spool.give_back(left)
         open_circuit(e)
-        0
       end
 
       def delivered(message)
@@ -116,17 +114,9 @@ module PuppetX
         @log.notice("catalog_queue: the broker is back, #{@counters[:delivered]} delivered so far") if @circuit.succeeded
       end
 
-      def failed(left, _error)
-        abandon
-        @counters.add(:failures)
-        @spool.give_back(left)
-      end
-
       # With several under way nobody knows which one was meant: the next ones go alone.
       def refused(left, error)
-        abandon
-        @counters.add(:failures)
-        if left.length == 1 && @connected_once
+        if left.length == 1 && @connected
           counts = @delivered_since_refusal
           @delivered_since_refusal = false
           @spool.refused(left.first, error.message, counts: counts, refusals_max: REFUSALS_MAX)
@@ -137,22 +127,24 @@ module PuppetX
       end
 
       def open_circuit(error)
+        @counters.add(:failures)
         first = @circuit.failed
         @spool.spill
-        return unless first
-
-        @log.warning("catalog_queue: cannot deliver to #{@endpoints.join(', ')}: #{error.message}; " \
-                     'messages wait in the spool')
+        if first
+          @log.warning("catalog_queue: cannot deliver to #{@endpoints.join(', ')}: #{error.message}; " \
+                       'messages wait in the spool')
+        end
+        false
       end
 
       # The first broker of the list that answers.
       def open_connection
-        @connected_once = false
+        @connected = false
         fault = nil
         @endpoints.each do |endpoint|
           begin
             connection = @connect.call(endpoint)
-            @connected_once = true
+            @connected = true
             return connection
           rescue Unreachable, Refused => e
             fault = e

@@ -1,7 +1,8 @@
 # frozen_string_literal: true
 
-# A TCP or TLS socket on which every step has a deadline. Raises Unreachable.
+# A TCP or TLS socket on which every step has a deadline. Raises Unreachable, and Closed once it was connected.
 
+require 'openssl'
 require 'socket'
 require_relative 'errors'
 
@@ -31,8 +32,7 @@ module PuppetX
         raise
       end
 
-      # All bytes, or Unreachable when nothing moves for timeout_s. Yields between pieces, so that the caller can
-      # look for what the other side has to say.
+      # All bytes, or Unreachable when nothing moves for timeout_s.
       def write(bytes, timeout_s)
         offset = 0
         deadline = self.class.now + timeout_s
@@ -52,7 +52,7 @@ module PuppetX
         loop do
           got = guarded { @io.read_nonblock(READ_BYTES, exception: false) }
           case got
-          when nil then raise Unreachable, 'the broker closed the connection'
+          when nil then raise Closed, 'the broker closed the connection'
           when String then return got
           else wait(got, deadline)
           end
@@ -119,12 +119,8 @@ module PuppetX
 
       def guarded
         yield
-      rescue *FAULTS => e
-        raise Unreachable, e.message
-      rescue StandardError => e
-        raise unless defined?(OpenSSL::SSL::SSLError) && e.is_a?(OpenSSL::SSL::SSLError)
-
-        raise Unreachable, "TLS: #{e.message}"
+      rescue *FAULTS, OpenSSL::SSL::SSLError => e
+        raise Closed, e.message
       end
     end
   end

@@ -20,6 +20,7 @@ module PuppetX
         @memory_bytes = 0
         @in_flight = []
         @closed = false
+        @disk_fails = false
       end
 
       # Takes the message; called by a compiling thread. Memory while it has room, else this thread writes the
@@ -61,10 +62,7 @@ module PuppetX
         messages.reverse_each do |message|
           @mutex.synchronize do
             @in_flight.delete(message)
-            unless message.claim
-              @memory.unshift(message)
-              @memory_bytes += message.bytes
-            end
+            put_first(message) unless message.claim
           end
           @disk.release(message) if message.claim
         end
@@ -91,35 +89,41 @@ module PuppetX
         lose(message, e.message)
       end
 
-      # Puts memory on disk: while the broker is away, a crash of this process shall cost nothing.
-      # everything: also what is just being sent (the process ends; a duplicate is harmless, a loss is not).
-      def spill(everything: false)
-        messages = @mutex.synchronize do
-          @closed = true if everything
-          moved = @memory
-          @memory = []
-          @memory_bytes = 0
-          everything ? @in_flight.reject(&:claim) + moved : moved
-        end
+      # Puts memory on disk: while the broker is away, a crash of this process shall cost nothing. What the disk
+      # does not take stays in memory.
+      def spill
+        messages = @mutex.synchronize { empty_memory }
         until messages.empty?
-          return unless to_disk(messages.first, keep_on_error: !everything, others: messages)
-
+          write(messages.first)
           messages.shift
         end
-        @mutex.synchronize { @in_flight.select(&:claim) }.each { |message| @disk.release(message) } if everything
+        @disk_fails = false
+      rescue SystemCallError => e
+        @log.warning("catalog_queue: the spool cannot be written: #{e.message}; messages stay in memory") unless @disk_fails
+        @disk_fails = true
+        @mutex.synchronize { messages.reverse_each { |message| put_first(message) } }
       end
 
-      # Until something is in memory or the time is over.
+      # The process ends: everything to disk, also what is just being sent. A duplicate is harmless, a loss is not.
+      def close
+        messages, claimed = @mutex.synchronize do
+          @closed = true
+          sent, unsent = @in_flight.partition(&:claim)
+          [unsent + empty_memory, sent]
+        end
+        messages.each { |message| to_disk(message) }
+        claimed.each { |message| @disk.release(message) }
+      end
+
+      # Until something new is in memory, or the time is over.
       def wait(timeout_s)
-        @mutex.synchronize { @changed.wait(@mutex, timeout_s) if @memory.empty? && !@closed && timeout_s.positive? }
+        return unless timeout_s.positive?
+
+        @mutex.synchronize { @changed.wait(@mutex, timeout_s) if !@closed && (@memory.empty? || @disk_fails) }
       end
 
       def wake
         @mutex.synchronize { @changed.broadcast }
-      end
-
-      def refresh
-        @disk.refresh
       end
 
       def memory_empty?
@@ -133,25 +137,28 @@ module PuppetX
         @memory_bytes += message.bytes
       end
 
-      # Writes one message. On a disk error a message that was in memory goes back there with those behind it
-      # (keep_on_error); one that never was is lost, and said so.
-      def to_disk(message, keep_on_error: false, others: [])
+      def put_first(message)
+        @memory.unshift(message)
+        @memory_bytes += message.bytes
+      end
+
+      def empty_memory
+        messages = @memory
+        @memory = []
+        @memory_bytes = 0
+        messages
+      end
+
+      def to_disk(message)
+        write(message)
+      rescue SystemCallError => e
+        lose(message, "the spool cannot be written: #{e.message}")
+      end
+
+      def write(message)
         @disk.put(message).each { |gone| lose(gone, 'the spool is full (spool_disk_bytes_max)') }
         @disk.refresh
         @counters.add(:spilled)
-        true
-      rescue SystemCallError => e
-        if keep_on_error
-          @mutex.synchronize do
-            others.reverse_each do |other|
-              @memory.unshift(other)
-              @memory_bytes += other.bytes
-            end
-          end
-        else
-          lose(message, "the spool cannot be written: #{e.message}")
-        end
-        keep_on_error ? false : others.length != 1 || true
       end
 
       def lose(message, reason)

@@ -1,0 +1,82 @@
+# frozen_string_literal: true
+
+# A catalog's message body: Puppet's native JSON, with what only Ruby knows about it beside it.
+#
+# Normalising (relationship edges, aliases, sorting) is the engine's work. Two things it cannot see in the native
+# form, because they need the catalog's objects or the types: they go into the extra member "ingest", which any
+# other reader ignores. Members of "resources" are named by their index.
+#
+#   "ingest": {"virtual": [12, 40], "aliases": {"3": ["name"]}}
+#
+# virtual: exported here and not collected: no relationship edges start there. aliases: the whole list of names
+# that the resource has besides its title, the namevar's value among them.
+
+require_relative 'json'
+
+module PuppetX
+  module CatalogQueue
+    module Body
+      REDACTED = '[redacted]'
+
+      # [bytes, whether something in it is not UTF-8]
+      def self.of_catalog(catalog)
+        data = Puppet.override({ rich_data: true }, 'catalog_queue') { catalog.to_data_hash }
+        redact(data['resources'])
+        data['ingest'] = hints(catalog.resources, data['resources'])
+        Json.generate(data)
+      end
+
+      # resources and their data have the same order: Catalog#to_data_hash maps the one to the other.
+      def self.hints(resources, members)
+        virtual = []
+        aliases = {}
+        resources.zip(members).each_with_index do |(resource, member), index|
+          virtual << index if resource.virtual?
+          names = aliases_of(resource, member['parameters'] || {})
+          aliases[index.to_s] = names unless names.empty?
+        end
+        { 'virtual' => virtual, 'aliases' => aliases }
+      end
+
+      # As PuppetDB's terminus finds them, but from the data: to_data_hash leaves the namevar out where its value
+      # is the title, so whatever is there is another name.
+      def self.aliases_of(resource, parameters)
+        return [] if resource.key_attributes.length > 1 # such a resource answers to its title only
+
+        aliases = [resource[:alias]].flatten.compact
+        type = resource.resource_type
+        if !type.respond_to?(:isomorphic?) || type.isomorphic?
+          name = parameters[resource.namevar.to_s]
+          aliases << name unless name.nil? || aliases.include?(name)
+        end
+        aliases
+      end
+      private_class_method :aliases_of
+
+      # The engine stores no secrets, so none is sent: a queue keeps its messages on disk, and so does the spool.
+      def self.redact(members)
+        members.each do |member|
+          parameters = member['parameters']
+          next if parameters.nil?
+
+          (member['sensitive_parameters'] || []).each { |name| parameters.delete(name) }
+          parameters.each_value { |value| redact_inside(value) }
+        end
+      end
+      private_class_method :redact
+
+      def self.redact_inside(value)
+        case value
+        when Array then value.each { |item| redact_inside(item) }
+        when Hash
+          if value['__ptype'] == 'Sensitive'
+            value['__pvalue'] = REDACTED
+          else
+            value.each_value { |item| redact_inside(item) }
+          end
+        end
+      end
+      private_class_method :redact_inside
+    end
+  end
+end
