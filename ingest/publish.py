@@ -5,15 +5,26 @@ from __future__ import annotations
 import selectors
 import time
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 
 import msgspec
 
 from ingest.config import Config
 from ingest.connection import Connection
-from ingest.errors import Misconfigured, Unavailable
+from ingest.core.formats import Other, skim
+from ingest.errors import Misconfigured, Rejected, Unavailable
 from ingest.receiver import open_connection
 from ingest.transports import endpoints
 
+HEADERS = (
+    "certname",
+    "producer",
+    "producer_timestamp",
+    "transaction_uuid",
+    "environment",
+    "job_id",
+    "command",
+)
 IN_FLIGHT_MAX = 64  # messages without a receipt; enough to hide the broker's round trip
 
 
@@ -85,3 +96,25 @@ class Publisher:
                 events = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.wants_write else 0)
                 selector.modify(connection, events)
                 selector.select(0.5)
+
+
+def headers_of(body: bytes) -> dict[str, str]:
+    """What the message's headers can say of a catalog, so that a broker's tools show whose it is.
+
+    A body that nobody can read is sent as it is: telling that is the engine's task.
+    """
+    found = {"content-type": "application/json"}
+    nobody = datetime.min.replace(tzinfo=UTC)
+    try:
+        skimmed = skim(body, {}, nobody)
+    except Rejected:
+        return found
+    said = skimmed if isinstance(skimmed, Other) else skimmed.header
+    for name in HEADERS:
+        value = getattr(said, name, None)
+        if isinstance(value, datetime):
+            value = None if value == nobody else value.isoformat()
+        # STOMP 1.0 cannot escape a line end: what might be one stays in the body alone.
+        if value and value.isascii() and value.isprintable():
+            found[name] = value
+    return found

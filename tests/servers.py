@@ -54,10 +54,10 @@ class Postgres:
             check=True, stdout=subprocess.DEVNULL, cwd=directory, **self._as,  # type: ignore[call-overload]
         )  # fmt: skip
 
-    def start(self) -> None:
-        settings = {
+    def start(self, **more: str) -> None:
+        settings: dict[str, object] = {
             "listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": self.directory,
-            "fsync": "off", "log_min_messages": "warning", "max_connections": 60,
+            "fsync": "off", "log_min_messages": "warning", "max_connections": 60, **more,
         }  # fmt: skip
         log = (self.directory / "log").open("ab")
         self.process = subprocess.Popen(

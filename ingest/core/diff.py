@@ -31,12 +31,3 @@ def diff_chunks(stored: Mapping[int, array[int]], incoming: array[int]) -> Chunk
         elif before != ids:
             changed.append((chunk, ids))
     return ChunkDiff(changed, added, chunks, shrunk=any(chunk >= chunks for chunk in stored))
-
-
-class SetDiff(NamedTuple):
-    added: frozenset[int]
-    removed: frozenset[int]
-
-
-def diff_sets(stored: frozenset[int], incoming: frozenset[int]) -> SetDiff:
-    return SetDiff(incoming - stored, stored - incoming)

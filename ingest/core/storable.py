@@ -16,6 +16,8 @@ from ingest.core.wire import canonical_json
 from ingest.core.work import Content
 from ingest.errors import Rejected
 
+# What Puppet calls kinds, as the letters that the column has.
+KINDS = {"compilable_type": b"c", "defined_type": b"d", "unknown": b"u", "class": b"k", "node": b"n"}
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -39,7 +41,7 @@ def encode_content(digest: bytes, resource: Resource) -> Content:
         parameters = nearest(parameters)
         document = canonical_json(parameters)
         exact = _whole(resource)
-    if resource.extra or any(_UNSTORABLE.search(text) for text in (type_, title, kind or "")):
+    if resource.extra or (kind and kind not in KINDS) or any(map(_UNSTORABLE.search, (type_, title))):
         exact = _whole(resource)
     head = b"".join(
         (
@@ -47,7 +49,7 @@ def encode_content(digest: bytes, resource: Resource) -> Content:
             rows.boolean(resource.exported),
             rows.text(nearest_text(type_)),
             rows.text(nearest_text(title)),
-            rows.text(None if kind is None else nearest_text(kind)),
+            rows.bytea(None if kind is None else KINDS.get(kind)),
         )
     )
     return Content(head, resource.tags, rows.jsonb(document) + rows.bytea(exact))

@@ -18,7 +18,7 @@ from psycopg.types.json import Jsonb
 
 from ingest.core import rows
 from ingest.core.batching import Stored, is_stale, supersede
-from ingest.core.diff import diff_chunks, diff_sets
+from ingest.core.diff import diff_chunks
 from ingest.core.work import DIGEST_BYTES, Claim, Content, Deactivate, Full, Outcome, Settled, Work
 from ingest.errors import Rejected
 from ingest.store.connection import Connection, meaning
@@ -375,30 +375,29 @@ class Lane:
         slots: dict[int, array[int]],
     ) -> None:
         known = [node_ids[c.delivery] for c in catalogs if stored[c.header.certname].slots]
-        before: dict[int, set[int]] = defaultdict(set)
+        before: dict[int, array[int]] = {}
         if known:
-            cursor.execute(query("read_exports"), [known], binary=True)
-            for node_id, resource_id in cursor:
-                before[node_id].add(resource_id)
+            for node, ids in self._raw(cursor, "read_exports", [known]):
+                before[_int(node)] = rows.read_int4_array(ids)
         staged: list[bytes] = []
-        added = removed = 0
+        changed = added = 0
         for catalog in catalogs:
             node_id = node_ids[catalog.delivery]
-            ids = slots[catalog.delivery]
-            diff = diff_sets(frozenset(before[node_id]), frozenset(ids[slot] for slot in catalog.exported))
-            for present, resource_ids in ((True, diff.added), (False, diff.removed)):
-                staged += [
-                    rows.row(rows.int4(node_id), rows.int4(id_), rows.boolean(present))
-                    for id_ in resource_ids
-                ]
-            added += len(diff.added)
-            removed += len(diff.removed)
+            slot_ids = slots[catalog.delivery]
+            incoming = array("i", sorted(slot_ids[slot] for slot in catalog.exported))
+            there = before.get(node_id)
+            if (there or array("i")) != incoming:
+                staged.append(
+                    rows.row(rows.int4(node_id), rows.boolean(there is not None), rows.int4_array(incoming))
+                )
+                changed += there is not None
+                added += there is None
         if staged:
             self._copy(cursor, "copy_catalog_exports", staged)
+        if changed:
+            self._execute(cursor, "update_exports")
         if added:
             self._execute(cursor, "insert_exports")
-        if removed:
-            self._execute(cursor, "delete_exports")
 
     def _header_row(
         self, catalog: Claim | Full, stored: Stored, content: tuple[int, int, int] | None = None

@@ -44,7 +44,7 @@ CREATE TABLE resources (
     exported   boolean NOT NULL,
     type       text NOT NULL,
     title      text NOT NULL,
-    kind       text,
+    kind       "char",  -- the letter that resource_kind() knows
     tag_ids    integer[] NOT NULL,
     parameters jsonb NOT NULL,
     -- The whole resource as JSON where the columns cannot hold it (U+0000, lone surrogates, numbers that
@@ -91,19 +91,18 @@ CREATE TABLE catalogs (
 
 -- Which resources a node has, 64 slots a row: a changed resource rewrites one short row.
 CREATE TABLE catalog_resources (
-    node_id      integer NOT NULL REFERENCES nodes (id) ON DELETE CASCADE,
+    node_id      integer NOT NULL,      -- no foreign key: its check costs more than the insert; purge_nodes keeps order
     chunk        integer NOT NULL,      -- slot / 64
     resource_ids integer[] NOT NULL,
     PRIMARY KEY (node_id, chunk)
 ) WITH (fillfactor = 85);
 
--- The exported ones once more, one row each: where collectors start.
+-- The exported ones once more: where collectors start. One short row a node that exports anything, so that
+-- reading all of them is quicker than an index would be, and cheaper to keep.
 CREATE TABLE catalog_exports (
-    node_id     integer NOT NULL REFERENCES nodes (id) ON DELETE CASCADE,
-    resource_id integer NOT NULL,
-    PRIMARY KEY (node_id, resource_id)
-);
-CREATE INDEX catalog_exports_resource ON catalog_exports (resource_id);
+    node_id      integer PRIMARY KEY REFERENCES nodes (id) ON DELETE CASCADE,
+    resource_ids integer[] NOT NULL  -- sorted
+) WITH (fillfactor = 85);
 
 CREATE TABLE quarantine (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -5,6 +5,13 @@ CREATE FUNCTION relationship_name(code smallint) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (ARRAY['contains', 'before', 'required-by', 'notifies', 'subscription-of'])[code + 1];
 
+CREATE FUNCTION resource_kind(code "char") RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE code
+        WHEN 'c' THEN 'compilable_type' WHEN 'd' THEN 'defined_type' WHEN 'u' THEN 'unknown'
+        WHEN 'k' THEN 'class' WHEN 'n' THEN 'node'
+    END;
+
 CREATE VIEW node_catalogs AS
 SELECT n.certname, c.producer_timestamp, c.version, c.transaction_uuid, c.catalog_uuid, c.code_id, c.job_id,
        e.name AS environment, p.name AS producer, c.received_at, c.slots AS resources,
@@ -17,7 +24,7 @@ LEFT JOIN producers p ON p.id = c.producer_id;
 -- Every resource of every active node.
 CREATE VIEW node_resources AS
 SELECT n.certname, e.name AS environment, r.type, r.title, r.exported, ARRAY(SELECT t.name FROM tags t WHERE t.id = ANY (r.tag_ids) ORDER BY t.name COLLATE "C") AS tags,
-       r.parameters, p.file, p.line, r.kind, r.exact, r.id AS resource_id
+       r.parameters, p.file, p.line, resource_kind(r.kind) AS kind, r.exact, r.id AS resource_id
 FROM nodes n
 JOIN catalogs c ON c.node_id = n.id
 LEFT JOIN environments e ON e.id = c.environment_id
@@ -37,8 +44,9 @@ SELECT n.certname, e.name AS environment, r.type, r.title, ARRAY(SELECT t.name F
        (SELECT p.file FROM positions p WHERE p.id = x_position.id) AS file,
        (SELECT p.line FROM positions p WHERE p.id = x_position.id) AS line,
        r.tag_ids, r.exact
-FROM resources r
-JOIN catalog_exports x ON x.resource_id = r.id
+FROM catalog_exports x
+CROSS JOIN LATERAL unnest(x.resource_ids) AS export (resource_id)
+JOIN resources r ON r.id = export.resource_id
 JOIN nodes n ON n.id = x.node_id
 JOIN catalogs c ON c.node_id = n.id
 LEFT JOIN environments e ON e.id = c.environment_id

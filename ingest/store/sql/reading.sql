@@ -10,7 +10,7 @@ WHERE n.certname = %s
 
 -- name: read_catalog_resources
 -- One node's resources in the order of their slots.
-SELECT r.type, r.title, r.exported, r.kind,
+SELECT r.type, r.title, r.exported, resource_kind(r.kind),
        ARRAY(SELECT t.name FROM tags t WHERE t.id = ANY (r.tag_ids) ORDER BY t.name COLLATE "C"),
        r.parameters::text, r.exact, p.file, p.line, p.exact
 FROM catalogs c

@@ -3,7 +3,7 @@
 CREATE TEMPORARY TABLE IF NOT EXISTS stage_tags (digest bytea, name text) ON COMMIT DELETE ROWS;
 CREATE TEMPORARY TABLE IF NOT EXISTS stage_positions (digest bytea, file text, line bigint, exact bytea) ON COMMIT DELETE ROWS;
 CREATE TEMPORARY TABLE IF NOT EXISTS stage_resources (
-    digest bytea, exported boolean, type text, title text, kind text, tag_ids integer[], parameters jsonb,
+    digest bytea, exported boolean, type text, title text, kind "char", tag_ids integer[], parameters jsonb,
     exact bytea
 ) ON COMMIT DELETE ROWS;
 CREATE TEMPORARY TABLE IF NOT EXISTS stage_edge_sets (
@@ -22,7 +22,7 @@ CREATE TEMPORARY TABLE IF NOT EXISTS stage_catalog_resources (
     node_id integer, chunk integer, known boolean, resource_ids integer[]
 ) ON COMMIT DELETE ROWS;
 CREATE TEMPORARY TABLE IF NOT EXISTS stage_catalog_exports (
-    node_id integer, resource_id integer, present boolean
+    node_id integer, known boolean, resource_ids integer[]
 ) ON COMMIT DELETE ROWS
 
 -- name: copy_tags

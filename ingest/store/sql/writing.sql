@@ -21,7 +21,7 @@ WHERE n.certname = ANY (%s)
 SELECT node_id, chunk, resource_ids FROM catalog_resources WHERE node_id = ANY (%s)
 
 -- name: read_exports
-SELECT node_id, resource_id FROM catalog_exports WHERE node_id = ANY (%s)
+SELECT node_id, resource_ids FROM catalog_exports WHERE node_id = ANY (%s)
 
 -- name: update_chunks
 UPDATE catalog_resources t SET resource_ids = s.resource_ids
@@ -38,14 +38,14 @@ DELETE FROM catalog_resources t
 USING unnest(%s::integer[], %s::integer[]) AS s (node_id, chunks)
 WHERE t.node_id = s.node_id AND t.chunk >= s.chunks
 
--- name: insert_exports
-INSERT INTO catalog_exports (node_id, resource_id)
-SELECT node_id, resource_id FROM stage_catalog_exports WHERE present ORDER BY resource_id, node_id
+-- name: update_exports
+UPDATE catalog_exports t SET resource_ids = s.resource_ids
+FROM stage_catalog_exports s
+WHERE s.known AND t.node_id = s.node_id
 
--- name: delete_exports
-DELETE FROM catalog_exports t
-USING stage_catalog_exports s
-WHERE NOT s.present AND t.node_id = s.node_id AND t.resource_id = s.resource_id
+-- name: insert_exports
+INSERT INTO catalog_exports (node_id, resource_ids)
+SELECT node_id, resource_ids FROM stage_catalog_exports WHERE NOT known ORDER BY node_id
 
 -- name: update_catalogs
 -- The guard against older catalogs stands here too: what was read before is only an estimate.

@@ -1,0 +1,1 @@
+"""Benchmarks: each prints figures and leaves a record; none is a test."""

@@ -1,0 +1,32 @@
+"""Real catalogs for the benchmarks, and clones of them: four rounds of a fleet, in wire form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests import corpus
+
+ROUNDS = (1, 2, 3, 4)
+ROUND_NAMES = {1: "first load", 2: "unchanged", 3: "few parameters", 4: "module upgrade"}
+_CERTNAME = re.compile(rb'"certname":"([^"]+)"')
+
+
+def fleet(directory: Path | None, clones: int) -> dict[int, list[bytes]]:
+    """Round -> bodies. ``directory`` holds ROLE-NN/run-K/catalog-wire.json; without one the tests' corpus is
+    taken. A clone is the body with its certname replaced throughout: web-01-c2.example.com."""
+    return {round_: list(_round(directory, round_, clones)) for round_ in ROUNDS}
+
+
+def _round(directory: Path | None, round_: int, clones: int) -> Iterator[bytes]:
+    if directory is None:
+        bodies = [corpus.body(role, round_, "wire") for role in corpus.ROLES]
+    else:
+        bodies = [file.read_bytes() for file in sorted(directory.glob(f"*/run-{round_}/catalog-wire.json"))]
+    for body in bodies:
+        match = _CERTNAME.search(body)
+        assert match is not None
+        host, _, domain = match[1].partition(b".")
+        for clone in range(clones):
+            yield body if not clone else body.replace(match[1], host + b"-c%d." % clone + domain)

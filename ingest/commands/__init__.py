@@ -1,0 +1,1 @@
+"""The commands beside the engine itself, a module for each thing they work on."""
