@@ -39,7 +39,7 @@ def main() -> None:
         sys.exit(EXIT_USAGE)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has left
-        sys.exit(0)
+        sys.exit(EXIT_UNEXPECTED)  # as click does when it notices first
     except Exception as error:
         if debug:
             raise

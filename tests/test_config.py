@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +208,7 @@ def test_a_password_is_never_shown(name: str, value: str, shown: str) -> None:
 @given(
     user=st.text("abz09.%", max_size=5),
     password=st.text(
-        st.characters(blacklist_characters="/@", blacklist_categories=("Cs", "Z", "Cc")), min_size=1
+        st.characters(blacklist_characters="/", blacklist_categories=("Cs", "Z", "Cc")), min_size=1
     ),
 )
 def test_no_password_of_an_address_survives(user: str, password: str) -> None:
@@ -265,10 +266,10 @@ def test_a_puppet_conf_that_cannot_be_read_is_refused(tmp_path: Path, content: b
 # Quantities
 
 
-@pytest.mark.parametrize("text", ["", "-1", "1x", "m", "1 m m", "1e3", "٣"])
+@pytest.mark.parametrize("text", ["-1", "1x", "m", "1 m m", "1e3", "٣"])
 def test_what_is_no_duration_or_size_is_refused(text: str) -> None:
     """No guessing."""
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         duration_s(text)
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         size_bytes(text)

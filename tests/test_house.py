@@ -20,6 +20,7 @@ FLOORS = (
     ("child", "supervisor", "publish", "embedded"),
     ("run",),
     ("demo",),
+    ("commands",),
     ("cli",),
     ("__main__",),
 )
@@ -30,7 +31,7 @@ LIBRARIES = {
     "stomp": {"connection"},
     "multiprocessing": {"channels", "supervisor", "child", "receiver", "decoder", "writer"},
     "prometheus_client": {"telemetry"},
-    "click": {"cli"},
+    "click": {"cli", "commands"},
 }
 CORE_FORBIDDEN = {"socket", "os", "time", "subprocess", "threading", "selectors", "multiprocessing", "random"}
 

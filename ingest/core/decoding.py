@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -19,8 +18,8 @@ import msgspec
 from ingest.core import rows
 from ingest.core.digest import content_digest
 from ingest.core.formats import Other, Skim, skim, slices
-from ingest.core.model import RELATIONSHIPS, Edge, Ref, Resource
-from ingest.core.normalise import Normal, normalise_edges, normalise_resource
+from ingest.core.model import Ref, Resource
+from ingest.core.normalise import Normal, SlotEdge, normalise_edges, normalise_resource
 from ingest.core.storable import encode_content, encode_position, require_plain
 from ingest.core.work import (
     DIGEST_BYTES,
@@ -209,8 +208,7 @@ class Decoding:
             key.update(repr(related).encode("utf-8", "surrogatepass"))
         found = self._sets.get(key.digest())
         if found is None:
-            slots = {Ref(*ref): slot for slot, ref in enumerate(refs)}
-            edges = encode_edges(normalise_edges(skimmed, [m.normal for m in met]), slots)
+            edges = encode_edges(normalise_edges(skimmed, [m.normal for m in met]))
             found = MetSet(_digest(edges.fields), edges)
             self._sets.put(key.digest(), found, MET_BYTES + len(edges.fields))
         assert isinstance(found, MetSet)
@@ -238,16 +236,14 @@ def lane_of(certname: str, lanes: int) -> int:
     return zlib.crc32(certname.encode("utf-8", "replace")) % lanes
 
 
-def encode_edges(edges: Iterable[Edge], slots: Mapping[Ref, int]) -> EdgeSet:
-    """Edges as three arrays, sorted by relationship, source, target."""
-    codes = {name: code for code, name in enumerate(RELATIONSHIPS)}
-    triples = sorted((codes[e.relationship], slots[e.source], slots[e.target]) for e in edges)
+def encode_edges(edges: Sequence[SlotEdge]) -> EdgeSet:
+    """Sorted edges as three arrays."""
     return EdgeSet(
         b"".join(
             (
-                rows.int4_array(array("i", [t[1] for t in triples])),
-                rows.int4_array(array("i", [t[2] for t in triples])),
-                rows.int2_array([t[0] for t in triples]),
+                rows.int4_array([edge.source for edge in edges]),
+                rows.int4_array([edge.target for edge in edges]),
+                rows.int2_array([edge.relationship for edge in edges]),
             )
         )
     )

@@ -117,15 +117,15 @@ def skim(body: bytes | memoryview, headers: Mapping[str, str], received_at: date
     return Skim(family, _integer(catalog.catalog_format, 0), header, resources, edges)
 
 
-def slices(skimmed: Skim) -> list[memoryview]:
+def slices(skimmed: Skim) -> list[Raw]:
     """The JSON of each resource."""
     try:
-        return [memoryview(raw) for raw in _slices.decode(skimmed.resources)]
+        return _slices.decode(skimmed.resources)
     except msgspec.DecodeError as error:
         raise Rejected("unreadable", f"resources: {error}") from error
 
 
-def parse_json(raw: bytes | memoryview) -> Any:
+def parse_json(raw: bytes | memoryview | Raw) -> Any:
     """Any JSON value, also with bytes that are not UTF-8 (kept as lone surrogates, PEP 383) and with lone
     surrogate escapes. Raises Rejected for numbers that no double can hold."""
     try:
@@ -293,7 +293,7 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes | memoryview) -> Any
         raise Rejected("unreadable", str(error)) from error
 
 
-def _with_plain_surrogates(body: bytes | memoryview) -> bytes:
+def _with_plain_surrogates(body: bytes | memoryview | Raw) -> bytes:
     """The same JSON with lone surrogate escapes, which msgspec refuses, as the three bytes they would be."""
 
     def plain(match: re.Match[bytes]) -> bytes:

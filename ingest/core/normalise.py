@@ -8,7 +8,8 @@ keyed by its bytes can skip it; what needs the whole catalog happens in ``normal
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -53,18 +54,35 @@ class Normal(msgspec.Struct, frozen=True):
     aliases: tuple[str, ...] = ()
 
 
-class _WireRef(msgspec.Struct, frozen=True):
+# gc=False: thousands of them live for a moment, and none can be part of a cycle.
+class _WireRef(msgspec.Struct, frozen=True, gc=False):
     type: str
     title: str
 
 
-class _WireEdge(msgspec.Struct, frozen=True):
-    source: _WireRef | str
-    target: _WireRef | str
+class _WireEdge(msgspec.Struct, frozen=True, gc=False):
+    source: _WireRef
+    target: _WireRef
     relationship: str = "contains"
 
 
-_edges = msgspec.json.Decoder(list[_WireEdge])
+class _TextEdge(msgspec.Struct, frozen=True, gc=False):
+    source: str
+    target: str
+    relationship: str = "contains"
+
+
+_wire_edges = msgspec.json.Decoder(list[_WireEdge])
+_text_edges = msgspec.json.Decoder(list[_TextEdge])
+_CODES = {name: code for code, name in enumerate(RELATIONSHIPS)}
+
+
+class SlotEdge(NamedTuple):
+    """An edge between slots; ``relationship`` is a place in RELATIONSHIPS. Sorts as edge sets are stored."""
+
+    relationship: int
+    source: int
+    target: int
 
 
 def normalise(skimmed: Skim) -> Catalog:
@@ -72,11 +90,12 @@ def normalise(skimmed: Skim) -> Catalog:
     normals = [normalise_resource(raw, skimmed.family) for raw in slices(skimmed)]
     normals.sort(key=lambda normal: normal.resource.ref)
     require_unique(normal.resource.ref for normal in normals)
-    return Catalog(
-        header=skimmed.header,
-        resources=tuple(normal.resource for normal in normals),
-        edges=normalise_edges(skimmed, normals),
-    )
+    refs = [normal.resource.ref for normal in normals]
+    edges = [
+        Edge(refs[edge.source], refs[edge.target], RELATIONSHIPS[edge.relationship])
+        for edge in normalise_edges(skimmed, normals)
+    ]
+    return Catalog(skimmed.header, tuple(normal.resource for normal in normals), tuple(sorted(edges)))
 
 
 def require_unique(refs: Iterable[Ref]) -> None:
@@ -88,7 +107,7 @@ def require_unique(refs: Iterable[Ref]) -> None:
         before = ref
 
 
-def normalise_resource(raw: bytes | memoryview, family: str) -> Normal:
+def normalise_resource(raw: bytes | memoryview | msgspec.Raw, family: str) -> Normal:
     """One resource from its JSON; a pure function of its bytes and its family."""
     document = parse_json(raw)
     if not isinstance(document, dict):
@@ -128,53 +147,78 @@ def normalise_resource(raw: bytes | memoryview, family: str) -> Normal:
     return Normal(resource, relations, aliases)
 
 
-def normalise_edges(skimmed: Skim, normals: Sequence[Normal]) -> tuple[Edge, ...]:
-    """The edges of the document and those that metaparameters make; sorted, each once. Raises Rejected."""
-    try:
-        given = _edges.decode(skimmed.edges)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        given = _lenient_edges(skimmed.edges)
-    refs = {normal.resource.ref: normal.resource.ref for normal in normals}
-    found: set[Edge] = set()
-    for edge in given:
-        if edge.relationship not in RELATIONSHIPS:
-            raise Rejected("unknown_relationship", f"no relationship is called {edge.relationship[:60]!r}")
-        found.add(Edge(_known(edge.source, refs), _known(edge.target, refs), edge.relationship))
-    if any(normal.relations for normal in normals):
-        found.update(_relationship_edges(normals, refs))
-    return tuple(sorted(found))
+def normalise_edges(skimmed: Skim, normals: Sequence[Normal]) -> list[SlotEdge]:
+    """The edges of the document and those that metaparameters make; sorted, each once. Raises Rejected.
 
-
-def _relationship_edges(normals: Sequence[Normal], refs: dict[Ref, Ref]) -> Iterable[Edge]:
-    by_alias = {
-        Ref(normal.resource.type, alias): normal.resource.ref
-        for normal in normals
-        for alias in normal.aliases
+    ``normals`` are sorted by (type, title): their places are the slots.
+    """
+    slots: dict[tuple[str, str], int] = {
+        (normal.resource.type, normal.resource.title): slot for slot, normal in enumerate(normals)
     }
-    for normal in normals:
-        ref = normal.resource.ref
+    found = set(_document_edges(skimmed.edges, slots))
+    if any(normal.relations for normal in normals):
+        found.update(_relationship_edges(normals, slots))
+    return sorted(found)
+
+
+def _document_edges(raw: bytes | memoryview, slots: Mapping[tuple[str, str], int]) -> list[SlotEdge]:
+    codes = _CODES
+    try:
+        # The two forms that producers write, each in one pass; anything else goes the long way.
+        if bytes(raw[:40]).replace(b" ", b"").startswith(b'[{"source":"'):
+            by_text = {f"{type_}[{title}]": slot for (type_, title), slot in slots.items()}
+            return [
+                SlotEdge(codes[e.relationship], by_text[e.source], by_text[e.target])
+                for e in _text_edges.decode(raw)
+            ]
+        return [
+            SlotEdge(
+                codes[e.relationship],
+                slots[e.source.type, e.source.title],
+                slots[e.target.type, e.target.title],
+            )
+            for e in _wire_edges.decode(raw)
+        ]
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
+        return [_slot_edge(edge, slots) for edge in _lenient_edges(raw)]
+
+
+def _slot_edge(edge: Mapping[str, Any], slots: Mapping[tuple[str, str], int]) -> SlotEdge:
+    """One edge, with a clear word where something is wrong with it."""
+    relationship = edge.get("relationship", "contains")
+    if relationship not in _CODES:
+        raise Rejected("unknown_relationship", f"no relationship is called {str(relationship)[:60]!r}")
+    ends = []
+    for end in (edge["source"], edge["target"]):
+        ref = _reference(end)
+        if ref not in slots:
+            raise Rejected("dangling_edge", f"an edge names {_short(ref)}, which is not in the catalog")
+        ends.append(slots[ref])
+    return SlotEdge(_CODES[relationship], *ends)
+
+
+def _relationship_edges(
+    normals: Sequence[Normal], slots: Mapping[tuple[str, str], int]
+) -> Iterable[SlotEdge]:
+    by_alias = {
+        (normal.resource.type, alias): slot for slot, normal in enumerate(normals) for alias in normal.aliases
+    }
+    for slot, normal in enumerate(normals):
         for relation in normal.relations:
-            other = refs.get(relation.other) or by_alias.get(relation.other)
+            other = slots.get(relation.other)
+            if other is None:
+                other = by_alias.get(relation.other)
             if other is None:
                 if normal.resource.exported:
                     # Exported and not collected here: its relations are for those who collect it.
                     continue
                 raise Rejected(
                     "dangling_edge",
-                    f"{_short(ref)} {relation.relationship} {_short(relation.other)}, which is not in the catalog",
+                    f"{_short(normal.resource.ref)} {relation.relationship} {_short(relation.other)}, "
+                    "which is not in the catalog",
                 )
-            if relation.forward:
-                yield Edge(ref, other, relation.relationship)
-            else:
-                yield Edge(other, ref, relation.relationship)
-
-
-def _known(given: _WireRef | str, refs: dict[Ref, Ref]) -> Ref:
-    ref = parse_reference(given) if isinstance(given, str) else Ref(given.type, given.title)
-    found = refs.get(ref)
-    if found is None:
-        raise Rejected("dangling_edge", f"an edge names {_short(ref)}, which is not in the catalog")
-    return found
+            source, target = (slot, other) if relation.forward else (other, slot)
+            yield SlotEdge(_CODES[relation.relationship], source, target)
 
 
 def parse_reference(text: str) -> Ref:
@@ -185,28 +229,19 @@ def parse_reference(text: str) -> Ref:
     return Ref(match[1], match[2])
 
 
-def _lenient_edges(raw: bytes | memoryview) -> list[_WireEdge]:
-    """For what msgspec refuses: text that is not UTF-8, and a clear word where the shape is wrong."""
+def _lenient_edges(raw: bytes | memoryview) -> list[dict[str, Any]]:
     document = parse_json(raw)
-    edges = []
-    for edge in document if isinstance(document, list) else ():
+    for edge in document:
         if not isinstance(edge, dict) or "source" not in edge or "target" not in edge:
             raise Rejected("invalid", "an edge has no source or no target")
-        edges.append(
-            _WireEdge(
-                _lenient_ref(edge["source"]),
-                _lenient_ref(edge["target"]),
-                str(edge.get("relationship", "contains")),
-            )
-        )
-    return edges
+    return list(document)
 
 
-def _lenient_ref(given: Any) -> _WireRef | str:
+def _reference(given: Any) -> Ref:
     if isinstance(given, str):
-        return given
+        return parse_reference(given)
     if isinstance(given, dict) and isinstance(given.get("type"), str) and given.get("title") is not None:
-        return _WireRef(given["type"], _scalar_text(given["title"]))
+        return Ref(given["type"], _scalar_text(given["title"]))
     raise Rejected("invalid", "an edge's end is no reference to a resource")
 
 
@@ -269,9 +304,14 @@ def _tags(given: Any, type_: str, title: str) -> tuple[str, ...]:
     if not isinstance(given, list):
         raise Rejected("invalid_tag", f"the tags of {_short(Ref(type_, title))} are no list")
     for tag in given:
-        if not isinstance(tag, str) or not _TAG.match(tag) or tag != tag.lower():
+        if not isinstance(tag, str) or not _is_tag(tag):
             raise Rejected("invalid_tag", f"{_short(Ref(type_, title))} has the tag {str(tag)[:60]!r}")
     return tuple(sorted(set(given)))
+
+
+@lru_cache(maxsize=20_000)  # a fleet has a few thousand; asking again costs a tenth
+def _is_tag(tag: str) -> bool:
+    return bool(_TAG.match(tag)) and tag == tag.lower()
 
 
 def _optional(value: Any, type_: type, name: str) -> Any:

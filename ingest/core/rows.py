@@ -101,12 +101,17 @@ def int4_array(values: Iterable[int]) -> bytes:
 
 
 def int2_array(values: Iterable[int]) -> bytes:
-    """An int2[] field. Small and rare: packed one by one."""
-    packed = [struct.pack(">ih", 2, value) for value in values]
+    """An int2[] field of values from 0 to 32767."""
+    packed = array("h", values)
     if not packed:
         return _length.pack(12) + struct.pack(">iii", 0, 0, _INT2_OID)
-    body = b"".join(packed)
-    return _length.pack(20 + len(body)) + _array_header.pack(1, 0, _INT2_OID, len(packed), 1) + body
+    # Each element is the length 2 (int32) and its value (int16): three 16-bit words.
+    count = len(packed)
+    _swap(packed)
+    words = array("h", b"\0\0\0\x02\0\0" * count)
+    words[2::3] = packed
+    body = words.tobytes()
+    return _length.pack(20 + len(body)) + _array_header.pack(1, 0, _INT2_OID, count, 1) + body
 
 
 def read_int4_array(field: bytes) -> array[int]:

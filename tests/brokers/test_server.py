@@ -26,7 +26,7 @@ import stomp
 from stomp.exception import ConnectFailedException
 
 from ingest.broker.admission import Admission
-from ingest.broker.connection import READS_MAX, Connection
+from ingest.broker.connection import Connection
 from ingest.broker.depths import read_depths
 from ingest.broker.frames import Frame, Limits, Parser
 from ingest.broker.headers import write_head
@@ -668,22 +668,30 @@ def test_over_tls_everything_is_the_same(start: Start, certificate: Path) -> Non
         assert producer.hear().headers["receipt-id"] == "bye"
 
 
-def test_bytes_that_tls_has_decrypted_are_not_forgotten(certificate: Path) -> None:
+def test_bytes_that_tls_has_decrypted_are_not_forgotten(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A turn may end in the middle of a TLS record: no selector tells that the rest is here."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
+    monkeypatch.setattr(
+        "ingest.broker.connection.READS_MAX", 2
+    )  # all of it has to fit into a socket's buffer
     ours, theirs = socket.socketpair()
-    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024 * 1024)
     queues = Queues("b")
     # A body that ends in the record that the turn's last read reaches, and a frame behind it.
-    body_bytes = (READS_MAX - 1) * 16384 + 1000
+    body_bytes = 16384 + 1000
     wire = b"CONNECT\naccept-version:1.2\n\n\0"
     wire += b"SEND\ndestination:/queue/a\ncontent-length:%d\n\n" % body_bytes + b"x" * body_bytes + b"\0"
     wire += b"SEND\ndestination:/queue/a\n\nlast\0"
 
+    clients: queue.Queue[ssl.SSLSocket] = queue.Queue()
+
     def send() -> None:
         trusting = ssl.create_default_context(cafile=certificate)
-        trusting.wrap_socket(theirs, server_hostname="127.0.0.1").sendall(wire)
+        client = trusting.wrap_socket(theirs, server_hostname="127.0.0.1")
+        clients.put(client)
+        client.sendall(wire)
 
     sender = threading.Thread(target=send)
     sender.start()
@@ -697,6 +705,7 @@ def test_bytes_that_tls_has_decrypted_are_not_forgotten(certificate: Path) -> No
             connection.read(0.0)
         assert queues.depths()["/queue/a"].ready == 2
         connection.close()
+    clients.get().close()
 
 
 def test_a_client_without_tls_is_no_harm(start: Start, certificate: Path) -> None:

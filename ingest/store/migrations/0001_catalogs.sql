@@ -89,20 +89,20 @@ CREATE TABLE catalogs (
     received_at        timestamptz NOT NULL
 ) WITH (fillfactor = 60);
 
--- Which resources a node has, 64 slots a row: a changed resource rewrites one short row.
+-- Which resources a node has, 128 slots a row: a changed resource rewrites one short row.
 CREATE TABLE catalog_resources (
     node_id      integer NOT NULL,      -- no foreign key: its check costs more than the insert; purge_nodes keeps order
-    chunk        integer NOT NULL,      -- slot / 64
+    chunk        integer NOT NULL,      -- slot / 128
     resource_ids integer[] NOT NULL,
     PRIMARY KEY (node_id, chunk)
-) WITH (fillfactor = 85);
+) WITH (fillfactor = 45);
 
 -- The exported ones once more: where collectors start. One short row a node that exports anything, so that
 -- reading all of them is quicker than an index would be, and cheaper to keep.
 CREATE TABLE catalog_exports (
     node_id      integer PRIMARY KEY REFERENCES nodes (id) ON DELETE CASCADE,
     resource_ids integer[] NOT NULL  -- sorted
-) WITH (fillfactor = 85);
+) WITH (fillfactor = 45);
 
 CREATE TABLE quarantine (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

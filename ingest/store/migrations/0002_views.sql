@@ -32,7 +32,7 @@ JOIN position_sets ps ON ps.id = c.position_set_id
 JOIN catalog_resources cr ON cr.node_id = n.id
 CROSS JOIN LATERAL ROWS FROM (
     unnest(cr.resource_ids),
-    unnest(ps.position_ids[cr.chunk * 64 + 1 : cr.chunk * 64 + cardinality(cr.resource_ids)])
+    unnest(ps.position_ids[cr.chunk * 128 + 1 : cr.chunk * 128 + cardinality(cr.resource_ids)])
 ) AS m (resource_id, position_id)
 JOIN resources r ON r.id = m.resource_id
 LEFT JOIN positions p ON p.id = m.position_id
@@ -53,7 +53,7 @@ LEFT JOIN environments e ON e.id = c.environment_id
 CROSS JOIN LATERAL (
     -- A subquery in the list of outputs costs nothing where file and line are not asked for.
     SELECT (
-        SELECT ps.position_ids[cr.chunk * 64 + array_position(cr.resource_ids, r.id)]
+        SELECT ps.position_ids[cr.chunk * 128 + array_position(cr.resource_ids, r.id)]
         FROM catalog_resources cr
         JOIN position_sets ps ON ps.id = c.position_set_id
         WHERE cr.node_id = n.id AND r.id = ANY (cr.resource_ids)
@@ -63,7 +63,7 @@ WHERE r.exported AND n.deactivated IS NULL AND n.expired IS NULL;
 
 CREATE VIEW edges AS
 WITH slot AS (
-    SELECT cr.node_id, cr.chunk * 64 + (m.place - 1)::integer AS slot, m.resource_id
+    SELECT cr.node_id, cr.chunk * 128 + (m.place - 1)::integer AS slot, m.resource_id
     FROM catalog_resources cr
     CROSS JOIN LATERAL unnest(cr.resource_ids) WITH ORDINALITY AS m (resource_id, place)
 )
@@ -115,7 +115,7 @@ JOIN position_sets ps ON ps.id = c.position_set_id
 JOIN catalog_resources cr ON cr.node_id = n.id
 CROSS JOIN LATERAL ROWS FROM (
     unnest(cr.resource_ids),
-    unnest(ps.position_ids[cr.chunk * 64 + 1 : cr.chunk * 64 + cardinality(cr.resource_ids)])
+    unnest(ps.position_ids[cr.chunk * 128 + 1 : cr.chunk * 128 + cardinality(cr.resource_ids)])
 ) AS m (resource_id, position_id)
 JOIN resources r ON r.id = m.resource_id
 LEFT JOIN positions p ON p.id = m.position_id

@@ -46,7 +46,7 @@ module PuppetX
         aliases = [resource[:alias]].flatten.compact
         type = resource.resource_type
         if !type.respond_to?(:isomorphic?) || type.isomorphic?
-          name = parameters[resource.namevar.to_s]
+          name = parameters[resource.send(:namevar).to_s]
           aliases << name unless name.nil? || aliases.include?(name)
         end
         aliases

@@ -149,7 +149,7 @@ module PuppetX
 
       def listing
         Dir.children(@directory).select { |name| NAME.match?(name) }.sort
-      rescue Errno::ENOENT
+      rescue SystemCallError # no directory yet, or none that we may read: nothing is in it for us
         []
       end
 
@@ -177,8 +177,8 @@ module PuppetX
         end
         message.claim = claim
         message
-      rescue Errno::ENOENT
-        nil # another runtime was quicker
+      rescue SystemCallError
+        nil # another runtime was quicker, or the file is not ours to read
       end
 
       def give_back_dead_claims

@@ -41,7 +41,8 @@ module PuppetX
 
       # Gives whole frames however their bytes were cut. Heart-beats (line ends between frames) are passed over.
       class Reader
-        def initialize
+        def initialize(bytes_max = BYTES_MAX)
+          @bytes_max = bytes_max
           @buffer = String.new(encoding: Encoding::BINARY)
         end
 
@@ -51,7 +52,7 @@ module PuppetX
           while (frame = cut)
             frames << frame
           end
-          raise Refused, 'the broker sends no STOMP' if @buffer.bytesize > BYTES_MAX
+          raise Refused, 'the broker sends no STOMP' if @buffer.bytesize > @bytes_max
 
           frames
         end

@@ -11,7 +11,7 @@ module PuppetX
       # Order and names of what a row has. Rows in a fixed order: nothing else makes two compilations of the same
       # code differ. "C": the order must not hang on the database's locale.
       # exact: the whole resource as JSON where the other columns cannot hold it (bytes that are not UTF-8).
-      SELECT = 'SELECT certname, type, title, parameters::text, exact FROM exported_resources'
+      SELECT = "SELECT certname, type, title, parameters::text, encode(exact, 'hex') FROM exported_resources"
       ORDER = 'ORDER BY certname COLLATE "C", title COLLATE "C"'
       NEVER = 'false'
 
@@ -61,20 +61,20 @@ module PuppetX
       # while != asks for the whole value, array or not: both as Puppet's own language does for its collectors.
       def parameter(name, value, or_contains)
         return NEVER unless storable?(name)
-        return "(coalesce(parameters -> #{bind(name)}, 'null'::jsonb) = 'null'::jsonb)" if value.nil? || value == :undef
+        return "(coalesce(parameters -> #{bind(name)}::text, 'null'::jsonb) = 'null'::jsonb)" if value.nil? || value == :undef
 
         document = json(value)
         return NEVER unless storable?(document) && !document.include?('\u0000')
 
-        choices = ["(parameters -> #{bind(name)}) IS NOT DISTINCT FROM #{bind(document)}::jsonb"]
+        choices = ["(parameters -> #{bind(name)}::text) IS NOT DISTINCT FROM #{bind(document)}::jsonb"]
         choices << contains(name, document) if or_contains
         any(choices)
       end
 
       # Not @>: that looks into hashes and finds parts of them.
       def contains(name, document)
-        "EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(parameters -> #{bind(name)}) " \
-          "WHEN 'array' THEN parameters -> #{bind(name)} ELSE '[]'::jsonb END) AS element (value) " \
+        "EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(parameters -> #{bind(name)}::text) " \
+          "WHEN 'array' THEN parameters -> #{bind(name)}::text ELSE '[]'::jsonb END) AS element (value) " \
           "WHERE element.value = #{bind(document)}::jsonb)"
       end
 

@@ -13,12 +13,12 @@ module PuppetX
       # Ruby's JSON parser writes down as three bytes.
       LONE_SURROGATE = /\xED[\xB2\xB3][\x80-\xBF]/n.freeze
 
-      # exact is the engine's JSON of the whole resource, as bytes or as PostgreSQL's text of a bytea.
+      # exact is the engine's JSON of the whole resource, in hexadecimal.
       def self.from_columns(certname, type, title, parameters, exact)
         return new(certname, type, title, JSON.parse(parameters, max_nesting: false)) if exact.nil?
 
-        exact = [exact[2..-1]].pack('H*') if exact.start_with?('\x')
-        whole = raw(JSON.parse(exact.dup.force_encoding(Encoding::UTF_8), max_nesting: false))
+        document = [exact].pack('H*').force_encoding(Encoding::UTF_8)
+        whole = raw(JSON.parse(document, max_nesting: false))
         new(certname, whole['type'], whole['title'], whole['parameters'])
       end
 

@@ -1,0 +1,119 @@
+# frozen_string_literal: true
+
+# Compiles catalogs in this process as a Puppet server does: one request a line of JSON on standard input, one
+# answer a line on standard output. Settings come from --confdir and --vardir, code from the environments there.
+#
+#   {"do": "compile", "node": N, "facts": {...}, "transaction_uuid": U}
+#     -> {"catalog": {... as the agent gets it ...}, "seconds": S, "logs": [...]}
+#   {"do": "deactivate", "node": N} {"do": "report", "node": N} {"do": "flush"} {"do": "counters"} {"do": "reset"}
+#   {"do": "munge", "node": N} -> what PuppetDB's terminus makes of the catalog that was compiled last
+
+require 'json'
+require 'puppet'
+
+# The protocol has standard output for itself.
+ANSWERS = $stdout.dup
+$stdout.reopen($stderr)
+
+Puppet.settings.preferred_run_mode = :server
+Puppet.initialize_settings(ARGV)
+# As a request to a server does: termini are looked for in the environment's modules.
+Puppet.push_context({ current_environment: Puppet.lookup(:environments).get!('production') }, 'driver')
+Puppet::Util::Log.level = :info
+
+# Log lines, as [level, message].
+LOGS = []
+Puppet::Util::Log.newdesttype(:driver_lines) do
+  match 'driver_lines'
+  def handle(message)
+    LOGS << [message.level.to_s, message.message.to_s]
+  end
+end
+Puppet::Util::Log.newdestination('driver_lines')
+Puppet::Resource::Catalog.indirection.terminus_class = :compiler
+Puppet::Node::Facts.indirection.terminus_class = :memory # the default of this run mode would ask this machine
+
+# What the PuppetDB terminus gets to see: the very catalog, before the agent's filter.
+LAST = {}
+module Keep
+  def save(request)
+    LAST[:catalog] = request.instance
+    super
+  end
+end
+
+class Driver
+  def compile(node, facts, transaction_uuid, environment)
+    given = Puppet::Node::Facts.new(node, { 'networking' => { 'fqdn' => node }, 'clientcert' => node }.merge(facts))
+    started = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+    catalog = Puppet::Resource::Catalog.indirection.find(
+      node, facts: given, facts_format: 'application/json', environment: Puppet.lookup(:environments).get!(environment),
+            transaction_uuid: transaction_uuid
+    )
+    seconds = Process.clock_gettime(Process::CLOCK_MONOTONIC) - started
+    { catalog: catalog.to_data_hash, seconds: seconds }
+  end
+
+  def munge
+    require 'puppet/indirector/catalog/puppetdb'
+    terminus = Puppet::Resource::Catalog::Puppetdb.allocate
+    munged, = terminus.munge_catalog(LAST.fetch(:catalog), Time.now, transaction_uuid: nil, job_id: nil, environment: 'production')
+    munged
+  end
+
+  def report(node)
+    report = Puppet::Transaction::Report.new('v1', 'production', SecureRandom.uuid)
+    report.instance_variable_set(:@host, node)
+    status = Puppet::Resource::Status.new(Puppet::Type.type(:notify).new(name: 'x'))
+    status.add_event(Puppet::Transaction::Event.new(name: 'n', property: 'message', status: 'success', message: 'm'))
+    report.add_resource_status(status)
+    report.finalize_report
+    Puppet::Reports.report(:catalog_queue) || raise('no report processor')
+    report.extend(Puppet::Reports.report(:catalog_queue))
+    report.process
+  end
+
+  def handle(request)
+    case request['do']
+    when 'compile'
+      compile(request['node'], request['facts'] || {}, request['transaction_uuid'], request['environment'] || 'production')
+    when 'deactivate'
+      Puppet::Node.indirection.terminus_class = :catalog_queue
+      Puppet::Node.indirection.destroy(request['node'])
+      Puppet::Node.indirection.terminus_class = :plain
+      {}
+    when 'report'
+      report(request['node'])
+      {}
+    when 'munge' then { catalog: munge }
+    when 'flush'
+      PuppetX::CatalogQueue::Publisher.shut_down
+      {}
+    when 'counters' then { counters: PuppetX::CatalogQueue::Publisher.instance.counters.to_h }
+    when 'reset'
+      PuppetX::CatalogQueue.reset
+      PuppetX::CatalogQueue::Collector.reset if defined?(PuppetX::CatalogQueue::Collector)
+      {}
+    else raise ArgumentError, request['do']
+    end
+  end
+end
+
+driver = Driver.new
+terminus = Puppet[:storeconfigs] && Puppet::Resource::Catalog.indirection.terminus(Puppet[:storeconfigs_backend].to_sym)
+terminus.singleton_class.prepend(Keep) if terminus
+$stdin.each_line do |line|
+  answer = begin
+    driver.handle(JSON.parse(line))
+  rescue StandardError, LoadError => e
+    { error: "#{e.class}: #{e.message}", at: (e.backtrace || []).first(5) }
+  end
+  answer[:logs] = LOGS.dup
+  LOGS.clear
+  begin
+    ANSWERS.puts(JSON.generate(answer))
+  rescue JSON::GeneratorError
+    ANSWERS.puts(JSON.generate(answer.merge(catalog: nil, odd: true)))
+  end
+  ANSWERS.flush
+end
