@@ -11,6 +11,7 @@ import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -18,8 +19,14 @@ import msgspec
 from ingest.core import rows
 from ingest.core.digest import content_digest
 from ingest.core.formats import Other, Skim, skim, slices
-from ingest.core.model import Ref, Resource
-from ingest.core.normalise import Normal, SlotEdge, normalise_edges, normalise_resource
+from ingest.core.model import Ref
+from ingest.core.normalise import (
+    SLOT_BITS,
+    Related,
+    Relation,
+    normalise_edges,
+    normalise_resource,
+)
 from ingest.core.storable import encode_content, encode_position, require_plain
 from ingest.core.work import (
     DIGEST_BYTES,
@@ -37,6 +44,8 @@ from ingest.errors import Rejected
 NORMALISER_VERSION = b"1"
 
 
+_ref = attrgetter("ref")
+
 MET_BYTES = 1200  # about what an entry costs beside its content: structs, strings, the dict's share
 KEPT_CONTENT_BYTES_MAX = 4096  # larger contents are made again when another lane wants them
 
@@ -44,9 +53,14 @@ KEPT_CONTENT_BYTES_MAX = 4096  # larger contents are made again when another lan
 class Met(msgspec.Struct):
     """A resource that was normalised before: all but its parameters."""
 
-    normal: Normal
+    ref: Ref
+    key: bytes  # the ref as bytes, for digests of many
+    exported: bool
+    relations: tuple[Relation, ...]
+    aliases: tuple[str, ...]
     digest: bytes  # of its content
     place: bytes  # digest of file and line
+    place_fields: bytes
     content: Content | None  # None: too large to keep
     sent: int = 0  # a bit for each lane that was given the content
 
@@ -125,12 +139,12 @@ class Decoding:
         everything = descriptor.complete
         met = self._meet(skimmed)
         if self._thin:
-            met = [m for m in met if m.normal.resource.exported]
+            met = [m for m in met if m.exported]
         met.sort(key=_ref)
-        refs = [_ref(m) for m in met]
+        refs = [m.ref for m in met]
         for before, after in pairwise(refs):
             if before == after:
-                raise Rejected("duplicate_resource", f"{_short(Ref(*before))} is in the catalog twice")
+                raise Rejected("duplicate_resource", f"{_short(before)} is in the catalog twice")
         digests = b"".join([m.digest for m in met])
         edges = self._edges(skimmed, met, refs)
         positions = self._positions(met)
@@ -146,7 +160,7 @@ class Decoding:
             raw_digest=raw_digest,
             content_digest=_digest(digests + edges.digest + positions.digest),
             digests=digests,
-            exported=tuple([slot for slot, m in enumerate(met) if m.normal.resource.exported]),
+            exported=tuple([slot for slot, m in enumerate(met) if m.exported]),
             edge_set=edges.digest,
             position_set=positions.digest,
             contents=contents,
@@ -162,53 +176,70 @@ class Decoding:
     def _meet(self, skimmed: Skim) -> list[Met]:
         """Every resource of the catalog, from the cache where its bytes were met before."""
         met: list[Met] = []
-        family = skimmed.family.encode()
-        get = self.resources.get
+        # In front of the bytes, since the same ones mean another thing in another family.
+        prefix = skimmed.family[:1].encode()
+        get, join = self.resources.get, b"".join
         for raw in slices(skimmed):
-            hashed = hashlib.sha256(raw)
-            hashed.update(family)
-            key = hashed.digest()
+            key = join((prefix, raw))
             found = get(key)
             if found is None:
-                normal = normalise_resource(raw, skimmed.family)
-                digest = content_digest(normal.resource)
-                content = encode_content(digest, normal.resource)
-                kept = len(content.tail) <= KEPT_CONTENT_BYTES_MAX
-                found = Met(
-                    _without_parameters(normal), digest, _place(normal.resource)[0], content if kept else None
-                )
-                self.resources.put(
-                    key, found, MET_BYTES + (len(content.tail) + len(content.head) if kept else 0)
-                )
-                if not kept:
-                    self._large[digest] = content
+                found, content = self._first_met(key, skimmed.family)
+                if found.content is None:
+                    self._large[found.digest] = content
             elif found.content is None:
                 # Its parameters are needed only where a lane lacks them; keep the bytes at hand for that.
-                self._large[found.digest] = bytes(raw), skimmed.family
+                self._large[found.digest] = key, skimmed.family
             met.append(found)
         return met
+
+    def _first_met(self, key: bytes, family: str) -> tuple[Met, Content]:
+        normal = normalise_resource(memoryview(key)[1:], family)
+        resource = normal.resource
+        digest = content_digest(resource)
+        content = encode_content(digest, resource)
+        is_kept = len(content.tail) <= KEPT_CONTENT_BYTES_MAX
+        place_fields = encode_position(resource.file, resource.line)
+        met = Met(
+            ref=resource.ref,
+            key=f"{resource.type}\0{resource.title}\0".encode("utf-8", "surrogatepass"),
+            exported=resource.exported,
+            relations=normal.relations,
+            aliases=normal.aliases,
+            digest=digest,
+            place=_digest(place_fields),
+            place_fields=place_fields,
+            content=content if is_kept else None,
+        )
+        kept_bytes = len(content.tail) + len(content.head) if is_kept else 0
+        self.resources.put(key, met, MET_BYTES + len(key) + kept_bytes)
+        return met, content
 
     def _content(self, met: Met) -> Content:
         """The content of a resource that is too large to be kept: made again from its bytes."""
         found = self._large[met.digest]
         if isinstance(found, Content):
             return found
-        normal = normalise_resource(*found)
+        key, family = found
+        normal = normalise_resource(memoryview(key)[1:], family)
         return encode_content(met.digest, normal.resource)
 
-    def _edges(self, skimmed: Skim, met: Sequence[Met], refs: Sequence[tuple[str, str]]) -> MetSet:
+    def _edges(self, skimmed: Skim, met: Sequence[Met], refs: Sequence[Ref]) -> MetSet:
         """The edge set, made only when neither these edges nor what they refer to was met before."""
         if self._thin:
             empty = EdgeSet(b"".join((rows.int4_array(()), rows.int4_array(()), rows.int2_array(()))))
             return MetSet(_digest(empty.fields), empty)
+        related = [
+            Related(slot, m.ref, m.exported, m.relations, m.aliases)
+            for slot, m in enumerate(met)
+            if m.relations or m.aliases
+        ]
         key = hashlib.sha256(skimmed.edges)
-        key.update(repr(refs).encode("utf-8", "surrogatepass"))
-        if skimmed.family != "puppetdb":
-            related = [(m.normal.relations, m.normal.aliases) for m in met]
-            key.update(repr(related).encode("utf-8", "surrogatepass"))
+        key.update(b"".join([m.key for m in met]))
+        key.update(repr(related).encode("utf-8", "surrogatepass"))
         found = self._sets.get(key.digest())
         if found is None:
-            edges = encode_edges(normalise_edges(skimmed, [m.normal for m in met]))
+            slots: dict[tuple[str, str], int] = {ref: slot for slot, ref in enumerate(refs)}
+            edges = encode_edges(normalise_edges(skimmed, slots, related))
             found = MetSet(_digest(edges.fields), edges)
             self._sets.put(key.digest(), found, MET_BYTES + len(edges.fields))
         assert isinstance(found, MetSet)
@@ -223,7 +254,7 @@ class Decoding:
             for m in met:
                 if m.place not in indexes:
                     indexes[m.place] = len(positions)
-                    positions.append(_place(m.normal.resource))
+                    positions.append((m.place, m.place_fields))
             found = MetSet(digest, PositionSet(tuple(positions), tuple([indexes[m.place] for m in met])))
             self._sets.put(digest, found, MET_BYTES + 8 * len(met) + 150 * len(positions))
         assert isinstance(found, MetSet)
@@ -236,14 +267,15 @@ def lane_of(certname: str, lanes: int) -> int:
     return zlib.crc32(certname.encode("utf-8", "replace")) % lanes
 
 
-def encode_edges(edges: Sequence[SlotEdge]) -> EdgeSet:
-    """Sorted edges as three arrays."""
+def encode_edges(edges: Sequence[int]) -> EdgeSet:
+    """Packed, sorted edges as three arrays."""
+    mask = (1 << SLOT_BITS) - 1
     return EdgeSet(
         b"".join(
             (
-                rows.int4_array([edge.source for edge in edges]),
-                rows.int4_array([edge.target for edge in edges]),
-                rows.int2_array([edge.relationship for edge in edges]),
+                rows.int4_array([edge >> SLOT_BITS & mask for edge in edges]),
+                rows.int4_array([edge & mask for edge in edges]),
+                rows.int2_array([edge >> 2 * SLOT_BITS for edge in edges]),
             )
         )
     )
@@ -254,22 +286,6 @@ def _command(descriptor: Descriptor, other: Other) -> Deactivate:
         require_plain("certname", other.certname)
         return Deactivate(descriptor.delivery, other.certname, other.producer_timestamp)
     raise Rejected("unsupported_command", f"the command '{other.command}' is not stored yet")
-
-
-def _ref(met: Met) -> tuple[str, str]:
-    return met.normal.resource.type, met.normal.resource.title
-
-
-def _without_parameters(normal: Normal) -> Normal:
-    return msgspec.structs.replace(
-        normal, resource=msgspec.structs.replace(normal.resource, parameters={}, tags=())
-    )
-
-
-def _place(resource: Resource) -> tuple[bytes, bytes]:
-    """(digest, encoded fields) of the resource's position."""
-    fields = encode_position(resource.file, resource.line)
-    return _digest(fields), fields
 
 
 def _digest(data: bytes) -> bytes:

@@ -77,12 +77,28 @@ _text_edges = msgspec.json.Decoder(list[_TextEdge])
 _CODES = {name: code for code, name in enumerate(RELATIONSHIPS)}
 
 
-class SlotEdge(NamedTuple):
-    """An edge between slots; ``relationship`` is a place in RELATIONSHIPS. Sorts as edge sets are stored."""
+SLOT_BITS = 22  # four million resources in one catalog
 
-    relationship: int
-    source: int
-    target: int
+
+class Related(NamedTuple):
+    """What a resource says about others, by its slot."""
+
+    slot: int
+    ref: Ref
+    exported: bool
+    relations: tuple[Relation, ...]
+    aliases: tuple[str, ...]
+
+
+def pack_edge(relationship: int, source: int, target: int) -> int:
+    """An edge between slots as one number: thousands of them are compared and sorted. Their order is that of
+    (relationship, source, target); ``relationship`` is a place in RELATIONSHIPS."""
+    return (relationship << SLOT_BITS | source) << SLOT_BITS | target
+
+
+def unpack_edge(edge: int) -> tuple[int, int, int]:
+    mask = (1 << SLOT_BITS) - 1
+    return edge >> 2 * SLOT_BITS, edge >> SLOT_BITS & mask, edge & mask
 
 
 def normalise(skimmed: Skim) -> Catalog:
@@ -91,10 +107,14 @@ def normalise(skimmed: Skim) -> Catalog:
     normals.sort(key=lambda normal: normal.resource.ref)
     require_unique(normal.resource.ref for normal in normals)
     refs = [normal.resource.ref for normal in normals]
-    edges = [
-        Edge(refs[edge.source], refs[edge.target], RELATIONSHIPS[edge.relationship])
-        for edge in normalise_edges(skimmed, normals)
+    related = [
+        Related(slot, refs[slot], normal.resource.exported, normal.relations, normal.aliases)
+        for slot, normal in enumerate(normals)
     ]
+    edges = []
+    for edge in normalise_edges(skimmed, {ref: slot for slot, ref in enumerate(refs)}, related):
+        relationship, source, target = unpack_edge(edge)
+        edges.append(Edge(refs[source], refs[target], RELATIONSHIPS[relationship]))
     return Catalog(skimmed.header, tuple(normal.resource for normal in normals), tuple(sorted(edges)))
 
 
@@ -147,43 +167,41 @@ def normalise_resource(raw: bytes | memoryview | msgspec.Raw, family: str) -> No
     return Normal(resource, relations, aliases)
 
 
-def normalise_edges(skimmed: Skim, normals: Sequence[Normal]) -> list[SlotEdge]:
-    """The edges of the document and those that metaparameters make; sorted, each once. Raises Rejected.
+def normalise_edges(
+    skimmed: Skim, slots: Mapping[tuple[str, str], int], related: Sequence[Related]
+) -> list[int]:
+    """The edges of the document and those that metaparameters make, packed; sorted, each once. Raises Rejected.
 
-    ``normals`` are sorted by (type, title): their places are the slots.
+    ``slots`` has every resource of the catalog; ``related`` those with relations or aliases.
     """
-    slots: dict[tuple[str, str], int] = {
-        (normal.resource.type, normal.resource.title): slot for slot, normal in enumerate(normals)
-    }
     found = set(_document_edges(skimmed.edges, slots))
-    if any(normal.relations for normal in normals):
-        found.update(_relationship_edges(normals, slots))
+    if any(one.relations for one in related):
+        found.update(_relationship_edges(slots, related))
     return sorted(found)
 
 
-def _document_edges(raw: bytes | memoryview, slots: Mapping[tuple[str, str], int]) -> list[SlotEdge]:
-    codes = _CODES
+def _document_edges(raw: bytes | memoryview, slots: Mapping[tuple[str, str], int]) -> list[int]:
+    # Shifted once here, not for each of some thousand edges.
+    codes = {name: code << 2 * SLOT_BITS for name, code in _CODES.items()}
     try:
         # The two forms that producers write, each in one pass; anything else goes the long way.
         if bytes(raw[:40]).replace(b" ", b"").startswith(b'[{"source":"'):
             by_text = {f"{type_}[{title}]": slot for (type_, title), slot in slots.items()}
             return [
-                SlotEdge(codes[e.relationship], by_text[e.source], by_text[e.target])
+                codes[e.relationship] | by_text[e.source] << SLOT_BITS | by_text[e.target]
                 for e in _text_edges.decode(raw)
             ]
         return [
-            SlotEdge(
-                codes[e.relationship],
-                slots[e.source.type, e.source.title],
-                slots[e.target.type, e.target.title],
-            )
+            codes[e.relationship]
+            | slots[e.source.type, e.source.title] << SLOT_BITS
+            | slots[e.target.type, e.target.title]
             for e in _wire_edges.decode(raw)
         ]
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
         return [_slot_edge(edge, slots) for edge in _lenient_edges(raw)]
 
 
-def _slot_edge(edge: Mapping[str, Any], slots: Mapping[tuple[str, str], int]) -> SlotEdge:
+def _slot_edge(edge: Mapping[str, Any], slots: Mapping[tuple[str, str], int]) -> int:
     """One edge, with a clear word where something is wrong with it."""
     relationship = edge.get("relationship", "contains")
     if relationship not in _CODES:
@@ -194,31 +212,27 @@ def _slot_edge(edge: Mapping[str, Any], slots: Mapping[tuple[str, str], int]) ->
         if ref not in slots:
             raise Rejected("dangling_edge", f"an edge names {_short(ref)}, which is not in the catalog")
         ends.append(slots[ref])
-    return SlotEdge(_CODES[relationship], *ends)
+    return pack_edge(_CODES[relationship], *ends)
 
 
-def _relationship_edges(
-    normals: Sequence[Normal], slots: Mapping[tuple[str, str], int]
-) -> Iterable[SlotEdge]:
-    by_alias = {
-        (normal.resource.type, alias): slot for slot, normal in enumerate(normals) for alias in normal.aliases
-    }
-    for slot, normal in enumerate(normals):
-        for relation in normal.relations:
+def _relationship_edges(slots: Mapping[tuple[str, str], int], related: Sequence[Related]) -> Iterable[int]:
+    by_alias = {(one.ref.type, alias): one.slot for one in related for alias in one.aliases}
+    for one in related:
+        for relation in one.relations:
             other = slots.get(relation.other)
             if other is None:
                 other = by_alias.get(relation.other)
             if other is None:
-                if normal.resource.exported:
+                if one.exported:
                     # Exported and not collected here: its relations are for those who collect it.
                     continue
                 raise Rejected(
                     "dangling_edge",
-                    f"{_short(normal.resource.ref)} {relation.relationship} {_short(relation.other)}, "
+                    f"{_short(one.ref)} {relation.relationship} {_short(relation.other)}, "
                     "which is not in the catalog",
                 )
-            source, target = (slot, other) if relation.forward else (other, slot)
-            yield SlotEdge(_CODES[relation.relationship], source, target)
+            source, target = (one.slot, other) if relation.forward else (other, one.slot)
+            yield pack_edge(_CODES[relation.relationship], source, target)
 
 
 def parse_reference(text: str) -> Ref:

@@ -47,7 +47,7 @@ def test_the_agent_gets_its_catalog_and_the_message_stays(
 
 
 def test_what_waited_is_delivered_when_the_broker_is_back(
-    site: Site, postgres: Postgres, stack: ExitStack, tmp_path: Path
+    puppet_installed: None, postgres: Postgres, stack: ExitStack, tmp_path: Path
 ) -> None:
     """Catalogs of an outage, some of them compiled by a process that has ended since, all get stored."""
     world = World(stack, postgres, stack.enter_context(embedded_broker()), tmp_path, CODE)

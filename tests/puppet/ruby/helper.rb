@@ -11,6 +11,7 @@ $LOAD_PATH.unshift(LIB)
 
 require 'puppet_x/catalog_queue/settings'
 require 'puppet_x/catalog_queue/frames'
+require 'puppet_x/catalog_queue/message'
 
 module Helper
   Q = PuppetX::CatalogQueue
