@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 
 from ingest.core import rows
-from ingest.core.digest import content_digest
 from ingest.core.formats import Other, Skim, skim, slices
 from ingest.core.model import Ref
 from ingest.core.normalise import (
@@ -27,7 +26,7 @@ from ingest.core.normalise import (
     normalise_edges,
     normalise_resource,
 )
-from ingest.core.storable import encode_content, encode_position, require_plain
+from ingest.core.storable import encode_position, encode_resource, require_plain
 from ingest.core.work import (
     DIGEST_BYTES,
     Claim,
@@ -195,8 +194,7 @@ class Decoding:
     def _first_met(self, key: bytes, family: str) -> tuple[Met, Content]:
         normal = normalise_resource(memoryview(key)[1:], family)
         resource = normal.resource
-        digest = content_digest(resource)
-        content = encode_content(digest, resource)
+        digest, content = encode_resource(resource)
         is_kept = len(content.tail) <= KEPT_CONTENT_BYTES_MAX
         place_fields = encode_position(resource.file, resource.line)
         met = Met(
@@ -221,7 +219,7 @@ class Decoding:
             return found
         key, family = found
         normal = normalise_resource(memoryview(key)[1:], family)
-        return encode_content(met.digest, normal.resource)
+        return encode_resource(normal.resource)[1]
 
     def _edges(self, skimmed: Skim, met: Sequence[Met], refs: Sequence[Ref]) -> MetSet:
         """The edge set, made only when neither these edges nor what they refer to was met before."""

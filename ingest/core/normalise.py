@@ -317,10 +317,13 @@ def _tags(given: Any, type_: str, title: str) -> tuple[str, ...]:
         given = [given]  # collapsed by Puppet up to 3
     if not isinstance(given, list):
         raise Rejected("invalid_tag", f"the tags of {_short(Ref(type_, title))} are no list")
-    for tag in given:
-        if not isinstance(tag, str) or not _is_tag(tag):
-            raise Rejected("invalid_tag", f"{_short(Ref(type_, title))} has the tag {str(tag)[:60]!r}")
-    return tuple(sorted(set(given)))
+    try:
+        if all(map(_is_tag, given)):
+            return tuple(sorted(set(given)))
+    except TypeError:
+        pass  # not even a string: named below
+    wrong = next(tag for tag in given if not isinstance(tag, str) or not _is_tag(tag))
+    raise Rejected("invalid_tag", f"{_short(Ref(type_, title))} has the tag {str(wrong)[:60]!r}")
 
 
 @lru_cache(maxsize=20_000)  # a fleet has a few thousand; asking again costs a tenth

@@ -7,13 +7,15 @@ whole of it, exact, into a bytea beside it.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
+from functools import lru_cache
 
 from ingest.core import rows
 from ingest.core.model import Json, Resource
 from ingest.core.wire import canonical_json
-from ingest.core.work import Content
+from ingest.core.work import DIGEST_BYTES, Content
 from ingest.errors import Rejected
 
 # What Puppet calls kinds, as the letters that the column has.
@@ -31,30 +33,45 @@ def require_plain(name: str, value: str | None) -> None:
         raise Rejected("invalid", f"{name} has {len(value)} characters, the limit is 1024")
 
 
-def encode_content(digest: bytes, resource: Resource) -> Content:
-    """A resource as encoded COPY fields: head (digest .. kind), tags, tail (parameters, exact)."""
+def encode_resource(resource: Resource) -> tuple[bytes, Content]:
+    """(digest, content): a resource as encoded COPY fields, and the key by which equal ones are found.
+
+    The digest is SHA-256, cut to 160 bits, over everything but the position: nobody can find two contents with
+    one digest, so a node cannot put its resource in another's place.
+    """
+    kind = resource.kind
+    names = canonical_json(
+        (resource.type, resource.title, resource.exported, kind, resource.tags, resource.extra)
+    )
+    parameters = canonical_json(resource.parameters)
+    digest = hashlib.sha256(names + b"\n" + parameters).digest()[:DIGEST_BYTES]
     exact = None
-    type_, title, kind = resource.type, resource.title, resource.kind
-    parameters: Json = resource.parameters
-    document = canonical_json(parameters)
-    if not _is_exact(document, parameters):
-        parameters = nearest(parameters)
-        document = canonical_json(parameters)
-        exact = _whole(resource)
-    if resource.extra or (kind and kind not in KINDS) or any(map(_UNSTORABLE.search, (type_, title))):
+    type_, title = resource.type, resource.title
+    if _SUSPECT.search(names) or _SUSPECT.search(parameters):
+        type_, title = nearest_text(type_), nearest_text(title)
+        if not _holds_plain(resource.parameters):
+            parameters = canonical_json(nearest(resource.parameters))
+            exact = _whole(resource)
+    if (
+        resource.extra
+        or (kind and kind not in KINDS)
+        or title is not resource.title
+        or type_ is not resource.type
+    ):
         exact = _whole(resource)
     head = b"".join(
         (
             rows.bytea(digest),
-            rows.boolean(resource.exported),
-            rows.text(nearest_text(type_)),
-            rows.text(nearest_text(title)),
+            rows.TRUE if resource.exported else rows.FALSE,
+            rows.text(type_),
+            rows.text(title),
             rows.bytea(None if kind is None else KINDS.get(kind)),
         )
     )
-    return Content(head, resource.tags, rows.jsonb(document) + rows.bytea(exact))
+    return digest, Content(head, resource.tags, rows.jsonb(parameters) + rows.bytea(exact))
 
 
+@lru_cache(maxsize=50_000)  # a fleet's manifests have some thousand lines that declare something
 def encode_position(file: str | None, line: int | None) -> bytes:
     """COPY fields file, line, exact."""
     exact = None
@@ -99,14 +116,9 @@ def _whole(resource: Resource) -> bytes:
     )
 
 
-# Anything that looks like an exponent or an escape that jsonb refuses. Searching the document is quick; only
-# where this finds something is the value itself looked at.
+# Anything that looks like an exponent, a negative zero or an escape that PostgreSQL refuses. Searching the
+# document is quick; only where this finds something are the values themselves looked at.
 _SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|\d[eE][+-]?\d|-0\.0")
-
-
-def _is_exact(document: bytes, value: Json) -> bool:
-    """Whether jsonb gives the value back as it is."""
-    return _SUSPECT.search(document) is None or _holds_plain(value)
 
 
 def _holds_plain(value: Json) -> bool:

@@ -272,7 +272,7 @@ class Lane:
         return ids
 
     def _resolve_tags(self, cursor: Cursor, contents: Iterable[Content]) -> dict[str, int]:
-        names = {tag: rows.name_digest(tag) for content in contents for tag in content.tags}
+        names = {tag: rows.name_digest(tag) for tag in set().union(*(content.tags for content in contents))}
         ids = self._resolve_sets(
             cursor,
             self._tags,

@@ -3,7 +3,7 @@
 # Compiles catalogs in this process as a Puppet server does: one request a line of JSON on standard input, one
 # answer a line on standard output. Settings come from --confdir and --vardir, code from the environments there.
 #
-#   {"do": "compile", "node": N, "facts": {...}, "transaction_uuid": U}
+#   {"do": "compile", "node": N, "facts": {...}, "transaction_uuid": U, "without": whether without the module}
 #     -> {"catalog": {... as the agent gets it ...}, "seconds": S, "logs": [...]}
 #   {"do": "deactivate", "node": N} {"do": "report", "node": N} {"do": "flush"} {"do": "counters"} {"do": "reset"}
 #   {"do": "munge", "node": N} -> what PuppetDB's terminus makes of the catalog that was compiled last
@@ -76,6 +76,10 @@ class Driver
   def handle(request)
     case request['do']
     when 'compile'
+      # Without the module, in the same process and on the same heap: what storeconfigs has set, taken back.
+      cache = request['without'] ? nil : (Puppet[:storeconfigs] && :store_configs) || nil
+      Puppet::Resource::Catalog.indirection.cache_class = cache
+      Puppet::Node::Facts.indirection.cache_class = cache
       compile(request['node'], request['facts'] || {}, request['transaction_uuid'], request['environment'] || 'production')
     when 'deactivate'
       Puppet::Node.indirection.terminus_class = :catalog_queue
