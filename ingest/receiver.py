@@ -6,6 +6,7 @@ settled: after their commit, one by one. It parses no JSON and never blocks on a
 
 from __future__ import annotations
 
+import os
 import random
 import selectors
 import time
@@ -19,6 +20,7 @@ from ingest.channels import Arena, Handover, Hands, Order, Wires
 from ingest.config import Config
 from ingest.connection import Connection, Endpoint, Message
 from ingest.core.ledger import Delivery, Ledger
+from ingest.core.routing import END_BYTES, START_BYTES, choose, routing_key
 from ingest.core.work import Descriptor, Outcome, Passed, Settled
 from ingest.errors import Misconfigured, Unavailable
 from ingest.processes import Ended, process_names, start_process
@@ -32,6 +34,7 @@ KEPT_HEADERS = frozenset(
 )  # fmt: skip
 KEPT_HEADER_BYTES_MAX = 1024  # of one value; a descriptor stays far below the pipe's size
 DECODER_DEPTH = 32  # descriptors at one decoder: enough that it never waits for the receiver
+STUCK_S = 0.5  # ten times what the largest real catalog takes
 BACKOFF_START_S = 0.1
 
 _OUTCOME_METRICS = {
@@ -70,6 +73,8 @@ class Receiver:
         self._acks: list[tuple[str, str]] = []
         self._registered: int | None = None  # the events the socket is registered for
         self._draining = False
+        self._cores = len(os.sched_getaffinity(0))
+        self._moved_s: dict[str, float] = {}
         self._decoders = [p for p in process_names(config) if p.startswith("decoder")]
 
     # The loop
@@ -138,7 +143,7 @@ class Receiver:
             while True:
                 message = inbox.receive()
                 if isinstance(message, Passed):
-                    self._passed(message)
+                    self._passed(peer, message)
                 else:
                     for settled in message:
                         self._settle(settled)
@@ -147,7 +152,8 @@ class Receiver:
         except EOFError:
             self.wires.drop_inbox(peer)  # the supervisor brings the successor's
 
-    def _passed(self, passed: Passed) -> None:
+    def _passed(self, peer: str, passed: Passed) -> None:
+        self._moved_s[peer] = time.monotonic()
         current = passed.writer is not None and passed.incarnation == self.wires.incarnations.get(
             passed.writer
         )
@@ -172,14 +178,31 @@ class Receiver:
     # Towards the decoders
 
     def _dispatch(self) -> None:
+        decoders: list[str] = []
         while (delivery := self.ledger.next()) is not None:
-            decoder = min(self._decoders, key=self.ledger.at)
+            decoders = decoders or self._useful_decoders()
+            decoder = choose(delivery.routing_key, decoders, self.ledger.at)
             if self.ledger.at(decoder) >= DECODER_DEPTH:
                 return
-            if not self.wires.outboxes[decoder].send(self._descriptor(delivery)):
-                # It died; its successor's outbox is on the way. Assigned there, it is given out again.
-                pass
+            if not self.ledger.at(decoder):
+                self._moved_s[decoder] = time.monotonic()
+            # False: it died. Its successor's outbox is on the way, and what is assigned is given out again.
+            self.wires.outboxes[decoder].send(self._descriptor(delivery))
             self.ledger.assign(delivery, decoder)
+
+    def _useful_decoders(self) -> list[str]:
+        """As many as there are cores: each keeps a cache of its own, and more of them at once would only share
+        the cores and know less. One that does not get on (a hard message, a blocked writer) counts as none."""
+        now = time.monotonic()
+        found: list[str] = []
+        working = 0
+        for decoder in self._decoders:
+            found.append(decoder)
+            is_stuck = self.ledger.at(decoder) > 0 and now - self._moved_s.get(decoder, now) > STUCK_S
+            working += not is_stuck
+            if working >= self._cores:
+                break
+        return found
 
     def _descriptor(self, delivery: Delivery) -> Descriptor:
         return Descriptor(
@@ -250,12 +273,21 @@ class Receiver:
                 name: value[:KEPT_HEADER_BYTES_MAX] for name, value in headers.items() if name in KEPT_HEADERS
             },
             verdict=verdict,
+            routing_key=self._routing_key(message),
         )
         self.ledger.add(delivery)
         self.row.add(Metric.RECEIVED)
         self.row.add(Metric.RECEIVED_BYTES, message.body_bytes)
         if headers.get("redelivered") == "true":
             self.row.add(Metric.REDELIVERED)
+
+    def _routing_key(self, message: Message) -> int:
+        if message.offset is None:
+            return 0
+        start = self._arena.view(message.offset, min(START_BYTES, message.length))
+        at_end = min(END_BYTES, message.length)
+        end = self._arena.view(message.offset + message.length - at_end, at_end)
+        return routing_key(message.headers, bytes(start), bytes(end))
 
     def _flush(self) -> None:
         connection = self.connection

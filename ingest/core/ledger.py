@@ -33,6 +33,7 @@ class Delivery(msgspec.Struct):
     complete: bool = False
     deaths: int = 0
     verdict: tuple[str, str] | None = None
+    routing_key: int = 0
 
 
 class Ledger:

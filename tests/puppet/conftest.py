@@ -44,11 +44,12 @@ class RubyFile(pytest.File):
     def results(self) -> dict[str, str]:
         return {test: result for _, test, result in MINITEST_LINE.findall(self.output)}
 
-
     def story(self, name: str) -> str:
         """What minitest says about one test; all of its output where it got no further than loading."""
         parts = re.split(r"^ +\d+\) ", self.output, flags=re.MULTILINE)
-        return next((part for part in parts if re.search(rf"#{name}\b[: ]", part.partition("\n\n")[0])), self.output)
+        return next(
+            (part for part in parts if re.search(rf"#{name}\b[: ]", part.partition("\n\n")[0])), self.output
+        )
 
 
 class RubyTest(pytest.Item):
@@ -62,7 +63,9 @@ class RubyTest(pytest.Item):
             pytest.skip("the Ruby test says skip")
         assert result == ".", self.parent.story(self.name)
         # -w: a warning about our own files is an error, as in the Python tests.
-        warnings = [line for line in self.parent.output.splitlines() if "warning:" in line and "puppet_x" in line]
+        warnings = [
+            line for line in self.parent.output.splitlines() if "warning:" in line and "puppet_x" in line
+        ]
         assert not warnings
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> str:

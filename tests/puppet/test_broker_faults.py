@@ -14,7 +14,15 @@ from tests.puppet.world import World
 from tests.servers import Postgres, embedded_broker
 
 CODE = "notify { $trusted['certname']: }\n@@notify { \"x ${trusted['certname']}\": }\n"
-TEMPERS = [None, temper.mute, temper.half_open, temper.resets, temper.no_receipts, temper.refuses, temper.speaks_http]
+TEMPERS = [
+    None,
+    temper.mute,
+    temper.half_open,
+    temper.resets,
+    temper.no_receipts,
+    temper.refuses,
+    temper.speaks_http,
+]
 
 
 @pytest.fixture

@@ -53,7 +53,9 @@ def test_a_database_that_is_away_fails_the_compile_unless_told_otherwise(
         assert len(logged) == 1
 
 
-def test_a_database_that_came_back_is_used_again(site: Site, no_broker: str, postgres: Postgres, database: str) -> None:
+def test_a_database_that_came_back_is_used_again(
+    site: Site, no_broker: str, postgres: Postgres, database: str
+) -> None:
     """Also when the connection of before died while it lay idle: the next compile notices nothing."""
     site.code(CODE)
     site.configure(broker=no_broker, database=database, flush_timeout_s=0)
@@ -95,8 +97,8 @@ def test_a_collector_needs_no_more_than_the_readers_role(
     assert refs(site.compile("node"), "Notify") == ["Notify[own]"]
 
 
+# By title: tags and parameters.
 ROWS = {
-    # title: (tags, parameters)
     "plain": (["a"], {"x": "1"}),
     "number": (["b"], {"x": 1}),
     "list": (["a", "b"], {"x": ["1", 1, {"k": 1, "l": 2}]}),

@@ -44,7 +44,14 @@ def test_the_module_has_the_metadata_that_the_forge_wants() -> None:
     assert metadata["name"].endswith("-catalog_queue")
     assert metadata["license"] == "Apache-2.0"
     assert {r["name"] for r in metadata["requirements"]} >= {"puppet"}
-    assert {"author", "summary", "source", "dependencies", "operatingsystem_support", "version"} <= metadata.keys()
+    assert {
+        "author",
+        "summary",
+        "source",
+        "dependencies",
+        "operatingsystem_support",
+        "version",
+    } <= metadata.keys()
 
 
 def test_reports_and_facts_are_published_as_puppetdb_commands(site: Site) -> None:

@@ -107,7 +107,10 @@ def comparable(wire: dict[str, Any]) -> dict[str, Any]:
     return {
         "resources": {f"{r['type']}[{r['title']}]": r for r in wire["resources"]},
         "edges": sorted(json.dumps(edge, sort_keys=True) for edge in wire["edges"]),
-    } | {name: wire[name] for name in ("certname", "version", "environment", "catalog_uuid", "code_id", "producer")}
+    } | {
+        name: wire[name]
+        for name in ("certname", "version", "environment", "catalog_uuid", "code_id", "producer")
+    }
 
 
 @pytest.fixture
@@ -132,7 +135,15 @@ def test_a_native_body_is_puppets_own_with_hints_beside_it(body: Any) -> None:
     raw, _ = body(VIRTUAL)
     document = json.loads(raw)
     hints = document.pop("ingest")
-    assert {"name", "version", "environment", "resources", "edges", "classes", "catalog_uuid"} <= document.keys()
+    assert {
+        "name",
+        "version",
+        "environment",
+        "resources",
+        "edges",
+        "classes",
+        "catalog_uuid",
+    } <= document.keys()
     titles = [r["title"] for r in document["resources"]]
     assert [titles[index] for index in hints["virtual"]] == ["/exported", "/exported too"]
     # Puppet keeps the main stage's title as a symbol, which its name, a string, does not equal.
@@ -166,7 +177,7 @@ def test_secrets_never_leave_the_puppet_server(body: Any) -> None:
 
 def test_contents_that_are_not_utf8_survive_and_fail_no_compile(world: World) -> None:
     """Latin-1 and binary file contents reach the database byte for byte, and come back so to a collector."""
-    contents = bytes(range(256)) + "café \\ \"quoted\" \u2028".encode() + "café".encode("latin-1")
+    contents = bytes(range(256)) + 'café \\ "quoted" \u2028'.encode() + "café".encode("latin-1")
     (world.site.directory / "odd").write_bytes(contents)
     world.site.code(
         f"""

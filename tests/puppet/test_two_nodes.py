@@ -127,7 +127,9 @@ def test_collected_resources_are_whole_and_overrides_hold(world: World) -> None:
     assert "Notify[full:8081]" in refs(answer, "Notify")
 
 
-def test_a_dropped_export_is_collected_no_more_and_a_deactivated_nodes_exports_vanish(own_world: World) -> None:
+def test_a_dropped_export_is_collected_no_more_and_a_deactivated_nodes_exports_vanish(
+    own_world: World,
+) -> None:
     """What the newest catalog does not export is not collected; what a deactivated node exported neither; a new
     catalog brings the node back."""
     world = own_world
@@ -139,7 +141,10 @@ def test_a_dropped_export_is_collected_no_more_and_a_deactivated_nodes_exports_v
     world.deactivate("exporter1")
     world.settle()
     assert refs(world.compile("collector", shape="undef"), "Service_of") == []
-    assert refs(world.compile("collector", shape="everything"), "Sshkey") == ["Sshkey[collector]", "Sshkey[exporter2]"]
+    assert refs(world.compile("collector", shape="everything"), "Sshkey") == [
+        "Sshkey[collector]",
+        "Sshkey[exporter2]",
+    ]
     world.compile("exporter1", keeps=True)
     world.settle()
     assert refs(world.compile("collector", shape="undef"), "Service_of") == both

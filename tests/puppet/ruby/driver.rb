@@ -4,7 +4,7 @@
 # answer a line on standard output. Settings come from --confdir and --vardir, code from the environments there.
 #
 #   {"do": "compile", "node": N, "facts": {...}, "transaction_uuid": U, "without": whether without the module}
-#     -> {"catalog": {... as the agent gets it ...}, "seconds": S, "logs": [...]}
+#     -> {"catalog": {... as the agent gets it ...}, "seconds": S, "publish_seconds": of these in save, "logs": [...]}
 #   {"do": "deactivate", "node": N} {"do": "report", "node": N} {"do": "flush"} {"do": "counters"} {"do": "reset"}
 #   {"do": "munge", "node": N} -> what PuppetDB's terminus makes of the catalog that was compiled last
 
@@ -38,7 +38,9 @@ LAST = {}
 module Keep
   def save(request)
     LAST[:catalog] = request.instance
+    started = Process.clock_gettime(Process::CLOCK_MONOTONIC)
     super
+    LAST[:publish_seconds] = Process.clock_gettime(Process::CLOCK_MONOTONIC) - started
   end
 end
 
@@ -51,7 +53,7 @@ class Driver
             transaction_uuid: transaction_uuid
     )
     seconds = Process.clock_gettime(Process::CLOCK_MONOTONIC) - started
-    { catalog: catalog.to_data_hash, seconds: seconds }
+    { catalog: catalog.to_data_hash, seconds: seconds, publish_seconds: LAST[:publish_seconds] }
   end
 
   def munge
