@@ -106,18 +106,18 @@ class Handover(msgspec.Struct, array_like=True, frozen=True, tag="handover"):
 
 
 class Order(msgspec.Struct, array_like=True, frozen=True, tag="order"):
-    """A word of the supervisor: "go" (everything is wired), "drain", "stop", "reload"."""
+    """A word of the supervisor: "go" (everything is wired), "drain", "stop", "reload" (with the settings)."""
 
     word: str
     detail: str = ""
 
 
 class Report(msgspec.Struct, array_like=True, frozen=True):
-    """A word of a child: "ready", "drained", "failed" (with the line for the person and the exit code)."""
+    """A word of a child: "ready", "drained", "let_go", and with the line for the person "failed" (it ends) and
+    "stop" (the engine shall)."""
 
     word: str
     detail: str = ""
-    code: int = 0
 
 
 class ParentControl:
@@ -174,9 +174,9 @@ class Wires:
         self._encoder = msgspec.msgpack.Encoder()
         self.selector.register(control, selectors.EVENT_READ, "control")
 
-    def report(self, word: str, detail: str = "", code: int = 0) -> None:
+    def report(self, word: str, detail: str = "") -> None:
         try:
-            self._control.send_bytes(self._encoder.encode(Report(word, detail, code)))
+            self._control.send_bytes(self._encoder.encode(Report(word, detail)))
         except OSError:
             pass  # the supervisor is gone: the end of the control socket will say so
 

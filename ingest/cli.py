@@ -86,7 +86,7 @@ def run_command(settings: Origins) -> int:
     """Run the engine until SIGTERM or Ctrl-C; both let it finish what it has."""
     from ingest.run import run
 
-    return run(settings.config)
+    return run(settings.config, settings.again)
 
 
 @cli.command("demo")

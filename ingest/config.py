@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
@@ -18,6 +18,7 @@ import platformdirs
 from ingest.core.passwords import hide_passwords_of_addresses
 from ingest.core.quantities import duration_s, size_bytes
 from ingest.errors import Misconfigured
+from ingest.puppetconf import read_puppet_conf
 
 MIB = 1024 * 1024
 TIB = MIB * MIB  # more than any machine has: the upper end of what is a typing error
@@ -33,6 +34,7 @@ class About(NamedTuple):
     maximum: float | None = None
     choices: tuple[str, ...] = ()
     is_secret: bool = False  # may hold a password
+    reloads: bool = False  # SIGHUP changes it at work
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,13 +47,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             "the brokers, stomp://user:password@host:port or stomp+ssl://...; several, separated by commas, "
             "are failover; empty starts the embedded broker, for evaluation",
             is_secret=True,
+            reloads=True,
         ),
     ] = ""
     destination: Annotated[str, About("the queue; the name that Puppet has always used")] = "/queue/catalog"
     database: Annotated[
         str,
         About(
-            "a libpq conninfo or URI; empty starts the embedded PostgreSQL, for evaluation", is_secret=True
+            "a libpq conninfo or URI; empty starts the embedded PostgreSQL, for evaluation",
+            is_secret=True,
+            reloads=True,
         ),
     ] = ""
     workers: Annotated[int, About("decoder processes; one a core", 1, 256)] = os.cpu_count() or 1
@@ -65,14 +70,22 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     body_bytes_max: Annotated[
         int, About("one body; twenty times the largest real catalog seen", 1024, TIB)
     ] = 64 * MIB
-    batch_messages_max: Annotated[int, About("messages in one transaction", 1, 1000)] = 100
-    batch_bytes_max: Annotated[int, About("bytes of work in one transaction", 1024, TIB)] = 8 * MIB
-    batch_linger_ms: Annotated[float, About("how long a batch waits for company", 0, 10_000)] = 20.0
-    drain_timeout_s: Annotated[float, About("how long SIGTERM lets the engine finish", 0, 3600)] = 30.0
-    heartbeat_s: Annotated[float, About("STOMP heart-beats, both ways; 0 asks for none", 0, 600)] = 10.0
-    connect_timeout_s: Annotated[float, About("until a broker or database must have answered", 0.1, 300)] = (
-        5.0
+    batch_messages_max: Annotated[int, About("messages in one transaction", 1, 1000, reloads=True)] = 100
+    batch_bytes_max: Annotated[int, About("bytes of work in one transaction", 1024, TIB, reloads=True)] = (
+        8 * MIB
     )
+    batch_linger_ms: Annotated[
+        float, About("how long a batch waits for company", 0, 10_000, reloads=True)
+    ] = 20.0
+    drain_timeout_s: Annotated[
+        float, About("how long SIGTERM lets the engine finish", 0, 3600, reloads=True)
+    ] = 30.0
+    heartbeat_s: Annotated[
+        float, About("STOMP heart-beats, both ways; 0 asks for none", 0, 600, reloads=True)
+    ] = 10.0
+    connect_timeout_s: Annotated[
+        float, About("until a broker or database must have answered", 0.1, 300, reloads=True)
+    ] = 5.0
     hold_s: Annotated[
         float,
         About(
@@ -80,15 +93,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             "RabbitMQ closes the channel after 1800",
             1,
             DAY_S,
+            reloads=True,
         ),
     ] = 1200.0
-    statement_timeout_s: Annotated[float, About("one SQL statement", 1, 3600)] = 60.0
-    lock_timeout_s: Annotated[float, About("waiting for one lock", 0.1, 3600)] = 30.0
+    statement_timeout_s: Annotated[float, About("one SQL statement", 1, 3600, reloads=True)] = 60.0
+    lock_timeout_s: Annotated[float, About("waiting for one lock", 0.1, 3600, reloads=True)] = 30.0
     backoff_max_s: Annotated[
-        float, About("the longest pause between two tries to reach a broker or database", 0.05, 300)
+        float,
+        About("the longest pause between two tries to reach a broker or database", 0.05, 300, reloads=True),
     ] = 2.0
     decode_cpu_max_s: Annotated[
-        float, About("one message in one decoder, before it is killed", 0.5, 3600)
+        float, About("one message in one decoder, before it is killed", 0.5, 3600, reloads=True)
     ] = 30.0
     decode_memory_bytes_max: Annotated[int, About("what a decoder may allocate", 64 * MIB, TIB)] = 1024 * MIB
     decoder_cache_bytes_max: Annotated[
@@ -100,9 +115,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     deaths_max: Annotated[
         int, About("processes that may die of one message before it is quarantined", 1, 100)
     ] = 2
-    gc_interval_s: Annotated[float, About("garbage collection; 0: never", 0, 30 * DAY_S)] = 3600.0
+    gc_interval_s: Annotated[float, About("garbage collection; 0: never", 0, 30 * DAY_S, reloads=True)] = (
+        3600.0
+    )
     node_ttl_s: Annotated[
-        float, About("nodes silent for that long expire (PuppetDB's node-ttl); 0: never", 0, 3650 * DAY_S)
+        float,
+        About(
+            "nodes silent for that long expire (PuppetDB's node-ttl); 0: never", 0, 3650 * DAY_S, reloads=True
+        ),
     ] = 0.0
     node_purge_ttl_s: Annotated[
         float,
@@ -111,10 +131,36 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             "(PuppetDB's node-purge-ttl, 14 days); 0: never",
             0,
             3650 * DAY_S,
+            reloads=True,
         ),
     ] = 14 * DAY_S
+    quarantine_messages_max: Annotated[
+        int,
+        About(
+            "messages in quarantine; the engine stops before it would add another; 0: no limit",
+            0,
+            10**9,
+            reloads=True,
+        ),
+    ] = 1000
+    quarantine_per_minute_max: Annotated[
+        int,
+        About(
+            "messages that enter quarantine within a minute, or the engine stops: half of what 3000 nodes "
+            "send, so that a bad deploy leaves its messages at the broker; 0: no limit",
+            0,
+            10**9,
+            reloads=True,
+        ),
+    ] = 50
     quarantine_ttl_s: Annotated[
-        float, About("quarantined messages are kept for that long (30 days); 0: for ever", 0, 3650 * DAY_S)
+        float,
+        About(
+            "quarantined messages are kept for that long (30 days); 0: for ever",
+            0,
+            3650 * DAY_S,
+            reloads=True,
+        ),
     ] = 30 * DAY_S
     thin_storeconfigs: Annotated[
         bool, About("store exported resources only, as Puppet's setting of that name")
@@ -127,15 +173,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         str, About("console, json, or what fits the terminal", choices=("auto", "console", "json"))
     ] = "auto"
     log_level: Annotated[
-        str, About("the least important events to show", choices=("debug", "info", "warning", "error"))
+        str,
+        About(
+            "the least important events to show", choices=("debug", "info", "warning", "error"), reloads=True
+        ),
     ] = "info"
     migrate: Annotated[bool, About("bring the database to this program's schema at the start")] = True
     tls_ca_file: Annotated[
-        str, About("certificates that a stomp+ssl broker may be signed by; empty: the system's")
+        str, About("certificates that a stomp+ssl broker may be signed by; empty: the system's", reloads=True)
     ] = ""
-    tls_cert_file: Annotated[str, About("our own certificate, for brokers that ask for one")] = ""
-    tls_key_file: Annotated[str, About("its key")] = ""
-    tls_verify: Annotated[bool, About("check the broker's certificate and name")] = True
+    tls_cert_file: Annotated[
+        str, About("our own certificate, for brokers that ask for one", reloads=True)
+    ] = ""
+    tls_key_file: Annotated[str, About("its key", reloads=True)] = ""
+    tls_verify: Annotated[bool, About("check the broker's certificate and name", reloads=True)] = True
     data_dir: Annotated[str, About("where the embedded PostgreSQL lives")] = platformdirs.user_data_dir(
         "puppet-ingest"
     )
@@ -178,17 +229,18 @@ _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
 class Origins(NamedTuple):
-    """A configuration and where each value of it came from."""
+    """A configuration and where each value of it came from. ``again`` reads all the sources once more."""
 
     config: Config
     origins: dict[str, str]
+    again: Callable[[], Config]
 
 
 def load(
     flags: Mapping[str, Any],
     environment: Mapping[str, str],
     toml_file: Path | None = None,
-    puppet_values: Mapping[str, str] | None = None,
+    puppet_conf: Path | None = None,
 ) -> Origins:
     """Puts the sources together. Raises Misconfigured naming the setting and where its value stands."""
     values: dict[str, Any] = {}
@@ -201,7 +253,8 @@ def load(
 
     take(_from_toml(toml_file), str(toml_file or DEFAULT_TOML))
     # Above ingest.toml: it is asked for on the command line, the other one may just lie there.
-    take(puppet_values or {}, "puppet.conf")
+    if puppet_conf is not None:
+        take(read_puppet_conf(puppet_conf), "puppet.conf")
     for setting in SETTINGS:
         if setting.variable in environment:
             take({setting.name: environment[setting.variable]}, setting.variable)
@@ -215,7 +268,7 @@ def load(
             f"{config.body_bytes_max} is more than half of window_bytes_max={config.window_bytes_max}: "
             "two bodies must fit",
         )
-    return Origins(config, origins)
+    return Origins(config, origins, lambda: load(flags, environment, toml_file, puppet_conf).config)
 
 
 def redact(name: str, value: Any) -> str:

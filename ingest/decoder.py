@@ -15,7 +15,7 @@ from ingest.config import Config
 from ingest.core.decoding import Decoding, lane_of
 from ingest.core.work import Descriptor, Passed, Quarantine, Work
 from ingest.errors import Rejected
-from ingest.processes import Ended, process_names, start_process
+from ingest.processes import Ended, process_names, reloaded, start_process
 from ingest.telemetry import Metric, Row
 
 
@@ -48,6 +48,8 @@ class Decoder:
                     message = self.wires.control()
                     if isinstance(message, Order) and message.word == "stop":
                         raise Ended
+                    if isinstance(message, Order) and message.word == "reload":
+                        self.config = reloaded(message.detail)
                 else:
                     self._receive(key.data)
 

@@ -8,12 +8,13 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
 import structlog
 
 from ingest.channels import Wires
 from ingest.config import Config
 from ingest.errors import IngestError
-from ingest.telemetry import Board, Row, configure
+from ingest.telemetry import Board, Row, configure, set_level
 
 
 class Ended(Exception):  # the regular way out of a loop
@@ -25,6 +26,13 @@ def process_names(config: Config) -> list[str]:
     decoders = [f"decoder-{i}" for i in range(config.workers)]
     writers = [f"writer-{i}" for i in range(config.writers)]
     return ["receiver", *decoders, *writers, "supervisor"]
+
+
+def reloaded(detail: str) -> Config:
+    """The settings that came with the order "reload"; the log's level is changed at once."""
+    config = msgspec.json.decode(detail, type=Config)
+    set_level(config.log_level)
+    return config
 
 
 @contextmanager

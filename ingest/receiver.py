@@ -23,7 +23,7 @@ from ingest.core.ledger import Delivery, Ledger
 from ingest.core.routing import END_BYTES, START_BYTES, choose, routing_key
 from ingest.core.work import Descriptor, Outcome, Passed, Settled
 from ingest.errors import Misconfigured, Unavailable
-from ingest.processes import Ended, process_names, start_process
+from ingest.processes import Ended, process_names, reloaded, start_process
 from ingest.telemetry import Metric, Row
 from ingest.transports import endpoints
 
@@ -118,6 +118,9 @@ class Receiver:
             self._draining = True
         elif message.word == "stop":
             raise Ended
+        elif message.word == "reload":
+            self.config = reloaded(message.detail)
+            self._endpoints = endpoints(self.config)  # for the next connection
 
     def _rewired(self, handover: Handover) -> None:
         """A neighbour was replaced: what it had waits again."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +14,7 @@ import structlog
 
 from ingest.config import Config
 from ingest.embedded import embedded_broker, embedded_database
-from ingest.errors import IngestError, Misconfigured, Unavailable
+from ingest.errors import IngestError, Misconfigured, Refused, Unavailable
 from ingest.receiver import check_broker
 from ingest.store import housekeeping
 from ingest.store.connection import Connection, connect
@@ -21,11 +23,13 @@ from ingest.supervisor import Supervisor
 from ingest.telemetry import Metric, configure, resolve_format, serve
 from ingest.transports import STOMP_PORT, endpoints
 
+HOUSEKEEPING_TICK_S = 1.0  # how late a changed gc_interval_s may be noticed
 DRAIN_FAILED = 7  # exit code: the time was up; nothing is lost, the broker has what was not settled
 
 
-def run(config: Config) -> int:
-    """Runs the engine until a signal; returns the exit code. Raises IngestError when it cannot start."""
+def run(config: Config, read_again: Callable[[], Config]) -> int:
+    """Runs the engine until a signal; returns the exit code. ``read_again`` reads the settings once more, for
+    SIGHUP. Raises IngestError when it cannot start or must not go on."""
     config = msgspec.structs.replace(config, log_format=resolve_format(config.log_format))
     configure(config.log_format, config.log_level, process="supervisor")
     with ExitStack() as stack:
@@ -33,16 +37,31 @@ def run(config: Config) -> int:
         endpoints(config)  # a wrong setting is told before anything starts
         prepare_database(config)
         check_broker(config)
-        supervisor = Supervisor(config)
+        supervisor = Supervisor(config, lambda: _completed(read_again(), config))
         if config.metrics_port:
             _serve_metrics(config, supervisor, stack)
         stop = threading.Event()
-        keeper = threading.Thread(target=keep_house, args=(config, stop, supervisor), daemon=True)
+        keeper = threading.Thread(target=keep_house, args=(stop, supervisor), daemon=True)
         keeper.start()
         try:
-            return 0 if supervisor.run() else DRAIN_FAILED
+            drained = supervisor.run()
         finally:
             stop.set()
+        if supervisor.stopped_because is not None:
+            raise Refused(supervisor.stopped_because)
+        return 0 if drained else DRAIN_FAILED
+
+
+def _completed(wanted: Config, running: Config) -> Config:
+    """Settings read again, with what this run had worked out: embedded parts, the format of the log.
+    Raises Misconfigured."""
+    endpoints(wanted)
+    return msgspec.structs.replace(
+        wanted,
+        queue_source=wanted.queue_source or running.queue_source,
+        database=wanted.database or running.database,
+        log_format=resolve_format(wanted.log_format),
+    )
 
 
 def add_embedded(config: Config, stack: ExitStack, *, broker_port: int = STOMP_PORT) -> Config:
@@ -103,10 +122,15 @@ def _serve_metrics(config: Config, supervisor: Supervisor, stack: ExitStack) -> 
     stack.callback(server.shutdown)
 
 
-def keep_house(config: Config, stop: threading.Event, supervisor: Supervisor) -> None:
+def keep_house(stop: threading.Event, supervisor: Supervisor) -> None:
     """Garbage, expiry and purging in the background, once every ``gc_interval_s``."""
     log = structlog.get_logger()
-    while config.gc_interval_s and not stop.wait(config.gc_interval_s):
+    last_s = time.monotonic()
+    while not stop.wait(HOUSEKEEPING_TICK_S):
+        config = supervisor.config  # it may have been read again
+        if not config.gc_interval_s or time.monotonic() - last_s < config.gc_interval_s:
+            continue
+        last_s = time.monotonic()
         try:
             connection = open_database(config)
             try:

@@ -16,16 +16,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import msgspec
 import structlog
 
 from ingest.channels import Hands, Known, ParentControl, link, memory
-from ingest.config import Config
+from ingest.config import SETTINGS, Config
+from ingest.errors import IngestError
 from ingest.processes import process_names
-from ingest.telemetry import Board, Health, Metric
+from ingest.telemetry import Board, Health, Metric, set_level
 
 TICK_S = 1.0
 STOPPED_TICKS_MAX = 3  # a child that somebody stopped (SIGSTOP) this long is replaced
@@ -85,9 +86,11 @@ class Child:
 
 
 class Supervisor:
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, read_again: Callable[[], Config]) -> None:
         self.config = config
+        self.stopped_because: str | None = None  # a child asked for the end
         self.log = structlog.get_logger()
+        self._read_again = read_again
         self.names = process_names(config)
         self.children = {name: Child(name) for name in self.names if name != "supervisor"}
         self._board_fd = memory("board", Board.size(len(self.names)))
@@ -106,7 +109,8 @@ class Supervisor:
     # Life
 
     def run(self) -> bool:
-        """Until a signal ends it. True: drained; False: the time was up, or a second signal came."""
+        """Until a signal ends it. True: drained; False: the time was up, a second signal came, or a child asked
+        for the end (``stopped_because``)."""
         with self._signal_socket():
             try:
                 self._new_arena()
@@ -153,12 +157,16 @@ class Supervisor:
         return Health(healthy=healthy, ready=not reasons, reasons=tuple(reasons))
 
     def _is_over(self) -> bool:
+        if self.stopped_because is not None:
+            return True
         if self._draining_since_s is None:
             return False
         late = time.monotonic() - self._draining_since_s > self.config.drain_timeout_s
         return self._drained or late or len(self._signals) > 1
 
     def _stop(self) -> bool:
+        if self.stopped_because is not None:
+            return False
         if not self._drained:
             self.log.warning(
                 "drain_given_up",
@@ -243,9 +251,9 @@ class Supervisor:
         if self._draining_since_s is not None and child.kind == "receiver":
             self._order(child, "drain")
 
-    def _order(self, child: Child, word: str) -> None:
+    def _order(self, child: Child, word: str, detail: str = "") -> None:
         if child.control is not None:
-            child.control.order(word)
+            child.control.order(word, detail)
 
     # Events
 
@@ -277,6 +285,9 @@ class Supervisor:
                     self.log.info("running", workers=self.config.workers, writers=self.config.writers)
             elif report.word == "drained":
                 self._drained = True
+            elif report.word == "stop":
+                self.log.error("stopping", child=child.name, reason=report.detail)
+                self.stopped_because = report.detail
             elif report.word == "failed":
                 self.log.error("child_failed", child=child.name, reason=report.detail)
         if closing or control.ended:
@@ -340,7 +351,21 @@ class Supervisor:
             writing.close()
 
     def _reload(self) -> None:
-        self.log.info("reload_ignored", reason="settings are read at the start: stop and start the engine")
+        """Reads the settings again, takes over those that can change at work, and names those that cannot."""
+        try:
+            wanted = self._read_again()
+        except IngestError as error:
+            self.log.warning("reload_refused", reason=str(error))
+            return
+        changed = [s for s in SETTINGS if getattr(wanted, s.name) != getattr(self.config, s.name)]
+        taken = {s.name: getattr(wanted, s.name) for s in changed if s.about.reloads}
+        self.config = msgspec.structs.replace(self.config, **taken)
+        set_level(self.config.log_level)
+        for child in self.children.values():
+            self._order(child, "reload", msgspec.json.encode(self.config).decode())
+        self.log.info(
+            "reloaded", changed=sorted(taken), need_a_restart=[s.name for s in changed if not s.about.reloads]
+        )
 
 
 def _map(fd: int) -> mmap.mmap:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import socketserver
 import sys
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from mmap import mmap
 from typing import Any, TextIO
@@ -31,6 +30,9 @@ from ingest.metrics import Metric as Metric  # who counts needs Row and Metric t
 
 REQUEST_TIMEOUT_S = 10.0  # of a scraper that says nothing; Prometheus gives up after 10 s itself
 LOGGED_CHARACTERS_MAX = 2000  # of one value; a line must stay readable, and short of a body
+
+
+_level = 0
 
 
 # Numbers
@@ -227,6 +229,7 @@ class _Server(ThreadingHTTPServer):
 def configure(log_format: str, level: str, *, process: str = "", stream: TextIO | None = None) -> None:
     """One line an event on standard error, for a person (console) or a machine (json)."""
     stream = stream or sys.stderr
+    set_level(level)
     renderer: Any
     if resolve_format(log_format) == "json":
         renderer = structlog.processors.JSONRenderer(sort_keys=False)
@@ -234,16 +237,28 @@ def configure(log_format: str, level: str, *, process: str = "", stream: TextIO 
         renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty(), sort_keys=False)
     structlog.configure(
         processors=[
+            _important_enough,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _process(process),
             _presentable,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         logger_factory=structlog.WriteLoggerFactory(_Lines(stream)),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
+
+
+def set_level(level: str) -> None:
+    """The least important events to show, from now on: also for loggers that exist already."""
+    global _level  # noqa: PLW0603  the log is one for the process
+    _level = structlog.processors.NAME_TO_LEVEL[level]
+
+
+def _important_enough(_: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if structlog.processors.NAME_TO_LEVEL[method] < _level:
+        raise structlog.DropEvent
+    return event
 
 
 def resolve_format(log_format: str) -> str:

@@ -18,10 +18,10 @@ from ingest.channels import Hands, Known, Order, Wires
 from ingest.config import Config
 from ingest.core.redact import redact
 from ingest.core.work import Claim, Full, Outcome, Quarantine, Settled, Work
-from ingest.errors import Misconfigured, Rejected, Unavailable
-from ingest.processes import Ended, process_names, start_process
+from ingest.errors import Misconfigured, Refused, Rejected, Unavailable
+from ingest.processes import Ended, process_names, reloaded, start_process
 from ingest.store.connection import connect
-from ingest.store.writing import Lane, QuarantineRow
+from ingest.store.writing import Lane, QuarantineLimits, QuarantineRow
 from ingest.telemetry import Metric, Row
 
 BACKOFF_START_S = 0.05
@@ -44,6 +44,7 @@ class Writer:
         self._known = Known(wires.memory["known"])
         self._hands = Hands(wires.memory["hands"], process_names(config))
         self._lane: Lane | None = None
+        self._is_stale = False  # the lane was opened under settings that have changed
         self._batch: list[Work] = []
         self._batch_bytes = 0
 
@@ -82,6 +83,9 @@ class Writer:
         message = self.wires.control()
         if isinstance(message, Order) and message.word == "stop":
             raise Ended
+        if isinstance(message, Order) and message.word == "reload":
+            self.config = reloaded(message.detail)
+            self._is_stale = True
 
     def _receive(self, peer: str) -> None:
         inbox = self.wires.inboxes.get(peer)
@@ -105,14 +109,17 @@ class Writer:
         self.row.observe(Metric.BATCH_MESSAGES, len(batch))
         try:
             self._apply_until_settled(batch)
-        except Rejected as rejected:
-            if len(batch) == 1:
-                self._refuse(batch[0], rejected)
-            else:
-                # Somewhere in it stands one that PostgreSQL refuses: its neighbours shall not wait for it.
+        except (Rejected, Refused) as error:
+            if len(batch) > 1:
+                # Somewhere in it stands one that PostgreSQL or the quarantine refuses: its neighbours shall not
+                # wait for it.
                 middle = len(batch) // 2
                 self._settle(batch[:middle])
                 self._settle(batch[middle:])
+            elif isinstance(error, Rejected):
+                self._refuse(batch[0], error)
+            else:
+                self._stop_engine(error)
             return
         self.row.observe(Metric.BATCH_SECONDS, time.monotonic() - started_s)
 
@@ -188,10 +195,18 @@ class Writer:
                     self.wires.outboxes["receiver"].send(self._lane.apply([row]))
                 except Unavailable as error:
                     self._database_away(error)
+                except Refused as refused:
+                    self._stop_engine(refused)
                 else:
                     return
             self._wait(backoff_s)
             backoff_s = min(backoff_s * 2, self.config.backoff_max_s)
+
+    def _stop_engine(self, refused: Refused) -> None:
+        """Asks for the end, and settles nothing more: the broker keeps what is not acknowledged."""
+        self.wires.report("stop", str(refused))
+        while True:
+            self._wait(3600)
 
     def _row_of(self, work: Quarantine) -> QuarantineRow | None:
         """The row to write, its secrets redacted; None when the body's owner is gone."""
@@ -223,8 +238,12 @@ class Writer:
     def _connected(self) -> bool:
         """Whether there is a connection now; tries to make one. A refused login is waited out like an outage:
         the engine was started with a working one."""
-        if self._lane is not None:
+        if self._lane is not None and not self._is_stale:
             return True
+        if self._lane is not None:
+            self._lane.connection.close()
+            self._lane = None
+        self._is_stale = False
         try:
             connection = connect(
                 self.config.database,
@@ -233,7 +252,10 @@ class Writer:
                 statement_timeout_s=self.config.statement_timeout_s,
                 lock_timeout_s=self.config.lock_timeout_s,
             )
-            self._lane = Lane(connection, self.config.writer_cache_entries)
+            limits = QuarantineLimits(
+                self.config.quarantine_messages_max, self.config.quarantine_per_minute_max
+            )
+            self._lane = Lane(connection, self.config.writer_cache_entries, limits)
         except (Unavailable, Misconfigured) as error:
             self._database_away(error)
             return False

@@ -62,8 +62,9 @@ def test_the_stronger_source_wins(tmp_path: Path, sources: set[str], value: str,
 def test_puppet_conf_stands_between_toml_and_environment(tmp_path: Path) -> None:
     """A puppet.conf that was asked for beats a file that lies there; a variable beats both."""
     _toml(tmp_path, 'queue_source = "stomp://toml"\ndatabase = "dbname=toml"')
-    puppet = {"queue_source": "stomp://puppet", "database": "dbname=puppet"}
-    found = load({}, {"INGEST_DATABASE": "dbname=environment"}, None, puppet)
+    puppet_conf = tmp_path / "puppet.conf"
+    puppet_conf.write_text("[main]\nqueue_source = stomp://puppet\ndbserver = db\ndbname = puppet\n")
+    found = load({}, {"INGEST_DATABASE": "dbname=environment"}, None, puppet_conf)
     assert found.config.queue_source == "stomp://puppet"
     assert found.origins["queue_source"] == "puppet.conf"
     assert found.config.database == "dbname=environment"

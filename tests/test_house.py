@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "ingest"
 FLOORS = (
     ("errors",),
     ("core",),
-    ("channels", "store", "config", "broker", "metrics"),
-    ("telemetry", "connection", "puppetconf"),
+    ("channels", "store", "puppetconf", "broker", "metrics"),
+    ("telemetry", "connection", "config"),
     ("transports", "processes"),
     ("receiver", "decoder", "writer"),
     ("child", "supervisor", "publish", "embedded"),

@@ -22,12 +22,7 @@ def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
         context: click.Context, /, config_file: Path | None, puppet_conf: Path | None, **given: Any
     ) -> Any:
         flags = {setting.name: given.pop(setting.name) for setting in SETTINGS}
-        puppet_values = None
-        if puppet_conf is not None:
-            from ingest.puppetconf import read_puppet_conf
-
-            puppet_values = read_puppet_conf(puppet_conf)
-        settings = load(flags, os.environ, config_file, puppet_values)
+        settings = load(flags, os.environ, config_file, puppet_conf)
         return context.invoke(function, settings=settings, **given)
 
     command.__doc__ = function.__doc__

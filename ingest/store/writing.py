@@ -20,7 +20,7 @@ from ingest.core import rows
 from ingest.core.batching import Stored, is_stale, supersede
 from ingest.core.diff import diff_chunks
 from ingest.core.work import DIGEST_BYTES, Claim, Content, Deactivate, Full, Outcome, Settled, Work
-from ingest.errors import Rejected
+from ingest.errors import Refused, Rejected
 from ingest.store.connection import Connection, meaning
 from ingest.store.content import ContentTable, copy_into
 from ingest.store.queries import query
@@ -46,6 +46,16 @@ class QuarantineRow(msgspec.Struct, frozen=True):
     body_bytes: int
 
 
+class QuarantineLimits(msgspec.Struct, frozen=True):
+    """How full the quarantine may get before the engine stops; 0: no limit."""
+
+    messages_max: int = 0
+    per_minute_max: int = 0
+
+
+NO_QUARANTINE_LIMITS = QuarantineLimits()
+
+
 class Counts(msgspec.Struct):
     """What one batch did to the tables."""
 
@@ -61,8 +71,14 @@ class Missing(Exception):  # not an error: a question to the decoder
 class Lane:
     """The store as one writer uses it: a connection, its caches of ids, one batch at a time."""
 
-    def __init__(self, connection: Connection, cache_entries_max: int) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        cache_entries_max: int,
+        quarantine_limits: QuarantineLimits = NO_QUARANTINE_LIMITS,
+    ) -> None:
         self.connection = connection
+        self._quarantine_limits = quarantine_limits
         self.counts = Counts()
         self._generation: int | None = None
         self._names: dict[tuple[str, str], int] = {}
@@ -77,8 +93,8 @@ class Lane:
             connection.execute(query("create_staging"))
 
     def apply(self, batch: Sequence[Work | QuarantineRow]) -> list[Settled]:
-        """Settles a batch in one transaction. Raises Unavailable (nothing happened) or Rejected (PostgreSQL
-        refuses something in it; nothing happened, bisect)."""
+        """Settles a batch in one transaction. Raises Unavailable, Rejected (PostgreSQL refuses something in it)
+        or Refused (the quarantine is full); nothing happened then, and halves of the batch may fare better."""
         self.counts = Counts()
         try:
             with meaning(), self.connection.transaction(), self.connection.cursor() as cursor:
@@ -114,9 +130,10 @@ class Lane:
             again = catalog.header.certname in waiting
             settled.append(Settled(catalog.delivery, Outcome.REDO if again else Outcome.SUPERSEDED))
         settled += self._deactivate(cursor, commands)
-        for row in batch:
-            if isinstance(row, QuarantineRow):
-                settled.append(self._quarantine(cursor, row))
+        refused = [row for row in batch if isinstance(row, QuarantineRow)]
+        settled += [self._quarantine(cursor, row) for row in refused]
+        if refused:
+            self._require_room_in_quarantine(cursor)
         return settled
 
     # Reading what is there
@@ -485,6 +502,21 @@ class Lane:
         )  # fmt: skip
         self.counts.rows_written += 1
         return Settled(row.delivery, Outcome.QUARANTINED)
+
+    def _require_room_in_quarantine(self, cursor: Cursor) -> None:
+        cursor.execute(query("quarantine_fill"))
+        total, within_a_minute = cursor.fetchone() or (0, 0)
+        limits = self._quarantine_limits
+        if limits.messages_max and int(str(total)) > limits.messages_max:
+            raise Refused(
+                f"quarantine_messages_max={limits.messages_max} messages are in quarantine, and one more would "
+                "have to go there: look with 'ingest quarantine list', then retry or drop them"
+            )
+        if limits.per_minute_max and int(str(within_a_minute)) > limits.per_minute_max:
+            raise Refused(
+                f"more than quarantine_per_minute_max={limits.per_minute_max} messages would go into quarantine "
+                "within a minute: look with 'ingest quarantine list' at what has become of the producers"
+            )
 
     # Small helpers
 

@@ -15,6 +15,8 @@ from typing import Any
 
 from tests.servers import free_port
 
+# Starts an engine against the test's own broker and database, with more flags.
+Start = Callable[..., "Engine"]
 SETTLED = ("stored", "unchanged", "stale", "superseded", "quarantined")
 
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,32 +15,8 @@ import pytest
 
 from ingest.store.connection import Connection
 from tests import corpus
-from tests.engine.engine import Engine, publish, wait_for
+from tests.engine.engine import Engine, Start, publish, wait_for
 from tests.model import expected, resource, stored, wire_body
-from tests.servers import embedded_broker
-
-Start = Callable[..., Engine]
-
-
-@pytest.fixture
-def broker() -> Iterator[str]:
-    with embedded_broker() as url:
-        yield url
-
-
-@pytest.fixture
-def start(broker: str, database: str, tmp_path: Path) -> Iterator[Start]:
-    engines: list[Engine] = []
-
-    def begin(*flags: str) -> Engine:
-        engine = Engine(broker, database, *flags, log=tmp_path / "log")
-        engines.append(engine)
-        engine.wait_ready()
-        return engine
-
-    yield begin
-    for engine in engines:
-        engine.kill()
 
 
 def quarantined(connection: Connection) -> list[str]:
