@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint run clean
+.PHONY: demo test lint run clean bench-store
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -25,6 +25,9 @@ lint: $(VENV)/.made
 
 test: lint  ## everything that a change must pass
 	$(BIN)/pytest
+
+bench-store: $(VENV)/.made  ## WAL and rows a catalog costs, against the limits
+	$(BIN)/python -m bench.store $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -87,7 +87,7 @@ CREATE TABLE catalogs (
     catalog_uuid       uuid,
     producer_timestamp timestamptz NOT NULL,
     received_at        timestamptz NOT NULL
-) WITH (fillfactor = 60);
+) WITH (fillfactor = 45);
 
 -- Which resources a node has, 128 slots a row: a changed resource rewrites one short row.
 CREATE TABLE catalog_resources (
