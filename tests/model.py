@@ -68,11 +68,14 @@ class Pipeline:
 
     def take(self, *bodies: bytes) -> list[Outcome]:
         """Applies the messages as one batch, redoing what has to be; outcomes in the order given."""
-        works = [self._decode(body, complete=False) for body in bodies]
+        return self.settle([self.decode(body) for body in bodies], bodies)
+
+    def settle(self, works: Sequence[Claim | Full | Deactivate], bodies: Sequence[bytes]) -> list[Outcome]:
+        """Applies what was decoded, perhaps a while ago, as one batch; redoes what has to be."""
         settled = {s.delivery: s.outcome for s in self._apply(works)}
         for work, body in zip(works, bodies, strict=True):
             if settled[work.delivery] is Outcome.REDO:
-                again = self._decode(body, complete=True)
+                again = self.decode(body, complete=True)
                 settled[work.delivery] = self._apply([again])[0].outcome
         return [settled[work.delivery] for work in works]
 
@@ -84,7 +87,7 @@ class Pipeline:
                 self.known[work.header.certname] = work.raw_digest[:16]
         return settled
 
-    def _decode(self, body: bytes, *, complete: bool) -> Claim | Full | Deactivate:
+    def decode(self, body: bytes, *, complete: bool = False) -> Claim | Full | Deactivate:
         self._delivery += 1
         descriptor = Descriptor(self._delivery, 1, 0, len(body), len(body), at(0), {}, complete)
         return self.decoding.decode(descriptor, memoryview(body), self.known)

@@ -49,7 +49,8 @@ class Reference:
         """Returns the rows that differ, by table."""
         skimmed = skim(body, {}, START)
         if isinstance(skimmed, Other):
-            assert skimmed.certname and skimmed.producer_timestamp
+            assert skimmed.certname is not None
+            assert skimmed.producer_timestamp is not None
             return self._deactivate(skimmed.certname, skimmed.producer_timestamp)
         return self._replace(Newest(normalise(skimmed), _rank(skimmed, body), body))
 
