@@ -2,15 +2,16 @@
 
 Garbage collection looks for unused content under a snapshot, without any lock. It deletes in small steps: each
 takes the content lock alone (writers hold it shared while they refer to content), spares what was taken up
-since the snapshot, and raises the generation, so that every writer forgets the ids it remembers. A step
-that does not get the lock within ``lock_timeout_s`` is left for the next run; no query is ever waited for
-longer, and none is ended.
+since the snapshot, and raises the generation, so that every writer forgets the ids it remembers. Readers never
+wait for it, a writer at most ``lock_timeout_s`` while a step waits for its lock and ``hold_timeout_s`` while it
+works; a step that takes longer is left for the next run. Nobody's query is ended.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 
 import msgspec
@@ -28,7 +29,7 @@ class Collected(msgspec.Struct):
     """What one run of garbage collection did."""
 
     deleted: dict[str, int]
-    postponed: int = 0  # steps that did not get the lock in time
+    postponed: int = 0  # steps that did not get the lock, or did not get done, in time
 
 
 def collect_garbage(
@@ -37,6 +38,7 @@ def collect_garbage(
     step_rows: int = 2000,
     pause_s: float = 0.05,
     lock_timeout_s: float = 0.2,
+    hold_timeout_s: float = 1.0,
     pause: Callable[[float], None] = time.sleep,
 ) -> Collected:
     """Deletes content that no node has. Safe beside any number of writers."""
@@ -47,32 +49,35 @@ def collect_garbage(
             step = ids[start : start + step_rows]
             with meaning():
                 try:
-                    collected.deleted[table] += _delete(connection, table, step, xmin, lock_timeout_s)
-                except pg.LockNotAvailable:
+                    collected.deleted[table] += _delete(
+                        connection, table, step, xmin, lock_timeout_s, hold_timeout_s
+                    )
+                except (pg.LockNotAvailable, pg.QueryCanceled):
                     collected.postponed += 1
             pause(pause_s)
     return collected
 
 
-def expire_nodes(connection: Connection, node_ttl: timedelta) -> list[str]:
+def expire_nodes(connection: Connection, node_ttl: timedelta, *, step_nodes: int = 100) -> list[str]:
     """Marks nodes whose newest catalog is older than that; returns their certnames."""
+    expired: list[str] = []
     with meaning():
-        return sorted(str(row[0]) for row in connection.execute(query("expire_nodes"), [node_ttl]))
+        nodes = connection.execute(query("silent_nodes"), [node_ttl]).fetchall()
+        for start in range(0, len(nodes), step_nodes):
+            with _locked(connection, nodes[start : start + step_nodes]) as ids:
+                rows = connection.execute(query("expire_nodes"), {"ids": ids, "ttl": node_ttl})
+                expired += [str(certname) for (certname,) in rows]
+    return sorted(expired)
 
 
 def purge_nodes(connection: Connection, node_purge_ttl: timedelta, *, step_nodes: int = 100) -> int:
     """Deletes nodes that have been deactivated or expired for that long; returns how many."""
     purged = 0
     with meaning():
-        rows = connection.execute(query("purgeable_nodes"), [node_purge_ttl]).fetchall()
-        for start in range(0, len(rows), step_nodes):
-            step = rows[start : start + step_nodes]
-            keys = sorted({node_key(str(certname)) for _, certname in step})
-            with connection.transaction():
-                connection.execute(query("lock_nodes"), [NODE_LOCK, keys])
-                row = connection.execute(
-                    query("purge_nodes"), {"ids": [id_ for id_, _ in step], "ttl": node_purge_ttl}
-                ).fetchone()
+        nodes = connection.execute(query("purgeable_nodes"), [node_purge_ttl]).fetchall()
+        for start in range(0, len(nodes), step_nodes):
+            with _locked(connection, nodes[start : start + step_nodes]) as ids:
+                row = connection.execute(query("purge_nodes"), {"ids": ids, "ttl": node_purge_ttl}).fetchone()
                 purged += int(str(row[0])) if row else 0
     return purged
 
@@ -81,6 +86,15 @@ def forget_quarantined(connection: Connection, retention: timedelta) -> int:
     """Deletes quarantined messages not seen again for that long; returns how many."""
     with meaning():
         return connection.execute(query("forget_quarantined"), [retention]).rowcount
+
+
+@contextmanager
+def _locked(connection: Connection, nodes: Sequence[tuple[object, ...]]) -> Iterator[list[object]]:
+    """A transaction that holds the locks of these (id, certname), as a writer takes them; gives the ids."""
+    with connection.transaction():
+        keys = sorted({node_key(str(certname)) for _, certname in nodes})
+        connection.execute(query("lock_nodes"), [NODE_LOCK, keys])
+        yield [id_ for id_, _ in nodes]
 
 
 def _unused(connection: Connection, table: str) -> tuple[str, list[int]]:
@@ -92,9 +106,17 @@ def _unused(connection: Connection, table: str) -> tuple[str, list[int]]:
         return str(row[0]), sorted(int(str(id_)) for (id_,) in found)
 
 
-def _delete(connection: Connection, table: str, ids: list[int], xmin: str, lock_timeout_s: float) -> int:
+def _delete(
+    connection: Connection,
+    table: str,
+    ids: list[int],
+    xmin: str,
+    lock_timeout_s: float,
+    hold_timeout_s: float,
+) -> int:
+    limits = [f"{int(lock_timeout_s * 1000)}ms", f"{int(hold_timeout_s * 1000)}ms"]
     with connection.transaction():
-        connection.execute(query("set_lock_timeout"), [f"{int(lock_timeout_s * 1000)}ms"])
+        connection.execute(query("set_step_timeouts"), limits)
         connection.execute(query("lock_content_alone"), [CONTENT_LOCK])
         connection.execute(query("next_generation"))
         return connection.execute(query(f"delete_{table}"), {"ids": ids, "xmin": xmin}).rowcount

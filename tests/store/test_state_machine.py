@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -225,8 +225,8 @@ def empty(connection: Connection) -> None:
 
 
 @pytest.fixture
-def machine(database: str) -> Iterator[type[Store]]:
-    yield type("Machine", (Store,), {"conninfo": database})
+def machine(database: str) -> type[Store]:
+    return type("Machine", (Store,), {"conninfo": database})
 
 
 def test_the_store_equals_the_reference_after_every_step(machine: type[Store]) -> None:

@@ -31,11 +31,15 @@ SELECT pg_advisory_xact_lock(%s)
 UPDATE content_state SET generation = generation + 1
 
 -- name: delete_resources
--- Catalogs written since the snapshot may have taken them up again.
+-- Catalogs written since the snapshot may have taken them up again. unnest, not = ANY: a hash join, because
+-- writers wait meanwhile.
 DELETE FROM resources r WHERE r.id = ANY (%(ids)s) AND NOT EXISTS (
-    SELECT FROM catalogs c
-    JOIN catalog_resources cr ON cr.node_id = c.node_id
-    WHERE c.content_xid >= %(xmin)s::xid8 AND r.id = ANY (cr.resource_ids)
+    SELECT FROM (
+        SELECT unnest(cr.resource_ids) AS id
+        FROM catalogs c
+        JOIN catalog_resources cr ON cr.node_id = c.node_id
+        WHERE c.content_xid >= %(xmin)s::xid8
+    ) AS used WHERE used.id = r.id
 )
 
 -- name: delete_edge_sets
@@ -51,22 +55,31 @@ DELETE FROM position_sets s WHERE s.id = ANY (%(ids)s) AND NOT EXISTS (
 -- name: delete_positions
 -- A position set is content itself: one inserted since the snapshot has an id that was not there then.
 DELETE FROM positions p WHERE p.id = ANY (%(ids)s) AND NOT EXISTS (
-    SELECT FROM position_sets s WHERE age(s.xmin) <= age(%(xmin)s::xid8::xid)
-      AND p.id = ANY (s.position_ids)
+    SELECT FROM (
+        SELECT unnest(s.position_ids) AS id FROM position_sets s WHERE age(s.xmin) <= age(%(xmin)s::xid8::xid)
+    ) AS used WHERE used.id = p.id
 )
 
 -- name: delete_tags
 DELETE FROM tags t WHERE t.id = ANY (%(ids)s) AND NOT EXISTS (
-    SELECT FROM resources r WHERE age(r.xmin) <= age(%(xmin)s::xid8::xid)
-      AND t.id = ANY (r.tag_ids)
+    SELECT FROM (
+        SELECT unnest(r.tag_ids) AS id FROM resources r WHERE age(r.xmin) <= age(%(xmin)s::xid8::xid)
+    ) AS used WHERE used.id = t.id
 )
 
+-- name: silent_nodes
+SELECT n.id, n.certname FROM nodes n
+JOIN catalogs c ON c.node_id = n.id
+WHERE n.deactivated IS NULL AND n.expired IS NULL AND c.producer_timestamp < now() - %s::interval
+ORDER BY n.certname COLLATE "C"
+
 -- name: expire_nodes
--- Nothing heard for that long: out of every collector's sight, until a newer catalog comes.
+-- Nothing heard for that long: out of every collector's sight, until a newer catalog comes. Under the nodes'
+-- locks; whoever was heard of meanwhile stays.
 UPDATE nodes n SET expired = now()
 FROM catalogs c
-WHERE c.node_id = n.id AND n.deactivated IS NULL AND n.expired IS NULL
-  AND c.producer_timestamp < now() - %s::interval
+WHERE n.id = ANY (%(ids)s) AND c.node_id = n.id AND n.deactivated IS NULL AND n.expired IS NULL
+  AND c.producer_timestamp < now() - %(ttl)s::interval
 RETURNING n.certname
 
 -- name: purgeable_nodes
@@ -93,5 +106,5 @@ DELETE FROM quarantine WHERE last_seen < now() - %s::interval
 -- name: one_snapshot
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY
 
--- name: set_lock_timeout
-SELECT set_config('lock_timeout', %s, true)
+-- name: set_step_timeouts
+SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true)

@@ -26,8 +26,12 @@ INSERT INTO schema_migrations (number, name) VALUES (%s, %s)
 DO $grant$ BEGIN EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO ROLE_NAME', current_database()); END $grant$;
 GRANT USAGE ON SCHEMA storeconfigs TO ROLE_NAME;
 GRANT SELECT ON schema_migrations TO ROLE_NAME;
-GRANT SELECT, INSERT, UPDATE, DELETE ON nodes, catalogs, catalog_resources, catalog_exports, tags, positions,
-    resources, edge_sets, position_sets, environments, producers, quarantine, content_state TO ROLE_NAME;
+GRANT SELECT, INSERT, UPDATE, DELETE ON nodes, catalog_resources, catalog_exports, quarantine TO ROLE_NAME;
+GRANT SELECT, INSERT, UPDATE ON catalogs TO ROLE_NAME;
+-- Content is never changed, only collected.
+GRANT SELECT, INSERT, DELETE ON tags, positions, resources, edge_sets, position_sets TO ROLE_NAME;
+GRANT SELECT, INSERT ON environments, producers TO ROLE_NAME;
+GRANT SELECT, UPDATE ON content_state TO ROLE_NAME;
 GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO ROLE_NAME
 
 -- name: grant_reader
