@@ -1,0 +1,90 @@
+"""Two whole engines on one queue and one database: nobody waits in a circle, nobody writes what is older."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingest.store.connection import Connection
+from tests.engine.engine import Engine, publish, wait_for
+from tests.model import expected, resource, stored, wire_body
+from tests.servers import Postgres, embedded_broker
+
+# make test-store-long: 200 nodes, 20 rounds.
+NODES = int(os.environ.get("INGEST_TEST_STORE_NODES", "40"))
+ROUNDS = int(os.environ.get("INGEST_TEST_STORE_ROUNDS", "6"))
+DUPLICATES = 0.2  # share of the messages that come twice
+DISORDER_ROUNDS = 3  # how far behind its round a message may come
+
+
+def catalog(node: int, round_: int) -> bytes:
+    """Half of the fleet's content is the same on every node, and all of it new with every other round: a deploy
+    that reaches all of them at once."""
+    release = round_ // 2
+    shared = [
+        resource(f"/shared/{n}", tags=[f"release-{release}"], parameters={"release": release}, line=round_)
+        for n in range(20)
+    ]
+    own = [
+        resource(f"/own/{n}", parameters={"node": node, "round": round_ if n == 0 else 0}) for n in range(20)
+    ]
+    key = resource(f"key-{node}", type_="Sshkey", exported=True, parameters={"key": f"{node} {release}"})
+    edges = [(n, n + 1, "before") for n in range(round_ % 5, 19)]
+    return wire_body(f"n{node}.example.com", round_, [*shared, *own, key], edges)
+
+
+@pytest.fixture
+def engines(database: str, tmp_path: Path) -> Iterator[tuple[str, list[Engine]]]:
+    started: list[Engine] = []
+    with embedded_broker() as broker:
+        try:
+            for name in ("one", "two"):
+                # Garbage is collected all the time; batches are gathered for as long as it takes another to come.
+                started.append(
+                    Engine(broker, database, "--workers", "1", "--writers", "2", "--gc-interval-s", "1",
+                           "--log-level", "info", log=tmp_path / name)
+                )  # fmt: skip
+            yield broker, started
+        finally:
+            for engine in started:
+                engine.kill()
+
+
+def test_two_instances_end_at_the_newest_of_every_node(
+    engines: tuple[str, list[Engine]], connection: Connection, postgres: Postgres
+) -> None:
+    """Catalogs in random order, many twice, split between two engines while both collect garbage: the newest of
+    every node is stored, and PostgreSQL has logged no deadlock, no retry and no other error."""
+    broker, started = engines
+    log_before = len(postgres.log())
+    for engine in started:
+        engine.wait_ready()
+    chance = random.Random(7)
+    messages = [(node, round_) for node in range(NODES) for round_ in range(ROUNDS)]
+    messages += [message for message in messages if chance.random() < DUPLICATES]
+    messages.sort(key=lambda message: message[1] + chance.uniform(0, DISORDER_ROUNDS))
+    publish(broker, *(catalog(node, round_) for node, round_ in messages))
+
+    def settled() -> float:
+        return sum(sum(engine.settled().values()) for engine in started)
+
+    wait_for(lambda: settled() >= len(messages), started[0], f"{len(messages)} settled", timeout_s=240)
+    for engine in started:
+        assert engine.settled()["stored"] > 0, "one engine did everything"
+        assert engine.settled()["quarantined"] == 0
+        assert engine.stop() == 0
+        assert [line for line in engine.lines() if line["level"] in ("warning", "error")] == []
+    for node in range(NODES):
+        newest = catalog(node, ROUNDS - 1)
+        assert stored(connection, f"n{node}.example.com") == expected(newest)
+    rows: Any = connection.execute("SELECT count(*) FROM exported_resources WHERE type = 'Sshkey'").fetchone()
+    assert rows[0] == NODES
+    said = postgres.log()[log_before:]
+    assert not [
+        line for line in said.splitlines() if "ERROR" in line or "deadlock" in line or "serialize" in line
+    ]
