@@ -15,10 +15,12 @@ from operator import attrgetter
 from typing import Any
 
 import msgspec
+from blake3 import blake3
 
 from ingest.core import rows
 from ingest.core.formats import Other, Skim, skim, slices
-from ingest.core.model import Ref
+from ingest.core.layout import cut, layout_of
+from ingest.core.model import Header, Ref
 from ingest.core.normalise import (
     SLOT_BITS,
     Related,
@@ -26,6 +28,7 @@ from ingest.core.normalise import (
     normalise_edges,
     normalise_resource,
 )
+from ingest.core.routing import END_BYTES, START_BYTES, routing_key
 from ingest.core.storable import encode_position, encode_resource, require_plain
 from ingest.core.work import (
     DIGEST_BYTES,
@@ -40,12 +43,15 @@ from ingest.core.work import (
 from ingest.errors import Rejected
 
 # Part of every raw digest: a new normaliser must not trust what an old one stored.
-NORMALISER_VERSION = b"1"
+NORMALISER_VERSION = b"2"
+Buffer = bytes | memoryview
 
 
 _ref = attrgetter("ref")
 
 MET_BYTES = 1200  # about what an entry costs beside its content: structs, strings, the dict's share
+LAYOUT_BYTES = 300  # about what an entry of the layouts costs
+LAYOUTS_BYTES_MAX = 100_000 * LAYOUT_BYTES
 KEPT_CONTENT_BYTES_MAX = 4096  # larger contents are made again when another lane wants them
 
 
@@ -106,6 +112,7 @@ class Decoding:
     def __init__(self, cache_bytes_max: int, *, lanes: int = 1, thin: bool = False) -> None:
         self.resources = Cache(cache_bytes_max * 3 // 4)
         self._sets = Cache(cache_bytes_max // 4)
+        self._layouts = Cache(LAYOUTS_BYTES_MAX)
         self._lanes = lanes
         self._thin = thin
         self._large: dict[bytes, Content | tuple[bytes, str]] = {}  # of the catalog in hand
@@ -115,22 +122,44 @@ class Decoding:
         self, descriptor: Descriptor, body: memoryview, known: Mapping[str, bytes]
     ) -> Claim | Full | Deactivate:
         """``known`` gives the first bytes of the raw digest that is stored of a certname. Raises Rejected."""
+        node = self._node_key(descriptor, body)
+        if not descriptor.complete and (claim := self._claim_at_a_glance(descriptor, body, node, known)):
+            return claim
         skimmed = skim(body, descriptor.headers, descriptor.received_at)
         if isinstance(skimmed, Other):
             return _command(descriptor, skimmed)
-        for name in ("certname", "version", "environment", "producer", "code_id", "job_id"):
-            require_plain(name, getattr(skimmed.header, name))
-        raw_digest = self._raw_digest(skimmed)
+        _require_plain_header(skimmed.header)
+        self._layouts.put(node, layout_of(body, skimmed), LAYOUT_BYTES)
+        raw_digest = self._raw_digest(skimmed.family, skimmed.resources, skimmed.edges)
         header = skimmed.header
         if not descriptor.complete and known.get(header.certname) == raw_digest[:16]:
             return Claim(descriptor.delivery, header, descriptor.received_at, raw_digest)
         return self._full(descriptor, skimmed, raw_digest)
 
-    def _raw_digest(self, skimmed: Skim) -> bytes:
-        digest = hashlib.sha256(self._salt + skimmed.family.encode())
-        digest.update(skimmed.resources)
+    def _claim_at_a_glance(
+        self, descriptor: Descriptor, body: memoryview, node: bytes, known: Mapping[str, bytes]
+    ) -> Claim | None:
+        """The claim, without parsing the sections, if they lie where they lay and are what is stored."""
+        layout = self._layouts.get(node)
+        found = layout and cut(body, layout, descriptor.headers, descriptor.received_at)
+        if not found:
+            return None
+        header = found.rest.header
+        raw_digest = self._raw_digest(found.rest.family, found.resources, found.edges)
+        if known.get(header.certname) != raw_digest[:16]:
+            return None
+        _require_plain_header(header)
+        return Claim(descriptor.delivery, header, descriptor.received_at, raw_digest)
+
+    def _node_key(self, descriptor: Descriptor, body: memoryview) -> bytes:
+        start, end = bytes(body[:START_BYTES]), bytes(body[-END_BYTES:])
+        return routing_key(descriptor.headers, start, end).to_bytes(4, "big")
+
+    def _raw_digest(self, family: str, resources: Buffer, edges: Buffer) -> bytes:
+        digest = blake3(self._salt + family.encode())
+        digest.update(resources)
         digest.update(b"\0")
-        digest.update(skimmed.edges)
+        digest.update(edges)
         return digest.digest()[:DIGEST_BYTES]
 
     def _full(self, descriptor: Descriptor, skimmed: Skim, raw_digest: bytes) -> Full:
@@ -277,6 +306,11 @@ def encode_edges(edges: Sequence[int]) -> EdgeSet:
             )
         )
     )
+
+
+def _require_plain_header(header: Header) -> None:
+    for name in ("certname", "version", "environment", "producer", "code_id", "job_id"):
+        require_plain(name, getattr(header, name))
 
 
 def _command(descriptor: Descriptor, other: Other) -> Deactivate:

@@ -1,0 +1,173 @@
+"""PuppetDB from Debian's package, in the foreground, in a temporary directory, on a loopback port."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import msgspec
+
+from tests.servers import Postgres, free_port
+
+JAR = Path("/usr/share/puppetdb/puppetdb.jar")
+BOOTSTRAP = Path("/etc/puppetdb/bootstrap.cfg")
+HEAP = "2g"
+THREADS = 2  # command threads; the default of half the cores would be one
+START_S_MAX = 180.0
+_PROCESSED = "/metrics/v2/read/puppetlabs.puppetdb.mq:name=global.processed"
+_DISCARDED = "/metrics/v2/read/puppetlabs.puppetdb.mq:name=global.discarded"
+
+_LOGBACK = """<configuration>
+  <appender name="FILE" class="ch.qos.logback.core.FileAppender">
+    <file>{log}</file><encoder><pattern>%d %-5p [%c{{2}}] %m%n</pattern></encoder>
+  </appender>
+  <root level="warn"><appender-ref ref="FILE"/></root>
+</configuration>
+"""
+# The queue's counters are behind it, and only this machine can ask.
+_AUTHORIZATION = """authorization: { version: 1, rules: [
+  { match-request: { path: "/", type: path }, allow-unauthenticated: true, sort-order: 1, name: "all" }
+] }
+"""
+_CONFIG = """[global]
+vardir = {vardir}
+logging-config = {logback}
+[command-processing]
+threads = {threads}
+concurrent-writes = {threads}
+[database]
+subname = //127.0.0.1:{postgresql}/puppetdb
+username = puppetdb
+password = puppetdb
+gc-interval = 0
+[jetty]
+host = 127.0.0.1
+port = {port}
+[puppetdb]
+disable-update-checking = true
+"""
+
+
+def missing() -> str | None:
+    """Why it cannot run here, or None."""
+    if not JAR.exists():
+        return f"PuppetDB is not installed ({JAR} is missing: apt-get install puppetdb)"
+    return None
+
+
+class PuppetDB:
+    """A running server; ``process`` is the Java process."""
+
+    def __init__(self, directory: Path, server: Postgres) -> None:
+        self.port = free_port()
+        self.log = directory / "puppetdb.log"
+        server.execute("postgres", "CREATE ROLE puppetdb LOGIN PASSWORD 'puppetdb'")
+        server.execute("postgres", "CREATE DATABASE puppetdb OWNER puppetdb")
+        server.execute("puppetdb", "CREATE EXTENSION pg_trgm")
+        vardir = directory / "puppetdb"
+        vardir.mkdir()
+        config = directory / "conf.d"
+        config.mkdir()
+        (config / "auth.conf").write_text(_AUTHORIZATION)
+        logback = directory / "logback.xml"
+        logback.write_text(_LOGBACK.format(log=self.log))
+        (config / "config.ini").write_text(
+            _CONFIG.format(
+                vardir=vardir, logback=logback, threads=THREADS, postgresql=server.port, port=self.port
+            )
+        )
+        output = (directory / "puppetdb.out").open("wb")
+        self.process = subprocess.Popen(
+            ["java", f"-Xmx{HEAP}", f"-Xms{HEAP}", "-Djava.security.egd=/dev/urandom", "-cp", str(JAR),
+             "clojure.main", "-m", "puppetlabs.puppetdb.core", "services", "--config", str(config),
+             "--bootstrap-config", str(BOOTSTRAP)],
+            stdout=output, stderr=output, cwd=directory,
+        )  # fmt: skip
+        output.close()
+        self._wait_running(directory / "puppetdb.out")
+
+    def store(self, bodies: Sequence[bytes]) -> float:
+        """Sends ``replace catalog`` commands and waits until all are stored; returns the seconds."""
+        payloads = [_payload(body) for body in bodies]
+        before = self._count(_PROCESSED)
+        start = time.perf_counter()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        for certname, timestamp, payload in payloads:
+            connection.request(
+                "POST",
+                f"/pdb/cmd/v1?command=replace_catalog&version=9&certname={quote(certname)}"
+                f"&producer-timestamp={quote(timestamp)}",
+                payload,
+                {"Content-Type": "application/json", "Accept": "application/json"},
+            )
+            answer = connection.getresponse()
+            text = answer.read()
+            if answer.status != 200:
+                raise RuntimeError(f"PuppetDB refused a command: {answer.status} {text[:200]!r}")
+        while self._count(_PROCESSED) - before < len(bodies):
+            time.sleep(0.05)
+        seconds = time.perf_counter() - start
+        connection.close()
+        if discarded := self._count(_DISCARDED):
+            raise RuntimeError(f"PuppetDB discarded {discarded} commands: {self.log}")
+        return seconds
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def version(self) -> str:
+        return str(self._get("/pdb/meta/v1/version")["version"])
+
+    def _count(self, path: str) -> int:
+        return int(self._get(path).get("value", {}).get("Count", 0))
+
+    def _get(self, path: str) -> dict[str, dict[str, int]]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request("GET", path)
+            found: dict[str, dict[str, int]] = json.loads(connection.getresponse().read())
+            return found
+        finally:
+            connection.close()
+
+    def _wait_running(self, output: Path) -> None:
+        deadline = time.monotonic() + START_S_MAX
+        while True:
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+                connection.request("GET", "/status/v1/simple")
+                if connection.getresponse().read() == b"running":
+                    return
+            except OSError:
+                pass
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise RuntimeError(f"PuppetDB does not come up: {output.read_text()[-2000:]}")
+            time.sleep(0.5)
+
+
+class _Payload(msgspec.Struct):
+    certname: str
+    producer_timestamp: str
+
+
+class _Command(msgspec.Struct):
+    payload: msgspec.Raw
+
+
+def _payload(body: bytes) -> tuple[str, str, bytes]:
+    """(certname, producer_timestamp, payload) of a ``replace catalog`` command: over HTTP the payload is the body
+    and the rest is in the query. Source: PuppetDB's "Commands endpoint", version 1."""
+    raw = msgspec.json.decode(body, type=_Command).payload
+    head = msgspec.json.decode(raw, type=_Payload)
+    return head.certname, head.producer_timestamp, bytes(raw)
