@@ -71,8 +71,8 @@ class Decoder:
         work = self._decode(descriptor, body)
         self.row.add(Metric.DECODED)
         self.row.add(Metric.DECODE_CPU_SECONDS, time.process_time() - started_s)
-        self.row.set(Metric.CACHE_HITS, self.decoding.resources.hits)
-        self.row.set(Metric.CACHE_MISSES, self.decoding.resources.misses)
+        self.row.set(Metric.CACHE_HITS, self.decoding.hits)
+        self.row.set(Metric.CACHE_MISSES, self.decoding.misses)
         self._hands.empty(self.name)
         self._pass(descriptor, work)
 

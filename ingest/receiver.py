@@ -73,7 +73,7 @@ class Receiver:
         self._acks: list[tuple[str, str]] = []
         self._registered: int | None = None  # the events the socket is registered for
         self._draining = False
-        self._cores = len(os.sched_getaffinity(0))
+        self._decoders_at_work_max = max(1, len(os.sched_getaffinity(0)) - 1)
         self._moved_s: dict[str, float] = {}
         self._decoders = [p for p in process_names(config) if p.startswith("decoder")]
 
@@ -194,8 +194,9 @@ class Receiver:
             self.ledger.assign(delivery, decoder)
 
     def _useful_decoders(self) -> list[str]:
-        """As many as there are cores: each keeps a cache of its own, and more of them at once would only share
-        the cores and know less. One that does not get on (a hard message, a blocked writer) counts as none."""
+        """One less than there are cores: each keeps a cache of its own, and more of them would only share the cores
+        and know less; the rest of the engine takes about one. One that does not get on (a hard message, a
+        blocked writer) counts as none."""
         now = time.monotonic()
         found: list[str] = []
         working = 0
@@ -203,7 +204,7 @@ class Receiver:
             found.append(decoder)
             is_stuck = self.ledger.at(decoder) > 0 and now - self._moved_s.get(decoder, now) > STUCK_S
             working += not is_stuck
-            if working >= self._cores:
+            if working >= self._decoders_at_work_max:
                 break
         return found
 

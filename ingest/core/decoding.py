@@ -12,14 +12,14 @@ import zlib
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from operator import attrgetter
-from typing import Any
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 from blake3 import blake3
 
 from ingest.core import rows
 from ingest.core.formats import Other, Skim, skim, slices
-from ingest.core.layout import cut, layout_of
+from ingest.core.layout import Layout, cut, layout_of
 from ingest.core.model import Header, Ref
 from ingest.core.normalise import (
     SLOT_BITS,
@@ -29,7 +29,7 @@ from ingest.core.normalise import (
     normalise_resource,
 )
 from ingest.core.routing import END_BYTES, START_BYTES, routing_key
-from ingest.core.storable import encode_position, encode_resource, require_plain
+from ingest.core.storable import Position, encode_position, encode_resource, require_plain
 from ingest.core.work import (
     DIGEST_BYTES,
     Claim,
@@ -47,11 +47,10 @@ NORMALISER_VERSION = b"2"
 Buffer = bytes | memoryview
 
 
-_ref = attrgetter("ref")
+_key = attrgetter("key")
 
 MET_BYTES = 1200  # about what an entry costs beside its content: structs, strings, the dict's share
-LAYOUT_BYTES = 300  # about what an entry of the layouts costs
-LAYOUTS_BYTES_MAX = 100_000 * LAYOUT_BYTES
+LAYOUTS_BYTES_MAX = 100_000 * Layout.bytes_  # nodes
 KEPT_CONTENT_BYTES_MAX = 4096  # larger contents are made again when another lane wants them
 
 
@@ -59,14 +58,14 @@ class Met(msgspec.Struct):
     """A resource that was normalised before: all but its parameters."""
 
     ref: Ref
-    key: bytes  # the ref as bytes, for digests of many
+    key: bytes  # the ref as bytes: sorts as the ref does, and stands for it in digests of many
     exported: bool
     relations: tuple[Relation, ...]
     aliases: tuple[str, ...]
     digest: bytes  # of its content
-    place: bytes  # digest of file and line
-    place_fields: bytes
+    position: Position
     content: Content | None  # None: too large to keep
+    bytes_: int
     sent: int = 0  # a bit for each lane that was given the content
 
 
@@ -75,44 +74,53 @@ class MetSet(msgspec.Struct):
 
     digest: bytes
     content: EdgeSet | PositionSet
+    bytes_: int
     sent: int = 0
 
 
-class Cache:
-    """Bounded by its entries' bytes as their makers count them: two generations, the older thrown away whole."""
+class Kept(Protocol):
+    """What a cache holds: anything that knows about how many bytes it takes."""
+
+    @property
+    def bytes_(self) -> int: ...
+
+
+K = TypeVar("K", bound=Kept)
+
+
+class Cache(Generic[K]):
+    """Bounded by its entries' bytes as their makers count them: two generations, the older thrown away whole.
+
+    Who looks up thousands asks ``young`` first, and ``get`` only for what is not there.
+    """
 
     def __init__(self, bytes_max: int) -> None:
-        self.hits = self.misses = 0
+        self.young: dict[bytes, K] = {}
+        self._old: dict[bytes, K] = {}
         self._bytes_max = bytes_max // 2
-        self._young: dict[bytes, tuple[Any, int]] = {}
         self._young_bytes = 0
-        self._old: dict[bytes, tuple[Any, int]] = {}
 
-    def get(self, key: bytes) -> Any:
-        found = self._young.get(key)
-        if found is None:
-            found = self._old.get(key)
-            if found is None:
-                self.misses += 1
-                return None
-            self.put(key, *found)
-        self.hits += 1
-        return found[0]
+    def get(self, key: bytes) -> K | None:
+        found = self.young.get(key)
+        if found is None and (found := self._old.get(key)) is not None:
+            self.put(key, found)
+        return found
 
-    def put(self, key: bytes, value: Any, bytes_: int) -> None:
+    def put(self, key: bytes, value: K) -> None:
         if self._young_bytes >= self._bytes_max:
-            self._old, self._young, self._young_bytes = self._young, {}, 0
-        self._young[key] = (value, bytes_)
-        self._young_bytes += bytes_
+            self._old, self.young, self._young_bytes = self.young, {}, 0
+        self.young[key] = value
+        self._young_bytes += value.bytes_
 
 
 class Decoding:
     """One decoder's knowledge and its one verb."""
 
     def __init__(self, cache_bytes_max: int, *, lanes: int = 1, thin: bool = False) -> None:
-        self.resources = Cache(cache_bytes_max * 3 // 4)
-        self._sets = Cache(cache_bytes_max // 4)
-        self._layouts = Cache(LAYOUTS_BYTES_MAX)
+        self.hits = self.misses = 0  # of resources
+        self.resources = Cache[Met](cache_bytes_max * 3 // 4)
+        self._sets = Cache[MetSet](cache_bytes_max // 4)
+        self._layouts = Cache[Layout](LAYOUTS_BYTES_MAX)
         self._lanes = lanes
         self._thin = thin
         self._large: dict[bytes, Content | tuple[bytes, str]] = {}  # of the catalog in hand
@@ -129,7 +137,8 @@ class Decoding:
         if isinstance(skimmed, Other):
             return _command(descriptor, skimmed)
         _require_plain_header(skimmed.header)
-        self._layouts.put(node, layout_of(body, skimmed), LAYOUT_BYTES)
+        if (layout := layout_of(body, skimmed)) is not None:
+            self._layouts.put(node, layout)
         raw_digest = self._raw_digest(skimmed.family, skimmed.resources, skimmed.edges)
         header = skimmed.header
         if not descriptor.complete and known.get(header.certname) == raw_digest[:16]:
@@ -168,11 +177,11 @@ class Decoding:
         met = self._meet(skimmed)
         if self._thin:
             met = [m for m in met if m.exported]
-        met.sort(key=_ref)
+        met.sort(key=_key)
         refs = [m.ref for m in met]
-        for before, after in pairwise(refs):
-            if before == after:
-                raise Rejected("duplicate_resource", f"{_short(before)} is in the catalog twice")
+        if len(set(refs)) < len(refs):
+            twice = next(before for before, after in pairwise(refs) if before == after)
+            raise Rejected("duplicate_resource", f"{_short(twice)} is in the catalog twice")
         digests = b"".join([m.digest for m in met])
         edges = self._edges(skimmed, met, refs)
         positions = self._positions(met)
@@ -204,28 +213,33 @@ class Decoding:
     def _meet(self, skimmed: Skim) -> list[Met]:
         """Every resource of the catalog, from the cache where its bytes were met before."""
         met: list[Met] = []
+        family = skimmed.family
         # In front of the bytes, since the same ones mean another thing in another family.
-        prefix = skimmed.family[:1].encode()
-        get, join = self.resources.get, b"".join
-        for raw in slices(skimmed):
+        prefix = family[:1].encode()
+        recall, join = self.resources.young.get, b"".join
+        found_slices = slices(skimmed)
+        self.hits += len(found_slices)
+        for raw in found_slices:
             key = join((prefix, raw))
-            found = get(key)
+            found = recall(key)
             if found is None:
-                found, content = self._first_met(key, skimmed.family)
-                if found.content is None:
-                    self._large[found.digest] = content
-            elif found.content is None:
+                found = self.resources.get(key) or self._first_met(key, family)
+                recall = self.resources.young.get
+            if found.content is None:
                 # Its parameters are needed only where a lane lacks them; keep the bytes at hand for that.
-                self._large[found.digest] = key, skimmed.family
+                self._large.setdefault(found.digest, (key, family))
             met.append(found)
         return met
 
-    def _first_met(self, key: bytes, family: str) -> tuple[Met, Content]:
+    def _first_met(self, key: bytes, family: str) -> Met:
+        self.hits -= 1
+        self.misses += 1
         normal = normalise_resource(memoryview(key)[1:], family)
         resource = normal.resource
-        digest, content = encode_resource(resource)
+        digest, content = encode_resource(resource, has_floats=normal.has_floats)
         is_kept = len(content.tail) <= KEPT_CONTENT_BYTES_MAX
-        place_fields = encode_position(resource.file, resource.line)
+        if not is_kept:
+            self._large[digest] = content
         met = Met(
             ref=resource.ref,
             key=f"{resource.type}\0{resource.title}\0".encode("utf-8", "surrogatepass"),
@@ -233,13 +247,12 @@ class Decoding:
             relations=normal.relations,
             aliases=normal.aliases,
             digest=digest,
-            place=_digest(place_fields),
-            place_fields=place_fields,
+            position=encode_position(resource.file, resource.line),
             content=content if is_kept else None,
+            bytes_=MET_BYTES + len(key) + (len(content.tail) + len(content.head) if is_kept else 0),
         )
-        kept_bytes = len(content.tail) + len(content.head) if is_kept else 0
-        self.resources.put(key, met, MET_BYTES + len(key) + kept_bytes)
-        return met, content
+        self.resources.put(key, met)
+        return met
 
     def _content(self, met: Met) -> Content:
         """The content of a resource that is too large to be kept: made again from its bytes."""
@@ -254,7 +267,7 @@ class Decoding:
         """The edge set, made only when neither these edges nor what they refer to was met before."""
         if self._thin:
             empty = EdgeSet(b"".join((rows.int4_array(()), rows.int4_array(()), rows.int2_array(()))))
-            return MetSet(_digest(empty.fields), empty)
+            return MetSet(_digest(empty.fields), empty, MET_BYTES)
         related = [
             Related(slot, m.ref, m.exported, m.relations, m.aliases)
             for slot, m in enumerate(met)
@@ -267,24 +280,20 @@ class Decoding:
         if found is None:
             slots: dict[tuple[str, str], int] = {ref: slot for slot, ref in enumerate(refs)}
             edges = encode_edges(normalise_edges(skimmed, slots, related))
-            found = MetSet(_digest(edges.fields), edges)
-            self._sets.put(key.digest(), found, MET_BYTES + len(edges.fields))
-        assert isinstance(found, MetSet)
+            found = MetSet(_digest(edges.fields), edges, MET_BYTES + len(edges.fields))
+            self._sets.put(key.digest(), found)
         return found
 
     def _positions(self, met: Sequence[Met]) -> MetSet:
-        digest = _digest(b"".join([m.place for m in met]))
+        digest = _digest(b"".join([m.position.digest for m in met]))
         found = self._sets.get(digest)
         if found is None:
-            indexes: dict[bytes, int] = {}
-            positions: list[tuple[bytes, bytes]] = []
-            for m in met:
-                if m.place not in indexes:
-                    indexes[m.place] = len(positions)
-                    positions.append((m.place, m.place_fields))
-            found = MetSet(digest, PositionSet(tuple(positions), tuple([indexes[m.place] for m in met])))
-            self._sets.put(digest, found, MET_BYTES + 8 * len(met) + 150 * len(positions))
-        assert isinstance(found, MetSet)
+            indexes: dict[Position, int] = {}
+            places = tuple([indexes.setdefault(m.position, len(indexes)) for m in met])
+            found = MetSet(
+                digest, PositionSet(tuple(indexes), places), MET_BYTES + 8 * len(met) + 150 * len(indexes)
+            )
+            self._sets.put(digest, found)
         return found
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import ClassVar
 
 import msgspec
 from blake3 import blake3
@@ -29,6 +30,7 @@ class Layout(msgspec.Struct, frozen=True):
 
     resources: tuple[int, int]
     edges: tuple[int, int]
+    bytes_: ClassVar[int] = 300  # about what remembering it costs
 
 
 class Cut(msgspec.Struct, frozen=True):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -29,13 +28,13 @@ RELATIONSHIP_PARAMETERS = (
 )
 UNORDERED_METAPARAMETERS = ("alias", "audit", "before", "check", "notify", "require", "subscribe", "tag")
 _COLUMNS = frozenset(("type", "title", "exported", "tags", "parameters", "kind", "file", "line"))
-_IGNORED = frozenset(("sensitive_parameters", "virtual"))
+_KNOWN = _COLUMNS | {"sensitive_parameters", "virtual"}
 
 _REFERENCE = re.compile(r"^([^\[\]]+)\[(.+)\]$", re.DOTALL)
 _RELATION_TARGET = re.compile(r"^[A-Z][a-z0-9_]*(::[A-Z][a-z0-9_]*)*\[.*\]", re.DOTALL)
-# PuppetDB's rule for tags: letters and digits of any script, _ : . -, no upper case.
 _NUMBER = re.compile(r"\A\d+\Z")
-_TAG = re.compile(r"\A[\w][\w:.\-]*\Z")
+# PuppetDB's rule for tags: letters and digits of any script, _ : . -, no upper case. Several, a line each.
+_TAGS = re.compile(r"\A\w[\w:.\-]*(?:\n\w[\w:.\-]*)*\Z")
 
 
 class Relation(NamedTuple):
@@ -46,12 +45,24 @@ class Relation(NamedTuple):
     other: Ref
 
 
+class _Float(Exception):
+    """A resource has a number with a point or an exponent, which PostgreSQL may print otherwise."""
+
+
+def _no_float(_: str) -> float:
+    raise _Float
+
+
+_without_floats = msgspec.json.Decoder(float_hook=_no_float)
+
+
 class Normal(msgspec.Struct, frozen=True):
     """A resource in its stored form, and what it says about others."""
 
     resource: Resource
     relations: tuple[Relation, ...] = ()
     aliases: tuple[str, ...] = ()
+    has_floats: bool = True  # False: no number in it is one
 
 
 # gc=False: thousands of them live for a moment, and none can be part of a cycle.
@@ -129,7 +140,12 @@ def require_unique(refs: Iterable[Ref]) -> None:
 
 def normalise_resource(raw: bytes | memoryview | msgspec.Raw, family: str) -> Normal:
     """One resource from its JSON; a pure function of its bytes and its family."""
-    document = parse_json(raw)
+    has_floats = False
+    try:
+        document = _without_floats.decode(raw)
+    except (_Float, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        has_floats = True
+        document = parse_json(raw)
     if not isinstance(document, dict):
         raise Rejected("invalid", "a resource is no object")
     type_, title = document.get("type"), document.get("title")
@@ -152,7 +168,9 @@ def normalise_resource(raw: bytes | memoryview | msgspec.Raw, family: str) -> No
         aliases = _add_aliases(type_, title, parameters)
         _sort_metaparameters(parameters)
         relations = tuple(_relations(Ref(type_, title), parameters))
-    extra = {key: document[key] for key in document.keys() - _COLUMNS - _IGNORED}
+    extra = None
+    if not document.keys() <= _KNOWN:
+        extra = {key: document[key] for key in document.keys() - _KNOWN}
     resource = Resource(
         type=type_,
         title=title,
@@ -162,9 +180,9 @@ def normalise_resource(raw: bytes | memoryview | msgspec.Raw, family: str) -> No
         kind=_optional(document.get("kind"), str, "kind"),
         file=_optional(document.get("file"), str, "file"),
         line=_optional(document.get("line"), int, "line"),
-        extra=extra or None,
+        extra=extra,
     )
-    return Normal(resource, relations, aliases)
+    return Normal(resource, relations, aliases, has_floats)
 
 
 def normalise_edges(
@@ -317,18 +335,20 @@ def _tags(given: Any, type_: str, title: str) -> tuple[str, ...]:
         given = [given]  # collapsed by Puppet up to 3
     if not isinstance(given, list):
         raise Rejected("invalid_tag", f"the tags of {_short(Ref(type_, title))} are no list")
+    if not given:
+        return ()
     try:
-        if all(map(_is_tag, given)):
-            return tuple(sorted(set(given)))
+        lines = "\n".join(given)
     except TypeError:
-        pass  # not even a string: named below
-    wrong = next(tag for tag in given if not isinstance(tag, str) or not _is_tag(tag))
+        lines = ""  # not even strings: named below
+    if _TAGS.match(lines) and lines.count("\n") == len(given) - 1 and lines == lines.lower():
+        return tuple(sorted(set(given)))
+    wrong = next(tag for tag in given if not isinstance(tag, str) or "\n" in tag or not _is_tag(tag))
     raise Rejected("invalid_tag", f"{_short(Ref(type_, title))} has the tag {str(wrong)[:60]!r}")
 
 
-@lru_cache(maxsize=20_000)  # a fleet has a few thousand; asking again costs a tenth
 def _is_tag(tag: str) -> bool:
-    return bool(_TAG.match(tag)) and tag == tag.lower()
+    return bool(_TAGS.match(tag)) and tag == tag.lower()
 
 
 def _optional(value: Any, type_: type, name: str) -> Any:

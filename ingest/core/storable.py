@@ -11,6 +11,7 @@ import hashlib
 import math
 import re
 from functools import lru_cache
+from typing import NamedTuple
 
 from ingest.core import rows
 from ingest.core.model import Json, Resource
@@ -20,6 +21,7 @@ from ingest.errors import Rejected
 
 # What Puppet calls kinds, as the letters that the column has.
 KINDS = {"compilable_type": b"c", "defined_type": b"d", "unknown": b"u", "class": b"k", "node": b"n"}
+_KIND_FIELDS: dict[str | None, bytes] = {kind: rows.bytea(letter) for kind, letter in KINDS.items()}
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -33,8 +35,16 @@ def require_plain(name: str, value: str | None) -> None:
         raise Rejected("invalid", f"{name} has {len(value)} characters, the limit is 1024")
 
 
-def encode_resource(resource: Resource) -> tuple[bytes, Content]:
+class Position(NamedTuple):
+    """Where a resource is declared."""
+
+    digest: bytes
+    fields: bytes  # COPY fields file, line, exact
+
+
+def encode_resource(resource: Resource, *, has_floats: bool = True) -> tuple[bytes, Content]:
     """(digest, content): a resource as encoded COPY fields, and the key by which equal ones are found.
+    ``has_floats`` says whether any of its numbers may be one.
 
     The digest is SHA-256, cut to 160 bits, over everything but the position: nobody can find two contents with
     one digest, so a node cannot put its resource in another's place.
@@ -44,10 +54,12 @@ def encode_resource(resource: Resource) -> tuple[bytes, Content]:
         (resource.type, resource.title, resource.exported, kind, resource.tags, resource.extra)
     )
     parameters = canonical_json(resource.parameters)
-    digest = hashlib.sha256(names + b"\n" + parameters).digest()[:DIGEST_BYTES]
+    document = b"\n".join((names, parameters))
+    digest = hashlib.sha256(document).digest()[:DIGEST_BYTES]
     exact = None
     type_, title = resource.type, resource.title
-    if _SUSPECT.search(names) or _SUSPECT.search(parameters):
+    # Of all escapes only those of control characters and lone surrogates are written as \u.
+    if (has_floats or b"\\u" in document) and _SUSPECT.search(document):
         type_, title = nearest_text(type_), nearest_text(title)
         if not _holds_plain(resource.parameters):
             parameters = canonical_json(nearest(resource.parameters))
@@ -63,24 +75,28 @@ def encode_resource(resource: Resource) -> tuple[bytes, Content]:
         (
             rows.bytea(digest),
             rows.TRUE if resource.exported else rows.FALSE,
-            rows.text(type_),
+            _type_field(type_),
             rows.text(title),
-            rows.bytea(None if kind is None else KINDS.get(kind)),
+            _KIND_FIELDS.get(kind, rows.NULL),
         )
     )
     return digest, Content(head, resource.tags, rows.jsonb(parameters) + rows.bytea(exact))
 
 
+_type_field = lru_cache(maxsize=10_000)(rows.text)  # a fleet has some hundred types
+
+
 @lru_cache(maxsize=50_000)  # a fleet's manifests have some thousand lines that declare something
-def encode_position(file: str | None, line: int | None) -> bytes:
-    """COPY fields file, line, exact."""
+def encode_position(file: str | None, line: int | None) -> Position:
+    """A position, encoded. Raises Rejected."""
     exact = None
     if file is not None and _UNSTORABLE.search(file):
         exact = file.encode("utf-8", "surrogatepass")
         file = nearest_text(file)
     if line is not None and not 0 <= line < 1 << 63:
         raise Rejected("invalid", "a resource's line is not a number that a file can have")
-    return b"".join((rows.text(file), rows.int8(line), rows.bytea(exact)))
+    fields = b"".join((rows.text(file), rows.int8(line), rows.bytea(exact)))
+    return Position(hashlib.sha256(fields).digest()[:DIGEST_BYTES], fields)
 
 
 def nearest_text(text: str) -> str:
