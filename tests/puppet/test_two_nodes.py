@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.puppet.rabbit import rabbitmq
+from tests.brokers.real import rabbitmq
 from tests.puppet.site import has, problems, refs
 from tests.puppet.world import World
 from tests.servers import Postgres, embedded_broker
