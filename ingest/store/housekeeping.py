@@ -2,9 +2,10 @@
 
 Garbage collection looks for unused content under a snapshot, without any lock. It deletes in small steps: each
 takes the content lock alone (writers hold it shared while they refer to content), spares what was taken up
-since the snapshot, and raises the generation, so that every writer forgets the ids it remembers. Readers never
-wait for it, a writer at most ``lock_timeout_s`` while a step waits for its lock and ``hold_timeout_s`` while it
-works; a step that takes longer is left for the next run. Nobody's query is ended.
+since the snapshot, and raises the generation, so that every writer forgets the ids it remembers. It asks for the
+lock again and again instead of queueing for it, because writers would queue behind it. So readers never wait for
+it, a writer for one step at most, and that for ``hold_timeout_s`` at most; a step that takes longer, or finds no
+gap within ``patience_s``, is left for the next run. Nobody's query is ended.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from ingest.store.connection import Connection, meaning
 from ingest.store.queries import query
 from ingest.store.writing import CONTENT_LOCK, NODE_LOCK, node_key
 
+POLL_S = 0.005  # a writer's transaction takes some ten milliseconds, and so do the gaps between them
+
 # The order in which content refers to content: what a collected row used is free in the next run.
 CONTENT_TABLES = ("resources", "edge_sets", "position_sets", "positions", "tags")
 
@@ -29,7 +32,7 @@ class Collected(msgspec.Struct):
     """What one run of garbage collection did."""
 
     deleted: dict[str, int]
-    postponed: int = 0  # steps that did not get the lock, or did not get done, in time
+    postponed: int = 0  # steps that found no gap between writers, or did not get done in time
 
 
 def collect_garbage(
@@ -37,7 +40,7 @@ def collect_garbage(
     *,
     step_rows: int = 2000,
     pause_s: float = 0.05,
-    lock_timeout_s: float = 0.2,
+    patience_s: float = 10.0,
     hold_timeout_s: float = 1.0,
     pause: Callable[[float], None] = time.sleep,
 ) -> Collected:
@@ -47,13 +50,15 @@ def collect_garbage(
         xmin, ids = _unused(connection, table)
         for start in range(0, len(ids), step_rows):
             step = ids[start : start + step_rows]
-            with meaning():
-                try:
-                    collected.deleted[table] += _delete(
-                        connection, table, step, xmin, lock_timeout_s, hold_timeout_s
-                    )
-                except (pg.LockNotAvailable, pg.QueryCanceled):
-                    collected.postponed += 1
+            with meaning(), connection.transaction():
+                if _locked_alone(connection, int(patience_s / POLL_S), pause):
+                    deleted = _delete(connection, table, step, xmin, hold_timeout_s)
+                else:
+                    deleted = None
+            if deleted is None:
+                collected.postponed += 1
+            else:
+                collected.deleted[table] += deleted
             pause(pause_s)
     return collected
 
@@ -106,17 +111,24 @@ def _unused(connection: Connection, table: str) -> tuple[str, list[int]]:
         return str(row[0]), sorted(int(str(id_)) for (id_,) in found)
 
 
+def _locked_alone(connection: Connection, polls: int, pause: Callable[[float], None]) -> bool:
+    """Takes the content lock in a moment in which no writer has it; False when there was none."""
+    for _ in range(max(1, polls)):
+        row = connection.execute(query("try_lock_content_alone"), [CONTENT_LOCK]).fetchone()
+        if row is not None and row[0]:
+            return True
+        pause(POLL_S)
+    return False
+
+
 def _delete(
-    connection: Connection,
-    table: str,
-    ids: list[int],
-    xmin: str,
-    lock_timeout_s: float,
-    hold_timeout_s: float,
-) -> int:
-    limits = [f"{int(lock_timeout_s * 1000)}ms", f"{int(hold_timeout_s * 1000)}ms"]
-    with connection.transaction():
-        connection.execute(query("set_step_timeouts"), limits)
-        connection.execute(query("lock_content_alone"), [CONTENT_LOCK])
-        connection.execute(query("next_generation"))
-        return connection.execute(query(f"delete_{table}"), {"ids": ids, "xmin": xmin}).rowcount
+    connection: Connection, table: str, ids: list[int], xmin: str, hold_timeout_s: float
+) -> int | None:
+    """How many went; None when it took too long and nothing happened."""
+    try:
+        with connection.transaction():
+            connection.execute(query("set_statement_timeout"), [f"{int(hold_timeout_s * 1000)}ms"])
+            connection.execute(query("next_generation"))
+            return connection.execute(query(f"delete_{table}"), {"ids": ids, "xmin": xmin}).rowcount
+    except pg.QueryCanceled:
+        return None

@@ -391,7 +391,10 @@ class Lane:
         node_ids: dict[int, int],
         slots: dict[int, array[int]],
     ) -> None:
-        known = [node_ids[c.delivery] for c in catalogs if stored[c.header.certname].slots]
+        # Not those with slots: a catalog that became empty left its row of exports behind, empty too.
+        known = [
+            node_ids[c.delivery] for c in catalogs if stored[c.header.certname].producer_timestamp is not None
+        ]
         before: dict[int, array[int]] = {}
         if known:
             for node, ids in self._raw(cursor, "read_exports", [known]):

@@ -180,6 +180,15 @@ def test_exported_resources_come_and_go(connection: Connection) -> None:
     assert seen() == []
 
 
+def test_a_node_that_stopped_exporting_can_begin_again(connection: Connection) -> None:
+    """Even when its catalog was empty in between, as it is with thin_storeconfigs."""
+    pipeline = Pipeline(connection)
+    key = resource("key", type_="Sshkey", exported=True)
+    for minute, content in enumerate([[key], [], [key]], 1):
+        assert pipeline.take(wire_body("n.example.com", minute, content)) == [Outcome.STORED]
+        assert len(list(exported_resources(connection, "Sshkey"))) == len(content)
+
+
 def test_garbage_goes_and_what_is_used_stays(connection: Connection) -> None:
     """Content that no node has is collected; a writer that remembers its id asks anew."""
     pipeline = Pipeline(connection)

@@ -24,8 +24,8 @@ WHERE NOT EXISTS (
 SELECT t.id FROM tags t
 WHERE NOT EXISTS (SELECT FROM (SELECT unnest(tag_ids) AS id FROM resources) AS used WHERE used.id = t.id)
 
--- name: lock_content_alone
-SELECT pg_advisory_xact_lock(%s)
+-- name: try_lock_content_alone
+SELECT pg_try_advisory_xact_lock(%s)
 
 -- name: next_generation
 UPDATE content_state SET generation = generation + 1
@@ -106,5 +106,5 @@ DELETE FROM quarantine WHERE last_seen < now() - %s::interval
 -- name: one_snapshot
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY
 
--- name: set_step_timeouts
-SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true)
+-- name: set_statement_timeout
+SELECT set_config('statement_timeout', %s, true)

@@ -24,6 +24,7 @@ INSERT INTO schema_migrations (number, name) VALUES (%s, %s)
 -- name: grant_engine
 -- What ingest run needs when somebody else owns and migrates the schema. TEMPORARY: its staging tables.
 DO $grant$ BEGIN EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO ROLE_NAME', current_database()); END $grant$;
+DO $grant$ BEGIN EXECUTE format('GRANT USAGE ON SCHEMA %I TO ROLE_NAME', current_schema()); END $grant$;
 GRANT USAGE ON SCHEMA storeconfigs TO ROLE_NAME;
 GRANT SELECT ON schema_migrations TO ROLE_NAME;
 GRANT SELECT, INSERT, UPDATE, DELETE ON nodes, catalog_resources, catalog_exports, quarantine TO ROLE_NAME;
@@ -36,6 +37,7 @@ GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO ROLE
 
 -- name: grant_reader
 -- What collectors and tools need: the views, and nothing that lies under them.
+DO $grant$ BEGIN EXECUTE format('GRANT USAGE ON SCHEMA %I TO ROLE_NAME', current_schema()); END $grant$;
 GRANT USAGE ON SCHEMA storeconfigs TO ROLE_NAME;
 GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO ROLE_NAME;
 GRANT SELECT ON ALL TABLES IN SCHEMA storeconfigs TO ROLE_NAME
