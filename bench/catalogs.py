@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 from tests import corpus
@@ -13,17 +14,19 @@ ROUND_NAMES = {1: "first load", 2: "unchanged", 3: "few parameters", 4: "module 
 _CERTNAME = re.compile(rb'"certname":"([^"]+)"')
 
 
-def fleet(directory: Path | None, clones: int) -> dict[int, list[bytes]]:
+def fleet(directory: Path | None, clones: int, *, roles: str = "*") -> dict[int, list[bytes]]:
     """Round -> bodies. ``directory`` holds ROLE-NN/run-K/catalog-wire.json; without one the tests' corpus is
-    taken. A clone is the body with its certname replaced throughout: web-01-c2.example.com."""
-    return {round_: list(_round(directory, round_, clones)) for round_ in ROUNDS}
+    taken. A clone is the body with its certname replaced throughout: web-01-c2.example.com. ``roles`` is a
+    pattern: ``minimal-*`` are the small ones, about 170 KB."""
+    return {round_: list(_round(directory, round_, clones, roles)) for round_ in ROUNDS}
 
 
-def _round(directory: Path | None, round_: int, clones: int) -> Iterator[bytes]:
+def _round(directory: Path | None, round_: int, clones: int, roles: str) -> Iterator[bytes]:
     if directory is None:
-        bodies = [corpus.body(role, round_, "wire") for role in corpus.ROLES]
+        bodies = [corpus.body(role, round_, "wire") for role in corpus.ROLES if fnmatch(role, roles)]
     else:
-        bodies = [file.read_bytes() for file in sorted(directory.glob(f"*/run-{round_}/catalog-wire.json"))]
+        files = sorted(directory.glob(f"{roles}/run-{round_}/catalog-wire.json"))
+        bodies = [file.read_bytes() for file in files]
     for body in bodies:
         match = _CERTNAME.search(body)
         assert match is not None

@@ -43,12 +43,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--catalogs", type=Path)
     parser.add_argument("--clones", type=int, default=8)
+    parser.add_argument("--roles", default="*", help="a pattern; minimal-* are the small catalogs")
     parser.add_argument("--broker", help="instead of the embedded one, which competes for the cores as well")
     parser.add_argument("--workers", type=int, nargs="+", default=[2])
     parser.add_argument("--writers", type=int, default=2)
     parser.add_argument("--drop", action="store_true", help="only receive and acknowledge")
     options = parser.parse_args()
-    bodies = fleet(options.catalogs, options.clones)
+    bodies = fleet(options.catalogs, options.clones, roles=options.roles)
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
         broker = options.broker or stack.enter_context(embedded_broker())

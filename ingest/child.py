@@ -10,7 +10,10 @@ from multiprocessing.connection import Connection
 
 import msgspec
 
-from ingest.config import Config
+# structlog takes rich along for tracebacks that no child ever prints: 5 MiB in each process.
+sys.modules["rich"] = None  # type: ignore[assignment]
+
+from ingest.config import Config  # noqa: E402
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import structlog
 
+from ingest.board import Row
 from ingest.channels import Hands, Known, Order, Wires
 from ingest.config import Config
 from ingest.core.decoding import Decoding, lane_of
 from ingest.core.work import Descriptor, Passed, Quarantine, Work
 from ingest.errors import Rejected
+from ingest.metrics import Metric
 from ingest.processes import Ended, process_names, reloaded, start_process
-from ingest.telemetry import Metric, Row
 
 
 def run(config: Config, control: ControlConnection, name: str) -> None:

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 import msgspec
 import structlog
 
+from ingest.board import Board, Row
 from ingest.channels import Wires
 from ingest.config import Config
 from ingest.errors import IngestError
-from ingest.telemetry import Board, Row, configure, set_level
+from ingest.log import configure, set_level
 
 
 class Ended(Exception):  # the regular way out of a loop

@@ -16,15 +16,16 @@ from multiprocessing.connection import Connection as ControlConnection
 
 import structlog
 
+from ingest.board import Row
 from ingest.channels import Arena, Handover, Hands, Order, Wires
 from ingest.config import Config
 from ingest.connection import Connection, Endpoint, Message
 from ingest.core.ledger import Delivery, Ledger
-from ingest.core.routing import END_BYTES, START_BYTES, choose, routing_key
+from ingest.core.routing import END_BYTES, START_BYTES, choose, decoders_at_work, routing_key
 from ingest.core.work import Descriptor, Outcome, Passed, Settled
 from ingest.errors import Misconfigured, Unavailable
+from ingest.metrics import Metric
 from ingest.processes import Ended, process_names, reloaded, start_process
-from ingest.telemetry import Metric, Row
 from ingest.transports import endpoints
 
 # What a descriptor carries of a message's headers: what producers may say of a catalog, and its origin.
@@ -73,7 +74,7 @@ class Receiver:
         self._acks: list[tuple[str, str]] = []
         self._registered: int | None = None  # the events the socket is registered for
         self._draining = False
-        self._decoders_at_work_max = max(1, len(os.sched_getaffinity(0)) - 1)
+        self._decoders_at_work_max = decoders_at_work(len(os.sched_getaffinity(0)))
         self._moved_s: dict[str, float] = {}
         self._decoders = [p for p in process_names(config) if p.startswith("decoder")]
 

@@ -15,12 +15,14 @@ import structlog
 from ingest.config import Config
 from ingest.embedded import embedded_broker, embedded_database
 from ingest.errors import IngestError, Misconfigured, Refused, Unavailable
+from ingest.log import configure, resolve_format
+from ingest.metrics import Metric
 from ingest.receiver import check_broker
 from ingest.store import housekeeping
 from ingest.store.connection import Connection, connect
 from ingest.store.migrate import migrate, require_current
 from ingest.supervisor import Supervisor
-from ingest.telemetry import Metric, configure, resolve_format, serve
+from ingest.telemetry import serve
 from ingest.transports import STOMP_PORT, endpoints
 
 HOUSEKEEPING_TICK_S = 1.0  # how late a changed gc_interval_s may be noticed

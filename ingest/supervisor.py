@@ -22,11 +22,14 @@ from contextlib import contextmanager
 import msgspec
 import structlog
 
+from ingest.board import Board
 from ingest.channels import Hands, Known, ParentControl, link, memory
 from ingest.config import SETTINGS, Config
 from ingest.errors import IngestError
+from ingest.log import set_level
+from ingest.metrics import Metric
 from ingest.processes import process_names
-from ingest.telemetry import Board, Health, Metric, set_level
+from ingest.telemetry import Health
 
 TICK_S = 1.0
 STOPPED_TICKS_MAX = 3  # a child that somebody stopped (SIGSTOP) this long is replaced

@@ -1,21 +1,17 @@
-"""Numbers and events about the engine itself.
+"""The engine's numbers and its health for others: Prometheus text, and JSON for ``ingest status``.
 
-Each process has a row of numbers in shared memory that only it writes; whoever serves /metrics reads all of
-them. What there is to measure stands in ``metrics.py``.
+The numbers come from the board (``board.py``).
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socketserver
 import sys
 import threading
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from mmap import mmap
-from typing import Any, TextIO
+from typing import Any
 
 import msgspec
 import structlog
@@ -23,75 +19,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from ingest.core.passwords import hide_passwords
-from ingest.core.visible import visible
+from ingest.board import Board
 from ingest.metrics import METRICS, Declared
-from ingest.metrics import Metric as Metric  # who counts needs Row and Metric together
 
 REQUEST_TIMEOUT_S = 10.0  # of a scraper that says nothing; Prometheus gives up after 10 s itself
-LOGGED_CHARACTERS_MAX = 2000  # of one value; a line must stay readable, and short of a body
-
-
-_level = 0
-
-
-# Numbers
-
-
-def _layout() -> tuple[tuple[int, ...], int]:
-    """The first column of each metric, and how many columns there are.
-
-    A histogram has its sum and a count for each bucket, the last one without a limit.
-    """
-    places, at = [], 0
-    for metric in METRICS:
-        places.append(at)
-        at += len(metric.buckets) + 2 if metric.kind == "histogram" else 1
-    return tuple(places), at
-
-
-_PLACES, _COLUMNS = _layout()
-
-
-class Row:
-    """One process's numbers; only that process writes them."""
-
-    def __init__(self, cells: memoryview[float]) -> None:
-        self._cells = cells
-
-    def add(self, metric: int, n: float = 1) -> None:
-        self._cells[_PLACES[metric]] += n
-
-    def set(self, metric: int, value: float) -> None:
-        self._cells[_PLACES[metric]] = value
-
-    def observe(self, metric: int, value: float) -> None:
-        at = _PLACES[metric]
-        self._cells[at] += value
-        self._cells[at + 1 + bisect_left(METRICS[metric].buckets, value)] += 1
-
-
-class Board:
-    """All rows, in shared memory that the caller supplies."""
-
-    def __init__(self, memory: mmap | bytearray) -> None:
-        self._cells: memoryview[float] = memoryview(memory).cast("d")
-
-    @staticmethod
-    def size(processes: int) -> int:
-        """Bytes for so many rows."""
-        return processes * _COLUMNS * 8
-
-    def row(self, process: int) -> Row:
-        return Row(self._cells[process * _COLUMNS : (process + 1) * _COLUMNS])
-
-    def value(self, process: int, metric: int) -> float:
-        return self._cells[process * _COLUMNS + _PLACES[metric]]
-
-    def histogram(self, process: int, metric: int) -> tuple[float, list[float]]:
-        """(sum, count of each bucket)."""
-        at = process * _COLUMNS + _PLACES[metric]
-        return self._cells[at], list(self._cells[at + 1 : at + 2 + len(METRICS[metric].buckets)])
 
 
 class BoardCollector(Collector):
@@ -221,82 +152,3 @@ class _Server(ThreadingHTTPServer):
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):  # a scraper that left is no event
             structlog.get_logger().error("metrics_failed", reason=f"{type(error).__name__}: {error}")
-
-
-# Events
-
-
-def configure(log_format: str, level: str, *, process: str = "", stream: TextIO | None = None) -> None:
-    """One line an event on standard error, for a person (console) or a machine (json)."""
-    stream = stream or sys.stderr
-    set_level(level)
-    renderer: Any
-    if resolve_format(log_format) == "json":
-        renderer = structlog.processors.JSONRenderer(sort_keys=False)
-    else:
-        renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty(), sort_keys=False)
-    structlog.configure(
-        processors=[
-            _important_enough,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _process(process),
-            _presentable,
-            renderer,
-        ],
-        logger_factory=structlog.WriteLoggerFactory(_Lines(stream)),  # type: ignore[arg-type]
-        cache_logger_on_first_use=True,
-    )
-
-
-def set_level(level: str) -> None:
-    """The least important events to show, from now on: also for loggers that exist already."""
-    global _level  # noqa: PLW0603  the log is one for the process
-    _level = structlog.processors.NAME_TO_LEVEL[level]
-
-
-def _important_enough(_: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    if structlog.processors.NAME_TO_LEVEL[method] < _level:
-        raise structlog.DropEvent
-    return event
-
-
-def resolve_format(log_format: str) -> str:
-    """What "auto" means here and now."""
-    if log_format == "auto":
-        return "console" if sys.stderr.isatty() else "json"
-    return log_format
-
-
-class _Lines:
-    """A stream that may break: a log reader that left, or a full disk, does not end the engine."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> None:
-        with contextlib.suppress(OSError):
-            self._stream.write(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            self._stream.flush()
-
-
-def _process(name: str) -> Callable[[Any, str, Any], Any]:
-    def add(_: Any, __: str, event: Any) -> Any:
-        if name:
-            event["process"] = name
-        return event
-
-    return add
-
-
-def _presentable(_: Any, __: str, event: Any) -> Any:
-    """No password and no body in a line, and nothing that breaks it or speaks to the terminal."""
-    for key, value in event.items():
-        if isinstance(value, bytes | bytearray | memoryview):
-            event[key] = f"<{len(value)} bytes>"
-        elif isinstance(value, str):
-            event[key] = visible(hide_passwords(value)[:LOGGED_CHARACTERS_MAX])
-    return event

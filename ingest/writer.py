@@ -14,15 +14,16 @@ from multiprocessing.connection import Connection as ControlConnection
 
 import structlog
 
+from ingest.board import Row
 from ingest.channels import Hands, Known, Order, Wires
 from ingest.config import Config
 from ingest.core.redact import redact
 from ingest.core.work import Claim, Full, Outcome, Quarantine, Settled, Work
 from ingest.errors import Misconfigured, Refused, Rejected, Unavailable
+from ingest.metrics import Metric
 from ingest.processes import Ended, process_names, reloaded, start_process
 from ingest.store.connection import connect
 from ingest.store.writing import Lane, QuarantineLimits, QuarantineRow
-from ingest.telemetry import Metric, Row
 
 BACKOFF_START_S = 0.05
 

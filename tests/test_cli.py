@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from ingest.board import Board
 from ingest.commands.reading import _lines
+from ingest.metrics import Metric
 from ingest.publish import headers_of
 from ingest.store.connection import Connection
-from ingest.telemetry import Board, Health, Metric, serve
+from ingest.telemetry import Health, serve
 from tests import corpus
 from tests.servers import embedded_broker, free_port
 

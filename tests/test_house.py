@@ -14,7 +14,7 @@ FLOORS = (
     ("errors",),
     ("core",),
     ("channels", "store", "puppetconf", "broker", "metrics"),
-    ("telemetry", "connection", "config"),
+    ("board", "log", "telemetry", "connection", "config"),
     ("transports", "processes"),
     ("receiver", "decoder", "writer"),
     ("child", "supervisor", "publish", "embedded"),

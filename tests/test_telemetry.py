@@ -20,9 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from ingest.board import Board
 from ingest.core.visible import visible
+from ingest.log import configure
 from ingest.metrics import METRICS, Metric
-from ingest.telemetry import Board, Health, configure, serve, snapshot
+from ingest.telemetry import Health, serve, snapshot
 
 NAMES = ["receiver", "decoder-0", "decoder-1", "writer-0", "supervisor"]
 WELL = Health(healthy=True, ready=True)

@@ -26,8 +26,8 @@ from bench.catalogs import ROUND_NAMES, fleet
 from bench.peers.puppetdb import PuppetDB, missing
 from bench.pipeline import POSTGRESQL, cpu_s, drop, one_round
 from bench.records import record
+from tests.brokers.real import rabbitmq
 from tests.engine.engine import Engine
-from tests.puppet.rabbit import rabbitmq
 from tests.servers import Postgres, embedded_broker
 
 # Throughput at least so many times PuppetDB's, and its CPU for a catalog divided by at least so much.

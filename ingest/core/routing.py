@@ -33,3 +33,8 @@ def choose(key: int, decoders: Sequence[str], load: Callable[[str], int]) -> str
     own = decoders[key % len(decoders)]
     idlest = min(decoders, key=load)
     return idlest if load(own) > load(idlest) + PATIENCE else own
+
+
+def decoders_at_work(cores: int) -> int:
+    """How many decoders get messages: more would only share the cores, and know less each."""
+    return max(1, cores - 1)

@@ -1,0 +1,123 @@
+"""What the engine costs when nothing happens, and how long one lone catalog takes.
+
+Idle: CPU and memory of the whole tree. Latency: from just before SEND until the catalog can be queried.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from bench.catalogs import fleet
+from bench.pipeline import POSTGRESQL, cpu_s
+from bench.records import record
+from ingest.config import load
+from ingest.core.formats import Skim, skim
+from ingest.publish import Publisher
+from tests.brokers.real import rabbitmq
+from tests.engine.engine import Engine
+from tests.servers import Postgres, embedded_broker
+
+STORED = "SELECT 1 FROM node_catalogs WHERE certname = %s AND producer_timestamp = %s"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--catalogs", type=Path, help="a directory of ROLE/run-K/catalog-wire.json")
+    parser.add_argument("--clones", type=int, default=4)
+    parser.add_argument("--broker", help="its URL, instead of RabbitMQ (or the embedded one) started here")
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--idle-s", type=float, default=20)
+    options = parser.parse_args()
+    rounds = fleet(options.catalogs, options.clones)
+    directory = Path(tempfile.mkdtemp(prefix="ingest-bench-"))
+    directory.chmod(0o755)
+    try:
+        with ExitStack() as stack:
+            broker = options.broker
+            if broker is None:
+                broker = stack.enter_context(
+                    rabbitmq() if shutil.which("rabbitmq-server") else embedded_broker()
+                )
+            server = Postgres(directory)
+            server.start(**POSTGRESQL)
+            stack.callback(server.stop)
+            flags = ("--workers", str(options.workers), "--log-level", "warning")
+            engine = Engine(broker, server.conninfo("postgres"), *flags, log=directory / "engine.log")
+            stack.callback(engine.kill)
+            engine.wait_ready()
+            publisher = Publisher(load({"queue_source": broker}, {}).config)
+            stack.callback(publisher.close)
+            rows = [idle(engine, options.idle_s, "fresh")]
+            with psycopg.connect(server.conninfo("postgres"), autocommit=True) as connection:
+                for round_ in (1, 2, 3, 4):
+                    rows.append(latency(publisher, connection, round_, rounds[round_]))
+            rows.append(idle(engine, options.idle_s, "after work"))
+            engine.stop()
+    finally:
+        shutil.rmtree(directory)
+    print("record:", record("low-load", vars(options), rows))
+
+
+def idle(engine: Engine, seconds: float, when: str) -> dict[str, Any]:
+    """CPU share of one core, and memory in MiB: resident (pages shared counted each time) and proportional."""
+    before, start = cpu_s(engine.process.pid), time.perf_counter()
+    time.sleep(seconds)
+    share = (cpu_s(engine.process.pid) - before) / (time.perf_counter() - start)
+    pids = [engine.process.pid, *engine.children().values()]
+    row = {
+        "idle": when, "processes": len(pids), "core_share": share, "rss_mib": _memory_mib(pids, "Rss"),
+        "pss_mib": _memory_mib(pids, "Pss"),
+    }  # fmt: skip
+    print(
+        f"idle, {when}: {share:.2%} of a core; {len(pids)} processes, "
+        f"{row['pss_mib']:.0f} MiB PSS, {row['rss_mib']:.0f} MiB RSS"
+    )
+    return row
+
+
+def latency(
+    publisher: Publisher, connection: psycopg.Connection[Any], round_: int, bodies: list[bytes]
+) -> dict[str, Any]:
+    """One catalog after the other, each sent when the one before can be queried."""
+    found_ms = []
+    for body in bodies:
+        skimmed = skim(body, {}, None)  # type: ignore[arg-type]
+        assert isinstance(skimmed, Skim)
+        key = (skimmed.header.certname, skimmed.header.producer_timestamp)
+        start = time.perf_counter()
+        publisher.publish([(body, {})])
+        while connection.execute(STORED, key).fetchone() is None:
+            time.sleep(0.0005)
+        found_ms.append((time.perf_counter() - start) * 1000)
+    found_ms.sort()
+    row = {
+        "latency_of_round": round_, "catalogs": len(bodies), "p50_ms": statistics.median(found_ms),
+        "p99_ms": found_ms[int(len(found_ms) * 0.99)], "max_ms": found_ms[-1],
+    }  # fmt: skip
+    print(
+        f"round {round_}: a lone catalog can be queried after {row['p50_ms']:.0f} ms (p50), "
+        f"{row['p99_ms']:.0f} ms (p99), {row['max_ms']:.0f} ms (max)"
+    )
+    return row
+
+
+def _memory_mib(pids: list[int], name: str) -> float:
+    total_kib = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                total_kib += int(line.split()[1])
+    return total_kib / 1024
+
+
+if __name__ == "__main__":
+    main()
