@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint run clean bench-store bench-peer test-store-long
+.PHONY: demo test lint run clean bench-store bench-peer test-store-long bench-scale
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -34,6 +34,9 @@ bench-store: $(VENV)/.made  ## WAL and rows a catalog costs, against the limits
 
 bench-peer: $(VENV)/.made  ## the same catalogs into PuppetDB (if it is installed) and into this engine
 	$(BIN)/python -m bench.peers $(ARGS)
+
+bench-scale: $(VENV)/.made  ## collectors' questions to a fleet of 3000 nodes; five minutes
+	$(BIN)/python -m bench.scale $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

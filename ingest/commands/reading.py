@@ -6,7 +6,7 @@ import json
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
@@ -37,15 +37,52 @@ def query_group() -> None:
 @click.option("--type", "type_", required=True, metavar="T", help="resource type, capitalised")
 @click.option("--tag", "tags", multiple=True, help="must be among its tags; several: all of them")
 @click.option("--title")
+@click.option(
+    "--parameter",
+    "parameters",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="must have that value, or an array with it; VALUE is JSON where it can be (80, true, '\"80\"'), else text",
+)
 @with_settings
-def exported_command(settings: Origins, type_: str, tags: tuple[str, ...], title: str | None) -> None:
+def exported_command(
+    settings: Origins, type_: str, tags: tuple[str, ...], title: str | None, parameters: tuple[str, ...]
+) -> None:
     """What a collector would get: one JSON object a line, ordered by certname and title."""
-    from ingest.core.wire import canonical_json
     from ingest.store.reading import exported_resources
 
+    wanted = dict(map(_parameter, parameters))
     with database(settings.config) as connection:
-        for resource in exported_resources(connection, type_, tags=tags, title=title):
-            sys.stdout.buffer.write(canonical_json(resource) + b"\n")
+        _print_lines(exported_resources(connection, type_, tags=tags, title=title, parameters=wanted))
+
+
+@query_group.command("who-has")
+@click.argument("type_", metavar="TYPE")
+@click.argument("title")
+@with_settings
+def who_has_command(settings: Origins, type_: str, title: str) -> None:
+    """The active nodes that have a resource, and where it is declared: one JSON object a line, by certname."""
+    from ingest.store.reading import who_has
+
+    with database(settings.config) as connection:
+        _print_lines(who_has(connection, type_, title))
+
+
+def _print_lines(found: Iterable[dict[str, Any]]) -> None:
+    from ingest.core.wire import canonical_json
+
+    for one in found:
+        sys.stdout.buffer.write(canonical_json(one) + b"\n")
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--parameter")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 @click.command("status")

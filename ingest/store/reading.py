@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -39,19 +39,19 @@ def exported_resources(
     *,
     tags: Sequence[str] = (),
     title: str | None = None,
-    parameter: dict[str, Json] | None = None,
+    parameters: Mapping[str, Json] | None = None,
     except_certname: str | None = None,
 ) -> Iterator[dict[str, Json]]:
     """Exported resources of active nodes as JSON objects, ordered by certname and title."""
-    parameters = {
+    wanted = {
         "type": type_,
         "title": title,
         "tags": [tag.lower() for tag in tags] or None,
-        "parameter": None if parameter is None else Jsonb(parameter),
+        "parameters": Jsonb(parameters) if parameters else None,
         "except_certname": except_certname,
     }
     with meaning(), connection.cursor() as cursor:
-        cursor.execute(query("read_exported"), parameters)
+        cursor.execute(query("read_exported"), wanted)
         rows: Any = cursor
         for certname, environment, type_, title_, tags_, values, file, line, exact in rows:
             whole = {} if exact is None else json.loads(exact)
@@ -62,6 +62,23 @@ def exported_resources(
                 "title": whole.get("title", title_),
                 "tags": tags_,
                 "parameters": whole.get("parameters", values),
+                "file": file,
+                "line": line,
+            }
+
+
+def who_has(connection: Connection, type_: str, title: str) -> Iterator[dict[str, Json]]:
+    """The active nodes that have this resource, as JSON objects ordered by certname."""
+    with meaning(), connection.cursor() as cursor:
+        cursor.execute(query("read_who_has"), {"type": type_, "title": title})
+        rows: Any = cursor
+        for certname, environment, type_, title, exported, file, line in rows:
+            yield {
+                "certname": certname,
+                "environment": environment,
+                "type": type_,
+                "title": title,
+                "exported": exported,
                 "file": file,
                 "line": line,
             }

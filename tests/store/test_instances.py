@@ -16,8 +16,8 @@ from tests.model import expected, resource, stored, wire_body
 from tests.servers import Postgres, embedded_broker
 
 # make test-store-long: 200 nodes, 20 rounds.
-NODES = int(os.environ.get("INGEST_TEST_STORE_NODES", "40"))
-ROUNDS = int(os.environ.get("INGEST_TEST_STORE_ROUNDS", "6"))
+NODES = int(os.environ.get("INGEST_TEST_STORE_NODES", "60"))
+ROUNDS = int(os.environ.get("INGEST_TEST_STORE_ROUNDS", "8"))
 DUPLICATES = 0.2  # share of the messages that come twice
 DISORDER_ROUNDS = 3  # how far behind its round a message may come
 

@@ -168,7 +168,7 @@ def test_exported_resources_come_and_go(connection: Connection) -> None:
     assert seen(tags=["WEB"]) == ["key"]
     assert seen(tags=["db"]) == []
     assert seen(title="other") == []
-    assert seen(parameter={"key": "abc"}) == ["key"]
+    assert seen(parameters={"key": "abc"}) == ["key"]
     assert seen(except_certname="n.example.com") == []
     assert pipeline.take(deactivate("n.example.com", 2)) == [Outcome.STORED]
     assert seen() == []

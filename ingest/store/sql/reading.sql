@@ -33,18 +33,27 @@ JOIN edge_sets es ON es.id = c.edge_set_id
 WHERE c.node_id = %s
 
 -- name: read_exported
--- What a collector gets. Tags must all be there; NULL asks for nothing.
+-- What a collector gets. Tags must all be there, and each parameter be that value or an array with it, as in
+-- Puppet's own collectors; NULL asks for nothing. Not parameters @> wanted: that finds parts of hashes.
 SELECT certname, environment, type, title, tags, parameters, file, line, exact
 FROM exported_resources
 WHERE type = %(type)s
   AND (%(title)s::text IS NULL OR title = %(title)s)
   AND (%(tags)s::text[] IS NULL OR tags @> %(tags)s)
-  AND (%(parameter)s::jsonb IS NULL OR parameters @> %(parameter)s)
+  AND NOT EXISTS (
+      SELECT FROM jsonb_each(%(parameters)s::jsonb) AS wanted (name, value)
+      WHERE parameters -> wanted.name IS DISTINCT FROM wanted.value
+        AND NOT EXISTS (
+            SELECT FROM jsonb_array_elements(CASE jsonb_typeof(parameters -> wanted.name)
+                WHEN 'array' THEN parameters -> wanted.name END) AS element (value)
+            WHERE element.value = wanted.value
+        )
+  )
   AND (%(except_certname)s::text IS NULL OR certname <> %(except_certname)s)
 ORDER BY certname COLLATE "C", title COLLATE "C"
 
 -- name: read_who_has
-SELECT certname, type, title, exported, file, line
+SELECT certname, environment, type, title, exported, file, line
 FROM node_resources
 WHERE type = %(type)s AND title = %(title)s
 ORDER BY certname COLLATE "C"
