@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint run clean bench-store bench-peer test-store-long bench-scale
+.PHONY: demo test lint run clean bench-store bench bench-peer test-store-long bench-scale
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -31,6 +31,9 @@ test-store-long: $(VENV)/.made  ## the store's tests at their full size: 200 nod
 
 bench-store: $(VENV)/.made  ## WAL and rows a catalog costs, against the limits
 	$(BIN)/python -m bench.store $(ARGS)
+
+bench: $(VENV)/.made  ## every suite in its short form, a few minutes; writes bench/records/report.md
+	$(BIN)/python -m bench
 
 bench-peer: $(VENV)/.made  ## the same catalogs into PuppetDB (if it is installed) and into this engine
 	$(BIN)/python -m bench.peers $(ARGS)

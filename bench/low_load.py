@@ -17,14 +17,13 @@ from typing import Any
 import psycopg
 
 from bench.catalogs import fleet
-from bench.pipeline import POSTGRESQL, cpu_s
 from bench.records import record
+from bench.servers import POSTGRESQL, broker_of, cpu_s
 from ingest.config import load
 from ingest.core.formats import Skim, skim
 from ingest.publish import Publisher
-from tests.brokers.real import rabbitmq
 from tests.engine.engine import Engine
-from tests.servers import Postgres, embedded_broker
+from tests.servers import Postgres
 
 STORED = "SELECT 1 FROM node_catalogs WHERE certname = %s AND producer_timestamp = %s"
 
@@ -42,11 +41,7 @@ def main() -> None:
     directory.chmod(0o755)
     try:
         with ExitStack() as stack:
-            broker = options.broker
-            if broker is None:
-                broker = stack.enter_context(
-                    rabbitmq() if shutil.which("rabbitmq-server") else embedded_broker()
-                )
+            broker = broker_of(options.broker, stack)
             server = Postgres(directory)
             server.start(**POSTGRESQL)
             stack.callback(server.stop)

@@ -8,35 +8,21 @@ from __future__ import annotations
 
 import argparse
 import os
-import selectors
 import shutil
 import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from bench.catalogs import ROUND_NAMES, fleet
+from bench.receiver import drop
 from bench.records import record
-from ingest.channels import Arena, memory
-from ingest.config import load
-from ingest.errors import Unavailable
-from ingest.publish import Publisher
-from ingest.receiver import open_connection
-from ingest.transports import endpoints
+from bench.servers import POSTGRESQL, broker_of, cpu_s, publish
 from tests.engine.engine import Engine
-from tests.servers import Postgres, embedded_broker
-
-TICKS = os.sysconf("SC_CLK_TCK")
-# Sync is on, as in production; no checkpoint falls into a round but those that the benchmark asks for.
-POSTGRESQL = {
-    "fsync": "on",
-    "shared_buffers": "512MB",
-    "max_wal_size": "8GB",
-    "checkpoint_timeout": "30min",
-}
+from tests.servers import Postgres
 
 
 def main() -> None:
@@ -44,7 +30,7 @@ def main() -> None:
     parser.add_argument("--catalogs", type=Path)
     parser.add_argument("--clones", type=int, default=8)
     parser.add_argument("--roles", default="*", help="a pattern; minimal-* are the small catalogs")
-    parser.add_argument("--broker", help="instead of the embedded one, which competes for the cores as well")
+    parser.add_argument("--broker", help="its URL, instead of RabbitMQ (or the embedded one) started here")
     parser.add_argument("--workers", type=int, nargs="+", default=[2])
     parser.add_argument("--writers", type=int, default=2)
     parser.add_argument("--drop", action="store_true", help="only receive and acknowledge")
@@ -52,7 +38,7 @@ def main() -> None:
     bodies = fleet(options.catalogs, options.clones, roles=options.roles)
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
-        broker = options.broker or stack.enter_context(embedded_broker())
+        broker = broker_of(options.broker, stack)
         if options.drop:
             rows.append(drop(broker, bodies[2]))
             print(
@@ -129,62 +115,6 @@ def intake_stopped(engine: Engine) -> Iterator[None]:
     finally:
         for pid in reversed(pids):
             os.kill(pid, signal.SIGCONT)
-
-
-def publish(broker: str, bodies: list[bytes]) -> None:
-    publisher = Publisher(load({"queue_source": broker}, {}).config)
-    try:
-        publisher.publish((body, {}) for body in bodies)
-    finally:
-        publisher.close()
-
-
-def drop(broker: str, bodies: list[bytes]) -> dict[str, Any]:
-    """Our receiver's connection without anything behind it: what the wire and the broker allow."""
-    config = load({"queue_source": broker}, {}).config
-    publish(broker, bodies)
-    arena = Arena(memory("bench", config.window_bytes_max))
-    connection = open_connection(config, endpoints(config)[0], arena)
-    connection.subscribe(config.destination, "drop", config.window_messages_max, config.window_bytes_max)
-    start, cpu = time.perf_counter(), time.process_time()
-    got = 0
-    with selectors.DefaultSelector() as selector:
-        selector.register(connection, selectors.EVENT_READ)
-        while got < len(bodies):
-            selector.select(1)
-            for message in connection.read():
-                got += 1
-                if message.offset is not None:
-                    arena.free(message.offset, message.length)
-                headers = message.headers
-                connection.acknowledge([(headers.get("ack", ""), headers.get("message-id", ""))], "drop")
-            connection.flush()
-    seconds = time.perf_counter() - start
-    cpu_ms = (time.process_time() - cpu) * 1000 / got
-    connection.disconnect("bye")
-    with suppress(Unavailable):  # some brokers close as soon as they have answered
-        while "bye" not in connection.receipts:
-            for _ in connection.read():
-                pass
-            time.sleep(0.01)
-    connection.close()
-    return {"drop": True, "catalogs": got, "seconds": seconds, "per_s": got / seconds, "cpu_ms": cpu_ms}
-
-
-def cpu_s(pid: int) -> float:
-    """User and system seconds of a process and all below it, the ended ones included."""
-    total = 0.0
-    waiting = [pid]
-    while waiting:
-        one = waiting.pop()
-        try:
-            fields = Path(f"/proc/{one}/stat").read_text().rpartition(") ")[2].split()
-            children = Path(f"/proc/{one}/task/{one}/children").read_text().split()
-        except OSError:
-            continue
-        total += sum(map(int, fields[11:15])) / TICKS
-        waiting += map(int, children)
-    return total
 
 
 if __name__ == "__main__":

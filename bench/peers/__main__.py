@@ -24,11 +24,12 @@ from rich.table import Table
 
 from bench.catalogs import ROUND_NAMES, fleet
 from bench.peers.puppetdb import PuppetDB, missing
-from bench.pipeline import POSTGRESQL, cpu_s, drop, one_round
+from bench.pipeline import one_round
+from bench.receiver import drop
 from bench.records import record
-from tests.brokers.real import rabbitmq
+from bench.servers import POSTGRESQL, broker_of, cpu_s
 from tests.engine.engine import Engine
-from tests.servers import Postgres, embedded_broker
+from tests.servers import Postgres
 
 # Throughput at least so many times PuppetDB's, and its CPU for a catalog divided by at least so much.
 GOALS = {1: (25, 35), 2: (16, 35), 3: (20, 40), 4: (30, 40)}
@@ -60,9 +61,7 @@ def compare(options: argparse.Namespace, directory: Path, stack: ExitStack) -> l
     """One row a round and system, and one of what the receiver alone can do."""
     rounds = fleet(options.catalogs, options.clones)
     mean = sum(map(len, rounds[1])) / len(rounds[1])
-    broker = options.broker
-    if broker is None:
-        broker = stack.enter_context(rabbitmq() if shutil.which("rabbitmq-server") else embedded_broker())
+    broker = broker_of(options.broker, stack)
     server = Postgres(directory)
     server.start(**POSTGRESQL)
     stack.callback(server.stop)

@@ -1,0 +1,53 @@
+"""What the benchmarks have in common: a broker, a PostgreSQL as in production, CPU of a process tree."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+from ingest.config import load
+from ingest.publish import Publisher
+from tests.brokers.real import RabbitMQ, rabbitmq
+from tests.servers import embedded_broker
+
+TICKS = os.sysconf("SC_CLK_TCK")
+# Sync is on, as in production; no checkpoint falls into a round but those that the benchmark asks for.
+POSTGRESQL = {
+    "fsync": "on",
+    "shared_buffers": "512MB",
+    "max_wal_size": "8GB",
+    "checkpoint_timeout": "30min",
+}
+
+
+def broker_of(url: str | None, stack: ExitStack) -> str:
+    """The URL given, or that of a RabbitMQ started here, or where that is not installed of the embedded broker,
+    which competes for the cores more than a real one."""
+    if url is not None:
+        return url
+    return stack.enter_context(embedded_broker() if RabbitMQ.missing() else rabbitmq())
+
+
+def publish(broker: str, bodies: list[bytes]) -> None:
+    publisher = Publisher(load({"queue_source": broker}, {}).config)
+    try:
+        publisher.publish((body, {}) for body in bodies)
+    finally:
+        publisher.close()
+
+
+def cpu_s(pid: int) -> float:
+    """User and system seconds of a process and all below it, the ended ones included."""
+    total = 0.0
+    waiting = [pid]
+    while waiting:
+        one = waiting.pop()
+        try:
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(") ")[2].split()
+            children = Path(f"/proc/{one}/task/{one}/children").read_text().split()
+        except OSError:
+            continue
+        total += sum(map(int, fields[11:15])) / TICKS
+        waiting += map(int, children)
+    return total
