@@ -40,15 +40,14 @@ FROM exported_resources
 WHERE type = %(type)s
   AND (%(title)s::text IS NULL OR title = %(title)s)
   AND (%(tags)s::text[] IS NULL OR tags @> %(tags)s)
-  AND NOT EXISTS (
-      SELECT FROM jsonb_each(%(parameters)s::jsonb) AS wanted (name, value)
-      WHERE parameters -> wanted.name IS DISTINCT FROM wanted.value
-        AND NOT EXISTS (
-            SELECT FROM jsonb_array_elements(CASE jsonb_typeof(parameters -> wanted.name)
-                WHEN 'array' THEN parameters -> wanted.name END) AS element (value)
-            WHERE element.value = wanted.value
-        )
-  )
+  AND (%(parameters)s::jsonb IS NULL OR (
+      SELECT bool_and(coalesce(parameters -> wanted.name = wanted.value OR EXISTS (
+          SELECT FROM jsonb_array_elements(CASE jsonb_typeof(parameters -> wanted.name)
+              WHEN 'array' THEN parameters -> wanted.name END) AS element (value)
+          WHERE element.value = wanted.value
+      ), false))
+      FROM jsonb_each(%(parameters)s::jsonb) AS wanted (name, value)
+  ))
   AND (%(except_certname)s::text IS NULL OR certname <> %(except_certname)s)
 ORDER BY certname COLLATE "C", title COLLATE "C"
 
