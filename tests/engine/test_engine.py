@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ingest.config import Config
 from ingest.store.connection import Connection
 from tests import corpus
 from tests.engine.engine import Engine, Start, publish, wait_for
@@ -141,6 +142,23 @@ def test_bytes_that_are_not_utf8_can_be_recovered(start: Start, broker: str, con
     assert engine.wait_settled(1)["stored"] == 1
     (found,) = stored(connection, "old.example.com")["resources"]
     assert found["parameters"]["content"].encode("utf-8", "surrogateescape") == b"caf\xe9"
+
+
+def test_a_body_of_exactly_the_default_limit_is_stored(
+    start: Start, broker: str, connection: Connection
+) -> None:
+    """64 MiB in one parameter, among small neighbours."""
+    engine = start("--workers", "1")
+    limit = Config().body_bytes_max
+    assert limit == 64 * 1024 * 1024
+    empty = wire_body("large.example.com", 1, [resource("/large", parameters={"content": ""})])
+    large = empty.replace(b'"content": ""', b'"content": "%s"' % (b"x" * (limit - len(empty))))
+    assert len(large) == limit
+    small = [wire_body(f"n{n}.example.com", 1, [resource("/x")]) for n in range(2)]
+    publish(broker, small[0], large, small[1])
+    assert engine.wait_settled(3)["stored"] == 3
+    assert stored(connection, "large.example.com") == expected(large)
+    assert stored(connection, "n1.example.com") == expected(small[1])
 
 
 def test_a_body_over_the_limit_is_passed_over(start: Start, broker: str, connection: Connection) -> None:
