@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from ingest.commands.capacity import capacity_group
 from ingest.commands.publishing import publish_command
 from ingest.commands.quarantine import quarantine_group
 from ingest.commands.reading import query_group, show_command, status_command
@@ -76,7 +77,7 @@ def cli() -> None:
     """
 
 
-for command in (publish_command, show_command, query_group, status_command, quarantine_group):
+for command in (publish_command, show_command, query_group, status_command, quarantine_group, capacity_group):
     cli.add_command(command)
 
 

@@ -19,7 +19,7 @@ FLOORS = (
     ("receiver", "decoder", "writer"),
     ("child", "supervisor", "publish", "embedded"),
     ("run",),
-    ("demo",),
+    ("demo", "capacity"),
     ("commands",),
     ("cli",),
     ("__main__",),

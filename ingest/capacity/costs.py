@@ -1,0 +1,199 @@
+"""Service times from a calibration: what a message of some kind and size costs in each stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ingest.capacity.calibration import KINDS, Calibration, Round, Sample
+
+NEW_FACTOR_MAX = 20.0  # more would be a disturbance
+NOISE_MIN, NOISE_MAX = 0.2, 8.0  # of one message against its kind's mean; beyond that it was a disturbance
+
+
+class Line(NamedTuple):
+    """CPU seconds of a message: so much each, so much a byte."""
+
+    each_s: float
+    byte_s: float
+
+    def at(self, body_bytes: float) -> float:
+        return self.each_s + self.byte_s * body_bytes
+
+
+class BatchCosts(NamedTuple):
+    """CPU seconds of a transaction in one place (writer or PostgreSQL)."""
+
+    batch_s: float
+    content_s: float  # more for a batch that brings any content
+    message: dict[str, Line]
+
+
+class Costs(NamedTuple):
+    """Everything the model takes from a calibration."""
+
+    receiver: Line
+    broker: Line
+    decoder: dict[str, Line]  # by kind
+    cold: dict[str, float]  # receiver, and decoder by kind: how much more it costs after idleness
+    noise: dict[str, tuple[float, ...]]  # by kind: single messages against the mean of their kind and size
+    writer: BatchCosts
+    postgresql: BatchCosts
+    commit_s: float  # of a transaction: neither writer nor PostgreSQL computes
+    crowding: float
+
+
+def costs_of(calibration: Calibration) -> Costs:
+    """The costs that explain the calibration's rounds best, none of them negative."""
+    rounds, samples = calibration.rounds, calibration.samples
+    crowding = calibration.crowding
+    fleet_rounds = [r for r in rounds if r.name != "roles"]  # the others are nodes like many
+    backlog = [r for r in fleet_rounds if r.mode == "backlog"]
+    receiver = _lines(backlog, "receiver", crowding, dict.fromkeys(KINDS, "any"))["any"]
+    broker = _lines(
+        [_with(r, "broker", r.cpu_s["broker"] + r.cpu_s["broker_in"]) for r in backlog],
+        "broker", crowding, dict.fromkeys(KINDS, "any"),
+    )["any"]  # fmt: skip
+    decoder = _lines(
+        [r for r in backlog if r.name != "mixed"], "decoder", crowding, {kind: kind for kind in KINDS}
+    )
+    _as_in_life(decoder, [r for r in backlog if r.name == "mixed"], crowding)
+    cold = {kind: _cold([s for s in samples if s.kind == kind], "decoder_s", decoder[kind]) for kind in KINDS}
+    cold["receiver"] = _cold(samples, "receiver_s", receiver)
+    singles = [r for r in rounds if r.mode == "single"]
+    waits = [(r.batch_s - r.cpu_s["writer"] - r.cpu_s["postgresql"]) / max(1, r.batches) for r in singles]
+    return Costs(
+        receiver=receiver,
+        broker=broker,
+        decoder=decoder,
+        cold=cold,
+        noise={kind: _noise([s for s in samples if s.kind == kind], decoder[kind]) for kind in KINDS},
+        writer=_batch_costs(fleet_rounds, "writer", crowding, _new_factor(samples, "writer_s")),
+        postgresql=_batch_costs(fleet_rounds, "postgresql", crowding, _new_factor(samples, "postgresql_s")),
+        commit_s=max(float(np.median(calibration.commit_s)), min(waits)),
+        crowding=crowding,
+    )
+
+
+def _new_factor(samples: Sequence[Sample], stage: str) -> float:
+    """How many times more an upgrade costs whose content is new. Told from single messages, since rounds have too
+    few of them; what any message costs is taken off both."""
+
+    def mean(kind: str) -> float:
+        found = [getattr(s, stage) / s.body_bytes for s in samples if s.kind == kind]
+        return float(np.mean(found)) if found else 0.0
+
+    any_ = mean("unchanged")
+    shared, new = mean("upgrade") - any_, mean("upgrade_new") - any_
+    return min(max(1.0, new / shared), NEW_FACTOR_MAX) if shared > 0 else 1.0
+
+
+def _lines(
+    rounds: Sequence[Round], stage: str, crowding: float, groups: dict[str, str], new_factor: float = 1.0
+) -> dict[str, Line]:
+    """A line for each group of kinds. Relative errors are least: a round of small catalogs counts as much as one
+    of large ones."""
+    names = list(dict.fromkeys(groups.values()))
+    rows = []
+    for r in rounds:
+        row = [0.0] * (2 * len(names))
+        for kind, messages, body_bytes in _weighted(r, new_factor):
+            place = 2 * names.index(groups[kind])
+            row[place] += messages
+            row[place + 1] += body_bytes
+        rows.append([value * crowding / r.cpu_s[stage] for value in row])
+    found = nonnegative(np.array(rows), np.ones(len(rows)))
+    lines = {name: Line(found[2 * n], found[2 * n + 1]) for n, name in enumerate(names)}
+    if "upgrade" in lines:
+        lines["upgrade_new"] = _scaled(lines["upgrade"], new_factor)
+    return lines
+
+
+def _weighted(round_: Round, new_factor: float) -> list[tuple[str, float, float]]:
+    """(kind, messages, bytes); new upgrades stand as so many more of the others."""
+    found = []
+    for kind, messages in round_.kinds.items():
+        name, factor = ("upgrade", new_factor) if kind == "upgrade_new" else (kind, 1.0)
+        found.append((name, messages * factor, round_.kind_bytes[kind] * factor))
+    return found
+
+
+def _with(round_: Round, stage: str, seconds: float) -> Round:
+    return msgspec.structs.replace(round_, cpu_s=round_.cpu_s | {stage: seconds})
+
+
+def _as_in_life(decoder: dict[str, Line], mixed: Sequence[Round], crowding: float) -> None:
+    """Where kinds and roles come mixed, a decoder's cache holds less of what each needs than in a round of one kind:
+    one factor for all catalogs with content makes the mixed rounds come true."""
+
+    def predicted_s(kinds: Sequence[str]) -> float:
+        return sum(
+            decoder[kind].each_s * r.kinds.get(kind, 0) + decoder[kind].byte_s * r.kind_bytes.get(kind, 0)
+            for r in mixed
+            for kind in kinds
+        )
+
+    content = [kind for kind in KINDS if kind != "unchanged"]
+    measured_s = sum(r.cpu_s["decoder"] for r in mixed) / crowding
+    if mixed and predicted_s(content):
+        factor = max(0.5, (measured_s - predicted_s(["unchanged"])) / predicted_s(content))
+        for kind in ("few", "upgrade", "upgrade_new"):
+            decoder[kind] = _scaled(decoder[kind], factor)
+
+
+def _cold(samples: Sequence[Sample], stage: str, line: Line) -> float:
+    """What it took after idleness, over what a busy process takes; means, because work comes in means."""
+    predicted = sum(line.at(s.body_bytes) for s in samples)
+    return max(1.0, sum(getattr(s, stage) for s in samples) / predicted) if predicted else 1.0
+
+
+def _batch_costs(rounds: Sequence[Round], stage: str, crowding: float, new_factor: float) -> BatchCosts:
+    rows = []
+    for r in rounds:
+        total = r.cpu_s[stage] / (crowding if r.mode == "backlog" else 1.0)
+        row = [float(r.batches), float(r.content_batches), *[0.0] * (2 * len(KINDS))]
+        for kind, messages, body_bytes in _weighted(r, new_factor):
+            place = 2 + 2 * KINDS.index(kind)
+            row[place] += messages
+            row[place + 1] += body_bytes
+        rows.append([value / total for value in row])
+    found = nonnegative(np.array(rows), np.ones(len(rows)))
+    lines = {kind: Line(found[2 + 2 * n], found[3 + 2 * n]) for n, kind in enumerate(KINDS)}
+    lines["upgrade_new"] = _scaled(lines["upgrade"], new_factor)
+    return BatchCosts(found[0], found[1], lines)
+
+
+def _noise(samples: Sequence[Sample], line: Line) -> tuple[float, ...]:
+    """What single messages took against the line, with a mean of one."""
+    ratios = [s.decoder_s / line.at(s.body_bytes) for s in samples if line.at(s.body_bytes)]
+    if not ratios:
+        return (1.0,)
+    kept = np.clip(np.array(ratios) / np.median(ratios), NOISE_MIN, NOISE_MAX)
+    return tuple(sorted(float(value) for value in kept / kept.mean()))
+
+
+def _scaled(line: Line, factor: float) -> Line:
+    return Line(line.each_s * factor, line.byte_s * factor)
+
+
+def nonnegative(matrix: NDArray[np.float64], target: NDArray[np.float64]) -> list[float]:
+    """Least squares with no negative coefficient, by coordinate descent: the problem is convex and has a dozen
+    unknowns."""
+    # Columns differ by orders of magnitude (bytes beside messages); equal norms make the descent quick.
+    scale = np.linalg.norm(matrix, axis=0)
+    scale[scale == 0] = 1.0
+    a = matrix / scale
+    gram, right = a.T @ a, a.T @ target
+    x = np.zeros(a.shape[1])
+    for _ in range(20_000):
+        before = x.copy()
+        for i in range(len(x)):
+            if gram[i, i] > 0:
+                x[i] = max(0.0, x[i] + (right[i] - gram[i] @ x) / gram[i, i])
+        if np.abs(x - before).max() < 1e-9:
+            break
+    return [float(value) for value in x / scale]

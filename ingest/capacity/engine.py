@@ -1,0 +1,153 @@
+"""A whole engine to measure: ``ingest run`` as a process tree, with the CPU time of each of its processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ingest.config import SETTINGS, Config
+from ingest.errors import Unavailable
+
+START_TIMEOUT_S = 30.0
+SETTLED = ("stored", "unchanged", "stale", "superseded", "quarantined")
+
+
+class MeasuredEngine:
+    """The running tree: what it says of itself, and what the kernel says of it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], config: Config) -> None:
+        self.process = process
+        self.config = config
+        self._url = f"http://{config.metrics_host}:{config.metrics_port}/status.json"
+
+    def status(self) -> dict[str, Any]:
+        with contextlib.suppress(OSError), urllib.request.urlopen(self._url, timeout=5) as answer:
+            found: dict[str, Any] = json.load(answer)
+            return found
+        return {}
+
+    def counters(self) -> dict[str, dict[str, float]]:
+        """The numbers of /status.json, by process."""
+        found: dict[str, dict[str, float]] = self.status().get("processes", {})
+        return found
+
+    def settled(self) -> float:
+        receiver = self.counters().get("receiver", {})
+        return sum(receiver.get(name, 0) for name in SETTLED)
+
+    def pids(self) -> dict[str, int]:
+        """Name and pid of each child."""
+        found = {}
+        for pid in children_of(self.process.pid):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if b"ingest.child" in words:
+                found[words[words.index(b"ingest.child") + 1].decode()] = pid
+        return found
+
+    def wait(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
+        """Until the condition holds. Raises Unavailable when it does not in time or the engine has ended."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            if self.process.poll() is not None:
+                raise Unavailable(f"the engine under measurement ended with code {self.process.returncode}")
+            if time.monotonic() > deadline:
+                raise Unavailable(f"the engine under measurement: {what} took over {timeout_s:.0f} s")
+            time.sleep(0.005)
+
+    @contextmanager
+    def intake_stopped(self) -> Iterator[None]:
+        """While a backlog is made. The supervisor sleeps too, or it would replace a receiver that stands still."""
+        pids = (self.process.pid, self.pids()["receiver"])
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in reversed(pids):
+                os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def measured_engine(config: Config) -> Iterator[MeasuredEngine]:
+    """``ingest run`` with these settings, ready when this gives control; ended afterwards."""
+    environment = os.environ | {
+        f"INGEST_{setting.name.upper()}": str(getattr(config, setting.name)) for setting in SETTINGS
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ingest", "run"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    engine = MeasuredEngine(process, config)
+    try:
+        engine.wait(
+            lambda: bool(engine.status().get("health", {}).get("ready")), "its start", START_TIMEOUT_S
+        )
+        yield engine
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        process.kill()
+        process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def children_of(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process so far, in nanosecond steps; /proc/PID/stat has steps of ten milliseconds, more than
+    most catalogs take. 0 for one that has ended."""
+    try:
+        # Source: Linux, include/linux/posix-timers_types.h: clock 2 (scheduler time) of the process ~pid.
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError:
+        return 0.0
+
+
+def cpu_of(pids: Mapping[str, int]) -> dict[str, float]:
+    return {name: cpu_s(pid) for name, pid in pids.items()}
+
+
+def private_bytes(pid: int) -> int:
+    """Memory of a process that it shares with nobody (proc(5), smaps_rollup); 0 where that may not be read."""
+    total = 0
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith(("Private_Clean:", "Private_Dirty:")):
+                total += int(line.split()[1]) * 1024
+    return total
+
+
+def busy_elsewhere_s(own_s: float, before_s: float) -> float:
+    """CPU seconds that others used of this machine since ``machine_busy_s`` gave ``before_s``."""
+    return max(0.0, machine_busy_s() - before_s - own_s)
+
+
+def machine_busy_s() -> float:
+    """CPU seconds of everything on this machine since it started (proc(5), /proc/stat), steal included."""
+    fields = list(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]))
+    idle = fields[3] + fields[4]
+    return (sum(fields) - idle) / os.sysconf("SC_CLK_TCK")

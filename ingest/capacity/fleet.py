@@ -1,0 +1,150 @@
+"""The fleet that is planned for: how many nodes, how often, what their catalogs are like."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+
+import msgspec
+
+from ingest.capacity.calibration import Calibration
+from ingest.capacity.simulation import Arrival
+from ingest.core.routing import decoders_at_work
+from ingest.errors import Misconfigured, Refused
+from ingest.store.capacity import StoredFleet
+
+NODES_MAX = 10_000_000
+BODY_BYTES_MIN = 1024  # less is no catalog
+SIGMA = 0.75  # of a catalog size's logarithm; that of real catalogs
+
+
+class Fleet(msgspec.Struct, frozen=True):
+    nodes: int
+    interval_s: float
+    unchanged: float
+    parameters: float
+    upgrade: float
+    body_bytes: int  # mean
+    roles: int
+    growth: float  # nodes in a year, as a share
+    database_bytes: int | None = None  # where the database was asked
+    origin: str = "as given"
+
+    @property
+    def per_s(self) -> float:
+        return self.nodes / self.interval_s
+
+
+def fleet_of(
+    *,
+    nodes: int,
+    interval_s: float,
+    run_s: float,
+    unchanged: float,
+    parameters: float | None,
+    upgrade: float | None,
+    body_bytes: int | None,
+    body_bytes_max: int,
+    roles: int | None,
+    growth: float,
+    calibration: Calibration | None,
+) -> Fleet:
+    """The fleet as it was asked for. Raises Misconfigured for one that cannot be.
+
+    Without a calibration, which takes its time, what was asked for is checked all the same.
+    """
+    if nodes < 1:
+        raise Misconfigured("--nodes", f"{nodes} is no fleet: at least 1")
+    if nodes > NODES_MAX:
+        raise Misconfigured("--nodes", f"{nodes} is more than {NODES_MAX}, the most that is planned for")
+    if interval_s <= run_s:
+        raise Misconfigured(
+            "--interval", f"{interval_s:g} s is not longer than a run of the agent, {run_s:g} s (--run)"
+        )
+    parameters, upgrade = _shares(unchanged, parameters, upgrade)
+    if body_bytes is None:
+        body_bytes = mean_body_bytes(calibration) if calibration is not None else BODY_BYTES_MIN
+    if body_bytes < BODY_BYTES_MIN:
+        raise Misconfigured("--catalog-size", f"{body_bytes} bytes is no catalog: at least {BODY_BYTES_MIN}")
+    if body_bytes > body_bytes_max:
+        raise Misconfigured(
+            "--catalog-size",
+            f"{body_bytes} bytes is over body_bytes_max={body_bytes_max}: all would be quarantined",
+        )
+    if roles is None:
+        roles = min(nodes, calibration.sizes.roles) if calibration is not None else 1
+    if not 1 <= roles <= nodes:
+        raise Misconfigured(
+            "--roles", f"{roles} roles for {nodes} nodes: between 1 and as many as there are nodes"
+        )
+    if growth < -1:
+        raise Misconfigured("--growth", f"{growth:g} is less than no fleet left (-1)")
+    return Fleet(nodes, interval_s, unchanged, parameters, upgrade, body_bytes, roles, growth)
+
+
+def described(stored: StoredFleet, calibration: Calibration | None) -> tuple[int, float, int | None]:
+    """(nodes, interval, mean bytes of a catalog) of the fleet that is stored. Raises Refused for an empty one.
+
+    Half of a fleet reports within half an interval: the median age against the newest catalog is half the interval,
+    whatever nodes stopped reporting long ago. Bodies are not kept: their size comes from the number of resources.
+    """
+    if not stored.nodes:
+        raise Refused("the database holds no catalogs: describe the fleet with --nodes and --interval")
+    body_bytes = None
+    if calibration is not None:
+        resource_bytes = mean_body_bytes(calibration) * calibration.sizes.nodes / calibration.sizes.resources
+        body_bytes = max(BODY_BYTES_MIN, round(stored.mean_resources * resource_bytes))
+    return stored.nodes, 2 * stored.median_age_s, body_bytes
+
+
+def mean_body_bytes(calibration: Calibration) -> int:
+    """Of the calibration's catalogs; all its nodes have a part in the rounds named "first" and "roles"."""
+    first = [r for r in calibration.rounds if "first" in r.kinds and r.mode == "backlog"]
+    return sum(r.body_bytes for r in first) // max(1, sum(r.messages for r in first))
+
+
+def arrivals(
+    fleet: Fleet, count: int, *, per_s: float | None, cores: int, seed: int, kind: str | None = None
+) -> Iterator[Arrival]:
+    """Catalogs of a fleet whose nodes have nothing to do with one another: random times at a rate, or all at once.
+
+    ``kind`` makes them all of that kind, as a deploy does.
+    """
+    chance = random.Random(seed)
+    mix = {"unchanged": fleet.unchanged, "few": fleet.parameters, "upgrade": fleet.upgrade}
+    kinds, weights = (list(mix), list(mix.values())) if kind is None else ([kind], [1.0])
+    # The first node of a role (at each decoder) brings what an upgrade changed.
+    share_new = min(1.0, fleet.roles * decoders_at_work(cores) / fleet.nodes)
+    mean_log = math.log(fleet.body_bytes) - SIGMA**2 / 2
+    at_s = 0.0
+    for _ in range(count):
+        if per_s:
+            at_s += chance.expovariate(per_s)
+        found = chance.choices(kinds, weights)[0]
+        if found == "upgrade" and chance.random() < share_new:
+            found = "upgrade_new"
+        body_bytes = min(
+            max(chance.lognormvariate(mean_log, SIGMA), fleet.body_bytes / 10), fleet.body_bytes * 3
+        )
+        yield Arrival(at_s, found, round(body_bytes), chance.getrandbits(32))
+
+
+def _shares(unchanged: float, parameters: float | None, upgrade: float | None) -> tuple[float, float]:
+    """(few parameters, upgrade); what is not given is the rest. Raises Misconfigured."""
+    for flag, value in (("--unchanged", unchanged), ("--parameters", parameters), ("--upgrade", upgrade)):
+        if value is not None and not 0 <= value <= 1:
+            raise Misconfigured(flag, f"{value:g} is no share: between 0 and 1")
+    rest = 1 - unchanged
+    if upgrade is None:
+        # Releases are rarer than changes of data; a tenth of the changes where nobody says otherwise.
+        upgrade = rest / 10 if parameters is None else max(0.0, rest - parameters)
+    if parameters is None:
+        parameters = max(0.0, rest - upgrade)
+    total = unchanged + parameters + upgrade
+    if not math.isclose(total, 1, abs_tol=1e-6):
+        raise Misconfigured(
+            "--unchanged", f"the shares {unchanged:g} + {parameters:g} (--parameters) + {upgrade:g} (--upgrade) are "
+            f"{total:g}, not 1",
+        )  # fmt: skip
+    return parameters, upgrade

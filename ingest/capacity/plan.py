@@ -1,0 +1,264 @@
+"""The plan: what a fleet needs of this engine, as planned for and under other conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import msgspec
+
+from ingest.capacity.calibration import Calibration, Machine
+from ingest.capacity.costs import Costs, costs_of
+from ingest.capacity.fleet import Fleet, arrivals
+from ingest.capacity.simulation import Outcome, Setup, simulate
+from ingest.capacity.space import Space, space_of
+
+LOAD_MAX = 0.95  # of the limit: as far as `make bench-capacity` checks the model against the engine
+LIMIT_MESSAGES = 4000
+LOAD_MESSAGES = 5000  # fifty of them lie above p99
+BURST_MESSAGES_MAX = 20_000  # of a backlog or a deploy; larger ones are scaled
+CURVE_LOADS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
+POINTS = 120  # of a curve over time
+
+Progress = Callable[[str, float], None]
+
+
+class Case(msgspec.Struct, frozen=True):
+    """One row: a fleet on a machine."""
+
+    name: str
+    nodes: int
+    interval_s: float
+    cores: int
+    workers: int
+    instances: int
+    offered_per_s: float
+    limit_per_s: float  # catalogs a second that come through when the engine is never idle
+    utilisation: dict[str, float]  # by stage, at the offered load; over 1: does not fit
+    utilisation_at_limit: dict[str, float]
+    bottleneck: str
+    p50_s: float | None  # freshness at the offered load; none where the queue grows for ever
+    p99_s: float | None
+    nodes_fit: int
+    headroom: float  # nodes that fit, over nodes planned
+
+    @property
+    def fits(self) -> bool:
+        return self.nodes_fit >= self.nodes
+
+
+class Burst(msgspec.Struct, frozen=True):
+    """Many catalogs at once, until they are stored."""
+
+    messages: int
+    seconds: float | None  # none: it never ends, more arrives than is stored
+    times_s: tuple[float, ...]
+    waiting: tuple[int, ...]  # catalogs not stored yet, at these times
+
+
+class Curve(msgspec.Struct, frozen=True):
+    """Freshness by load."""
+
+    nodes: tuple[int, ...]
+    p50_s: tuple[float, ...]
+    p99_s: tuple[float, ...]
+
+
+class Plan(msgspec.Struct, frozen=True):
+    at: str
+    program: str
+    fleet: Fleet
+    target_s: float
+    outage_s: float
+    machine: Machine
+    calibrated_at: str
+    calibration_commit: str
+    calibration_templates: str
+    calibration_disturbed: float  # share of its cores that others used meanwhile
+    broker_here: bool
+    database_apart: bool
+    base: Case
+    space: Space
+    outage: Burst
+    deploy: Burst
+    deploy_p99_s: float | None  # when the nodes keep to their interval
+    curve: Curve
+    what_if: tuple[Case, ...]
+    interrupted: bool = False
+
+
+def plan(
+    calibration: Calibration,
+    fleet: Fleet,
+    setup: Setup,
+    *,
+    target_s: float,
+    outage_s: float,
+    progress: Progress = lambda what, share: None,
+) -> Plan:
+    """Simulates everything the report tells. Ctrl-C while the what-if rows are made leaves those that are."""
+    costs = costs_of(calibration)
+    progress("as planned", 0.0)
+    base, outcome = _case("as planned", costs, fleet, setup, target_s)
+    progress("by load", 0.15)
+    curve = _curve(costs, fleet, setup, base)
+    progress("after an outage", 0.3)
+    outage = _outage(costs, fleet, setup, base, outage_s)
+    progress("deploy", 0.4)
+    deploy = _burst(costs, fleet, setup, fleet.nodes, "upgrade")
+    upgrading = msgspec.structs.replace(fleet, unchanged=0.0, parameters=0.0, upgrade=1.0)
+    deploy_case, _ = _case("deploy", costs, upgrading, setup, target_s)
+    rows: list[Case] = []
+    interrupted = False
+    try:
+        others = list(_others(fleet, setup))
+        for number, (name, other_fleet, other_setup) in enumerate(others):
+            progress(f"what if: {name}", 0.5 + 0.5 * number / len(others))
+            rows.append(_case(name, costs, other_fleet, other_setup, target_s)[0])
+    except KeyboardInterrupt:
+        interrupted = True
+    used = [r.elsewhere_s / (r.seconds * calibration.machine.cores) for r in calibration.rounds]
+    return Plan(
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        program=calibration.program,
+        fleet=fleet,
+        target_s=target_s,
+        outage_s=outage_s,
+        machine=calibration.machine,
+        calibrated_at=calibration.at,
+        calibration_commit=calibration.commit,
+        calibration_templates=calibration.templates,
+        calibration_disturbed=sum(used) / len(used),
+        broker_here=setup.broker_here,
+        database_apart=setup.database_apart,
+        base=base,
+        space=space_of(calibration, fleet, setup, outcome.window_bytes_max),
+        outage=outage,
+        deploy=deploy,
+        deploy_p99_s=deploy_case.p99_s,
+        curve=curve,
+        what_if=tuple(rows),
+        interrupted=interrupted,
+    )
+
+
+def _others(fleet: Fleet, setup: Setup) -> Iterator[tuple[str, Fleet, Setup]]:
+    yield "twice the nodes", msgspec.structs.replace(fleet, nodes=2 * fleet.nodes), setup
+    yield "every 15 minutes", msgspec.structs.replace(fleet, interval_s=900.0), setup
+    for cores in (4, 8, 16):
+        if cores != setup.cores:
+            yield (
+                f"{cores} cores",
+                fleet,
+                setup._replace(cores=cores, workers=cores, writers=max(2, cores // 2)),
+            )
+    if setup.instances == 1:
+        yield "two instances", fleet, setup._replace(instances=2)
+    yield "PostgreSQL on a machine of its own", fleet, setup._replace(database_apart=True)
+
+
+def _case(name: str, costs: Costs, fleet: Fleet, setup: Setup, target_s: float) -> tuple[Case, Outcome]:
+    full = _simulate(costs, fleet, setup, LIMIT_MESSAGES, None)
+    limit_per_s = middle_rate(full.finished_s)
+    offered = fleet.per_s
+    stable = offered < limit_per_s
+    outcome = _simulate(costs, fleet, setup, LOAD_MESSAGES, min(offered, LOAD_MAX * limit_per_s))
+    factor = 1.0 if offered <= LOAD_MAX * limit_per_s else offered / (LOAD_MAX * limit_per_s)
+    fit_per_s = _fit(costs, fleet, setup, limit_per_s, target_s)
+    case = Case(
+        name=name,
+        nodes=fleet.nodes,
+        interval_s=fleet.interval_s,
+        cores=setup.cores,
+        workers=setup.workers,
+        instances=setup.instances,
+        offered_per_s=offered,
+        limit_per_s=limit_per_s,
+        utilisation={stage: busy * factor for stage, busy in outcome.busy.items()},
+        utilisation_at_limit=full.busy,
+        bottleneck=max(full.busy, key=lambda stage: full.busy[stage]),
+        p50_s=quantile(outcome.freshness_s, 0.5) if stable else None,
+        p99_s=quantile(outcome.freshness_s, 0.99) if stable else None,
+        nodes_fit=int(fit_per_s * fleet.interval_s),
+        headroom=fit_per_s * fleet.interval_s / fleet.nodes,
+    )
+    return case, outcome
+
+
+def _fit(costs: Costs, fleet: Fleet, setup: Setup, limit_per_s: float, target_s: float) -> float:
+    """The highest rate, up to ``LOAD_MAX`` of the limit, whose p99 freshness is under the target."""
+
+    def is_fresh(per_s: float) -> bool:
+        return quantile(_simulate(costs, fleet, setup, LOAD_MESSAGES, per_s).freshness_s, 0.99) <= target_s
+
+    high = LOAD_MAX * limit_per_s
+    if is_fresh(high):
+        return high
+    low = 0.01 * limit_per_s
+    if not is_fresh(low):
+        return 0.0
+    for _ in range(7):  # to a hundredth of the limit
+        middle = (low + high) / 2
+        low, high = (middle, high) if is_fresh(middle) else (low, middle)
+    return low
+
+
+def _curve(costs: Costs, fleet: Fleet, setup: Setup, base: Case) -> Curve:
+    loads = set(CURVE_LOADS)
+    if base.offered_per_s < LOAD_MAX * base.limit_per_s:
+        loads.add(base.offered_per_s / base.limit_per_s)
+    found = [
+        (load, _simulate(costs, fleet, setup, LOAD_MESSAGES, load * base.limit_per_s).freshness_s)
+        for load in sorted(loads)
+    ]
+    return Curve(
+        tuple(round(load * base.limit_per_s * fleet.interval_s) for load, _ in found),
+        tuple(quantile(values, 0.5) for _, values in found),
+        tuple(quantile(values, 0.99) for _, values in found),
+    )
+
+
+def _outage(costs: Costs, fleet: Fleet, setup: Setup, base: Case, outage_s: float) -> Burst:
+    """The queue holds what came in that time, and more comes while it is emptied."""
+    backlog = max(1, round(fleet.per_s * outage_s))
+    if fleet.per_s >= base.limit_per_s:
+        return Burst(backlog, None, (), ())
+    full = _burst(costs, fleet, setup, backlog, None)
+    assert full.seconds is not None
+    # What comes meanwhile is as much work again for each catalog, and stretches the time by the same share.
+    stretch = 1 / (1 - fleet.per_s / base.limit_per_s)
+    return Burst(backlog, full.seconds * stretch, tuple(t * stretch for t in full.times_s), full.waiting)
+
+
+def _burst(costs: Costs, fleet: Fleet, setup: Setup, messages: int, kind: str | None) -> Burst:
+    """All at once."""
+    simulated = min(messages, BURST_MESSAGES_MAX)
+    outcome = _simulate(costs, fleet, setup, simulated, None, kind)
+    scale = messages / simulated
+    finished = outcome.finished_s
+    places = sorted({round(n * (simulated - 1) / POINTS) for n in range(POINTS + 1)})
+    return Burst(
+        messages,
+        finished[-1] * scale,
+        (0.0, *(finished[place] * scale for place in places)),
+        (messages, *(messages - round((place + 1) * scale) for place in places)),
+    )
+
+
+def _simulate(
+    costs: Costs, fleet: Fleet, setup: Setup, count: int, per_s: float | None, kind: str | None = None
+) -> Outcome:
+    load = list(arrivals(fleet, count, per_s=per_s, cores=setup.cores, seed=count, kind=kind))
+    return simulate(costs, setup, load)
+
+
+def middle_rate(finished_s: list[float]) -> float:
+    """Catalogs a second, without the start and the end, where not everybody has something to do."""
+    first, last = len(finished_s) // 10, len(finished_s) * 9 // 10
+    seconds = finished_s[last] - finished_s[first]
+    return (last - first) / seconds if seconds > 0 else len(finished_s) / max(finished_s[-1], 1e-9)
+
+
+def quantile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

@@ -1,0 +1,219 @@
+"""The plan as a person reads it: one HTML file that needs nothing else, Markdown, or JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import msgspec
+
+from ingest.capacity.plan import LOAD_MAX, Burst, Case, Plan
+from ingest.errors import Misconfigured
+
+DISTURBED = 0.1  # of the cores used by others during the calibration: figures are worse than they could be
+KIB, MIB, GIB = 1024, 1024**2, 1024**3
+FORMATS = {".html": "html", ".md": "markdown", ".json": "json"}
+
+
+def format_of(file: Path) -> str:
+    """By the file's ending. Raises Misconfigured for one that says nothing."""
+    found = FORMATS.get(file.suffix.lower())
+    if found is None:
+        raise Misconfigured("--output", f"{file} ends in none of {', '.join(FORMATS)}")
+    return found
+
+
+def render(plan: Plan, format_: str) -> str:
+    if format_ == "json":
+        return msgspec.json.format(msgspec.json.encode(plan), indent=1).decode() + "\n"
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "pages"),
+        autoescape=jinja2.select_autoescape(["html.jinja"], default_for_string=False),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    if format_ == "html":
+        # Half a second to import, and Markdown has no pictures.
+        from ingest.capacity.plots import plots
+
+        return environment.get_template("report.html.jinja").render(plots=plots(plan), **_words(plan))
+    return environment.get_template("report.md.jinja").render(
+        percent=percent, seconds=seconds, **_words(plan)
+    )
+
+
+def _words(plan: Plan) -> dict[str, Any]:
+    base = plan.base
+    return {
+        "plan": plan,
+        "title": f"Capacity for {base.nodes:,} nodes every {duration(base.interval_s)}",
+        "verdict": _verdict(plan),
+        "interrupted": "Interrupted: the rows under “What if” are not all there.",
+        "headline": _headline(plan),
+        "bottleneck": f"The bottleneck: {_stage(base.bottleneck)}, busy "
+        f"{percent(base.utilisation_at_limit[base.bottleneck])} of the time when no more comes through.",
+        "outage": _outage(plan),
+        "deploy": _deploy(plan),
+        "what_if_head": (
+            "case", "nodes", "cores", "busiest stage", "p99 freshness", "catalogs/s at most", "bottleneck",
+            "nodes that fit", "headroom",
+        ),
+        "what_if_rows": [_row(case) for case in (base, *plan.what_if)],
+        "space": _space(plan),
+        "basis": _basis(plan),
+    }  # fmt: skip
+
+
+def _verdict(plan: Plan) -> str:
+    base = plan.base
+    if base.fits:
+        assert base.p99_s is not None
+        return (
+            f"It fits: 99 of 100 catalogs are in PostgreSQL {seconds(base.p99_s)} after they were queued, and this "
+            f"machine would hold {base.headroom:,.1f} times as many nodes."
+        )
+    if base.p99_s is None:
+        return (
+            f"It does not fit: {base.offered_per_s:,.1f} catalogs a second come and {base.limit_per_s:,.1f} can be "
+            f"stored, so the queue grows. {base.nodes_fit:,} nodes would fit."
+        )
+    return (
+        f"It does not fit with p99 freshness under {duration(plan.target_s)} and {percent(1 - LOAD_MAX)} to spare: "
+        f"{base.nodes_fit:,} nodes would."
+    )
+
+
+def _headline(plan: Plan) -> list[tuple[str, str]]:
+    base = plan.base
+    return [
+        ("offered", f"{base.offered_per_s:,.2f} catalogs/s"),
+        ("at most", f"{base.limit_per_s:,.0f} catalogs/s"),
+        (f"nodes that fit (p99 under {duration(plan.target_s)})", f"{base.nodes_fit:,}"),
+        ("headroom", f"{base.headroom:,.1f} times"),
+        ("p99 freshness", "grows" if base.p99_s is None else seconds(base.p99_s)),
+        ("median freshness", "grows" if base.p50_s is None else seconds(base.p50_s)),
+        ("bottleneck", base.bottleneck),
+        (f"drained after {duration(plan.outage_s)} of outage", _end(plan.outage)),
+        ("fleet-wide deploy, all at once", _end(plan.deploy)),
+    ]
+
+
+def _outage(plan: Plan) -> str:
+    count, outage = f"{plan.outage.messages:,} catalogs", duration(plan.outage_s)
+    if plan.outage.seconds is None:
+        return f"After {outage} of outage {count} wait, and the queue grows: it is never drained."
+    return (
+        f"After {outage} of outage of the engine or its database {count} wait in the queue. They are stored "
+        f"{seconds(plan.outage.seconds)} after its end, while the fleet goes on reporting."
+    )
+
+
+def _deploy(plan: Plan) -> str:
+    text = (
+        f"When a release changes the catalog of every node and all report at once, the last of {plan.deploy.messages:,} "
+        f"is stored after {_end(plan.deploy)}. "
+    )
+    if plan.deploy_p99_s is None:
+        return text + "Reporting when they are due, they come faster than they can be stored."
+    return text + (
+        f"When they report as they are due, it takes their interval of {duration(plan.base.interval_s)}, with p99 "
+        f"freshness of {seconds(plan.deploy_p99_s)} meanwhile."
+    )
+
+
+def _row(case: Case) -> tuple[str, ...]:
+    busiest = max(case.utilisation, key=lambda stage: case.utilisation[stage])
+    machines = f"{case.instances} x {case.cores}" if case.instances > 1 else str(case.cores)
+    return (
+        case.name,
+        f"{case.nodes:,}",
+        machines,
+        f"{busiest} {percent(case.utilisation[busiest])}",
+        "grows" if case.p99_s is None else seconds(case.p99_s),
+        f"{case.limit_per_s:,.0f}",
+        case.bottleneck,
+        f"{case.nodes_fit:,}",
+        f"{case.headroom:,.1f} x",
+    )
+
+
+def _space(plan: Plan) -> list[tuple[str, str]]:
+    space = plan.space
+    wal = space.wal_bytes_day + space.wal_pages_bytes_day
+    now = "database now, as it is" if plan.fleet.database_bytes else "database once every node is stored"
+    return [
+        ("memory of the engine at this load", size(space.memory_bytes)),
+        ("memory of the engine with a full window", size(space.memory_bytes_max)),
+        (
+            "memory of the writers' PostgreSQL processes, without shared_buffers",
+            size(space.postgresql_memory_bytes),
+        ),
+        (now, size(space.database_bytes)),
+        (f"database in a year ({plan.fleet.growth:+.0%} nodes)", size(space.database_bytes_year)),
+        ("WAL a day", size(wal)),
+        ("of it full-page images after checkpoints", size(space.wal_pages_bytes_day)),
+        ("network, broker to engine", f"{space.network_in_bytes_s * 8 / 1e6:,.1f} Mbit/s"),
+        ("network, engine to PostgreSQL (COPY)", f"{space.network_database_bytes_s * 8 / 1e6:,.2f} Mbit/s"),
+    ]
+
+
+def _basis(plan: Plan) -> list[str]:
+    fleet, machine = plan.fleet, plan.machine
+    lines = [
+        f"The fleet, {fleet.origin}: {percent(fleet.unchanged)} of the catalogs are unchanged, "
+        f"{percent(fleet.parameters)} differ in a few parameters, {percent(fleet.upgrade)} after an upgrade of "
+        f"modules; {size(fleet.body_bytes)} on average, {fleet.roles} roles.",
+        f"Service times measured {plan.calibrated_at} (program {plan.calibration_commit or plan.program}, catalogs: "
+        f"{plan.calibration_templates}) on {machine.cores} cores of {machine.cpu}, PostgreSQL {machine.postgresql}, "
+        f"Python {machine.python}.",
+        "A discrete-event simulation with these times gives throughput and freshness; more cores are taken to be as "
+        f"fast as the measured ones. Nodes that fit load the engine to {percent(LOAD_MAX)} of its limit at most, as far "
+        "as the model has been compared with it.",
+        f"PostgreSQL {'has a machine of its own' if plan.database_apart else 'shares these cores'}; the broker "
+        f"{'too' if plan.broker_here else 'and the Puppet servers are elsewhere'}.",
+        "Memory, disk and WAL are measured amounts, multiplied. Full-page images depend on checkpoint_timeout, the "
+        "size of the indexes and chance; they may be several times more in a large database.",
+    ]
+    if plan.calibration_disturbed > DISTURBED:
+        lines.append(
+            f"During the calibration others used {percent(plan.calibration_disturbed)} of the cores: measure again "
+            "on an idle machine."
+        )
+    return lines
+
+
+def _stage(name: str) -> str:
+    return name if name == "PostgreSQL" else f"the {name}"
+
+
+def _end(burst: Burst) -> str:
+    return "never" if burst.seconds is None else seconds(burst.seconds)
+
+
+def seconds(value: float) -> str:
+    """As precise as a plan can be."""
+    if value < 0.9995:
+        return f"{value * 1000:.0f} ms"
+    if value < 120:
+        return f"{value:.1f} s"
+    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
+
+
+def duration(value: float) -> str:
+    """As a person would have given it."""
+    for unit, name in ((86400, "days"), (3600, "h"), (60, "min")):
+        if value >= unit and value % unit == 0:
+            return f"{value / unit:.0f} {name}"
+    return f"{value:g} s"
+
+
+def percent(share: float) -> str:
+    return f"{share * 100:.1f} %" if share < 0.0995 else f"{share * 100:.0f} %"
+
+
+def size(value: float) -> str:
+    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if value >= unit:
+            return f"{value / unit:,.1f} {name}"
+    return f"{value:.0f} bytes"
