@@ -4,8 +4,8 @@ Theory of operation. stomp.py gives the frames, their escapes and the heart-beat
 because its loop copies each body five times and lets a long frame look like a lost heart-beat
 (docs/decisions/0002-receiving.md). The socket is non-blocking and belongs to the receiver's only thread.
 Header bytes are gathered in a small buffer; as soon as content-length is known the body's range in the arena
-is taken and the socket reads straight into it. When the arena is full, reading stops and the broker keeps
-the rest; heart-beats go on, since any byte that waits in the socket proves that the broker lives.
+is taken and the socket reads straight into it. When the arena or the window is full no message is begun and the broker
+keeps the rest; ``listen`` still takes heart-beats off the socket, so that silence keeps its meaning.
 
 One object serves one connection epoch and is never opened again.
 """
@@ -81,6 +81,7 @@ class Connection:
         self.version = "1.0"
         self.server = ""
         self.paused = False  # the arena is full: a body waits for space
+        self.unread = False  # messages may be here that no event of the socket will tell of
         self.receipts: set[str] = set()
         self._space: Space = space  # type: ignore[assignment]  # None: nobody subscribes
         self._body_bytes_max = body_bytes_max
@@ -235,8 +236,10 @@ class Connection:
         if self._send_every_s and now - self._last_write_s >= self._send_every_s * 0.8 and not self._outgoing:
             self._outgoing += b"\n"
             self.flush()
+        if not self.listens:
+            self._last_read_s = now  # what came waits in the socket: silence has no meaning
         silent_s = now - self._last_read_s
-        if self._expect_every_s and not self.paused and silent_s > self._expect_every_s * HEARTBEAT_GRACE:
+        if self._expect_every_s and silent_s > self._expect_every_s * HEARTBEAT_GRACE:
             raise Unavailable(f"{self.endpoint} sent nothing for {silent_s:.1f} s: heart-beats are missing")
 
     def next_beat_s(self) -> float:
@@ -245,27 +248,45 @@ class Connection:
         due = []
         if self._send_every_s:
             due.append(self._last_write_s + self._send_every_s * 0.8 - now)
-        if self._expect_every_s and not self.paused:
+        if self._expect_every_s and self.listens:
             due.append(self._last_read_s + self._expect_every_s * HEARTBEAT_GRACE - now)
         return max(0.01, min(due, default=60.0))
 
     # Reading
 
     def read(self) -> Iterator[Message]:
-        """The messages that are here now. Stops when the socket is empty or the arena is full (``paused``)."""
+        """The messages that are here now. Stops when the socket is empty or the arena is full (``paused``).
+        The caller may stop earlier; ``unread`` is then true."""
+        self.unread = True
         if self.paused and not self._resume():
+            self.listen()
             return
         while True:
             if self._body is not None:
                 if not self._fill_body():
-                    return
+                    break
                 body, self._body = self._body, None
                 yield body.message()
             yield from self._parse()
             if self.paused:
                 return
             if self._body is None and not self._fill_buffer():
-                return
+                break
+        self.unread = False
+
+    @property
+    def listens(self) -> bool:
+        """Whether something that comes now is noticed. A full buffer leaves it in the socket."""
+        return self._end - self._start < len(self._buffer)
+
+    def listen(self) -> None:
+        """Takes what is here without beginning a message: heart-beats are seen, the rest waits for ``read``."""
+        self.unread = True
+        if self._body is not None and not self._fill_body():  # its space is taken anyway
+            return
+        while self.listens and self._fill_buffer():
+            if self._body is None and self._waiting is None and self._unbounded is None:
+                self._skip_beats()
 
     def _fill_buffer(self) -> bool:
         if self._start == self._end:
@@ -311,8 +332,7 @@ class Connection:
                     return
                 yield message
                 continue
-            while self._start < self._end and buffer[self._start] in b"\r\n\0":
-                self._start += 1  # heart-beats and the ends of frames
+            self._skip_beats()
             head_end, body_start = _end_of_head(buffer, self._start, self._end)
             if head_end < 0:
                 if self._end - self._start > HEADERS_BYTES_MAX:
@@ -335,6 +355,11 @@ class Connection:
                 yield body.message()
             elif not self._parse_other(command, headers):
                 return
+
+    def _skip_beats(self) -> None:
+        """Between two frames: heart-beats and the NUL of the frame before."""
+        while self._start < self._end and self._buffer[self._start] in b"\r\n\0":
+            self._start += 1
 
     def _begin_body(self) -> bool:
         """Takes space for the body that is due and what the buffer already has of it."""

@@ -82,6 +82,7 @@ class Receiver:
 
     def loop(self) -> None:
         self._connect()
+        self._measure()  # ready now, not after the first event
         while not self._is_drained():
             for key, _ in self.wires.selector.select(self._timeout_s()):
                 if key.data == "control":
@@ -94,9 +95,9 @@ class Receiver:
         self._goodbye()
 
     def _after_events(self) -> None:
-        self._guarded(self._flush)
-        if self.connection is not None and self.connection.paused and not self._is_full():
+        if self.connection is not None and self.connection.unread and self._takes_messages():
             self._guarded(self._read)
+        self._guarded(self._flush)
         self._dispatch()
         self._let_go_if_too_long()
         if self.connection is None and not self._draining and time.monotonic() >= self._retry_at_s:
@@ -237,15 +238,16 @@ class Receiver:
     def _read(self) -> None:
         connection = self.connection
         assert connection is not None
-        if self._is_full() or self._draining:
+        if not self._takes_messages():
+            connection.listen()
             return
         for message in connection.read():
             self._take(message)
-            if self._is_full():
+            if not self._takes_messages():
                 return
 
-    def _is_full(self) -> bool:
-        return self.ledger.messages >= self._window_messages()
+    def _takes_messages(self) -> bool:
+        return not self._draining and self.ledger.messages < self._window_messages()
 
     def _window_messages(self) -> int:
         # STOMP 1.0 knows only cumulative acknowledgement: one message at a time, or one ack settles others.
@@ -306,11 +308,11 @@ class Receiver:
         self._register()
 
     def _register(self) -> None:
-        """Listens to the socket for what can be done now: a full window does not read."""
+        """Listens to the socket for what can be done now. With a full window that is heart-beats."""
         connection = self.connection
         assert connection is not None
         events = 0
-        if not (self._is_full() or self._draining or connection.paused):
+        if connection.listens:
             events |= selectors.EVENT_READ
         if connection.wants_write:
             events |= selectors.EVENT_WRITE

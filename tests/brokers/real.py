@@ -74,7 +74,8 @@ class Broker:
     def start(self) -> None:
         with (self.directory / "output").open("ab") as output:
             self.process = subprocess.Popen(
-                self.command(),
+                # It ends with the tests, however those end.
+                ["setpriv", "--pdeathsig", "TERM", *self.command()],
                 env=os.environ | {"HOME": str(self.directory)} | self.environment(),
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.directory, start_new_session=True,
             )  # fmt: skip

@@ -1,0 +1,173 @@
+"""The engine's end of a STOMP connection, against a socket that the test holds."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.connection import READ_BYTES, Connection, Endpoint, Message
+from ingest.errors import Unavailable
+
+CONNECTED = b"CONNECTED\nversion:1.2\nheart-beat:1000,1000\n\n\0"
+
+
+class Room:
+    """Space for ``left`` bodies at a time."""
+
+    def __init__(self, left: int = 1 << 30) -> None:
+        self.left = left
+        self.bodies: list[bytearray] = []
+
+    def allocate(self, length: int) -> int | None:
+        if self.left == 0:
+            return None
+        self.left -= 1
+        self.bodies.append(bytearray(length))
+        return (len(self.bodies) - 1) << 32
+
+    def free(self, offset: int, length: int) -> None:
+        self.left += 1
+
+    def view(self, offset: int, length: int) -> memoryview:
+        start = offset & 0xFFFFFFFF
+        return memoryview(self.bodies[offset >> 32])[start : start + length]
+
+    def body(self, message: Message) -> bytes:
+        assert message.offset is not None
+        return bytes(self.view(message.offset, message.length))
+
+
+class Wire:
+    """A connection and the broker's end of it."""
+
+    def __init__(self, room: Room | None = None) -> None:
+        self.room = room or Room()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            accepting = threading.Thread(target=self._accept, args=(server,))
+            accepting.start()
+            self.connection = Connection(
+                Endpoint("127.0.0.1", server.getsockname()[1], None, None, "/", None),
+                connect_timeout_s=30, heartbeat_s=1, body_bytes_max=1 << 24, space=self.room,
+            )  # fmt: skip
+            accepting.join()
+
+    def _accept(self, server: socket.socket) -> None:
+        self.broker = server.accept()[0]
+        assert self.broker.recv(4096).startswith(b"CONNECT\n")
+        self.broker.sendall(CONNECTED)
+
+    def send(self, data: bytes) -> None:
+        """Until it waits in the connection's socket."""
+        self.broker.sendall(data)
+        assert select.select([self.connection], [], [], 30)[0]
+
+    def age(self) -> None:
+        """As if nothing had come for a long time."""
+        self.connection._last_read_s -= 60
+
+    def close(self) -> None:
+        self.connection.close()
+        self.broker.close()
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    made = Wire()
+    yield made
+    made.close()
+
+
+def frame(number: int, body: bytes, *, length: bool = True) -> bytes:
+    more = f"content-length:{len(body)}\n" if length else ""
+    return f"MESSAGE\nmessage-id:{number}\n{more}\n".encode() + body + b"\0\n"
+
+
+def test_heart_beats_are_seen_while_no_message_is_wanted(wire: Wire) -> None:
+    """A window that stays full for long costs no connection; a broker that is silent does."""
+    wire.age()
+    wire.send(b"\n")
+    wire.connection.listen()
+    wire.connection.beat()
+    wire.age()
+    with pytest.raises(Unavailable, match="heart-beats are missing"):
+        wire.connection.beat()
+
+
+def test_heart_beats_are_seen_while_a_body_waits_for_space() -> None:
+    """A full arena costs no connection either."""
+    wire = Wire(Room(left=0))
+    try:
+        wire.send(frame(1, b"body"))
+        assert list(wire.connection.read()) == []
+        assert wire.connection.paused
+        wire.age()
+        wire.send(b"\n")
+        assert list(wire.connection.read()) == []
+        wire.connection.beat()
+        wire.room.left = 1
+        assert [wire.room.body(message) for message in wire.connection.read()] == [b"body"]
+    finally:
+        wire.close()
+
+
+def test_a_full_buffer_makes_silence_meaningless(wire: Wire) -> None:
+    """More than the buffer holds came while nothing was wanted: it is no reason to give up, and all arrives."""
+    bodies = [bytes([65 + number]) * (READ_BYTES // 4) for number in range(8)]
+    sender = threading.Thread(
+        target=wire.broker.sendall, args=(b"".join(frame(n, body) for n, body in enumerate(bodies)),)
+    )
+    sender.start()
+    while wire.connection.listens:
+        assert select.select([wire.connection], [], [], 30)[0]
+        wire.connection.listen()
+    wire.age()
+    wire.connection.beat()
+    found = []
+    while len(found) < len(bodies):
+        found += [wire.room.body(message) for message in wire.connection.read()]
+        select.select([wire.connection], [], [], 0.1)
+    sender.join()
+    assert found == bodies
+
+
+@given(
+    st.lists(st.tuples(st.binary(max_size=50), st.booleans()), min_size=1, max_size=8),
+    st.lists(st.tuples(st.integers(1, 40), st.sampled_from(["read", "listen", "one"])), max_size=40),
+)
+def test_listening_never_changes_what_is_read(
+    messages: list[tuple[bytes, bool]], steps: list[tuple[int, str]]
+) -> None:
+    """However the bytes are cut, and whenever the reader only listens or stops early: the same bodies in order."""
+    bodies = [body if has_length else body.replace(b"\0", b"") for body, has_length in messages]
+    sent = b"".join(
+        frame(number, body, length=has_length)
+        for number, (body, (_, has_length)) in enumerate(zip(bodies, messages, strict=True))
+    )
+    wire = Wire()
+    found: list[bytes] = []
+    try:
+        at = 0
+        for size, what in steps:
+            if at < len(sent):
+                wire.send(sent[at : at + size])
+                at += size
+            if what == "listen":
+                wire.connection.listen()
+                continue
+            for message in wire.connection.read():
+                found.append(wire.room.body(message))
+                if what == "one":
+                    break
+        wire.send(sent[at:] + b"\n")
+        while len(found) < len(bodies):
+            assert wire.connection.unread or select.select([wire.connection], [], [], 30)[0]
+            found += [wire.room.body(message) for message in wire.connection.read()]
+        assert found == bodies
+    finally:
+        wire.close()
