@@ -146,6 +146,7 @@ def questions(certname: str) -> dict[str, Callable[[Connection], int]]:
             "SELECT certname, type, title, parameters::text, encode(exact, 'hex') FROM exported_resources"
             ' WHERE type = %s AND certname <> %s ORDER BY certname COLLATE "C", title COLLATE "C"',
             [ASKED_TYPE, certname],
+            prepare=False,
         ).rowcount
 
     return {

@@ -51,7 +51,8 @@ def exported_resources(
         "except_certname": except_certname,
     }
     with meaning(), connection.cursor() as cursor:
-        cursor.execute(query("read_exported"), wanted)
+        # Unprepared: a plan that does not know which filters are asked for serves none of them.
+        cursor.execute(query("read_exported"), wanted, prepare=False)
         rows: Any = cursor
         for certname, environment, type_, title_, tags_, values, file, line, exact in rows:
             whole = {} if exact is None else json.loads(exact)
@@ -70,7 +71,7 @@ def exported_resources(
 def who_has(connection: Connection, type_: str, title: str) -> Iterator[dict[str, Json]]:
     """The active nodes that have this resource, as JSON objects ordered by certname."""
     with meaning(), connection.cursor() as cursor:
-        cursor.execute(query("read_who_has"), {"type": type_, "title": title})
+        cursor.execute(query("read_who_has"), {"type": type_, "title": title}, prepare=False)
         rows: Any = cursor
         for certname, environment, type_, title, exported, file, line in rows:
             yield {
