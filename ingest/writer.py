@@ -135,7 +135,8 @@ class Writer:
                 self._hands.hold(self.name, lone, time.monotonic())
                 try:
                     settled = self._lane.apply(present)
-                except Unavailable as error:
+                except (Unavailable, Misconfigured) as error:
+                    # A lost privilege or table is no fault of these messages: they wait until somebody mends it.
                     self._database_away(error)
                 else:
                     self._report(batch, settled)
@@ -172,18 +173,16 @@ class Writer:
 
     def _refuse(self, work: Work, rejected: Rejected) -> None:
         """PostgreSQL will not have this one, alone as it is."""
-        if isinstance(work, Quarantine):
-            # Its own row is refused: keep the fact, not the body.
-            row = QuarantineRow(
-                work.delivery, hashlib.sha256(str(work.delivery).encode()).digest(), work.reason,
-                rejected.text.replace("\0", ""), None, {}, None, "refused by PostgreSQL: not kept", work.body_bytes,
-            )  # fmt: skip
-        else:
-            certname = work.header.certname if isinstance(work, Claim | Full) else work.certname
-            row = QuarantineRow(
-                work.delivery, hashlib.sha256(f"{certname} {rejected.text}".encode()).digest(), rejected.reason,
-                rejected.text, certname, {}, None, "the body was readable; PostgreSQL refused its content", 0,
-            )  # fmt: skip
+        if not isinstance(work, Quarantine):
+            # The quarantine keeps the body as it came, and only the receiver knows where that lies.
+            verdict = (rejected.reason, rejected.text)
+            self.wires.outboxes["receiver"].send([Settled(work.delivery, Outcome.REDO, verdict)])
+            return
+        # Its own row is refused: keep the fact, not the body.
+        row = QuarantineRow(
+            work.delivery, hashlib.sha256(str(work.delivery).encode()).digest(), work.reason,
+            rejected.text.replace("\0", ""), None, {}, None, "refused by PostgreSQL: not kept", work.body_bytes,
+        )  # fmt: skip
         self.log.warning("message_quarantined", reason=row.reason, detail=row.detail, certname=row.certname)
         self._apply_quarantine(row)
 
@@ -194,7 +193,7 @@ class Writer:
                 assert self._lane is not None
                 try:
                     self.wires.outboxes["receiver"].send(self._lane.apply([row]))
-                except Unavailable as error:
+                except (Unavailable, Misconfigured) as error:
                     self._database_away(error)
                 except Refused as refused:
                     self._stop_engine(refused)

@@ -97,6 +97,7 @@ class Ledger:
             return None
         if settled.outcome is Outcome.REDO:
             delivery.complete = True
+            delivery.verdict = settled.verdict or delivery.verdict
             self._again([delivery])
             return None
         self._move(delivery, None)

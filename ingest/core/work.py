@@ -103,7 +103,7 @@ class Outcome(StrEnum):
     STALE = "stale"
     SUPERSEDED = "superseded"
     QUARANTINED = "quarantined"
-    REDO = "redo"  # not settled: decode it again, with every content
+    REDO = "redo"  # not settled: decode it again, with every content, or quarantine it
 
 
 class Settled(msgspec.Struct, array_like=True, frozen=True):
@@ -111,6 +111,7 @@ class Settled(msgspec.Struct, array_like=True, frozen=True):
 
     delivery: int
     outcome: Outcome
+    verdict: tuple[str, str] | None = None  # with REDO: (reason, detail), not to be decoded but quarantined
 
 
 class Descriptor(msgspec.Struct, array_like=True, frozen=True):

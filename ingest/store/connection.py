@@ -69,16 +69,18 @@ def meaning(*, opening: bool = False) -> Iterator[None]:
 def translate(error: psycopg.Error) -> Unavailable | Rejected | Misconfigured:
     """The plan for an error of PostgreSQL: wait and try again, quarantine, or change a setting."""
     text = _line(error)
+    # Details and context of a refused row tell its values, and a value may be a secret.
+    refusal = error.diag.message_primary or "no reason given"
     state = error.sqlstate or ""
     if state.startswith(_SETTING) or _is_login(error):
         return Misconfigured("--database", text)
     if isinstance(error, (pg.DataError, pg.IntegrityError, pg.ProgramLimitExceeded, pg.StatementTooComplex)):
-        return Rejected("refused_by_postgresql", text)
+        return Rejected("refused_by_postgresql", refusal)
     if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) or state.startswith(_PASSING):
         return Unavailable(text)
     if isinstance(error, psycopg.ProgrammingError) and not state:
         return Misconfigured("--database", text)  # a conninfo that cannot be parsed
-    return Rejected("refused_by_postgresql", text)
+    return Rejected("refused_by_postgresql", refusal)
 
 
 def _is_login(error: psycopg.Error) -> bool:

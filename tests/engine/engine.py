@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ SETTLED = ("stored", "unchanged", "stale", "superseded", "quarantined")
 class Engine:
     """``ingest run`` against a given broker and database."""
 
-    def __init__(self, broker: str, database: str, *flags: str, log: Path) -> None:
+    def __init__(
+        self, broker: str, database: str, *flags: str, log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.port = free_port()
         self.log = log
         with log.open("ab") as file:
@@ -31,7 +33,7 @@ class Engine:
                 [sys.executable, "-m", "ingest", "run", "--queue-source", broker, "--database", database,
                  "--metrics-port", str(self.port), "--log-format", "json", *flags],
                 stderr=file,
-                env=os.environ | {"INGEST_GC_INTERVAL_S": "0"},
+                env=os.environ | {"INGEST_GC_INTERVAL_S": "0"} | dict(environment or {}),
             )  # fmt: skip
 
     def status(self) -> dict[str, Any]:

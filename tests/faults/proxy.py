@@ -1,0 +1,137 @@
+"""A TCP proxy that can hurt what passes through it: refuse, reset, stall, dribble, cut at a byte."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import struct
+import threading
+from enum import Enum, auto
+
+CHUNK_BYTES = 64 * 1024
+POLL_S = 0.05  # how late a change of the mode may be noticed
+DRIBBLE_PAUSE_S = 0.0005  # between two single bytes: 2 kB/s and more frames than anybody wants to see
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: close() sends RST
+
+
+class Mode(Enum):
+    PASS = auto()
+    STALL = auto()  # half-open: both sides look alive and nothing passes
+    DRIBBLE = auto()  # byte by byte
+    REFUSE = auto()  # new connections end at once, those that are open go on
+
+
+class Proxy:
+    """Listens on a port of its own; every connection gets one to the target. Ends with ``close``."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.target = (host, port)
+        self.mode = Mode.PASS
+        self.connections = 0  # ever made
+        self._cut_after_bytes: int | None = None  # of what goes to the client, counted from ``cut_at``
+        self._links: set[tuple[socket.socket, socket.socket]] = set()
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def reset(self) -> None:
+        """Every open connection ends with RST, both ways."""
+        with self._lock:
+            links, self._links = self._links, set()
+        for link in links:
+            for end in link:
+                _reset(end)
+
+    def cut_at(self, byte: int) -> None:
+        """The connection over which the next bytes come to the client is reset after this many of them."""
+        with self._lock:
+            self._cut_after_bytes = byte
+
+    def close(self) -> None:
+        self._closing.set()
+        self._listener.close()
+        self._thread.join(5)
+        self.reset()
+
+    def _accept(self) -> None:
+        self._listener.settimeout(POLL_S)
+        while not self._closing.is_set():
+            try:
+                client, _ = self._listener.accept()
+            except TimeoutError:
+                continue
+            except OSError:
+                return
+            self.connections += 1
+            if self.mode is Mode.REFUSE:
+                _reset(client)
+                continue
+            try:
+                server = socket.create_connection(self.target, 5)
+            except OSError:
+                _reset(client)
+                continue
+            for end in (client, server):
+                end.settimeout(None)
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            link = (client, server)
+            with self._lock:
+                self._links.add(link)
+            for source, sink, to_client in ((client, server, False), (server, client, True)):
+                threading.Thread(target=self._pump, args=(link, source, sink, to_client), daemon=True).start()
+
+    def _pump(
+        self,
+        link: tuple[socket.socket, socket.socket],
+        source: socket.socket,
+        sink: socket.socket,
+        to_client: bool,
+    ) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while link in self._links:
+                if self.mode is Mode.STALL:
+                    self._closing.wait(POLL_S)
+                    continue
+                if not select.select([source], [], [], POLL_S)[0]:
+                    continue
+                data = source.recv(1 if self.mode is Mode.DRIBBLE else CHUNK_BYTES)
+                if not data:
+                    break
+                if self.mode is Mode.DRIBBLE:
+                    self._closing.wait(DRIBBLE_PAUSE_S)
+                if to_client and self._is_cut(data, sink):
+                    break
+                while self.mode is Mode.STALL and link in self._links:
+                    self._closing.wait(POLL_S)  # what was read before the stall waits too
+                sink.sendall(data)
+        with self._lock:
+            self._links.discard(link)
+        # RST and not FIN where a byte was cut; an end that came by itself is passed on as one.
+        for end in link:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def _is_cut(self, data: bytes, sink: socket.socket) -> bool:
+        with self._lock:
+            if self._cut_after_bytes is None:
+                return False
+            left = self._cut_after_bytes
+            if len(data) < left:
+                self._cut_after_bytes = left - len(data)
+                return False
+            self._cut_after_bytes = None
+        sink.sendall(data[:left])
+        sink.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        return True
+
+
+def _reset(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        end.shutdown(socket.SHUT_RD)  # wakes a thread that waits in recv
+    end.close()

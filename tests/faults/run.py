@@ -1,0 +1,93 @@
+"""One run: a world, a seeded schedule of faults in it, and the figures at the end."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from tests.faults.audit import Verdict
+from tests.faults.injuries import FAULTS, Fault, hold
+from tests.faults.world import World
+
+MESSAGES_PER_S = 40.0  # far below what the engine can: a probe shall measure recovery, not a backlog
+CALM_S = (0.0, 0.3)  # between two faults: some meet an engine that has just recovered
+
+
+class Injury(NamedTuple):
+    """One turn of the schedule: what happened, and how long recovery took."""
+
+    faults: tuple[str, ...]
+    recovery_s: float
+    limit_s: float | None
+
+
+class Run(NamedTuple):
+    """What a run found."""
+
+    injuries: list[Injury]
+    skipped: dict[str, str]
+    verdict: Verdict
+    seconds: float
+
+    def worst(self) -> dict[str, tuple[int, float, float | None]]:
+        """By fault, or combination: how often, the longest recovery, its limit."""
+        found: dict[str, tuple[int, float, float | None]] = {}
+        for injury in self.injuries:
+            name = injury.faults[0] if len(injury.faults) == 1 else f"{len(injury.faults)} at once"
+            count, longest, _ = found.get(name, (0, 0.0, None))
+            found[name] = (count + 1, max(longest, injury.recovery_s), injury.limit_s)
+        return found
+
+
+def schedule(names: Sequence[str], rounds: int, combined: int, seed: int) -> Iterator[tuple[str, ...]]:
+    """Each fault ``rounds`` times in a random order, then as many combinations of one of each area."""
+    rng = random.Random(seed)
+    singles = [(name,) for name in names] * rounds
+    rng.shuffle(singles)
+    yield from singles
+    by_area: dict[str, list[str]] = {}
+    for name in names:
+        by_area.setdefault(FAULTS[name].area, []).append(name)
+    for _ in range(combined):
+        areas = rng.sample(sorted(by_area), min(len(by_area), rng.choice((2, 3))))
+        yield tuple(rng.choice(by_area[area]) for area in areas)
+
+
+def run(
+    world: World,
+    *,
+    names: Sequence[str] | None = None,
+    rounds: int = 1,
+    combined: int = 0,
+    seed: int = 1,
+    told: Callable[[tuple[str, ...], float], None] = lambda *_: None,
+) -> Run:
+    """Hurts the world according to the schedule, under traffic. Ends the world's engine."""
+    started_s = time.monotonic()
+    rng = random.Random(seed)
+    wanted = list(FAULTS if names is None else names)
+    reasons = {name: FAULTS[name].missing(world) for name in wanted}
+    possible = [name for name in wanted if reasons[name] is None]
+    injuries = []
+    with world.flow(MESSAGES_PER_S):
+        world.probe()
+        for turn in schedule(possible, rounds, combined, seed):
+            injury = _hurt(world, [FAULTS[name](rng) for name in turn])
+            injuries.append(injury)
+            told(turn, injury.recovery_s)
+            time.sleep(rng.uniform(*CALM_S))
+    verdict = world.finish()
+    skipped = {name: reason for name, reason in reasons.items() if reason is not None}
+    return Run(injuries, skipped, verdict, time.monotonic() - started_s)
+
+
+def _hurt(world: World, faults: list[Fault]) -> Injury:
+    for each in faults:
+        each.begin(world)
+    hold(faults)
+    for each in reversed(faults):
+        each.end(world)
+    single = faults[0].limit_s if len(faults) == 1 else None
+    return Injury(tuple(each.name for each in faults), world.probe(), single)
