@@ -51,8 +51,8 @@ class Decoder:
                         raise Ended
                     if isinstance(message, Order) and message.word == "reload":
                         self.config = reloaded(message.detail)
-                else:
-                    self._receive(key.data)
+                    break  # it may have replaced an inbox that is in this list: what is ready says so again
+                self._receive(key.data)
 
     def _receive(self, peer: str) -> None:
         inbox = self.wires.inboxes.get(peer)

@@ -87,6 +87,7 @@ class Receiver:
             for key, _ in self.wires.selector.select(self._timeout_s()):
                 if key.data == "control":
                     self._obey(self.wires.control())
+                    break  # it may have replaced an inbox that is in this list: what is ready says so again
                 elif key.data == "broker":
                     self._guarded(self._read)
                 else:

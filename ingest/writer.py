@@ -69,8 +69,8 @@ class Writer:
             for key, _ in self.wires.selector.select(timeout):
                 if key.data == "control":
                     self._obey()
-                else:
-                    self._receive(key.data)
+                    break  # it may have replaced an inbox that is in this list: what is ready says so again
+                self._receive(key.data)
             if self._batch and deadline is None:
                 deadline = time.monotonic() + self.config.batch_linger_ms / 1000
 
