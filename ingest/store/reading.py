@@ -14,6 +14,8 @@ from ingest.errors import Refused
 from ingest.store.connection import Connection, meaning
 from ingest.store.queries import query
 
+TAG_IDS = 4  # the column of read_catalog_resources
+
 
 def read_catalog(connection: Connection, certname: str) -> Catalog:
     """The stored catalog of a node, equal to the canonical wire form of the one that arrived.
@@ -21,13 +23,18 @@ def read_catalog(connection: Connection, certname: str) -> Catalog:
     Raises Refused for a node of which nothing is stored.
     """
     with meaning(), connection.transaction():
+        connection.execute(query("one_snapshot"))  # a writer may come between two statements
         row: Any = connection.execute(query("read_catalog"), [certname]).fetchone()
         if row is None:
             raise Refused(f"no catalog of {certname} is stored")
         node_id, name, timestamp, version, environment, producer, transaction, catalog, code, job = row
         rows: Any = connection.execute(query("read_catalog_resources"), [node_id], binary=True).fetchall()
         edges: Any = connection.execute(query("read_catalog_edges"), [node_id]).fetchone()
-    resources = tuple(_resource(*columns) for columns in rows)
+        tag_sets = {tuple(columns[TAG_IDS]) for columns in rows}
+        ids = sorted(set().union(*tag_sets))
+        names: Any = dict(connection.execute(query("read_tag_names"), [ids]).fetchall())  # type: ignore[arg-type]
+    tags = {tag_ids: tuple(sorted(names[id_] for id_ in tag_ids)) for tag_ids in tag_sets}
+    resources = tuple(_resource(tags, *columns) for columns in rows)
     refs = [resource.ref for resource in resources]
     header = Header(name, timestamp, version, environment, producer, transaction, catalog, code, job)
     return Catalog(header, resources, tuple(_edges(refs, *edges)))
@@ -86,11 +93,12 @@ def who_has(connection: Connection, type_: str, title: str) -> Iterator[dict[str
 
 
 def _resource(
+    tags: Mapping[tuple[int, ...], tuple[str, ...]],
     type_: str,
     title: str,
     exported: bool,
     kind: str | None,
-    tags: list[str],
+    tag_ids: list[int],
     parameters: str,
     exact: bytes | None,
     file: str | None,
@@ -105,7 +113,9 @@ def _resource(
             whole["type"], whole["title"], exported, tuple(whole["tags"]), whole["parameters"], whole["kind"],
             file, line, whole["extra"],
         )  # fmt: skip
-    return Resource(type_, title, exported, tuple(tags), msgspec.json.decode(parameters), kind, file, line)
+    return Resource(
+        type_, title, exported, tags[tuple(tag_ids)], msgspec.json.decode(parameters), kind, file, line
+    )
 
 
 def _edges(

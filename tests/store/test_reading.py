@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import pytest
 
-from ingest.store.connection import Connection
+from ingest.store.connection import Connection, connect
 from ingest.store.reading import exported_resources
-from tests.model import Pipeline, resource, wire_body
+from tests.model import Pipeline, expected, resource, stored, wire_body
 from tests.store.test_writing import deactivate
 
 
@@ -110,3 +111,31 @@ def test_edges_name_their_ends_beyond_the_first_chunk(connection: Connection) ->
     assert sorted(rows) == sorted((titles[s], titles[t], relationship) for s, t, relationship in edges)
     places: Any = connection.execute("SELECT title, line FROM node_resources ORDER BY title").fetchall()
     assert places == [(title, 1) for title in titles]
+
+
+def test_a_catalog_is_read_whole_while_it_is_replaced(connection: Connection, database: str) -> None:
+    """Header, resources and edges of a reading belong together, whenever a writer comes."""
+    bodies = [
+        wire_body("n.example.com", minute, [resource(f"/{minute}/{n}") for n in range(4 + minute % 2 * 200)],
+                  [(0, 3, "before")])
+        for minute in range(60)
+    ]  # fmt: skip
+    wanted = [expected(body) for body in bodies]
+    Pipeline(connection).take(bodies[0])
+
+    def write() -> None:
+        opened = connect(database)
+        pipeline = Pipeline(opened)
+        for body in bodies[1:]:
+            pipeline.take(body)
+        opened.close()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    readings = 0
+    while writer.is_alive():
+        assert stored(connection, "n.example.com") in wanted
+        readings += 1
+    writer.join()
+    assert readings > 1
+    assert stored(connection, "n.example.com") == wanted[-1]
