@@ -30,7 +30,12 @@ from ingest.errors import Misconfigured, Unavailable
 HEADERS_BYTES_MAX = 64 * 1024  # a frame's command and headers; ours take about 500 bytes
 READ_BYTES = 256 * 1024  # one recv while looking for headers; small frames come many at once
 SOCKET_BUFFER_BYTES = 4 * 1024 * 1024  # the kernel cuts it to net.core.rmem_max
+VERSIONS = "1.0,1.1,1.2"  # of STOMP
+ERROR_BYTES_MAX = 500  # of what an ERROR frame tells
 HEARTBEAT_GRACE = 2.0  # of the agreed interval; the specification asks for an error margin
+_NOT_YET = ("Processing error",)  # RabbitMQ while it starts; a login that it refuses is "Bad CONNECT"
+# X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL's x509_vfy.h
+_WRONG_NAME = (62, 64)
 
 
 class Endpoint(NamedTuple):
@@ -113,16 +118,11 @@ class Connection:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             opened = plain if where.tls is None else where.tls.wrap_socket(plain, server_hostname=where.host)
-        except ssl.SSLCertVerificationError as error:
-            plain.close()
-            raise Misconfigured(
-                "--tls-ca-file", f"the certificate of {where} is not trusted: {error.verify_message}"
-            ) from error
         except OSError as error:
             plain.close()
-            raise Unavailable(f"no TLS with {where}: {error}") from error
+            raise _no_tls(error, where) from error
         try:
-            headers = {"accept-version": "1.0,1.1,1.2", "host": where.vhost}
+            headers = {"accept-version": VERSIONS, "host": where.vhost}
             if where.user is not None:
                 headers |= {"login": where.user, "passcode": where.password or ""}
             beat = int(heartbeat_s * 1000)
@@ -132,6 +132,8 @@ class Connection:
             opened.setblocking(False)
         except (OSError, Unavailable, Misconfigured) as error:
             opened.close()
+            if isinstance(error, ssl.SSLError):  # TLS 1.3 refuses a client's certificate only now
+                raise _no_tls(error, where) from error
             if isinstance(error, OSError):
                 raise Unavailable(f"{where} broke off the STOMP handshake: {error}") from error
             raise
@@ -154,10 +156,10 @@ class Connection:
         head, _, body = bytes(received[:end]).lstrip(b"\r\n").partition(b"\n\n")
         command, headers = _parse_head(head.replace(b"\r\n", b"\n"), "1.0")
         if command == "ERROR":
-            reason = headers.get("message") or body.decode("utf-8", "replace").strip() or "no reason given"
-            raise Misconfigured(
-                "--queue-source", f"{self.endpoint} refused the login: {' '.join(reason.split())}"
-            )
+            reason = _reason(headers, body)
+            if reason in _NOT_YET:
+                raise Unavailable(f"{self.endpoint} is not ready: {reason}")
+            raise Misconfigured("--queue-source", f"{self.endpoint} refused the login: {reason}")
         if command != "CONNECTED":
             raise Misconfigured("--queue-source", f"{self.endpoint} does not speak STOMP")
         self.version = headers.get("version", "1.0")
@@ -420,9 +422,8 @@ class Connection:
             self.receipts.add(headers.get("receipt-id", ""))
         elif command == "ERROR":
             end = self._end if nul < 0 else nul
-            detail = bytes(self._buffer[self._start : min(end, self._start + 500)]).decode("utf-8", "replace")
-            text = headers.get("message", "")
-            raise Unavailable(f"{self.endpoint} sent ERROR: {' '.join(f'{text} {detail}'.split())}")
+            detail = bytes(self._buffer[self._start : end])
+            raise Unavailable(f"{self.endpoint} sent ERROR: {_reason(headers, detail)}")
         self._start = self._end if nul < 0 else nul + 1
         return True
 
@@ -468,6 +469,30 @@ def flow_control(server: str, prefetch_messages: int, window_bytes: int) -> dict
     if "rabbitmq" in name:
         return {"prefetch-count": str(prefetch_messages)}
     return {"prefetch-count": str(prefetch_messages), "activemq.prefetchSize": str(prefetch_messages)}
+
+
+def _no_tls(error: OSError, where: Endpoint) -> Misconfigured | Unavailable:
+    """What a failed TLS handshake means to whoever can change it."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        what = f"the certificate of {where} is not trusted: {error.verify_message.rstrip('.')}"
+        return Misconfigured("--queue-source" if error.verify_code in _WRONG_NAME else "--tls-ca-file", what)
+    reason = getattr(error, "reason", None) or ""
+    if "WRONG_VERSION_NUMBER" in reason:
+        return Misconfigured("--queue-source", f"{where} does not speak TLS: its address is stomp://...")
+    if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
+        told = reason.partition("ALERT_")[2].replace("_", " ").lower()
+        return Misconfigured("--tls-cert-file", f"{where} wants a certificate that it trusts: {told}")
+    return Unavailable(f"no TLS with {where}: {reason or error}")
+
+
+def _reason(headers: Mapping[str, str], body: bytes) -> str:
+    """What an ERROR frame says, in one line. Brokers put it into the header, the body or both; ActiveMQ's body
+    goes on with a stack trace."""
+    text = " ".join(headers.get("message", "").split())
+    detail = body[:ERROR_BYTES_MAX].decode("utf-8", "replace").strip().partition("\n")[0].strip()
+    if not detail or (text and text in detail):
+        return text or "no reason given"
+    return f"{text}: {detail}" if text else detail
 
 
 def _encode(command: str, headers: dict[str, str], version: str) -> bytes:

@@ -67,6 +67,7 @@ class Receiver:
         self._next_endpoint = 0
         self._retry_at_s = 0.0
         self._backoff_s = BACKOFF_START_S
+        self._connected_s = 0.0
         # The upper bits tell one receiver's deliveries from its predecessor's.
         self._arena_number, self._arena = next(iter(wires.arenas.items()))
         self._last_id = self._arena_number << 40
@@ -347,7 +348,7 @@ class Receiver:
             self.log.warning("broker_unavailable", broker=str(endpoint), reason=str(error))
             self._retry_later()
             return
-        self._backoff_s = BACKOFF_START_S
+        self._connected_s = time.monotonic()
         self._registered = None
         self._register()
         self.row.add(Metric.CONNECTIONS)
@@ -368,6 +369,9 @@ class Receiver:
             connection.close()
         self._registered = None
         self._acks.clear()  # they belonged to that epoch; the broker will deliver again
+        if time.monotonic() - self._connected_s > self.config.backoff_max_s:
+            # Not before: one that lets us in and throws us out again is no better than one that is away.
+            self._backoff_s = BACKOFF_START_S
         self._retry_later()
 
     def _retry_later(self) -> None:

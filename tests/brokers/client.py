@@ -24,9 +24,13 @@ class Client:
         self._received = b""
         self._receipts = 0
         login = {"accept-version": accept, "host": "/", "login": user, "passcode": password}
-        self.send("CONNECT", login)
-        self.connected = self.frame()
-        assert self.connected.command == "CONNECTED", self.connected
+        try:
+            self.send("CONNECT", login)
+            self.connected = self.frame()
+            assert self.connected.command == "CONNECTED", self.connected
+        except (AssertionError, OSError):
+            self.close()
+            raise
         self.version = self.connected.headers.get("version", "1.0")
 
     def __enter__(self) -> Client:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tests.brokers.certificates import Certificates
+from tests.brokers.client import Client
 from tests.servers import free_port
 
 START_TIMEOUT_S = 90.0  # a JVM or an Erlang machine on a machine that is busy with other tests
@@ -39,6 +40,7 @@ class Broker:
     name: ClassVar[str]
     versions: ClassVar[tuple[str, ...]] = ("1.0", "1.1", "1.2")  # of STOMP
     keeps_messages: ClassVar[bool] = True  # persistent ones, over a restart
+    survives_kill: ClassVar[bool] = False  # and then over kill -9
     speaks_tls: ClassVar[bool] = False
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
 
@@ -80,21 +82,33 @@ class Broker:
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.directory, start_new_session=True,
             )  # fmt: skip
         for port in self.ports():
-            self._wait_for(port)
+            self._wait_for(port, self.process)
+        self._wait_for_login(self.process)
 
     def ports(self) -> list[int]:
         return [port for port in (self.port, self.tls_port) if port]
 
-    def _wait_for(self, port: int) -> None:
-        assert self.process is not None
+    def _wait_for(self, port: int, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
         while True:
             with contextlib.suppress(OSError):
                 socket.create_connection(("127.0.0.1", port), 1).close()
                 return
-            assert self.process.poll() is None, self.output()
+            assert process.poll() is None, self.output()
             assert time.monotonic() < deadline, f"{self.name} does not come up\n{self.output()}"
             time.sleep(0.05)
+
+    def _wait_for_login(self, process: subprocess.Popen[bytes]) -> None:
+        """RabbitMQ listens before it lets anybody in."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                Client(self.port, USER, PASSWORD).close()
+                return
+            except (AssertionError, OSError):
+                assert process.poll() is None, self.output()
+                assert time.monotonic() < deadline, f"{self.name} lets nobody in\n{self.output()}"
+                time.sleep(0.05)
 
     def stop(self) -> None:
         process, self.process = self.process, None
@@ -103,7 +117,7 @@ class Broker:
         process.send_signal(self.stop_signal)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(30)
-        # A session of its own: what it has started (epmd, scripts) ends with it.
+        # A session of its own: what it has started ends with it.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -125,6 +139,7 @@ class Broker:
 class RabbitMQ(Broker):
     name = "rabbitmq"
     speaks_tls = True
+    survives_kill = True
 
     @staticmethod
     def missing() -> str | None:
@@ -162,6 +177,21 @@ class RabbitMQ(Broker):
         }
         (self.directory / "definitions.json").write_text(json.dumps(definitions))
 
+    def start(self) -> None:
+        # Our own, else the broker starts one that nobody ends: it leaves the session.
+        self.port_mapper = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "TERM", "epmd", "-port", str(self.epmd), "-address", "127.0.0.1"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        self._wait_for(self.epmd, self.port_mapper)
+        super().start()
+
+    def stop(self) -> None:
+        if self.process is not None:
+            super().stop()
+            self.port_mapper.kill()
+            self.port_mapper.wait()
+
     def command(self) -> list[str | Path]:
         return [RABBITMQ]
 
@@ -184,6 +214,7 @@ class ActiveMQ(Broker):
 
     name = "activemq"
     speaks_tls = True
+    survives_kill = True
 
     @staticmethod
     def missing() -> str | None:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
+from ingest import connection as stomp
+from ingest.connection import Connection as StompConnection
+from ingest.connection import Endpoint, Message
+from ingest.errors import Unavailable
 from ingest.store.connection import Connection
 from tests import corpus
 from tests.brokers.client import Client
-from tests.brokers.real import PASSWORD, USER, Broker
+from tests.brokers.real import BROKERS, PASSWORD, READER, USER, Broker
+from tests.brokers.room import Room
 from tests.engine.engine import Engine, Start, wait_for
 from tests.model import expected, resource, stored, wire_body
 
@@ -142,8 +149,7 @@ def test_what_a_killed_engine_had_not_acknowledged_comes_again(
 ) -> None:
     """kill -9 with a full window; the next engine settles every message."""
     old, new = nodes(8), nodes(8, minute=2)
-    # Before the engine comes: StompServer loses what it never had to queue.
-    publish(broker, queue, old + new)
+    publish(broker, queue, old + new)  # before the engine comes: StompServer loses what it never had to queue
     most = 1 if broker.versions == ("1.0",) else len(old + new)
     with nothing_settles(database):
         engine = start(broker.url())
@@ -154,3 +160,125 @@ def test_what_a_killed_engine_had_not_acknowledged_comes_again(
     assert_stored(connection, new)
     assert again.stop() == 0
     assert_empty(broker, queue)
+
+
+def test_a_broker_restarts_with_messages_in_the_queue(
+    broker: Broker, queue: str, start: Start, database: str, connection: Connection
+) -> None:
+    """The engine connects again by itself and goes on; what was persistent, and what the engine had, is stored."""
+    window_max = WINDOW_MESSAGES if broker.keeps_messages else 1000  # what only the embedded one has is gone
+    bodies = nodes(8)
+    publish(broker, queue, bodies)  # before the engine comes: StompServer loses what it never had to queue
+    with nothing_settles(database):
+        engine = start(broker.url(), "--window-messages-max", str(window_max))
+        most = 1 if broker.versions == ("1.0",) else min(window_max, len(bodies))
+        wait_for(lambda: window(engine) == most, engine, f"{most} in the window")
+        if broker.survives_kill:
+            broker.kill()
+        else:
+            broker.stop()
+        wait_for(lambda: events(engine, "connection_lost"), engine, "connection lost")
+    broker.start()
+    wait_for(lambda: stored_nodes(connection) == len(bodies), engine, "everything stored")
+    after = nodes(10)
+    publish(broker, queue, after[8:])
+    wait_for(lambda: stored_nodes(connection) == len(after), engine, "what came after the restart")
+    assert_stored(connection, after)
+    assert engine.stop() == 0
+    assert_empty(broker, queue)
+
+
+def stored_nodes(connection: Connection) -> int:
+    row: Any = connection.execute("SELECT count(*) FROM node_catalogs").fetchone()
+    return int(row[0])
+
+
+@pytest.mark.parametrize("command", ["run", "publish"])
+def test_a_wrong_password_is_one_line(broker: Broker, database: str, tmp_path: Path, command: str) -> None:
+    """Exit code 2, with the setting and the broker in the line, and without the password."""
+    url = broker.url(password="wr0ng")
+    if command == "run":
+        done = ingest("run", "--queue-source", url, "--database", database, "--metrics-port", "0")
+    else:
+        (tmp_path / "catalog.json").write_bytes(nodes(1)[0])
+        done = ingest("publish", tmp_path / "catalog.json", "--queue-source", url)
+    assert done.returncode == 2
+    line = done.stderr.strip().splitlines()[-1]
+    assert "--queue-source" in line
+    assert f"127.0.0.1:{broker.port} refused the login" in line
+    assert "Traceback" not in done.stderr
+    assert "wr0ng" not in done.stderr
+    print(line)
+
+
+def test_who_may_not_read_the_queue_is_told_why(
+    running: Callable[[str], Broker], queue: str, database: str, tmp_path: Path
+) -> None:
+    """The broker's own words are in the log, in one line; the engine is not ready, and goes on trying."""
+    broker = running("rabbitmq")
+    engine = Engine(broker.url(user=READER), database, "--destination", queue, log=tmp_path / "log")
+    try:
+        wait_for(lambda: len(events(engine, "connection_lost")) >= 5, engine, "refused five times")
+        reasons = {event["reason"] for event in events(engine, "connection_lost")}
+        assert len(reasons) == 1
+        assert "ACCESS_REFUSED" in reasons.pop()
+        assert engine.stop() == 0
+    finally:
+        engine.kill()
+
+
+SPOKEN = [(name, version) for name, kind in BROKERS.items() for version in kind.versions]
+
+
+@pytest.mark.parametrize(("name", "version"), SPOKEN)
+def test_every_version_of_stomp_that_a_broker_speaks(
+    running: Callable[[str], Broker], queue: str, monkeypatch: pytest.MonkeyPatch, name: str, version: str
+) -> None:
+    """Agreed on, headers come through with what that version can escape, and one acknowledgement settles one
+    message: the others come again to the next connection."""
+    broker = running(name)
+    monkeypatch.setattr(stomp, "VERSIONS", version)
+    said = {"1.0": "plain", "1.1": "a:b\\c\nd", "1.2": "a:b\\c\nd\re"}[version]
+    room = Room()
+    with engine_end(broker, room) as producer:
+        assert producer.version == version
+        for number in range(3):
+            headers = {"certname": said, "receipt": f"r{number}"}
+            producer.send_message(queue, f"body {number}".encode(), headers)
+        until(producer, lambda found: len(producer.receipts) == 3)
+    for numbers in ((0,), (1, 2)):
+        with engine_end(broker, room) as consumer:
+            consumer.subscribe(queue, "one", prefetch_messages=1, window_bytes=1)
+            for number in numbers:
+                message = until(consumer, lambda found: len(found) == 1)[0]
+                assert room.body(message) == f"body {number}".encode()
+                assert message.headers["certname"] == said
+                headers = message.headers
+                consumer.acknowledge([(headers.get("ack", ""), headers["message-id"])], "one")
+            consumer.disconnect("bye")
+            with contextlib.suppress(Unavailable):  # some close right after the receipt, some instead of it
+                until(consumer, lambda _, receipts=consumer.receipts: "bye" in receipts)
+    assert_empty(broker, queue)
+
+
+@contextlib.contextmanager
+def engine_end(broker: Broker, room: Room) -> Iterator[StompConnection]:
+    """The engine's side of a connection, without the engine."""
+    opened = StompConnection(
+        Endpoint("127.0.0.1", broker.port, USER, PASSWORD, "/", None),
+        connect_timeout_s=30, heartbeat_s=10, body_bytes_max=1 << 20, space=room,
+    )  # fmt: skip
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def until(connection: StompConnection, condition: Callable[[list[Message]], bool]) -> list[Message]:
+    """Reads until the condition holds of the messages that came; returns them."""
+    found: list[Message] = []
+    connection.flush()
+    while not condition(found):
+        assert select.select([connection], [], [], 30)[0], "nothing comes"
+        found += connection.read()
+    return found

@@ -11,56 +11,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.connection import READ_BYTES, Connection, Endpoint, Message
-from ingest.errors import Unavailable
+from ingest.connection import READ_BYTES, Connection, Endpoint
+from ingest.errors import IngestError, Misconfigured, Unavailable
+from tests.brokers.room import Room
 
 CONNECTED = b"CONNECTED\nversion:1.2\nheart-beat:1000,1000\n\n\0"
-
-
-class Room:
-    """Space for ``left`` bodies at a time."""
-
-    def __init__(self, left: int = 1 << 30) -> None:
-        self.left = left
-        self.bodies: list[bytearray] = []
-
-    def allocate(self, length: int) -> int | None:
-        if self.left == 0:
-            return None
-        self.left -= 1
-        self.bodies.append(bytearray(length))
-        return (len(self.bodies) - 1) << 32
-
-    def free(self, offset: int, length: int) -> None:
-        self.left += 1
-
-    def view(self, offset: int, length: int) -> memoryview:
-        start = offset & 0xFFFFFFFF
-        return memoryview(self.bodies[offset >> 32])[start : start + length]
-
-    def body(self, message: Message) -> bytes:
-        assert message.offset is not None
-        return bytes(self.view(message.offset, message.length))
 
 
 class Wire:
     """A connection and the broker's end of it."""
 
-    def __init__(self, room: Room | None = None) -> None:
+    def __init__(self, room: Room | None = None, answer: bytes = CONNECTED) -> None:
         self.room = room or Room()
+        self._answer = answer
         with socket.create_server(("127.0.0.1", 0)) as server:
             accepting = threading.Thread(target=self._accept, args=(server,))
             accepting.start()
-            self.connection = Connection(
-                Endpoint("127.0.0.1", server.getsockname()[1], None, None, "/", None),
-                connect_timeout_s=30, heartbeat_s=1, body_bytes_max=1 << 24, space=self.room,
-            )  # fmt: skip
-            accepting.join()
+            try:
+                self.connection = Connection(
+                    Endpoint("127.0.0.1", server.getsockname()[1], None, None, "/", None),
+                    connect_timeout_s=30, heartbeat_s=1, body_bytes_max=1 << 24, space=self.room,
+                )  # fmt: skip
+            except IngestError:
+                self.broker.close()
+                raise
+            finally:
+                accepting.join()
 
     def _accept(self, server: socket.socket) -> None:
         self.broker = server.accept()[0]
         assert self.broker.recv(4096).startswith(b"CONNECT\n")
-        self.broker.sendall(CONNECTED)
+        self.broker.sendall(self._answer)
 
     def send(self, data: bytes) -> None:
         """Until it waits in the connection's socket."""
@@ -171,3 +152,28 @@ def test_listening_never_changes_what_is_read(
         assert found == bodies
     finally:
         wire.close()
+
+
+REFUSALS = [
+    (
+        "Bad CONNECT",
+        "Access refused for user 'x'\n",
+        Misconfigured,
+        "Bad CONNECT: Access refused for user 'x'",
+    ),
+    ("See below", "Invalid Login", Misconfigured, "See below: Invalid Login"),
+    ("wrong", "java.lang.SecurityException: wrong\n\tat java.base/a.b", Misconfigured, "login: wrong$"),
+    ("", "only\nhere", Misconfigured, "login: only$"),
+    ("Processing error", "Processing error", Unavailable, "not ready: Processing error$"),
+]
+
+
+@pytest.mark.parametrize(("message", "body", "error", "told"), REFUSALS)
+def test_a_refusal_is_one_line_with_its_reason(
+    message: str, body: str, error: type[Exception], told: str
+) -> None:
+    """Header, body or both, as RabbitMQ, StompServer and ActiveMQ send it; a broker that only just starts is away,
+    and no setting is wrong."""
+    with pytest.raises(error, match=told) as caught:
+        Wire(answer=f"ERROR\nmessage:{message}\n\n{body}\0".encode())
+    assert "\n" not in str(caught.value)
