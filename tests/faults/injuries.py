@@ -11,7 +11,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
@@ -96,6 +95,7 @@ class KillWriter(_Kill):
 @fault
 class KillAllChildren(_Kill):
     name = "kill all children at once"
+    limit_s = OUTAGE_LIMIT_S  # those that had just started wait a moment before they start again
     victims = ("receiver", "decoder-0", "decoder-1", "writer-0", "writer-1")
 
 
@@ -205,7 +205,7 @@ class _DatabaseSetting(Fault):
         with world.direct() as connection:
             connection.execute("SET default_transaction_read_only = off")
             for statement in statements:
-                connection.execute(statement)  # type: ignore[arg-type]
+                connection.execute(statement)
 
 
 @fault
@@ -439,6 +439,3 @@ class BrokerKill(_RabbitMQ):
 def hold(faults: list[Fault]) -> None:
     """The faults last: the longest time that one of them wants."""
     time.sleep(max(each.random.uniform(*each.hold_s) for each in faults))
-
-
-Told = Callable[[str], None]

@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from collections import OrderedDict
+from typing import Any
 
 IN_FLIGHT_MAX = 100
 RETRY_PAUSE_S = 0.2
@@ -40,11 +41,13 @@ def main() -> None:
                 for frame in pending.values():
                     opened.sendall(frame)
             except OSError:
-                opened = _closed(opened)
+                _close(opened)
+                opened = None
                 time.sleep(RETRY_PAUSE_S)
                 continue
         is_open = not source.ended and len(pending) < IN_FLIGHT_MAX
-        ready, _, _ = select.select([opened, source] if is_open else [opened], [], [], 1)
+        wanted: list[Any] = [opened, source] if is_open else [opened]
+        ready, _, _ = select.select(wanted, [], [], 1)
         try:
             if source in ready:
                 for line in source.read():
@@ -54,7 +57,8 @@ def main() -> None:
             if opened in ready:
                 received = _take_receipts(opened, received, pending)
         except OSError:
-            opened = _closed(opened)
+            _close(opened)
+            opened = None
 
 
 class _Lines:
@@ -83,15 +87,14 @@ def _connect(host: str, port: int, login: str, passcode: str) -> socket.socket:
         answer = b""
         while b"\0" not in answer:
             data = opened.recv(4096)
-            if not data:
-                raise OSError("the broker closed the connection")
-            answer += data
-        if not answer.startswith(b"CONNECTED"):
-            raise OSError("the broker refused")
+            answer += data or b"ERROR: the connection was closed\0"
         opened.settimeout(30)
     except OSError:
         opened.close()
         raise
+    if not answer.startswith(b"CONNECTED"):
+        opened.close()
+        raise OSError(answer)
     return opened
 
 
@@ -128,7 +131,7 @@ def _take_receipts(opened: socket.socket, received: bytes, pending: OrderedDict[
     return rest
 
 
-def _closed(opened: socket.socket | None) -> None:
+def _close(opened: socket.socket | None) -> None:
     if opened is not None:
         opened.close()
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from tests.faults.audit import Verdict
-from tests.faults.injuries import FAULTS, Fault, hold
+from tests.faults.injuries import FAULTS, Fault, KillSupervisor, hold
 from tests.faults.world import World
 
 MESSAGES_PER_S = 40.0  # far below what the engine can: a probe shall measure recovery, not a backlog
+SUPERVISOR_KILLS = 40  # one in so many of a long run's kills
+PROBE_EVERY = 20  # kills of a long run
+KILLS_PER_S = 4.0  # on average; a child lives about three seconds then
 CALM_S = (0.0, 0.3)  # between two faults: some meet an engine that has just recovered
 
 
@@ -26,6 +31,7 @@ class Injury(NamedTuple):
 class Run(NamedTuple):
     """What a run found."""
 
+    faults: int  # injected
     injuries: list[Injury]
     skipped: dict[str, str]
     verdict: Verdict
@@ -80,7 +86,42 @@ def run(
             time.sleep(rng.uniform(*CALM_S))
     verdict = world.finish()
     skipped = {name: reason for name, reason in reasons.items() if reason is not None}
-    return Run(injuries, skipped, verdict, time.monotonic() - started_s)
+    injected = sum(len(injury.faults) for injury in injuries)
+    return Run(injected, injuries, skipped, verdict, time.monotonic() - started_s)
+
+
+def kill_many(
+    world: World, kills: int, seed: int = 1, told: Callable[[tuple[str, ...], float], None] = lambda *_: None
+) -> Run:
+    """``kill -9`` of whatever process of the tree, at random moments, without waiting for any recovery."""
+    started_s = time.monotonic()
+    rng = random.Random(seed)
+    injuries: list[Injury] = []
+    done = 0
+    with world.flow(MESSAGES_PER_S):
+        world.probe()
+        while done < kills:
+            assert world.engine is not None
+            if rng.randrange(SUPERVISOR_KILLS) == 0:
+                turn: tuple[str, ...] = (KillSupervisor.name,)
+                supervisor = KillSupervisor(rng)
+                supervisor.begin(world)
+                supervisor.end(world)
+            else:
+                children = world.engine.children()
+                if not children:
+                    time.sleep(0.01)
+                    continue
+                victim = rng.choice(sorted(children))
+                turn = (f"kill a {victim.partition('-')[0]}",)
+                os.kill(children[victim], signal.SIGKILL)
+            done += 1
+            if done % PROBE_EVERY == 0:
+                injuries.append(Injury(turn, world.probe(), None))
+            else:
+                time.sleep(rng.expovariate(KILLS_PER_S))
+            told(turn, 0.0)
+    return Run(done, injuries, {}, world.finish(), time.monotonic() - started_s)
 
 
 def _hurt(world: World, faults: list[Fault]) -> Injury:

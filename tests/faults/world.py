@@ -164,7 +164,10 @@ class World:
             environment={"FAULTS_MARK": self.mark, "TMPDIR": str(self.directory / "tmp")},
         )  # fmt: skip
         self.engines_started += 1
-        if wait:
+        if not wait:
+            # The health page of a new engine comes with its supervisor, and that with its children.
+            self.wait_for(lambda: self.engine and self.engine.children(), "the engine has children")
+        else:
             self.wait_for(self._is_ready, "the engine ready")
         return self.engine
 
