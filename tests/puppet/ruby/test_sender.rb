@@ -204,6 +204,19 @@ class TestSender < Minitest::Test
     assert_equal 2, Dir.glob(File.join(@directory, '*.msg')).length
   end
 
+  def test_a_sender_that_is_ended_in_the_middle_of_anything_loses_nothing
+    60.times do |round|
+      directory = File.join(@directory, round.to_s)
+      @spool = Q::Spool.new(1_000_000, Q::Disk.new(directory, 1_000_000), @counters, @log)
+      found = sender(Q::Unreachable.new('away')).start
+      certnames = Array.new(20) { |n| "n#{n}" }
+      push(*certnames)
+      found.stop(0)
+      kept = Dir.glob(File.join(directory, '*.msg')).map { |file| Q::Message.from_file(File.binread(file)).certname }
+      assert_equal certnames.sort, kept.sort
+    end
+  end
+
   def test_a_stopped_sender_delivers_first_what_it_can
     connection = FakeConnection.new
     push('a', 'b')

@@ -47,8 +47,8 @@ module PuppetX
       def stop(timeout_s)
         @stopping = true
         @spool.wake
-        @thread.kill unless @thread.join(timeout_s)
-        @spool.close
+        ended = @thread.join(timeout_s)
+        @spool.close { @thread.kill unless ended }
       end
 
       # One round; true when another one may have something to do at once. The thread does nothing else.

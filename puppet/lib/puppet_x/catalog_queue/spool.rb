@@ -15,6 +15,8 @@ module PuppetX
         @counters = counters
         @log = log
         @mutex = Mutex.new
+        # Held while messages are in nobody's list on their way from one to the other: nobody ends the sender then.
+        @moving = Mutex.new
         @changed = ConditionVariable.new
         @memory = []
         @memory_bytes = 0
@@ -38,52 +40,45 @@ module PuppetX
 
       # The oldest messages: those on disk came before those in memory.
       def take(messages_max, bytes_max)
-        taken = @disk.claim(messages_max, bytes_max)
-        @mutex.synchronize do
-          bytes = taken.sum(&:bytes)
-          while taken.length < messages_max && bytes < bytes_max && (message = @memory.shift)
-            @memory_bytes -= message.bytes
-            bytes += message.bytes
-            taken << message
+        @moving.synchronize do
+          next [] if @closed
+
+          taken = @disk.claim(messages_max, bytes_max)
+          @mutex.synchronize do
+            take_from_memory(taken, messages_max, bytes_max)
+            @in_flight.concat(taken)
           end
-          @in_flight.concat(taken)
+          taken
         end
-        taken
       end
 
       def done(message)
-        @mutex.synchronize { @in_flight.delete(message) }
-        @disk.done(message) if message.claim
+        @moving.synchronize do
+          @mutex.synchronize { @in_flight.delete(message) }
+          @disk.done(message) if message.claim
+        end
         @counters.add(:delivered)
       end
 
       # Undelivered messages go back to where they were, in their order.
       def give_back(messages)
-        messages.reverse_each do |message|
-          @mutex.synchronize do
-            @in_flight.delete(message)
-            put_first(message) unless message.claim
+        @moving.synchronize do
+          messages.reverse_each do |message|
+            @mutex.synchronize do
+              @in_flight.delete(message)
+              put_first(message) unless message.claim
+            end
+            @disk.release(message) if message.claim
           end
-          @disk.release(message) if message.claim
         end
       end
 
       # The broker refused this one. Behind all others; after refusals_max of them, out of the way for good.
       # counts says whether this refusal is the message's own fault, as far as one can tell.
       def refused(message, reason, counts:, refusals_max:)
-        @mutex.synchronize { @in_flight.delete(message) }
-        unless message.claim
-          lost = @disk.put(message, refusals: counts ? 1 : 0)
-          lost.each { |gone| lose(gone, 'the spool is full') }
-          return
-        end
-        if !counts
-          @disk.release(message)
-        elsif @disk.refusals_of(message) + 1 >= refusals_max
-          @disk.reject(message)
-          lose(message, "refused #{refusals_max} times, kept under rejected: #{reason}")
-        else
-          @disk.put_behind(message)
+        @moving.synchronize do
+          @mutex.synchronize { @in_flight.delete(message) }
+          message.claim ? refused_file(message, reason, counts, refusals_max) : refused_memory(message, counts)
         end
       rescue SystemCallError => e
         lose(message, e.message)
@@ -92,27 +87,36 @@ module PuppetX
       # Puts memory on disk: while the broker is away, a crash of this process shall cost nothing. What the disk
       # does not take stays in memory.
       def spill
-        messages = @mutex.synchronize { empty_memory }
-        until messages.empty?
-          write(messages.first)
-          messages.shift
+        @moving.synchronize do
+          messages = @mutex.synchronize { empty_memory }
+          begin
+            until messages.empty?
+              write(messages.first)
+              messages.shift
+            end
+            @disk_fails = false
+          rescue SystemCallError => e
+            @log.warning("catalog_queue: the spool cannot be written: #{e.message}; messages stay in memory") unless @disk_fails
+            @disk_fails = true
+            @mutex.synchronize { messages.reverse_each { |message| put_first(message) } }
+          end
         end
-        @disk_fails = false
-      rescue SystemCallError => e
-        @log.warning("catalog_queue: the spool cannot be written: #{e.message}; messages stay in memory") unless @disk_fails
-        @disk_fails = true
-        @mutex.synchronize { messages.reverse_each { |message| put_first(message) } }
       end
 
       # The process ends: everything to disk, also what is just being sent. A duplicate is harmless, a loss is not.
+      # The block ends the sender, at a moment when every message is in a list.
       def close
-        messages, claimed = @mutex.synchronize do
-          @closed = true
-          sent, unsent = @in_flight.partition(&:claim)
-          [unsent + empty_memory, sent]
+        @moving.synchronize do
+          yield if block_given?
+          messages, claimed = @mutex.synchronize do
+            @closed = true
+            sent, unsent = @in_flight.partition(&:claim)
+            @in_flight = []
+            [unsent + empty_memory, sent]
+          end
+          messages.each { |message| to_disk(message) }
+          claimed.each { |message| @disk.release(message) }
         end
-        messages.each { |message| to_disk(message) }
-        claimed.each { |message| @disk.release(message) }
       end
 
       # Until something new is in memory, or the time is over.
@@ -131,6 +135,30 @@ module PuppetX
       end
 
       private
+
+      def take_from_memory(taken, messages_max, bytes_max)
+        bytes = taken.sum(&:bytes)
+        while taken.length < messages_max && bytes < bytes_max && (message = @memory.shift)
+          @memory_bytes -= message.bytes
+          bytes += message.bytes
+          taken << message
+        end
+      end
+
+      def refused_memory(message, counts)
+        @disk.put(message, refusals: counts ? 1 : 0).each { |gone| lose(gone, 'the spool is full (spool_disk_bytes_max)') }
+      end
+
+      def refused_file(message, reason, counts, refusals_max)
+        if !counts
+          @disk.release(message)
+        elsif @disk.refusals_of(message) + 1 >= refusals_max
+          @disk.reject(message)
+          lose(message, "refused #{refusals_max} times, kept under rejected: #{reason}")
+        else
+          @disk.put_behind(message)
+        end
+      end
 
       def keep(message)
         @memory << message
