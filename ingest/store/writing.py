@@ -1,6 +1,7 @@
 """One transaction of a writer: takes a batch of work, leaves every node of it at its newest catalog.
 
-The order of locks is the same for everybody: content lock (shared), nodes by key, names, content by digest.
+The order of locks is the same for everybody: content lock (shared), nodes by key, names, content by digest,
+quarantine by digest.
 That is why several writers and several instances meet no deadlock.
 """
 
@@ -130,7 +131,8 @@ class Lane:
             again = catalog.header.certname in waiting
             settled.append(Settled(catalog.delivery, Outcome.REDO if again else Outcome.SUPERSEDED))
         settled += self._deactivate(cursor, commands)
-        refused = [row for row in batch if isinstance(row, QuarantineRow)]
+        # By digest: another instance may have the same ones in another order.
+        refused = sorted((row for row in batch if isinstance(row, QuarantineRow)), key=lambda row: row.digest)
         settled += [self._quarantine(cursor, row) for row in refused]
         if refused:
             self._require_room_in_quarantine(cursor)

@@ -10,7 +10,8 @@ from datetime import timedelta
 
 from ingest.core.work import Outcome
 from ingest.store.connection import Connection, connect
-from ingest.store.housekeeping import collect_garbage, expire_nodes, purge_nodes
+from ingest.store.housekeeping import collect_garbage, expire_nodes, forget_quarantined, purge_nodes
+from ingest.store.writing import QuarantineRow
 from tests.model import Pipeline, expected, resource, stored, wire_body
 from tests.servers import Postgres
 from tests.store.test_writing import deactivate
@@ -19,6 +20,10 @@ WRITERS = 3
 NODES = 12
 ROUNDS = int(os.environ.get("INGEST_TEST_STORE_ROUNDS", "8")) * 2
 BATCH = 5
+# Both engines meet the same bad messages, when they come again.
+REFUSED = [
+    QuarantineRow(n, bytes([n] * 32), "invalid", "no catalog", None, {}, b"x", None, 1) for n in range(6)
+]
 
 
 def catalog(node: int, round_: int) -> bytes:
@@ -50,6 +55,7 @@ def test_writers_and_housekeeping_never_wait_in_a_circle(
             if chance.random() < 0.2:
                 bodies.append(deactivate(f"n{chance.randrange(NODES)}.example.com", 0))
             assert Outcome.REDO not in pipeline.take(*bodies)
+            pipeline.lane.apply(chance.sample(REFUSED, len(REFUSED)))
         opened.close()
 
     def keep_house() -> None:
@@ -57,9 +63,9 @@ def test_writers_and_housekeeping_never_wait_in_a_circle(
         while not is_over.wait(0.01):
             collect_garbage(opened, step_rows=50, pause_s=0)
             expire_nodes(opened, timedelta(0), step_nodes=5)  # all of them are in the past
-            purge_nodes(
-                opened, timedelta(days=1), step_nodes=5
-            )  # deactivated ones; their catalogs come again
+            # The deactivated ones; their catalogs come again.
+            purge_nodes(opened, timedelta(days=1), step_nodes=5)
+            forget_quarantined(opened, timedelta(0))
         opened.close()
 
     def guarded(work: Callable[[], None]) -> Callable[[], None]:

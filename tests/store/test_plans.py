@@ -19,7 +19,7 @@ COLLECTOR = (
 )
 NOTHING = dict.fromkeys(("title", "tags", "parameters", "except_certname"))
 # What may be read from end to end. catalog_exports: a short row a node, quicker to read than an index to keep.
-# catalog_resources: for who-has; 33 MB at 3000 nodes, and an index on its arrays would cost ten times the WAL.
+# catalog_resources: for who-has; 33 MB at 3000 nodes. docs/decisions/0003-store.md has what an index would cost.
 ASKED: dict[str, tuple[str, Any, set[str]]] = {
     "collector": (COLLECTOR, None, {"catalog_exports"}),
     "query exported": ("read_exported", NOTHING | {"type": "Sshkey"}, {"catalog_exports"}),

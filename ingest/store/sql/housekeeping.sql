@@ -101,7 +101,10 @@ WITH gone AS (
 SELECT count(*) FROM gone
 
 -- name: forget_quarantined
-DELETE FROM quarantine WHERE last_seen < now() - %s::interval
+-- What a writer has in its hands was seen again just now.
+DELETE FROM quarantine WHERE id IN (
+    SELECT id FROM quarantine WHERE last_seen < now() - %s::interval FOR UPDATE SKIP LOCKED
+)
 
 -- name: one_snapshot
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY

@@ -10,4 +10,8 @@ SELECT id, reason, detail, certname, headers, body, body_note, body_bytes, attem
 FROM quarantine WHERE id = %s
 
 -- name: drop_quarantine
-DELETE FROM quarantine WHERE id = ANY (%s)
+-- Locked in the order in which writers lock them.
+WITH chosen AS MATERIALIZED (
+    SELECT id FROM quarantine WHERE id = ANY (%s) ORDER BY digest FOR UPDATE
+)
+DELETE FROM quarantine WHERE id IN (SELECT id FROM chosen)
