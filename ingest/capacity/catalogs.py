@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
+from ingest.core.normalise import RELATIONSHIP_PARAMETERS
 from ingest.errors import Misconfigured
 
 ROLES, SEED = 8, 1  # of a calibration
@@ -33,10 +34,10 @@ LARGE_CONTENT_BYTES = (25_000, 25_000, 50_000, 130_000)
 LARGE_SHARE = 0.004
 
 # Holes: words that JSON does not escape and that no catalog contains.
-_CERTNAME, _TIMESTAMP, _UUID, _TWEAK, _RELEASE = (
-    f"@@{name}@@" for name in ("certname", "timestamp", "uuid", "tweak", "release")
+_HOLES = _CERTNAME, _TIMESTAMP, _UUID, _TWEAK, _RELEASE, _LINES = tuple(
+    f"@@{name}@@" for name in ("certname", "timestamp", "uuid", "tweak", "release", "lines")
 )
-_HOLE = re.compile("(" + "|".join((_CERTNAME, _TIMESTAMP, _UUID, _TWEAK, _RELEASE)) + ")")
+_HOLE = re.compile("(" + "|".join(_HOLES) + ")")
 _MOVED_LINE = re.compile(r'"@@line(\d+)@@"')
 
 
@@ -48,19 +49,23 @@ class Template:
         self._parts = [part.encode() for part in _HOLE.split(text)]
         self._holes = {
             hole.encode(): [i for i, part in enumerate(self._parts) if part == hole.encode()]
-            for hole in (_CERTNAME, _TIMESTAMP, _UUID, _TWEAK, _RELEASE)
+            for hole in _HOLES
         }
         self.bytes = len(text)
 
-    def render(self, certname: str, at: datetime, *, tweak: int = 0, release: int = 0) -> bytes:
+    def render(
+        self, certname: str, at: datetime, *, tweak: int = 0, release: int = 0, shift: int = 0
+    ) -> bytes:
         """The catalog of one run. Another ``tweak`` changes a few parameters of this node alone, another
-        ``release`` what a module upgrade changes, for all nodes of the role alike."""
+        ``release`` what a module upgrade changes, another ``shift`` only the lines that one moves; the latter two
+        for all nodes of the role alike."""
         values = {
             _CERTNAME: certname,
             _TIMESTAMP: at.isoformat(),
             _UUID: str(uuid.UUID(int=random.getrandbits(128))),
             _TWEAK: f"{certname} {tweak}",
             _RELEASE: f"{release:03d}",
+            _LINES: f"{release + shift:03d}",
         }
         parts = list(self._parts)
         for hole, value in values.items():
@@ -69,8 +74,8 @@ class Template:
         return b"".join(parts)
 
 
-def synthetic(roles: int, seed: int) -> list[Template]:
-    """Templates of made-up roles, smallest first."""
+def synthetic(roles: int, seed: int, form: str = "wire") -> list[Template]:
+    """Templates of made-up roles, smallest first, in one of ``FORMS``."""
     sizes = [
         RESOURCES_MEDIAN * math.exp(RESOURCES_SIGMA * NormalDist().inv_cdf((i + 0.5) / roles))
         for i in range(roles)
@@ -81,11 +86,11 @@ def synthetic(roles: int, seed: int) -> list[Template]:
         base = _resources("base", min(BASE_RESOURCES, count), random.Random(f"{seed} base"))
         own = _resources(f"role{number}", count - len(base), random.Random(f"{seed} {number}"))
         payload = {"resources": base + own, "edges": _edges(base + own, random.Random(f"{seed} {number} e"))}
-        found.append(template(f"role{number}", _CERTNAME, payload, seed))
+        found.append(template(f"role{number}", _CERTNAME, payload, seed, form))
     return found
 
 
-def from_directory(directory: Path, seed: int) -> list[Template]:
+def from_directory(directory: Path, seed: int, form: str = "wire") -> list[Template]:
     """Templates from ``*/run-1/catalog-wire.json`` or ``*.json`` (wire form). Raises Misconfigured."""
     files = sorted(directory.glob("*/run-1/catalog-wire.json")) or sorted(directory.glob("*.json"))
     if not files:
@@ -97,13 +102,13 @@ def from_directory(directory: Path, seed: int) -> list[Template]:
         try:
             document = json.loads(file.read_bytes())
             payload = document.get("payload", document)
-            found.append(template(file.parent.parent.name, payload["certname"], payload, seed))
+            found.append(template(file.parent.parent.name, payload["certname"], payload, seed, form))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise Misconfigured("--templates", f"{file} is no catalog in wire form: {error!r}") from error
     return sorted(found, key=lambda t: t.bytes)
 
 
-def template(name: str, certname: str, payload: dict[str, Any], seed: int) -> Template:
+def template(name: str, certname: str, payload: dict[str, Any], seed: int, form: str = "wire") -> Template:
     """Holes where runs differ: the header, parameters that a tweak changes, lines that a release moves, contents
     that it changes, resources that it brings."""
     chance = random.Random(f"{seed} {name} holes")
@@ -119,26 +124,64 @@ def template(name: str, certname: str, payload: dict[str, Any], seed: int) -> Te
     edges = payload["edges"] + [
         {"source": _ref(resources[0]), "target": _ref(one), "relationship": "contains"} for one in added
     ]
-    document = {
-        "command": "replace catalog",
-        "version": 9,
-        "certname": _CERTNAME,
-        "payload": {
-            "certname": _CERTNAME,
-            "version": "1",
-            "environment": "production",
-            "transaction_uuid": _UUID,
-            "catalog_uuid": _UUID,
-            "code_id": None,
-            "job_id": None,
-            "producer": "puppet.example.com",
-            "producer_timestamp": _TIMESTAMP,
-            "resources": resources + added,
-            "edges": edges,
-        },
-    }
+    document = _FORMS[form](resources + added, edges)
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).replace(certname, _CERTNAME)
-    return Template(name, _MOVED_LINE.sub(rf"\g<1>{_RELEASE}", text))
+    return Template(name, _MOVED_LINE.sub(rf"\g<1>{_LINES}", text))
+
+
+def _wire(resources: list[dict[str, Any]], edges: list[dict[str, Any]]) -> dict[str, Any]:
+    """As PuppetDB's terminus sends it."""
+    payload = {
+        "certname": _CERTNAME, "version": "1", "environment": "production", "transaction_uuid": _UUID,
+        "catalog_uuid": _UUID, "code_id": None, "job_id": None, "producer": "puppet.example.com",
+        "producer_timestamp": _TIMESTAMP, "resources": resources, "edges": edges,
+    }  # fmt: skip
+    return {"command": "replace catalog", "version": 9, "certname": _CERTNAME, "payload": payload}
+
+
+def _native(resources: list[dict[str, Any]], edges: list[dict[str, Any]]) -> dict[str, Any]:
+    """As Puppet serialises it: containment is in its edges, other relationships are metaparameters."""
+    owners: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for edge in edges:
+        if edge["relationship"] != "contains":
+            name, forward = _METAPARAMETERS[edge["relationship"]]
+            owner, other = (edge["source"], edge["target"]) if forward else (edge["target"], edge["source"])
+            mine = owners.setdefault((owner["type"], owner["title"]), {})
+            mine.setdefault(name, []).append(_text(other))
+    bare = _METAPARAMETERS_OF_RELATIONS | {"alias"}
+    return {
+        "tags": ["settings", "node", "class"], "name": _CERTNAME, "version": 1, "code_id": None,
+        "catalog_uuid": _UUID, "catalog_format": 2, "environment": "production",
+        "resources": [
+            one | {"parameters": {k: v for k, v in one["parameters"].items() if k not in bare}
+                   | owners.get((one["type"], one["title"]), {})}
+            for one in resources
+        ],
+        "edges": [
+            {"source": _text(edge["source"]), "target": _text(edge["target"])}
+            for edge in edges if edge["relationship"] == "contains"
+        ],
+        "classes": ["settings"],
+    }  # fmt: skip
+
+
+def _legacy(resources: list[dict[str, Any]], edges: list[dict[str, Any]]) -> dict[str, Any]:
+    """As the old queue's serialiser wrapped it; Puppet 3 knew no kinds."""
+    document = _native(resources, edges)
+    for resource in document["resources"]:
+        resource.pop("kind", None)
+    return {"document_type": "Catalog", "data": document, "metadata": {"api_version": 1}}
+
+
+_FORMS = {"wire": _wire, "native": _native, "legacy": _legacy}
+FORMS = tuple(_FORMS)
+# A relationship of the wire form: the metaparameter that makes it, and whether the edge's source has that.
+_METAPARAMETERS = {relationship: (name, forward) for name, relationship, forward in RELATIONSHIP_PARAMETERS}
+_METAPARAMETERS_OF_RELATIONS = {name for name, _ in _METAPARAMETERS.values()}
+
+
+def _text(ref: dict[str, Any]) -> str:
+    return f"{ref['type']}[{ref['title']}]"
 
 
 def _resources(prefix: str, count: int, chance: random.Random) -> list[dict[str, Any]]:

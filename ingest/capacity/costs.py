@@ -58,9 +58,9 @@ def costs_of(calibration: Calibration) -> Costs:
         [_with(r, "broker", r.cpu_s["broker"] + r.cpu_s["broker_in"]) for r in backlog],
         "broker", crowding, dict.fromkeys(KINDS, "any"),
     )["any"]  # fmt: skip
-    decoder = _lines(
-        [r for r in backlog if r.name != "mixed"], "decoder", crowding, {kind: kind for kind in KINDS}
-    )
+    single_kind = [r for r in backlog if r.name != "mixed"]
+    by_kind = {kind: kind for kind in KINDS}
+    decoder = _lines(single_kind, "decoder", crowding, by_kind, _new_factor(samples, "decoder_s"))
     _as_in_life(decoder, [r for r in backlog if r.name == "mixed"], crowding)
     cold = {kind: _cold([s for s in samples if s.kind == kind], "decoder_s", decoder[kind]) for kind in KINDS}
     cold["receiver"] = _cold(samples, "receiver_s", receiver)

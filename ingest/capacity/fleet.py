@@ -15,6 +15,7 @@ from ingest.errors import Misconfigured, Refused
 from ingest.store.capacity import StoredFleet
 
 NODES_MAX = 10_000_000
+GROWTH_MAX = 100
 BODY_BYTES_MIN = 1024  # less is no catalog
 SIGMA = 0.75  # of a catalog size's logarithm; that of real catalogs
 
@@ -78,8 +79,8 @@ def fleet_of(
         raise Misconfigured(
             "--roles", f"{roles} roles for {nodes} nodes: between 1 and as many as there are nodes"
         )
-    if growth < -1:
-        raise Misconfigured("--growth", f"{growth:g} is less than no fleet left (-1)")
+    if not -1 <= growth <= GROWTH_MAX:
+        raise Misconfigured("--growth", f"{growth:g} is not between -1 (no fleet left) and {GROWTH_MAX}")
     return Fleet(nodes, interval_s, unchanged, parameters, upgrade, body_bytes, roles, growth)
 
 

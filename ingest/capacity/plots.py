@@ -1,54 +1,13 @@
-"""The report's pictures as SVG that stands inside a page: its colours are the page's, in light, dark and on paper."""
+"""The report's pictures ."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("svg")
-
-from matplotlib import pyplot
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from ingest.capacity.pictures import FIRST, INK, MARK, SECOND, figure, seconds, svg
 from ingest.capacity.plan import Burst, Case, Curve, Plan
-
-# Stand-ins that no picture has otherwise, and the page's variables that take their places.
-_COLOURS = {
-    "#010203": "var(--ink)",
-    "#040506": "var(--faint)",
-    "#070809": "var(--first)",
-    "#0a0b0c": "var(--second)",
-    "#0d0e0f": "var(--mark)",
-}
-INK, FAINT, FIRST, SECOND, MARK = _COLOURS
-_STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "ingest",
-    "font.family": "sans-serif",
-    "font.size": 11,
-    "text.color": INK,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "axes.grid": True,
-    "grid.color": FAINT,
-    "grid.alpha": 0.35,
-    "grid.linewidth": 0.6,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-    "legend.frameon": False,
-}
 
 
 def plots(plan: Plan) -> dict[str, str]:
@@ -63,7 +22,7 @@ def plots(plan: Plan) -> dict[str, str]:
 
 
 def _freshness(curve: Curve, base: Case, target_s: float) -> str:
-    with _figure(7.4, 3.6) as (figure, axis):
+    with figure(7.4, 3.6) as (drawn, axis):
         axis.set_xscale("log")
         axis.set_yscale("log")
         axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -75,19 +34,19 @@ def _freshness(curve: Curve, base: Case, target_s: float) -> str:
         axis.axvline(base.nodes, color=MARK, linestyle="--", linewidth=1.4, label=f"planned: {base.nodes:,}")
         if target_s < 20 * max(curve.p99_s):
             axis.axhline(
-                target_s, color=INK, linestyle=":", linewidth=1.2, label=f"target: {_seconds(target_s)}"
+                target_s, color=INK, linestyle=":", linewidth=1.2, label=f"target: {seconds(target_s)}"
             )
         axis.set_xlabel("nodes")
         axis.set_ylabel("freshness")
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _seconds(value)))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: seconds(value)))
         axis.legend()
-        return _svg(figure, "freshness", "median and p99 freshness by the number of nodes")
+        return svg(drawn, "freshness", "median and p99 freshness by the number of nodes")
 
 
 def _stages(base: Case) -> str:
     names = list(base.utilisation)
-    with _figure(7.4, 0.9 + 0.55 * len(names)) as (figure, axis):
+    with figure(7.4, 0.9 + 0.55 * len(names)) as (drawn, axis):
         places = range(len(names))
         now = [base.utilisation[name] * 100 for name in names]
         limit = [base.utilisation_at_limit[name] * 100 for name in names]
@@ -100,25 +59,25 @@ def _stages(base: Case) -> str:
         axis.set_xlim(0, max(105.0, *(value + 12 for value in now)))
         axis.set_xlabel("busy, %")
         axis.grid(visible=False, axis="y")
-        figure.legend(loc="outside upper right", ncols=2)
-        return _svg(figure, "stages", "how busy each stage is, at the planned load and at the limit")
+        drawn.legend(loc="outside upper right", ncols=2)
+        return svg(drawn, "stages", "how busy each stage is, at the planned load and at the limit")
 
 
 def _burst(name: str, burst: Burst, what: str) -> str:
-    with _figure(7.4, 2.8) as (figure, axis):
+    with figure(7.4, 2.8) as (drawn, axis):
         axis.fill_between(burst.times_s, burst.waiting, color=FIRST, alpha=0.25, linewidth=0)
         axis.plot(burst.times_s, burst.waiting, color=FIRST, linewidth=2)
         axis.set_xlim(left=0)
         axis.set_ylim(bottom=0)
         axis.set_ylabel("not stored yet")
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _seconds(value)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: seconds(value)))
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        return _svg(figure, name, what)
+        return svg(drawn, name, what)
 
 
 def _what_if(plan: Plan) -> str:
     cases = [plan.base, *plan.what_if]
-    with _figure(7.4, 0.9 + 0.42 * len(cases)) as (figure, axis):
+    with figure(7.4, 0.9 + 0.42 * len(cases)) as (drawn, axis):
         places = list(range(len(cases)))
         axis.barh(
             places,
@@ -138,43 +97,5 @@ def _what_if(plan: Plan) -> str:
         axis.set_xlim(right=3.5 * max(max(case.nodes_fit, case.nodes) for case in cases))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axis.grid(visible=False, axis="y")
-        figure.legend(loc="outside upper right", ncols=2)
-        return _svg(figure, "what_if", "nodes that fit under other conditions")
-
-
-@contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple[Any, Any]]:
-    with mpl.rc_context(_STYLE):  # type: ignore[arg-type]
-        figure, axis = pyplot.subplots(figsize=(width, height), layout="constrained")
-        try:
-            yield figure, axis
-        finally:
-            pyplot.close(figure)
-
-
-def _svg(figure: Any, name: str, label: str) -> str:
-    """The figure as an element: without a prologue and metadata, its ids its own, its colours variables."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg")
-    text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r' xmlns(?::\w+)?="[^"]*"', "", text)
-    text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = text.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
-    for colour, variable in _COLOURS.items():
-        text = text.replace(colour, variable)
-    width, height = figure.get_size_inches() * 72
-    return re.sub(
-        r"<svg [^>]*>",
-        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{label}"><title>{label}</title>',
-        text,
-        count=1,
-    )
-
-
-def _seconds(value: float) -> str:
-    if 0 < value < 1:
-        return f"{value * 1000:.0f} ms"
-    if value < 120:
-        return f"{value:g} s"
-    return f"{value / 60:g} min" if value < 7200 else f"{value / 3600:g} h"
+        drawn.legend(loc="outside upper right", ncols=2)
+        return svg(drawn, "what_if", "nodes that fit under other conditions")

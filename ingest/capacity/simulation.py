@@ -18,6 +18,9 @@ from ingest.capacity.costs import BatchCosts, Costs, Line
 from ingest.core.routing import choose, decoders_at_work
 
 DECODER_DEPTH = 32  # as in receiver.py
+OTHERS_S = (
+    0.2  # how long something else computes at a time: a test, a backup, a compilation have many of those
+)
 
 
 class Arrival(NamedTuple):
@@ -39,6 +42,7 @@ class Setup(NamedTuple):
     database_apart: bool = False  # PostgreSQL has a machine of its own with so many cores
     broker_here: bool = False  # the embedded broker shares the first machine's cores
     publisher: Line | None = None  # a load generator that does so too
+    others: float = 0.0  # cores of the first machine that something else uses, on average
     linger_s: float = 0.02
     batch_messages_max: int = 100
     window_messages_max: int = 1000
@@ -57,7 +61,7 @@ class Outcome(NamedTuple):
     duration_s: float
 
 
-class _Stage:
+class Stage:
     """A process: one thing at a time, in order of arrival."""
 
     def __init__(self, env: simpy.Environment, cores: Cores) -> None:
@@ -111,8 +115,8 @@ class Simulation:
         machines = [Cores(self.env, setup.cores, costs.crowding) for _ in range(setup.instances)]
         self.machines = machines
         self.database = Cores(self.env, setup.cores, costs.crowding) if setup.database_apart else machines[0]
-        self.broker = _Stage(self.env, machines[0])
-        self.publisher = _Stage(self.env, machines[0])
+        self.broker = Stage(self.env, machines[0])
+        self.publisher = Stage(self.env, machines[0])
         self.instances = [_Instance(self, machine) for machine in machines]
         self._queue: deque[_Message] = deque()
         self._next_instance = 0
@@ -127,7 +131,10 @@ class Simulation:
             _Message(number, arrival, self._chance.choice(self.costs.noise[arrival.kind]))
             for number, arrival in enumerate(arrivals)
         ]
+        self._expected = len(messages)
         self.env.process(self._arrive(messages))
+        if self.setup.others:
+            self.env.process(self._others())
         self.env.run()
         return self._outcome()
 
@@ -137,6 +144,12 @@ class Simulation:
             if delay_s > 0:
                 yield self.env.timeout(delay_s)
             self._publish(message)
+
+    def _others(self) -> simpy.events.ProcessGenerator:
+        """Something else that computes, until all is stored."""
+        while len(self.finished_s) < self._expected:
+            yield self.env.timeout(self._chance.expovariate(self.setup.others / OTHERS_S))
+            self.machines[0].run(OTHERS_S, lambda: None)
 
     def _publish(self, message: _Message) -> None:
         size = message.arrival.body_bytes
@@ -224,8 +237,8 @@ class _Instance:
         env, setup = simulation.env, simulation.setup
         self._simulation = simulation
         self._machine = machine
-        self.receiver = _Stage(env, machine)
-        self.decoders = [_Stage(env, machine) for _ in range(setup.workers)]
+        self.receiver = Stage(env, machine)
+        self.decoders = [Stage(env, machine) for _ in range(setup.workers)]
         self.writers = [_Writer(simulation, machine, self) for _ in range(setup.writers)]
         self.useful = range(min(setup.workers, decoders_at_work(setup.cores)))
         self._loads = [0] * setup.workers

@@ -1,0 +1,98 @@
+"""A calibration of this machine, in small: the real engine, a database of its own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ingest.capacity.calibrate import Scale, calibrate
+from ingest.capacity.calibration import KINDS, load, save
+from ingest.capacity.catalogs import synthetic
+from ingest.capacity.costs import costs_of
+from ingest.capacity.engine import children_of, cpu_s
+from ingest.capacity.simulation import Arrival, Setup, simulate
+from ingest.config import load as load_config
+from ingest.core.decoding import Decoding
+from ingest.core.work import Claim, Descriptor, Full
+from ingest.store.connection import Connection
+from tests.model import at
+from tests.servers import Postgres
+
+SMALL = Scale(clones=2, singles=20, mixed=40, commits=5)
+
+
+def test_the_real_engine_is_measured_and_leaves_nothing(
+    postgres: Postgres, database: str, connection: Connection, tmp_path: Path
+) -> None:
+    """Every stage and kind has a cost above zero, the record can be read back, the cluster is as it was."""
+    before = _databases(connection), set(children_of(os.getpid()))
+    config = load_config({"database": database, "workers": "2"}, {}).config
+    said: list[float] = []
+    found = calibrate(config, synthetic(2, 1), "made up", lambda what, share: said.append(share), SMALL)
+    assert (_databases(connection), set(children_of(os.getpid()))) == before
+    assert connection.execute("SELECT count(*) FROM nodes").fetchone() == (0,)
+    assert said == sorted(said)
+    assert {kind for r in found.rounds for kind in r.kinds} == set(KINDS)
+    for round_ in found.rounds:
+        for stage in ("receiver", "decoder", "writer", "postgresql", "broker"):
+            assert round_.cpu_s[stage] > 0, (round_.name, stage)
+        assert round_.batches > 0
+        assert round_.wal_bytes > 0
+    assert {sample.kind for sample in found.samples} == set(KINDS)
+    save(found, tmp_path / "c.json")
+    assert load(tmp_path / "c.json") == found
+    costs = costs_of(found)
+    assert costs.decoder["few"].at(1e6) > costs.decoder["unchanged"].at(1e6) > 0
+    outcome = simulate(costs, Setup(cores=2, workers=2, writers=2), [Arrival(0.0, "few", 1_000_000, 1)])
+    assert 0.02 < outcome.freshness_s[0] < 1  # the linger, and no more than a second of work
+
+
+def test_made_up_catalogs_change_as_kinds_say() -> None:
+    """Unchanged ones become claims; a tweak brings a few contents, a release more; of another node most is known."""
+    (template,) = synthetic(1, 1)
+    decoding = Decoding(64 << 20)
+    known: dict[str, bytes] = {}
+
+    def decode(certname: str, **changes: int) -> Claim | Full:
+        body = template.render(certname, at(0), **changes)
+        descriptor = Descriptor(1, 1, 0, len(body), len(body), at(0), {})
+        work = decoding.decode(descriptor, memoryview(bytearray(body)), known)
+        assert isinstance(work, Claim | Full)
+        known[certname] = work.raw_digest[:16]
+        return work
+
+    first = decode("a.example.com")
+    assert isinstance(first, Full)
+    assert 100 <= first.slots <= 4000
+    assert len(first.contents) > 0.95 * first.slots
+    assert isinstance(decode("a.example.com"), Claim)
+    other = decode("b.example.com")
+    assert isinstance(other, Full)
+    assert 0 < len(other.contents) < 0.05 * other.slots
+    few = decode("a.example.com", tweak=1)
+    assert isinstance(few, Full)
+    assert 0 < len(few.contents) <= 0.02 * few.slots
+    upgrade = decode("a.example.com", tweak=1, release=1)
+    assert isinstance(upgrade, Full)
+    # Moved lines too: a decoder knows resources by their bytes.
+    assert 0.3 * upgrade.slots < len(upgrade.contents) < 0.6 * upgrade.slots
+    assert upgrade.position_set != few.position_set
+
+
+def test_cpu_time_is_told_in_more_than_clock_ticks() -> None:
+    """A catalog takes less than the ten milliseconds of /proc/PID/stat."""
+    before = cpu_s(os.getpid())
+    sum(range(20_000))
+    assert 0 < cpu_s(os.getpid()) - before < 1
+    assert cpu_s(2**22 + 1) == 0  # over pid_max
+
+
+@pytest.fixture(autouse=True)
+def _directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def _databases(connection: Connection) -> set[object]:
+    return {name for (name,) in connection.execute("SELECT datname FROM pg_database")}

@@ -1,0 +1,55 @@
+"""Service times out of rounds."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+
+from ingest.capacity.costs import costs_of, nonnegative
+from tests.capacity import made_up
+from tests.capacity.made_up import LARGE, SMALL
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_the_costs_that_made_the_rounds_are_found_again(size: int) -> None:
+    """From totals of rounds, what one message of each kind and size costs in each stage."""
+    costs = costs_of(made_up.calibration())
+    assert costs.receiver.at(size) == pytest.approx(made_up.RECEIVER_S * size, rel=0.02)
+    assert costs.broker.at(size) == pytest.approx(made_up.BROKER_S * size, rel=0.02)
+    for kind, byte_s in made_up.DECODER_S.items():
+        assert costs.decoder[kind].at(size) == pytest.approx(byte_s * size, rel=0.05), kind
+    for kind in ("few", "upgrade", "first"):
+        whole_s = costs.writer.batch_s + costs.writer.content_s + costs.writer.message[kind].at(size)
+        assert whole_s == pytest.approx(made_up.WRITER_BATCH_S + made_up.WRITER_S[kind] * size, rel=0.05), (
+            kind
+        )
+    assert costs.postgresql.batch_s == pytest.approx(made_up.POSTGRESQL_BATCH_S, rel=0.05)
+    assert costs.commit_s == pytest.approx(made_up.COMMIT_S, rel=0.05)
+
+
+def test_work_measured_on_crowded_cores_is_taken_as_it_is_on_idle_ones() -> None:
+    """The simulation slows it down again where cores are busy."""
+    idle, crowded = (costs_of(made_up.calibration(crowding=factor)) for factor in (1.0, 1.25))
+    assert crowded.decoder["few"].at(LARGE) == pytest.approx(idle.decoder["few"].at(LARGE) / 1.25, rel=0.02)
+
+
+def test_mixed_rounds_decide_how_much_content_costs() -> None:
+    """Where mixed rounds took half as much again, catalogs with content do."""
+    plain = made_up.calibration()
+    more = tuple(
+        r
+        if r.name != "mixed"
+        else msgspec.structs.replace(r, cpu_s=r.cpu_s | {"decoder": r.cpu_s["decoder"] * 1.5})
+        for r in plain.rounds
+    )
+    before, after = costs_of(plain), costs_of(made_up.calibration(rounds=more))
+    assert after.decoder["few"].at(LARGE) > 1.4 * before.decoder["few"].at(LARGE)
+    assert after.decoder["unchanged"].at(LARGE) == pytest.approx(before.decoder["unchanged"].at(LARGE))
+
+
+def test_no_cost_is_negative() -> None:
+    """Where the unconstrained solution has a negative part, that part is nothing."""
+    matrix = np.array([[1.0, 1.0], [1.0, 2.0], [1.0, 3.0]])
+    assert nonnegative(matrix, np.array([3.0, 2.0, 1.0])) == pytest.approx([2.0, 0.0])
+    assert nonnegative(matrix, np.array([3.0, 5.0, 7.0])) == pytest.approx([1.0, 2.0], rel=1e-4)
