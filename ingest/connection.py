@@ -135,7 +135,9 @@ class Connection:
             if isinstance(error, ssl.SSLError):  # TLS 1.3 refuses a client's certificate only now
                 raise _no_tls(error, where) from error
             if isinstance(error, OSError):
-                raise Unavailable(f"{where} broke off the STOMP handshake: {error}") from error
+                raise Unavailable(
+                    f"{where} broke off the STOMP handshake (--queue-source): {error.strerror or error}"
+                ) from error
             raise
         return opened
 
@@ -146,11 +148,13 @@ class Connection:
             try:
                 data = opened.recv(4096)
             except TimeoutError as error:
-                raise Unavailable(f"{self.endpoint} does not answer in STOMP") from error
+                raise Unavailable(f"{self.endpoint} does not answer in STOMP (--queue-source)") from error
             received += data
             if not data:
                 # Some brokers close on a refused login without an ERROR frame.
-                raise Unavailable(f"{self.endpoint} closed the connection instead of CONNECTED")
+                raise Unavailable(
+                    f"{self.endpoint} closed the connection instead of CONNECTED (--queue-source)"
+                )
             if len(received) > HEADERS_BYTES_MAX:
                 raise Misconfigured("--queue-source", f"{self.endpoint} does not speak STOMP")
         head, _, body = bytes(received[:end]).lstrip(b"\r\n").partition(b"\n\n")
@@ -482,7 +486,12 @@ def _no_tls(error: OSError, where: Endpoint) -> Misconfigured | Unavailable:
     if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
         told = reason.partition("ALERT_")[2].replace("_", " ").lower()
         return Misconfigured("--tls-cert-file", f"{where} wants a certificate that it trusts: {told}")
-    return Unavailable(f"no TLS with {where}: {reason or error}")
+    # A port without TLS is silent, or closes: nothing tells it from a broker that is in trouble.
+    if isinstance(error, TimeoutError):
+        reason = "it does not answer"
+    elif isinstance(error, ssl.SSLEOFError | ConnectionResetError):
+        reason = "it closed the connection"
+    return Unavailable(f"no TLS with {where} (--queue-source): {reason or error.strerror or error}")
 
 
 def _reason(headers: Mapping[str, str], body: bytes) -> str:

@@ -62,14 +62,17 @@ def stomp_endpoint(url: str, config: Config) -> Endpoint:
 def _tls(config: Config) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=config.tls_ca_file or None)
-    except (OSError, ssl.SSLError) as error:
-        raise Misconfigured("--tls-ca-file", f"{config.tls_ca_file}: {error}") from error
+    except OSError as error:
+        why = "no certificate in PEM is in it" if isinstance(error, ssl.SSLError) else error.strerror
+        raise Misconfigured("--tls-ca-file", f"{config.tls_ca_file}: {why}") from error
     if not config.tls_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if config.tls_cert_file:
         try:
             context.load_cert_chain(config.tls_cert_file, config.tls_key_file or None)
-        except (OSError, ssl.SSLError) as error:
-            raise Misconfigured("--tls-cert-file", f"{config.tls_cert_file}: {error}") from error
+        except OSError as error:
+            why = "no certificate in PEM with its key" if isinstance(error, ssl.SSLError) else error.strerror
+            files = " and ".join(file for file in (config.tls_cert_file, config.tls_key_file) if file)
+            raise Misconfigured("--tls-cert-file", f"{files}: {why}") from error
     return context

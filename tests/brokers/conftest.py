@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.brokers.certificates import Certificates
-from tests.brokers.real import BROKERS, Broker
+from tests.brokers.real import BROKERS, KINDS, Broker
 from tests.engine.engine import Engine, Start
 
 _numbers = itertools.count()
@@ -26,7 +26,7 @@ def running(certificates: Certificates) -> Iterator[Callable[[str], Broker]]:
     made: dict[str, Broker] = {}
 
     def get(name: str) -> Broker:
-        kind = BROKERS[name]
+        kind = KINDS[name]
         if reason := kind.missing():
             pytest.skip(reason)
         if name not in made:

@@ -279,7 +279,7 @@ class StompServer(Broker):
 
 
 class Embedded(Broker):
-    """Ours; with TLS on its only port, or without."""
+    """Ours."""
 
     name = "embedded"
     keeps_messages = False
@@ -296,9 +296,26 @@ class Embedded(Broker):
         ]
 
 
+class EmbeddedTLS(Embedded):
+    """The same with TLS on its only port."""
+
+    name = "embedded-tls"
+
+    def prepare(self) -> None:
+        self.tls_port = self.port
+
+    def command(self) -> list[str | Path]:
+        assert self.certificates is not None
+        return [*super().command(), "--certfile", self.certificates.server_file]
+
+    def _wait_for_login(self, process: subprocess.Popen[bytes]) -> None:
+        pass  # it listens when it is ready
+
+
 BROKERS: dict[str, type[Broker]] = {
     broker.name: broker for broker in (RabbitMQ, ActiveMQ, StompServer, Embedded)
 }
+KINDS: dict[str, type[Broker]] = BROKERS | {EmbeddedTLS.name: EmbeddedTLS}
 
 
 @contextlib.contextmanager

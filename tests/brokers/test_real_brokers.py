@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import select
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from ingest.errors import Unavailable
 from ingest.store.connection import Connection
 from tests import corpus
 from tests.brokers.client import Client
+from tests.brokers.command import ingest
 from tests.brokers.real import BROKERS, PASSWORD, READER, USER, Broker
 from tests.brokers.room import Room
 from tests.engine.engine import Engine, Start, wait_for
@@ -28,14 +26,6 @@ from tests.model import expected, resource, stored, wire_body
 
 # What the engine makes of a broker's own window; the first one that fits, as StompServer sends one at a time.
 WINDOW_MESSAGES = 3
-
-
-def ingest(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """A command, as a person would type it."""
-    return subprocess.run(
-        [sys.executable, "-m", "ingest", *arguments], capture_output=True, text=True, timeout=120, check=False,
-        env=os.environ | {"INGEST_GC_INTERVAL_S": "0"},
-    )  # fmt: skip
 
 
 def nodes(count: int, minute: int = 1) -> list[bytes]:
