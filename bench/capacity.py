@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import pickle
 import random
 import shutil
 import tempfile
@@ -23,11 +24,12 @@ from statistics import mean
 from typing import Any
 
 from bench.records import record
-from ingest.capacity.calibrate import Node, calibrate
+from ingest.capacity.calibrate import calibrate
 from ingest.capacity.calibration import Calibration, load, save
 from ingest.capacity.catalogs import Template, from_directory, synthetic
 from ingest.capacity.costs import Costs, Line, costs_of
 from ingest.capacity.engine import children_of, cpu_of, free_port, machine_busy_s, measured_engine
+from ingest.capacity.rounds import Node
 from ingest.capacity.simulation import Arrival, Outcome, Setup, simulate
 from ingest.config import Config
 from ingest.config import load as load_config
@@ -40,9 +42,11 @@ from tests.servers import Postgres
 
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95)
 MIX = {"unchanged": 0.88, "few": 0.1, "upgrade": 0.02}
+KEEP = Path("/tmp/cap_keep.pickle")
 POLL_S = 0.2
 MESSAGES_MIN = 400  # p99 of fewer says nothing
 LIMIT_MESSAGES = 900
+QUIET_WAIT_S = 8
 QUIET_CORES = 0.15  # what the kernel, PostgreSQL's background and a look at the clock use
 SIMULATIONS = 5  # with other noise; the means of their quantiles are compared
 
@@ -145,10 +149,20 @@ def quietest(run: Callable[[], dict[str, Any]], tries: int) -> dict[str, Any]:
     """Again while others use the machine, and then the run that was disturbed least."""
     found = []
     for _ in range(tries):
+        wait_for_quiet()
         found.append(run())
         if found[-1]["elsewhere"] < QUIET_CORES:
             break
     return min(found, key=lambda row: row["elsewhere"])
+
+
+def wait_for_quiet() -> None:
+    """A second without others, if it comes soon."""
+    for _ in range(QUIET_WAIT_S):
+        busy_s = machine_busy_s()
+        time.sleep(1)
+        if machine_busy_s() - busy_s < QUIET_CORES:
+            return
 
 
 class Fleet:
@@ -235,6 +249,10 @@ class Fleet:
             ),
             "cores_busy": (machine_busy_s() - busy_s) / (settled_s + 2 * POLL_S),
             "elsewhere": (machine_busy_s() - busy_s - engine_s - (time.process_time() - own_s)) / settled_s,
+            "freshness": [
+                (seen[key] - (key[1] if rate else start)).total_seconds() if key in seen else None
+                for key in sent
+            ],
             "arrivals": [
                 Arrival(due_s, kind, size, zlib.crc32(node.certname.encode()))
                 for (due_s, _, node), kind, size in zip(arrivals, kinds, sizes, strict=True)
@@ -295,6 +313,10 @@ def compare(
 ) -> dict[str, Any]:
     """The row with the model's answer to the same arrivals."""
     arrivals: list[Arrival] = found.pop("arrivals")
+    each: list[float | None] = found.pop("freshness")
+    if KEEP is not None:
+        with KEEP.open("ab") as file:
+            pickle.dump((found, [tuple(a) for a in arrivals], each, tuple(publisher)), file)
     setup = Setup(
         cores=os.cpu_count() or 1,
         workers=config.workers,

@@ -1,8 +1,6 @@
-"""The report's pictures ."""
+"""The pictures of a capacity report."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 

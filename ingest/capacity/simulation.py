@@ -42,7 +42,6 @@ class Setup(NamedTuple):
     database_apart: bool = False  # PostgreSQL has a machine of its own with so many cores
     broker_here: bool = False  # the embedded broker shares the first machine's cores
     publisher: Line | None = None  # a load generator that does so too
-    others: float = 0.0  # cores of the first machine that something else uses, on average
     linger_s: float = 0.02
     batch_messages_max: int = 100
     window_messages_max: int = 1000
@@ -131,10 +130,7 @@ class Simulation:
             _Message(number, arrival, self._chance.choice(self.costs.noise[arrival.kind]))
             for number, arrival in enumerate(arrivals)
         ]
-        self._expected = len(messages)
         self.env.process(self._arrive(messages))
-        if self.setup.others:
-            self.env.process(self._others())
         self.env.run()
         return self._outcome()
 
@@ -144,12 +140,6 @@ class Simulation:
             if delay_s > 0:
                 yield self.env.timeout(delay_s)
             self._publish(message)
-
-    def _others(self) -> simpy.events.ProcessGenerator:
-        """Something else that computes, until all is stored."""
-        while len(self.finished_s) < self._expected:
-            yield self.env.timeout(self._chance.expovariate(self.setup.others / OTHERS_S))
-            self.machines[0].run(OTHERS_S, lambda: None)
 
     def _publish(self, message: _Message) -> None:
         size = message.arrival.body_bytes
