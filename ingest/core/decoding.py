@@ -43,7 +43,7 @@ from ingest.core.work import (
 from ingest.errors import Rejected
 
 # Part of every raw digest: a new normaliser must not trust what an old one stored.
-NORMALISER_VERSION = b"2"
+NORMALISER_VERSION = b"3"
 Buffer = bytes | memoryview
 
 
@@ -66,6 +66,7 @@ class Met(msgspec.Struct):
     position: Position
     content: Content | None  # None: too large to keep
     bytes_: int
+    is_virtual: bool = False
     sent: int = 0  # a bit for each lane that was given the content
 
 
@@ -250,6 +251,7 @@ class Decoding:
             position=encode_position(resource.file, resource.line),
             content=content if is_kept else None,
             bytes_=MET_BYTES + len(key) + (len(content.tail) + len(content.head) if is_kept else 0),
+            is_virtual=normal.is_virtual,
         )
         self.resources.put(key, met)
         return met
@@ -269,9 +271,9 @@ class Decoding:
             empty = EdgeSet(b"".join((rows.int4_array(()), rows.int4_array(()), rows.int2_array(()))))
             return MetSet(_digest(empty.fields), empty, MET_BYTES)
         related = [
-            Related(slot, m.ref, m.exported, m.relations, m.aliases)
+            Related(slot, m.ref, m.exported, m.relations, m.aliases, m.is_virtual)
             for slot, m in enumerate(met)
-            if m.relations or m.aliases
+            if m.relations or m.aliases or m.is_virtual
         ]
         key = hashlib.sha256(skimmed.edges)
         key.update(b"".join([m.key for m in met]))

@@ -3,6 +3,10 @@
 Source of the rules: the terminus itself (``puppet/indirector/catalog/puppetdb.rb``): namevar aliases, sorted
 metaparameters, relationship edges from metaparameters, redaction. A resource is normalised alone, so that a cache
 keyed by its bytes can skip it; what needs the whole catalog happens in ``normalise_edges``.
+
+Two things only Ruby knows: a type's namevar, and whether an exported resource is collected where it was exported.
+The Puppet module catalog_queue says both with each resource, as ``aliases`` and ``virtual``. Without them the types
+of ``namevars.py`` are known, and an exported resource may refer to what is elsewhere.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ RELATIONSHIP_PARAMETERS = (
 UNORDERED_METAPARAMETERS = ("alias", "audit", "before", "check", "notify", "require", "subscribe", "tag")
 _COLUMNS = frozenset(("type", "title", "exported", "tags", "parameters", "kind", "file", "line"))
 _KNOWN = _COLUMNS | {"sensitive_parameters", "virtual"}
+_KNOWN_NATIVE = _KNOWN | {"aliases"}
 
 _REFERENCE = re.compile(r"^([^\[\]]+)\[(.+)\]$", re.DOTALL)
 _RELATION_TARGET = re.compile(r"^[A-Z][a-z0-9_]*(::[A-Z][a-z0-9_]*)*\[.*\]", re.DOTALL)
@@ -63,6 +68,7 @@ class Normal(msgspec.Struct, frozen=True):
     relations: tuple[Relation, ...] = ()
     aliases: tuple[str, ...] = ()
     has_floats: bool = True  # False: no number in it is one
+    is_virtual: bool = False  # known to be exported and not collected here: no edge begins or ends there
 
 
 # gc=False: thousands of them live for a moment, and none can be part of a cycle.
@@ -99,6 +105,7 @@ class Related(NamedTuple):
     exported: bool
     relations: tuple[Relation, ...]
     aliases: tuple[str, ...]
+    is_virtual: bool = False
 
 
 def pack_edge(relationship: int, source: int, target: int) -> int:
@@ -119,7 +126,9 @@ def normalise(skimmed: Skim) -> Catalog:
     require_unique(normal.resource.ref for normal in normals)
     refs = [normal.resource.ref for normal in normals]
     related = [
-        Related(slot, refs[slot], normal.resource.exported, normal.relations, normal.aliases)
+        Related(
+            slot, refs[slot], normal.resource.exported, normal.relations, normal.aliases, normal.is_virtual
+        )
         for slot, normal in enumerate(normals)
     ]
     edges = []
@@ -162,15 +171,20 @@ def normalise_resource(raw: bytes | memoryview | msgspec.Raw, family: str) -> No
         parameters.pop(name, None)
     relations: tuple[Relation, ...] = ()
     aliases: tuple[str, ...] = ()
+    known = _KNOWN
+    is_virtual = False
     if family != "puppetdb":
+        known = _KNOWN_NATIVE
         parameters = stringify(parameters)
         assert isinstance(parameters, dict)
-        aliases = _add_aliases(type_, title, parameters)
+        aliases = _add_aliases(type_, title, parameters, document.get("aliases"))
         _sort_metaparameters(parameters)
-        relations = tuple(_relations(Ref(type_, title), parameters))
+        is_virtual = document.get("virtual") is True
+        if not is_virtual:
+            relations = tuple(_relations(Ref(type_, title), parameters))
     extra = None
-    if not document.keys() <= _KNOWN:
-        extra = {key: document[key] for key in document.keys() - _KNOWN}
+    if not document.keys() <= known:
+        extra = {key: document[key] for key in document.keys() - known}
     resource = Resource(
         type=type_,
         title=title,
@@ -182,7 +196,7 @@ def normalise_resource(raw: bytes | memoryview | msgspec.Raw, family: str) -> No
         line=_optional(document.get("line"), int, "line"),
         extra=extra,
     )
-    return Normal(resource, relations, aliases, has_floats)
+    return Normal(resource, relations, aliases, has_floats, is_virtual)
 
 
 def normalise_edges(
@@ -190,7 +204,7 @@ def normalise_edges(
 ) -> list[int]:
     """The edges of the document and those that metaparameters make, packed; sorted, each once. Raises Rejected.
 
-    ``slots`` has every resource of the catalog; ``related`` those with relations or aliases.
+    ``slots`` has every resource of the catalog; ``related`` those with relations or aliases, and virtual ones.
     """
     found = set(_document_edges(skimmed.edges, slots))
     if any(one.relations for one in related):
@@ -235,6 +249,7 @@ def _slot_edge(edge: Mapping[str, Any], slots: Mapping[tuple[str, str], int]) ->
 
 def _relationship_edges(slots: Mapping[tuple[str, str], int], related: Sequence[Related]) -> Iterable[int]:
     by_alias = {(one.ref.type, alias): one.slot for one in related for alias in one.aliases}
+    virtual = {one.slot for one in related if one.is_virtual}
     for one in related:
         for relation in one.relations:
             other = slots.get(relation.other)
@@ -248,6 +263,12 @@ def _relationship_edges(slots: Mapping[tuple[str, str], int], related: Sequence[
                     "dangling_edge",
                     f"{_short(one.ref)} {relation.relationship} {_short(relation.other)}, "
                     "which is not in the catalog",
+                )
+            if other in virtual:
+                raise Rejected(
+                    "dangling_edge",
+                    f"{_short(one.ref)} {relation.relationship} {_short(relation.other)}, "
+                    "which is exported but not collected",
                 )
             source, target = (one.slot, other) if relation.forward else (other, one.slot)
             yield pack_edge(_CODES[relation.relationship], source, target)
@@ -277,11 +298,19 @@ def _reference(given: Any) -> Ref:
     raise Rejected("invalid", "an edge's end is no reference to a resource")
 
 
-def _add_aliases(type_: str, title: str, parameters: dict[str, Json]) -> tuple[str, ...]:
-    """Puts the namevar's value among ``alias`` where it differs from the title; returns all aliases."""
+def _add_aliases(type_: str, title: str, parameters: dict[str, Json], known: Any) -> tuple[str, ...]:
+    """Puts the namevar's value among ``alias`` where it differs from the title; returns all aliases.
+
+    ``known``: all of them, from who knows the types; None: find them.
+    """
     given = parameters.get("alias")
     aliases = [a for a in (given if isinstance(given, list) else [given]) if a is not None]
-    if type_ not in COMPOSITE:
+    if known is not None:
+        if not isinstance(known, list):
+            raise Rejected("invalid", f"the aliases of {_short(Ref(type_, title))} are no list")
+        if known:
+            parameters["alias"] = aliases = [stringify(alias) for alias in known]
+    elif type_ not in COMPOSITE:
         if type_ not in NOT_ISOMORPHIC:
             name = _name(type_, title, parameters)
             if name is not None and name not in aliases:

@@ -6,6 +6,7 @@
 #   {"do": "compile", "node": N, "facts": {...}, "transaction_uuid": U, "without": whether without the module}
 #     -> {"catalog": {... as the agent gets it ...}, "seconds": S, "publish_seconds": of these in save, "logs": [...]}
 #   {"do": "deactivate", "node": N} {"do": "report", "node": N} {"do": "flush"} {"do": "counters"} {"do": "reset"}
+#   {"do": "native"} -> the whole catalog that was compiled last, as Puppet serialises it
 #   {"do": "munge", "node": N} -> what PuppetDB's terminus makes of the catalog that was compiled last
 
 require 'json'
@@ -91,6 +92,7 @@ class Driver
     when 'report'
       report(request['node'])
       {}
+    when 'native' then { catalog: Puppet.override({ rich_data: true }, 'driver') { LAST.fetch(:catalog).to_data_hash } }
     when 'munge' then { catalog: munge }
     when 'flush'
       PuppetX::CatalogQueue::Publisher.shut_down

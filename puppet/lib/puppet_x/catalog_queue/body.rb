@@ -1,15 +1,13 @@
 # frozen_string_literal: true
 
-# A catalog's message body: Puppet's native JSON, with what only Ruby knows about it beside it.
+# A catalog's message body: Puppet's native JSON, with what only Ruby knows about it.
 #
 # Normalising (relationship edges, aliases, sorting) is the engine's work. Two things it cannot see in the native
-# form, because they need the catalog's objects or the types: they go into the extra member "ingest", which any
-# other reader ignores. Members of "resources" are named by their index.
+# form, because they need the catalog's objects or the types: they are two members more of each resource, which any
+# other reader ignores. With the resource, not beside the catalog: a decoder looks at each resource alone.
 #
-#   "ingest": {"virtual": [12, 40], "aliases": {"3": ["name"]}}
-#
-# virtual: exported here and not collected: no relationship edges start there. aliases: the whole list of names
-# that the resource has besides its title, the namevar's value among them.
+#   "aliases": [...]   all names of the resource besides its title, the namevar's value among them; often none
+#   "virtual": true    exported here and not collected: no relationship edge begins or ends there
 
 require_relative 'json'
 
@@ -22,21 +20,18 @@ module PuppetX
       def self.of_catalog(catalog)
         data = Puppet.override({ rich_data: true }, 'catalog_queue') { catalog.to_data_hash }
         redact(data['resources'])
-        data['ingest'] = hints(catalog.resources, data['resources'])
+        add_hints(catalog.resources, data['resources'])
         Json.generate(data)
       end
 
       # resources and their data have the same order: Catalog#to_data_hash maps the one to the other.
-      def self.hints(resources, members)
-        virtual = []
-        aliases = {}
-        resources.zip(members).each_with_index do |(resource, member), index|
-          virtual << index if resource.virtual?
-          names = aliases_of(resource, member['parameters'] || {})
-          aliases[index.to_s] = names unless names.empty?
+      def self.add_hints(resources, members)
+        resources.zip(members).each do |resource, member|
+          member['aliases'] = aliases_of(resource, member['parameters'] || {})
+          member['virtual'] = true if resource.virtual?
         end
-        { 'virtual' => virtual, 'aliases' => aliases }
       end
+      private_class_method :add_hints
 
       # As PuppetDB's terminus finds them, but from the data: to_data_hash leaves the namevar out where its value
       # is the title, so whatever is there is another name.
