@@ -6,6 +6,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from ingest.capacity.pictures import FIRST, INK, MARK, SECOND, figure, seconds, svg
 from ingest.capacity.plan import Burst, Case, Curve, Plan
+from ingest.capacity.report import about
 
 
 def plots(plan: Plan) -> dict[str, str]:
@@ -88,7 +89,7 @@ def _what_if(plan: Plan) -> str:
             [case.nodes for case in cases], places, "D", color=MARK, markersize=6, label="nodes planned"
         )
         for place, case in zip(places, cases, strict=True):
-            axis.text(max(1, case.nodes_fit) * 1.08, place, f"{case.nodes_fit:,}", va="center", fontsize=9)
+            axis.text(max(1, case.nodes_fit) * 1.08, place, about(case.nodes_fit), va="center", fontsize=9)
         axis.set_xscale("log")
         axis.set_yticks(places, [case.name for case in cases])
         axis.invert_yaxis()

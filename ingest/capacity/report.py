@@ -71,16 +71,16 @@ def _verdict(plan: Plan) -> str:
         assert base.p99_s is not None
         return (
             f"It fits: 99 of 100 catalogs are in PostgreSQL {seconds(base.p99_s)} after they were queued, and this "
-            f"machine would hold {base.headroom:,.1f} times as many nodes."
+            f"machine would hold {times(base.headroom)} as many nodes."
         )
     if base.p99_s is None:
         return (
             f"It does not fit: {base.offered_per_s:,.1f} catalogs a second come and {base.limit_per_s:,.1f} can be "
-            f"stored, so the queue grows. {base.nodes_fit:,} nodes would fit."
+            f"stored, so the queue grows. {about(base.nodes_fit)} nodes would fit."
         )
     return (
         f"It does not fit with p99 freshness under {duration(plan.target_s)} and {percent(1 - LOAD_MAX)} to spare: "
-        f"{base.nodes_fit:,} nodes would."
+        f"{about(base.nodes_fit)} nodes would."
     )
 
 
@@ -89,8 +89,8 @@ def _headline(plan: Plan) -> list[tuple[str, str]]:
     return [
         ("offered", f"{base.offered_per_s:,.2f} catalogs/s"),
         ("at most", f"{base.limit_per_s:,.0f} catalogs/s"),
-        (f"nodes that fit (p99 under {duration(plan.target_s)})", f"{base.nodes_fit:,}"),
-        ("headroom", f"{base.headroom:,.1f} times"),
+        (f"nodes that fit (p99 under {duration(plan.target_s)})", about(base.nodes_fit)),
+        ("headroom", times(base.headroom)),
         ("p99 freshness", "grows" if base.p99_s is None else seconds(base.p99_s)),
         ("median freshness", "grows" if base.p50_s is None else seconds(base.p50_s)),
         ("bottleneck", base.bottleneck),
@@ -133,8 +133,8 @@ def _row(case: Case) -> tuple[str, ...]:
         "grows" if case.p99_s is None else seconds(case.p99_s),
         f"{case.limit_per_s:,.0f}",
         case.bottleneck,
-        f"{case.nodes_fit:,}",
-        f"{case.headroom:,.1f} x",
+        about(case.nodes_fit),
+        times(case.headroom),
     )
 
 
@@ -168,8 +168,8 @@ def _basis(plan: Plan) -> list[str]:
         f"{plan.calibration_templates}) on {machine.cores} cores of {machine.cpu}, PostgreSQL {machine.postgresql}, "
         f"Python {machine.python}.",
         "A discrete-event simulation with these times gives throughput and freshness; more cores are taken to be as "
-        f"fast as the measured ones. Nodes that fit load the engine to {percent(LOAD_MAX)} of its limit at most, as far "
-        "as the model has been compared with it.",
+        "fast as the measured ones, with as many workers and half as many writers. Nodes that fit load the engine to "
+        f"{percent(LOAD_MAX)} of its limit at most, as far as the model has been compared with it.",
         f"PostgreSQL {'has a machine of its own' if plan.database_apart else 'shares these cores'}; the broker "
         f"{'too' if plan.broker_here else 'and the Puppet servers are elsewhere'}.",
         "Memory, disk and WAL are measured amounts, multiplied. Full-page images depend on checkpoint_timeout, the "
@@ -198,6 +198,16 @@ def seconds(value: float) -> str:
     if value < 120:
         return f"{value:.1f} s"
     return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
+
+
+def about(count: int) -> str:
+    """To three digits: a simulation is not more certain."""
+    digits = max(0, len(str(count)) - 3)
+    return f"{round(count, -digits):,}"
+
+
+def times(factor: float) -> str:
+    return f"{factor:,.1f} times" if factor < 10 else f"{about(round(factor))} times"
 
 
 def duration(value: float) -> str:
