@@ -108,7 +108,9 @@ def calibrate_command(settings: Origins, output: Path, templates: Path | None) -
     from ingest.capacity.calibration import save
 
     _require_writable(output)
-    calibration = _calibrate(settings.config, templates)
+    # A database that a file or a variable names is the one at work: only who asks for it here has it measured.
+    server = settings.config.database if settings.origins["database"] == "--database" else ""
+    calibration = _calibrate(settings.config, templates, server)
     save(calibration, output)
     click.echo(f"calibrated in {calibration.seconds:.0f} s: {output}")
 
@@ -130,7 +132,7 @@ def _report(config: Config, origins: dict[str, str], **options: Any) -> None:
         calibration = load(options["calibration_file"])
     else:
         _fleet(config, None, options)  # a wrong fleet is told before a minute's measuring
-        calibration = _calibrate(config, options["templates"])
+        calibration = _calibrate(config, options["templates"], server="")
     fleet = _fleet(config, calibration, options)
     cores = options["cores"] or calibration.machine.cores
     setup = Setup(
@@ -199,14 +201,15 @@ def _fleet(config: Config, calibration: Calibration | None, options: dict[str, A
     )
 
 
-def _calibrate(config: Config, templates: Path | None) -> Calibration:
+def _calibrate(config: Config, templates: Path | None, server: str) -> Calibration:
+    """``server``: where to make a database to measure in; empty: a PostgreSQL of its own."""
     from ingest.capacity.calibrate import calibrate
     from ingest.capacity.catalogs import ROLES, SEED, from_directory, synthetic
 
     found = synthetic(ROLES, SEED) if templates is None else from_directory(templates, SEED)
     named = "made up" if templates is None else f"{len(found)} of {templates}"
     with _progress() as progress:
-        return calibrate(config, found, named, progress)
+        return calibrate(msgspec.structs.replace(config, database=server), found, named, progress)
 
 
 @contextmanager

@@ -11,10 +11,13 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from ingest.capacity import calibrate as calibrating
 from ingest.capacity import calibration as saved
 from ingest.capacity import plan as planning
+from ingest.capacity.calibration import Calibration
 from ingest.cli import cli
 from ingest.commands import capacity as command
+from ingest.config import Config
 from ingest.errors import IngestError, Misconfigured, Refused
 from tests.capacity import made_up
 from tests.model import Pipeline, resource, wire_body
@@ -98,7 +101,7 @@ def test_what_cannot_be_is_one_line(
     arguments: tuple[str, ...], wanted: str, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Impossible fleets and targets; told before anything is measured, with a calibration and without."""
-    monkeypatch.setattr(command, "_calibrate", lambda *_: pytest.fail("measured all the same"))
+    monkeypatch.setattr(command, "_calibrate", lambda *_, **__: pytest.fail("measured all the same"))
     assert wanted in refusal("--calibration", file, *arguments)
     assert wanted in refusal(*arguments)
 
@@ -165,6 +168,31 @@ def test_the_fleet_is_read_from_the_database(
     mean_resources = calibration.sizes.resources / calibration.sizes.nodes
     assert fleet["body_bytes"] == pytest.approx(1_250_000 * 20 / mean_resources, rel=0.01)
     assert fleet["database_bytes"] > 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "server"),
+    [
+        (("--nodes", "5"), ""),
+        (("--nodes", "5", "--database", "host=flag"), ""),
+        (("calibrate", "--output", "c.json"), ""),
+        (("calibrate", "--output", "c.json", "--database", "host=flag"), "host=flag"),
+    ],
+)
+def test_the_database_at_work_is_not_measured(
+    arguments: tuple[str, ...], server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only ``calibrate --database`` goes to a server that is there already, whatever other settings name one."""
+    measured: list[str] = []
+
+    def calibrate(config: Config, *_: object) -> Calibration:
+        measured.append(config.database)
+        return made_up.calibration()
+
+    monkeypatch.setenv("INGEST_DATABASE", "host=at-work")
+    monkeypatch.setattr(calibrating, "calibrate", calibrate)
+    run(*arguments)
+    assert measured == [server]
 
 
 def test_a_calibration_read_back_is_the_one_saved(file: Path) -> None:
