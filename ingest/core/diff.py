@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 # Slots a row of catalog_resources. docs/decisions/0003-store.md has the curve.
-CHUNK_SLOTS = 128
+CHUNK_SLOTS = 256
 
 
 class ChunkDiff(NamedTuple):

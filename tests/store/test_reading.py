@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
+from importlib.resources import files
 from typing import Any
 
 import pytest
 
+from ingest.core.diff import CHUNK_SLOTS
 from ingest.store.connection import Connection, connect
 from ingest.store.reading import exported_resources
 from tests.model import Pipeline, expected, resource, stored, wire_body
@@ -105,7 +108,7 @@ def test_who_has_a_resource(connection: Connection, database: str) -> None:
 def test_edges_name_their_ends_beyond_the_first_chunk(connection: Connection) -> None:
     """Slots of an edge are places in the whole catalog, not in a row of it."""
     titles = [f"/{n:04}" for n in range(300)]
-    edges = [(0, 299, "contains"), (127, 128, "before"), (299, 5, "notifies")]
+    edges = [(0, 299, "contains"), (255, 256, "before"), (299, 5, "notifies")]
     Pipeline(connection).take(wire_body("n.example.com", 1, [resource(title) for title in titles], edges))
     rows: Any = connection.execute("SELECT source_title, target_title, relationship FROM edges").fetchall()
     assert sorted(rows) == sorted((titles[s], titles[t], relationship) for s, t, relationship in edges)
@@ -139,3 +142,16 @@ def test_a_catalog_is_read_whole_while_it_is_replaced(connection: Connection, da
     writer.join()
     assert readings > 1
     assert stored(connection, "n.example.com") == wanted[-1]
+
+
+def test_the_statements_know_the_size_of_a_chunk() -> None:
+    """SQL cannot import it: every file that counts slots says the same number as core/diff.py."""
+    counted = 0
+    for file in (
+        *files("ingest.store").joinpath("sql").iterdir(),
+        *files("ingest.store").joinpath("migrations").iterdir(),
+    ):
+        for number in re.findall(r"chunk \* (\d+)", file.read_text(encoding="utf-8")):
+            assert int(number) == CHUNK_SLOTS, file.name
+            counted += 1
+    assert counted > 0

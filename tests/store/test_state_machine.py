@@ -47,7 +47,7 @@ catalogs = st.lists(resources, max_size=6, unique_by=lambda r: (r["type"], r["ti
 relationships = st.sampled_from(["contains", "before", "notifies"])
 # How much of a catalog's content two neighbouring slots may share a chunk is the matter of other tests: here
 # most catalogs are short, and some have three chunks.
-padding = st.sampled_from([0, 0, 0, 300])
+padding = st.sampled_from([0, 0, 0, 600])
 
 
 @st.composite

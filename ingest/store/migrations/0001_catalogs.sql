@@ -91,10 +91,10 @@ CREATE TABLE catalogs (
     received_at        timestamptz NOT NULL
 ) WITH (fillfactor = 45);
 
--- Which resources a node has, 128 slots a row: a changed resource rewrites one short row.
+-- Which resources a node has, 256 slots a row: a changed resource rewrites one short row.
 CREATE TABLE catalog_resources (
     node_id      integer NOT NULL,      -- no foreign key: its check costs more than the insert; purge_nodes keeps order
-    chunk        integer NOT NULL,      -- slot / 128
+    chunk        integer NOT NULL,      -- slot / 256
     resource_ids integer[] NOT NULL,
     PRIMARY KEY (node_id, chunk)
 ) WITH (fillfactor = 45);

@@ -33,7 +33,7 @@ LEFT JOIN environments e ON e.id = c.environment_id
 JOIN position_sets ps ON ps.id = c.position_set_id
 JOIN catalog_resources cr ON cr.node_id = n.id
 JOIN resources r ON r.id = ANY (cr.resource_ids)
-LEFT JOIN positions p ON p.id = ps.position_ids[cr.chunk * 128 + array_position(cr.resource_ids, r.id)]
+LEFT JOIN positions p ON p.id = ps.position_ids[cr.chunk * 256 + array_position(cr.resource_ids, r.id)]
 WHERE n.deactivated IS NULL AND n.expired IS NULL;
 
 -- What a collector may take: exported resources of active nodes.
@@ -50,7 +50,7 @@ JOIN catalogs c ON c.node_id = n.id
 LEFT JOIN environments e ON e.id = c.environment_id
 CROSS JOIN LATERAL (
     SELECT (
-        SELECT ps.position_ids[cr.chunk * 128 + array_position(cr.resource_ids, r.id)]
+        SELECT ps.position_ids[cr.chunk * 256 + array_position(cr.resource_ids, r.id)]
         FROM catalog_resources cr
         JOIN position_sets ps ON ps.id = c.position_set_id
         WHERE cr.node_id = n.id AND r.id = ANY (cr.resource_ids)
@@ -112,7 +112,7 @@ JOIN position_sets ps ON ps.id = c.position_set_id
 JOIN catalog_resources cr ON cr.node_id = n.id
 CROSS JOIN LATERAL ROWS FROM (
     unnest(cr.resource_ids),
-    unnest(ps.position_ids[cr.chunk * 128 + 1 : cr.chunk * 128 + cardinality(cr.resource_ids)])
+    unnest(ps.position_ids[cr.chunk * 256 + 1 : cr.chunk * 256 + cardinality(cr.resource_ids)])
 ) AS m (resource_id, position_id)
 JOIN resources r ON r.id = m.resource_id
 LEFT JOIN positions p ON p.id = m.position_id

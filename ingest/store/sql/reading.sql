@@ -17,7 +17,7 @@ JOIN position_sets ps ON ps.id = c.position_set_id
 JOIN catalog_resources cr ON cr.node_id = c.node_id
 CROSS JOIN LATERAL ROWS FROM (
     unnest(cr.resource_ids),
-    unnest(ps.position_ids[cr.chunk * 128 + 1 : cr.chunk * 128 + cardinality(cr.resource_ids)])
+    unnest(ps.position_ids[cr.chunk * 256 + 1 : cr.chunk * 256 + cardinality(cr.resource_ids)])
 ) WITH ORDINALITY AS m (resource_id, position_id, place)
 JOIN resources r ON r.id = m.resource_id
 JOIN positions p ON p.id = m.position_id

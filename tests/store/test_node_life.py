@@ -1,0 +1,134 @@
+"""A node's life: deactivated by command, expired by silence, back with a newer catalog, purged in the end."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from ingest.core.work import Outcome
+from ingest.store.connection import Connection
+from ingest.store.housekeeping import expire_nodes, purge_nodes
+from tests.model import Pipeline, at, expected, resource, stored, wire_body
+
+NODE, OTHER = "n.example.com", "other.example.com"
+# Everything in which a collector or a tool of the old storeconfigs would meet a node.
+VIEWS = {
+    "node_resources": "certname", "exported_resources": "certname", "edges": "certname",
+    "storeconfigs.hosts": "name", "storeconfigs.resources": "host_id", "storeconfigs.resource_tags": "resource_id",
+    "storeconfigs.param_values": "resource_id",
+}  # fmt: skip
+
+
+def catalog(certname: str, minute: int) -> bytes:
+    key = resource("key", type_="Sshkey", exported=True, parameters={"key": certname})
+    return wire_body(
+        certname, minute, [resource("/x", parameters={"mode": certname}), key], [(0, 1, "before")]
+    )
+
+
+def visible(connection: Connection) -> dict[str, int]:
+    """How many nodes, or things that belong to one node only, each view shows."""
+    found = {}
+    for view, column in VIEWS.items():
+        row: Any = connection.execute(f"SELECT count(DISTINCT {column}) FROM {view}").fetchone()  # type: ignore[call-overload]
+        found[view] = row[0]
+    return found
+
+
+def command(version: int, payload: Any) -> bytes:
+    return json.dumps({"command": "deactivate node", "version": version, "payload": payload}).encode()
+
+
+def threshold(minute: int) -> timedelta:
+    """The time-to-live with which what is older than that minute counts as old now."""
+    return datetime.now(UTC) - at(minute)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        # Versions 1 and 2 carry no time: that of their arrival counts, which here is minute 0.
+        command(1, json.dumps(NODE)),
+        command(2, NODE),
+        command(3, {"certname": NODE, "producer_timestamp": at(5).isoformat()}),
+    ],
+    ids=["version 1", "version 2", "version 3"],
+)
+def test_a_deactivated_node_is_in_no_view(connection: Connection, body: bytes) -> None:
+    """Of every version of the command; another node stays, and the catalog can still be shown."""
+    pipeline = Pipeline(connection)
+    pipeline.take(catalog(NODE, 0), catalog(OTHER, 0))
+    both = visible(connection)
+    pipeline.take(body)
+    assert all(0 < seen < both[view] for view, seen in visible(connection).items())
+    assert stored(connection, NODE) == expected(catalog(NODE, 0))
+
+
+def test_an_expired_node_is_in_no_view_until_it_is_heard_of(connection: Connection) -> None:
+    """node-ttl counts from the producer's timestamp of the newest catalog."""
+    pipeline = Pipeline(connection)
+    pipeline.take(catalog(NODE, 1), catalog(OTHER, 9))
+    both = visible(connection)
+    assert expire_nodes(connection, threshold(0)) == []
+    assert expire_nodes(connection, threshold(5)) == [NODE]
+    assert all(0 < seen < both[view] for view, seen in visible(connection).items())
+    assert expire_nodes(connection, threshold(5)) == []
+    pipeline.take(catalog(NODE, 10))
+    assert visible(connection) == both
+
+
+def test_an_unchanged_catalog_brings_a_node_back(connection: Connection) -> None:
+    """What counts is that something newer came, not that its content is new."""
+    pipeline = Pipeline(connection)
+    pipeline.take(catalog(NODE, 1))
+    seen = visible(connection)
+    pipeline.take(command(3, {"certname": NODE, "producer_timestamp": at(2).isoformat()}))
+    assert visible(connection)["exported_resources"] == 0
+    assert pipeline.take(catalog(NODE, 3)) == [Outcome.UNCHANGED]
+    assert visible(connection) == seen
+
+
+def test_an_older_catalog_does_not_bring_a_node_back(connection: Connection) -> None:
+    """It may have waited in the queue since before the deactivation."""
+    pipeline = Pipeline(connection)
+    pipeline.take(catalog(NODE, 1))
+    pipeline.take(command(3, {"certname": NODE, "producer_timestamp": at(5).isoformat()}))
+    assert pipeline.take(catalog(NODE, 4)) == [Outcome.UNCHANGED]
+    assert visible(connection)["exported_resources"] == 0
+
+
+def test_a_node_heard_of_just_now_is_not_expired(connection: Connection, database: str) -> None:
+    """A catalog that is stored between the look and the mark keeps its node."""
+    from ingest.store.connection import connect
+    from ingest.store.queries import query
+    from ingest.store.writing import NODE_LOCK, node_key
+
+    pipeline = Pipeline(connect(database))
+    pipeline.take(catalog(NODE, 1))
+    candidates: Any = connection.execute(query("silent_nodes"), [threshold(5)]).fetchall()
+    assert [certname for _, certname in candidates] == [NODE]
+    pipeline.take(catalog(NODE, 9))
+    with connection.transaction():
+        connection.execute(query("lock_nodes"), [NODE_LOCK, [node_key(NODE)]])
+        marked = connection.execute(
+            query("expire_nodes"), {"ids": [id_ for id_, _ in candidates], "ttl": threshold(5)}
+        ).fetchall()
+    assert marked == []
+    pipeline.lane.connection.close()
+
+
+def test_purging_waits_for_its_time_and_leaves_nothing(connection: Connection) -> None:
+    """node-purge-ttl counts from deactivation or expiry; a purged node can come again."""
+    pipeline = Pipeline(connection)
+    pipeline.take(catalog(NODE, 1))
+    pipeline.take(command(3, {"certname": NODE, "producer_timestamp": at(5).isoformat()}))
+    assert purge_nodes(connection, threshold(4)) == 0
+    assert purge_nodes(connection, threshold(6)) == 1
+    for table in ("nodes", "catalogs", "catalog_resources", "catalog_exports"):
+        row: Any = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # type: ignore[call-overload]
+        assert row == (0,), table
+    assert pipeline.take(catalog(NODE, 7)) == [Outcome.STORED]
+    assert stored(connection, NODE) == expected(catalog(NODE, 7))
