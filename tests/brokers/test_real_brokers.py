@@ -74,7 +74,11 @@ def nothing_settles(database: str) -> Iterator[None]:
 
 def window(engine: Engine) -> int:
     """Messages that the engine has and has not settled."""
-    return int(engine.status().get("processes", {}).get("receiver", {}).get("ingest_window_messages", 0))
+    return int(receiver(engine, "ingest_window_messages"))
+
+
+def receiver(engine: Engine, metric: str) -> float:
+    return float(engine.status().get("processes", {}).get("receiver", {}).get(metric, 0))
 
 
 def events(engine: Engine, name: str) -> list[dict[str, Any]]:
@@ -113,10 +117,11 @@ def test_the_window_is_what_the_broker_delivers_unacknowledged(
     broker: Broker, queue: str, start: Start, database: str, connection: Connection
 ) -> None:
     """While nothing can be stored the broker gives the engine no more than its window: all others go to a second
-    consumer. That one goes away without acknowledging, and the engine settles them all."""
+    consumer. That one goes away without acknowledging, and the engine settles them all. Meanwhile heart-beats go
+    both ways, however long the window is full."""
     bodies = nodes(10)
     most = 1 if broker.versions == ("1.0",) else WINDOW_MESSAGES
-    engine = start(broker.url(), "--window-messages-max", str(WINDOW_MESSAGES))
+    engine = start(broker.url(), "--window-messages-max", str(WINDOW_MESSAGES), "--heartbeat-s", "1")
     with nothing_settles(database), client(broker) as second:
         publish(broker, queue, bodies)
         wait_for(lambda: window(engine) == most, engine, f"{most} in the window")
@@ -127,7 +132,12 @@ def test_the_window_is_what_the_broker_delivers_unacknowledged(
             second.subscribe(queue)
             others = [second.message().body for _ in range(len(bodies) - most)]
             assert len(set(others)) == len(bodies) - most
+        if "1.1" in broker.versions:  # 1.0 has no heart-beats; a connection is given up after two intervals
+            wait_for(
+                lambda: receiver(engine, "ingest_oldest_unsettled_seconds") > 3.5, engine, "waiting for long"
+            )
         assert window(engine) == most
+        assert events(engine, "connection_lost") == []
     engine.wait_settled(len(bodies))
     assert_stored(connection, bodies)
     assert engine.stop() == 0
@@ -215,6 +225,24 @@ def test_who_may_not_read_the_queue_is_told_why(
         assert engine.stop() == 0
     finally:
         engine.kill()
+
+
+def test_a_quorum_queue_is_read_by_its_amqp_name(
+    running: Callable[[str], Broker], queue: str, start: Start, connection: Connection
+) -> None:
+    """RabbitMQ does not let a queue be declared again with other properties, which /queue/NAME does."""
+    broker = running("rabbitmq")
+    with client(broker) as declaring:
+        declaring.subscribe(queue, **{"x-queue-type": "quorum", "durable": "true", "auto-delete": "false"})
+        declaring.disconnect()
+    destination = queue.replace("/queue/", "/amq/queue/")
+    bodies = nodes(5)
+    publish(broker, destination, bodies)
+    engine = start(broker.url(), "--destination", destination)
+    engine.wait_settled(len(bodies))
+    assert_stored(connection, bodies)
+    assert engine.stop() == 0
+    assert_empty(broker, destination)
 
 
 SPOKEN = [(name, version) for name, kind in BROKERS.items() for version in kind.versions]
