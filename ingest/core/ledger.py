@@ -52,7 +52,8 @@ class Ledger:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        # Not the queue's length: what was passed on or settled while it waited still stands there.
+        return len(self._deliveries) - sum(map(len, self._at.values()))
 
     def at(self, place: str) -> int:
         """How many deliveries that process has."""
