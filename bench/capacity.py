@@ -59,7 +59,9 @@ def main() -> None:
     parser.add_argument("--loads", type=float, nargs="+", default=LOADS)
     parser.add_argument("--seconds", type=float, default=8, help="of each load")
     parser.add_argument("--tries", type=int, default=3, help="of a load, while others use the machine")
-    parser.add_argument("--clones", type=int, default=24, help="nodes of each role")
+    parser.add_argument(
+        "--clones", type=int, default=12, help="nodes of each role; a decoder's cache decides much"
+    )
     parser.add_argument(
         "--stages", action="store_true", help="also each stage's CPU time, measured and predicted"
     )
@@ -209,6 +211,7 @@ class Fleet:
                 if wait_s > 0:
                     time.sleep(wait_s)
                 late[0] = max(late[0], -wait_s)
+                kind = self._possible(node, kind)
                 body = self._body(node, kind, due)
                 sent.append((node.certname, due))
                 sizes.append(len(body))
@@ -267,6 +270,12 @@ class Fleet:
             self.place += 1
             node = self.nodes[self.place % len(self.nodes)]
             yield at_s, self.chance.choices(list(MIX), list(MIX.values()))[0], node
+
+    def _possible(self, node: Node, kind: str) -> str:
+        """Releases come in waves: a role has the next one when all its nodes have the last one. Between two, who has
+        it already changes a few parameters instead."""
+        role = [other.release for other in self.nodes if other.template is node.template]
+        return "few" if kind == "upgrade" and node.release == max(role) != min(role) else kind
 
     def _body(self, node: Any, kind: str, due: datetime) -> bytes:
         node.tweak += kind == "few"
