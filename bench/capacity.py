@@ -8,8 +8,8 @@ committed (track_commit_timestamp): the difference is its freshness. The simulat
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import pickle
 import random
 import shutil
 import tempfile
@@ -42,7 +42,6 @@ from tests.servers import Postgres
 
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95)
 MIX = {"unchanged": 0.88, "few": 0.1, "upgrade": 0.02}
-KEEP = Path("/tmp/cap_keep.pickle")
 POLL_S = 0.2
 MESSAGES_MIN = 400  # p99 of fewer says nothing
 LIMIT_MESSAGES = 900
@@ -65,6 +64,7 @@ def main() -> None:
     parser.add_argument(
         "--stages", action="store_true", help="also each stage's CPU time, measured and predicted"
     )
+    parser.add_argument("--raw", type=Path, help="append every arrival and its freshness, a JSON line a run")
     parser.add_argument("--seed", type=int, default=2)
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="ingest-bench-"))
@@ -139,11 +139,11 @@ def measure(
             )  # caches as they are in life, not as after a first load
             limit = quietest(lambda: fleet.run(rate=None, seconds=options.seconds), options.tries)
             publisher = Line(0.0, limit["publisher_s"] / limit["bytes"])
-            yield compare(limit, costs, config, publisher, 1.0)
+            yield compare(limit, costs, config, publisher, 1.0, options.raw)
             for share in options.loads:
                 rate = limit["per_s"] * share
                 found = quietest(partial(fleet.run, rate=rate, seconds=options.seconds), options.tries)
-                yield compare(found, costs, config, publisher, share)
+                yield compare(found, costs, config, publisher, share, options.raw)
             fleet.close()
 
 
@@ -318,14 +318,15 @@ class Fleet:
 
 
 def compare(
-    found: dict[str, Any], costs: Costs, config: Config, publisher: Line, share: float
+    found: dict[str, Any], costs: Costs, config: Config, publisher: Line, share: float, raw: Path | None
 ) -> dict[str, Any]:
     """The row with the model's answer to the same arrivals."""
     arrivals: list[Arrival] = found.pop("arrivals")
     each: list[float | None] = found.pop("freshness")
-    if KEEP is not None:
-        with KEEP.open("ab") as file:
-            pickle.dump((found, [tuple(a) for a in arrivals], each, tuple(publisher)), file)
+    if raw is not None:
+        line = {"run": found, "publisher": publisher, "arrivals": arrivals, "freshness_s": each}
+        with raw.open("a") as file:
+            file.write(json.dumps(line) + "\n")
     setup = Setup(
         cores=os.cpu_count() or 1,
         workers=config.workers,
