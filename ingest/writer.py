@@ -226,7 +226,7 @@ class Writer:
             digest=digest.digest(),
             reason=work.reason,
             detail=work.detail.replace("\0", "")[:2000],
-            certname=work.certname,
+            certname=work.certname.replace("\0", "") if work.certname else None,
             headers=headers,
             body=kept if work.length else None,
             body_note=note,

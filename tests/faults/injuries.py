@@ -270,11 +270,13 @@ class DatabaseDiskFull(Fault):
     def begin(self, world: World) -> None:
         assert world.small_disk is not None
         self.file = world.small_disk / "filler"
-        with self.file.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(FILLER_BYTES))
-        # Free pages within the tables would let small catalogs through: a large new content needs a new page.
-        self.was_full = self._is_refused(world)
+        self.was_full = False
+        deadline = time.monotonic() + 10
+        while not self.was_full and time.monotonic() < deadline:
+            with self.file.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(FILLER_BYTES))
+            self.was_full = self._is_refused(world)  # not yet: the server gave some pages back meanwhile
 
     def _is_refused(self, world: World) -> bool:
         try:

@@ -10,6 +10,7 @@ import threading
 from enum import Enum, auto
 
 CHUNK_BYTES = 64 * 1024
+TAIL_BYTES = 4096
 POLL_S = 0.05  # how late a change of the mode may be noticed
 DRIBBLE_PAUSE_S = 0.0005  # between two single bytes: 2 kB/s and more frames than anybody wants to see
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: close() sends RST
@@ -29,6 +30,7 @@ class Proxy:
         self.target = (host, port)
         self.mode = Mode.PASS
         self.connections = 0  # ever made
+        self.tail_to_server = self.tail_to_client = b""  # the last that passed, for a test to look at
         self._cut_after_bytes: int | None = None  # of what goes to the client, counted from ``cut_at``
         self._links: set[tuple[socket.socket, socket.socket]] = set()
         self._lock = threading.Lock()
@@ -108,6 +110,7 @@ class Proxy:
                 while self.mode is Mode.STALL and link in self._links:
                     self._closing.wait(POLL_S)  # what was read before the stall waits too
                 sink.sendall(data)
+                self._remember(data, to_client)
         with self._lock:
             self._links.discard(link)
         # RST and not FIN where a byte was cut; an end that came by itself is passed on as one.
@@ -115,6 +118,12 @@ class Proxy:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
+
+    def _remember(self, data: bytes, to_client: bool) -> None:
+        if to_client:
+            self.tail_to_client = (self.tail_to_client + data)[-TAIL_BYTES:]
+        else:
+            self.tail_to_server = (self.tail_to_server + data)[-TAIL_BYTES:]
 
     def _is_cut(self, data: bytes, sink: socket.socket) -> bool:
         with self._lock:

@@ -1,0 +1,77 @@
+"""A decoder's and a writer's own code around one body, without their processes: what the fuzzers shake."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from types import SimpleNamespace
+from typing import Any
+
+from ingest.channels import Arena, Hands, Known, memory
+from ingest.config import Config
+from ingest.core.work import Descriptor, Quarantine, Work
+from ingest.decoder import Decoder
+from ingest.processes import process_names
+from ingest.store.writing import QuarantineRow
+from ingest.writer import Writer
+from tests.model import START
+
+ARENA = 1
+ARENA_BYTES = 64 * 1024 * 1024
+
+
+class Bench:
+    """One decoder and one writer that share an arena; ``take`` is what happens to one message."""
+
+    def __init__(self) -> None:
+        self.config = Config()
+        self.slowest_s = 0.0
+        self._arena = Arena(memory("fuzz", ARENA_BYTES))
+        names = process_names(self.config)
+        shared = {"known": _map(Known.size_bytes()), "hands": _map(Hands.size_bytes(len(names)))}
+        wires: Any = SimpleNamespace(memory=shared, arenas={ARENA: self._arena})
+        nothing: Any = None
+        self._decoder = Decoder(self.config, wires, nothing, "decoder-0")
+        self._writer = Writer(self.config, wires, nothing, "writer-0")
+        self._delivery = 0
+
+    def take(
+        self,
+        body: bytes,
+        headers: dict[str, str],
+        *,
+        complete: bool = False,
+        verdict: tuple[str, str] | None = None,
+    ) -> Work:
+        """The work for the writer; raises nothing, or there is a fault in the engine."""
+        self._delivery += 1
+        view = self._put(body)
+        descriptor = Descriptor(
+            self._delivery, ARENA, 0, len(body), len(body), START, headers, complete, verdict
+        )  # fmt: skip
+        work = self._decoder._decode(descriptor, view)
+        assert self._decoder._writer_of(work).startswith("writer-")
+        if isinstance(work, Quarantine):
+            self.row(work, body)
+        return work
+
+    def row(self, work: Work, body: bytes) -> QuarantineRow:
+        assert isinstance(work, Quarantine)
+        self._put(body)
+        row = self._writer._row_of(work)
+        assert row is not None
+        return row
+
+    def _put(self, body: bytes) -> memoryview:
+        view = self._arena.view(0, len(body))
+        view[:] = body
+        return view
+
+
+def _map(size_bytes: int) -> mmap.mmap:
+    fd = os.memfd_create("ingest-fuzz")
+    os.ftruncate(fd, size_bytes)
+    try:
+        return mmap.mmap(fd, 0)
+    finally:
+        os.close(fd)

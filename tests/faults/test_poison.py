@@ -1,0 +1,104 @@
+"""Messages that hurt: each goes to quarantine by itself, whole, and its neighbours are stored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from ingest.store.connection import Connection
+from tests.engine.engine import Start, publish, wait_for
+from tests.faults.traffic import MINUTES_OF_CENTURY, dated
+from tests.model import expected, resource, stored, wire_body
+
+MIB = 1024 * 1024
+GOOD = [wire_body(f"{name}.example.com", 1, [resource(f"/{name}")]) for name in ("before", "after")]
+
+
+def in_quarantine(connection: Connection) -> list[tuple[Any, ...]]:
+    return connection.execute("SELECT reason, detail, digest, body FROM quarantine ORDER BY id").fetchall()
+
+
+def test_a_body_that_needs_too_much_memory(start: Start, broker: str, connection: Connection) -> None:
+    """Seven million empty lists: the decoder says so and lives."""
+    engine = start(
+        "--workers", "1", "--decode-memory-bytes-max", "64MiB", "--window-bytes-max", "64MiB", "--body-bytes-max", "32MiB"
+    )  # fmt: skip
+    children = engine.children()
+    bomb = wire_body("bomb.example.com", 1, [resource("/x", parameters={"p": "@"})])
+    publish(broker, GOOD[0], bomb.replace(b'"@"', b"[" + b"[]," * (7 * MIB) + b"[]]"), GOOD[1])
+    settled = engine.wait_settled(3)
+    assert (settled["stored"], settled["quarantined"]) == (2, 1)
+    assert [row[0] for row in in_quarantine(connection)] == ["too_much_memory"]
+    assert engine.children() == children
+
+
+def test_a_body_that_takes_too_much_time(start: Start, broker: str, connection: Connection) -> None:
+    """The decoder is killed over it; after ``deaths_max`` of them the message is condemned, and the next decoder
+    goes on with the others."""
+    engine = start("--workers", "1", "--decode-cpu-max-s", "0.5", "--deaths-max", "2")
+    many = [resource(f"/{n}", parameters={"content": f"{n} " * 20}) for n in range(150_000)]
+    slow = wire_body("slow.example.com", 1, many)
+    publish(broker, GOOD[0], slow, GOOD[1])
+    settled = engine.wait_settled(3)
+    assert (settled["stored"], settled["quarantined"]) == (2, 1)
+    ((reason, _, digest, _),) = in_quarantine(connection)
+    assert reason == "killed_its_process"
+    assert bytes(digest) == hashlib.sha256(b"killed_its_process\0" + slow).digest()
+    died = [line["how"] for line in engine.lines() if line.get("event") == "child_died"]
+    assert died == ["signal SIGKILL"] * 2
+    assert stored(connection, "after.example.com") == expected(GOOD[1])
+
+
+def test_a_row_that_postgresql_refuses(start: Start, broker: str, connection: Connection) -> None:
+    """Of one batch of thirty the refused ones alone go to quarantine, with their bodies, so that they can be sent
+    again; no value of theirs is in the reason."""
+    engine = start("--workers", "1", "--writers", "1", "--batch-linger-ms", "1000")
+    bodies = [wire_body(f"n{n}.example.com", 1, [resource(f"/{n}")]) for n in range(30)]
+    for at in (3, 17):  # an index entry has 2704 bytes at most
+        name = "".join(chr(0x10000 + at * 2000 + n) for n in range(1000))
+        bodies[at] = bodies[at].replace(b"production", name.encode())
+    publish(broker, *bodies)
+    settled = engine.wait_settled(30)
+    assert (settled["stored"], settled["quarantined"]) == (28, 2)
+    rows = in_quarantine(connection)
+    assert {bytes(body) for _, _, _, body in rows} == {bodies[3], bodies[17]}
+    for reason, detail, _, _ in rows:
+        assert reason == "refused_by_postgresql"
+        assert chr(0x10000 + 3 * 2000 + 5) not in detail
+        assert "DETAIL" not in detail
+
+
+def test_a_lost_privilege_makes_the_engine_wait(start: Start, broker: str, connection: Connection) -> None:
+    """It is no fault of the messages: none goes to quarantine, all are stored once it is mended."""
+    engine = start("--backoff-max-s", "0.2", "--deaths-max", "1")
+    connection.execute("ALTER TABLE resources RENAME TO resources_away")
+    publish(broker, *GOOD)
+    wait_for(
+        lambda: [line for line in engine.lines() if line.get("event") == "database_unavailable"], engine, "waiting"
+    )  # fmt: skip
+    connection.execute("ALTER TABLE resources_away RENAME TO resources")
+    assert engine.wait_settled(2)["stored"] == 2
+    assert not [line for line in engine.lines() if line.get("event") == "child_died"]
+
+
+def test_a_clock_that_jumps(start: Start, broker: str, connection: Connection) -> None:
+    """What a producer says of the time decides, and a century too late is still a time: whatever its order, the newest
+    is stored. Without any time of its own a message counts as of its arrival."""
+    engine = start()
+    minutes = [5, MINUTES_OF_CENTURY, -MINUTES_OF_CENTURY // 4, 10]
+    bodies = [dated(wire_body("n.example.com", 1, [resource(f"/{minute}")]), minute) for minute in minutes]
+    publish(broker, *bodies)
+    settled = engine.wait_settled(4)
+    assert settled["quarantined"] == 0
+    assert stored(connection, "n.example.com") == expected(bodies[1])
+    document = json.loads(wire_body("none.example.com", 1, [resource("/x")]))
+    del document["payload"]["producer_timestamp"]
+    document["payload"]["version"] = "a commit"  # Puppet's own versions are times
+    publish(broker, json.dumps(document).encode())
+    engine.wait_settled(5)
+    row: Any = connection.execute(
+        "SELECT abs(extract(epoch FROM now() - producer_timestamp)) < 3600 FROM catalogs JOIN nodes ON id = node_id "
+        "WHERE certname = 'none.example.com'"
+    ).fetchone()
+    assert row == (True,)
