@@ -111,10 +111,10 @@ def plan(
     rows: list[Case] = []
     interrupted = False
     try:
-        others = list(_others(fleet, setup))
-        for number, (name, other_fleet, other_setup) in enumerate(others):
+        others = list(_others(costs, fleet, setup))
+        for number, (name, its_costs, its_fleet, its_setup) in enumerate(others):
             progress(f"what if: {name}", 0.5 + 0.5 * number / len(others))
-            rows.append(_case(name, costs, other_fleet, other_setup, target_s)[0])
+            rows.append(_case(name, its_costs, its_fleet, its_setup, target_s)[0])
     except KeyboardInterrupt:
         interrupted = True
     used = [r.elsewhere_s / (r.seconds * calibration.machine.cores) for r in calibration.rounds]
@@ -142,19 +142,21 @@ def plan(
     )
 
 
-def _others(fleet: Fleet, setup: Setup) -> Iterator[tuple[str, Fleet, Setup]]:
-    yield "twice the nodes", msgspec.structs.replace(fleet, nodes=2 * fleet.nodes), setup
-    yield "every 15 minutes", msgspec.structs.replace(fleet, interval_s=900.0), setup
+def _others(costs: Costs, fleet: Fleet, setup: Setup) -> Iterator[tuple[str, Costs, Fleet, Setup]]:
+    yield "twice the nodes", costs, msgspec.structs.replace(fleet, nodes=2 * fleet.nodes), setup
+    yield "every 15 minutes", costs, msgspec.structs.replace(fleet, interval_s=900.0), setup
     for cores in (4, 8, 16):
         if cores != setup.cores:
-            yield (
-                f"{cores} cores",
-                fleet,
-                setup._replace(cores=cores, workers=cores, writers=max(2, cores // 2)),
-            )
+            larger = setup._replace(cores=cores, workers=cores, writers=max(2, cores // 2))
+            yield f"{cores} cores", costs, fleet, larger
     if setup.instances == 1:
-        yield "two instances", fleet, setup._replace(instances=2)
-    yield "PostgreSQL on a machine of its own", fleet, setup._replace(database_apart=True)
+        yield "two instances", costs, fleet, setup._replace(instances=2)
+    if not setup.database_apart:
+        yield "PostgreSQL on a machine of its own", costs, fleet, setup._replace(database_apart=True)
+    # Many more roles than the calibration had: what a decoder remembers is then seldom what it needs.
+    new = costs.decoder["upgrade_new"]
+    unmet = costs._replace(decoder=costs.decoder | {"few": new, "upgrade": new})
+    yield "roles that decoders' caches cannot hold", unmet, fleet, setup
 
 
 def _case(name: str, costs: Costs, fleet: Fleet, setup: Setup, target_s: float) -> tuple[Case, Outcome]:

@@ -58,9 +58,10 @@ def test_a_plan_has_every_quantity(made: Plan) -> None:
     assert made.deploy.seconds > 3000 / base.limit_per_s  # upgrades cost more than the mix
     assert [case.name for case in made.what_if] == [
         "twice the nodes", "every 15 minutes", "4 cores", "8 cores", "16 cores", "two instances",
-        "PostgreSQL on a machine of its own",
+        "PostgreSQL on a machine of its own", "roles that decoders' caches cannot hold",
     ]  # fmt: skip
     assert made.what_if[0].headroom == pytest.approx(base.headroom / 2, rel=0.02)
+    assert made.what_if[-1].limit_per_s < base.limit_per_s
     assert made.what_if[1].nodes_fit == pytest.approx(base.nodes_fit / 2, rel=0.02)
 
 
