@@ -144,7 +144,13 @@ class Decoding:
         header = skimmed.header
         if not descriptor.complete and known.get(header.certname) == raw_digest[:16]:
             return Claim(descriptor.delivery, header, descriptor.received_at, raw_digest)
-        return self._full(descriptor, skimmed, raw_digest)
+        try:
+            return self._full(descriptor, skimmed, raw_digest)
+        except RecursionError as error:
+            raise Rejected("too_deep", "the JSON is nested too deeply") from error
+        finally:
+            # Also after a refusal: many in a row would pile up.
+            self._large.clear()
 
     def _claim_at_a_glance(
         self, descriptor: Descriptor, body: memoryview, node: bytes, known: Mapping[str, bytes]
@@ -208,7 +214,6 @@ class Decoding:
         )
         edges.sent |= lane
         positions.sent |= lane
-        self._large.clear()
         return full
 
     def _meet(self, skimmed: Skim) -> list[Met]:

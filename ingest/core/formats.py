@@ -37,6 +37,8 @@ _ESCAPES = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u([dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
     re.DOTALL,
 )
+# The three bytes of a lone surrogate, each as PEP 383 has bytes that are not UTF-8.
+_SURROGATE_BYTES = re.compile("\udced[\udca0-\udcbf][\udc80-\udcbf]")
 
 
 class Skim(msgspec.Struct, frozen=True):
@@ -121,8 +123,10 @@ def slices(skimmed: Skim) -> list[Raw]:
     """The JSON of each resource."""
     try:
         return _slices.decode(skimmed.resources)
-    except msgspec.DecodeError as error:
-        raise Rejected("unreadable", f"resources: {error}") from error
+    except (msgspec.DecodeError, RecursionError):
+        # A section that was a string may have lone surrogates, which elsewhere ``skim`` has dealt with.
+        found: list[Raw] = _decode(_slices, _with_plain_surrogates(skimmed.resources))
+        return found
 
 
 def parse_json(raw: bytes | memoryview | Raw) -> Any:
@@ -274,7 +278,7 @@ def _section(raw: Raw | msgspec.UnsetType, name: str) -> bytes | memoryview:
         raise Rejected("invalid", f"no catalog: it has no {name}")
     data = memoryview(raw)
     if bytes(data[:1]) == b'"':
-        return str(parse_json(data)).encode("utf-8", "surrogateescape")
+        return str(parse_json(data)).encode("utf-8", "surrogatepass")
     if bytes(data[:1]) != b"[":
         raise Rejected("invalid", f"{name} is no list")
     return data
@@ -306,7 +310,13 @@ def _text_of(data: bytes) -> str:
     try:
         return data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
-        return data.decode("utf-8", "surrogateescape")
+        text = data.decode("utf-8", "surrogateescape")
+    # Between bytes that are no UTF-8 the escapes of lone surrogates are still what they are.
+    return _SURROGATE_BYTES.sub(lambda match: _surrogate_of(match[0]), text)
+
+
+def _surrogate_of(escaped: str) -> str:
+    return escaped.encode("utf-8", "surrogateescape").decode("utf-8", "surrogatepass")
 
 
 def _finite(text: str) -> float:

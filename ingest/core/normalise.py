@@ -167,7 +167,7 @@ def normalise_resource(raw: bytes | memoryview | msgspec.Raw, family: str) -> No
         parameters = {}
     if not isinstance(parameters, dict):
         raise Rejected("invalid", f"the parameters of {_short(Ref(type_, title))} are no object")
-    for name in document.get("sensitive_parameters") or ():
+    for name in _sensitive(document.get("sensitive_parameters")):
         parameters.pop(name, None)
     relations: tuple[Relation, ...] = ()
     aliases: tuple[str, ...] = ()
@@ -176,7 +176,8 @@ def normalise_resource(raw: bytes | memoryview | msgspec.Raw, family: str) -> No
     if family != "puppetdb":
         known = _KNOWN_NATIVE
         parameters = stringify(parameters)
-        assert isinstance(parameters, dict)
+        if not isinstance(parameters, dict):
+            raise Rejected("invalid", f"the parameters of {_short(Ref(type_, title))} are one rich value")
         aliases = _add_aliases(type_, title, parameters, document.get("aliases"))
         _sort_metaparameters(parameters)
         is_virtual = document.get("virtual") is True
@@ -229,14 +230,14 @@ def _document_edges(raw: bytes | memoryview, slots: Mapping[tuple[str, str], int
             | slots[e.target.type, e.target.title]
             for e in _wire_edges.decode(raw)
         ]
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
         return [_slot_edge(edge, slots) for edge in _lenient_edges(raw)]
 
 
 def _slot_edge(edge: Mapping[str, Any], slots: Mapping[tuple[str, str], int]) -> int:
     """One edge, with a clear word where something is wrong with it."""
     relationship = edge.get("relationship", "contains")
-    if relationship not in _CODES:
+    if not isinstance(relationship, str) or relationship not in _CODES:
         raise Rejected("unknown_relationship", f"no relationship is called {str(relationship)[:60]!r}")
     ends = []
     for end in (edge["source"], edge["target"]):
@@ -284,10 +285,12 @@ def parse_reference(text: str) -> Ref:
 
 def _lenient_edges(raw: bytes | memoryview) -> list[dict[str, Any]]:
     document = parse_json(raw)
+    if not isinstance(document, list):
+        raise Rejected("invalid", "edges is no list")
     for edge in document:
         if not isinstance(edge, dict) or "source" not in edge or "target" not in edge:
             raise Rejected("invalid", "an edge has no source or no target")
-    return list(document)
+    return document
 
 
 def _reference(given: Any) -> Ref:
@@ -296,6 +299,15 @@ def _reference(given: Any) -> Ref:
     if isinstance(given, dict) and isinstance(given.get("type"), str) and given.get("title") is not None:
         return Ref(given["type"], _scalar_text(given["title"]))
     raise Rejected("invalid", "an edge's end is no reference to a resource")
+
+
+def _sensitive(names: Any) -> list[str]:
+    if names is None:
+        return []
+    # Anything else would leave a secret where it is.
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        return names
+    raise Rejected("invalid", "a resource's sensitive_parameters are no list of names")
 
 
 def _add_aliases(type_: str, title: str, parameters: dict[str, Json], known: Any) -> tuple[str, ...]:

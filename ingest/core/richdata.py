@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ingest.core.model import Json
+from ingest.errors import Rejected
 
 TYPE_KEY, VALUE_KEY = "__ptype", "__pvalue"
 # What the terminus writes has an object id in it that differs from run to run; this has not.
@@ -32,6 +33,8 @@ def _rich(value: dict[str, Json]) -> Json:
     type_ = value[TYPE_KEY]
     if type_ == "Hash":
         flat = value.get(VALUE_KEY) or []
+        if not isinstance(flat, list):
+            raise Rejected("invalid", "a rich hash is no list of keys and values")
         return {_key(k): stringify(v) for k, v in zip(flat[0::2], flat[1::2], strict=False)}
     if type_ in ("Sensitive", "Default", "Regexp"):
         return _SIMPLE[type_](value.get(VALUE_KEY))
