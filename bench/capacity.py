@@ -29,8 +29,9 @@ from ingest.capacity.calibration import Calibration, load, save
 from ingest.capacity.catalogs import Template, from_directory, synthetic
 from ingest.capacity.costs import Costs, Line, costs_of
 from ingest.capacity.engine import children_of, cpu_of, free_port, machine_busy_s, measured_engine
+from ingest.capacity.instance import Arrival, Setup
 from ingest.capacity.rounds import Node
-from ingest.capacity.simulation import Arrival, Outcome, Setup, simulate
+from ingest.capacity.simulation import Outcome, simulate
 from ingest.config import Config
 from ingest.config import load as load_config
 from ingest.core.routing import decoders_at_work

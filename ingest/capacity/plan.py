@@ -10,7 +10,8 @@ import msgspec
 from ingest.capacity.calibration import Calibration, Machine
 from ingest.capacity.costs import Costs, costs_of
 from ingest.capacity.fleet import Fleet, arrivals
-from ingest.capacity.simulation import Outcome, Setup, simulate
+from ingest.capacity.instance import Setup
+from ingest.capacity.simulation import Outcome, simulate
 from ingest.capacity.space import Space, space_of
 
 LOAD_MAX = 0.95  # of the limit: as far as `make bench-capacity` checks the model against the engine

@@ -118,9 +118,9 @@ def calibrate_command(settings: Origins, output: Path, templates: Path | None) -
 def _report(config: Config, origins: dict[str, str], **options: Any) -> None:
     _require_extra()
     from ingest.capacity.calibration import load
+    from ingest.capacity.instance import Setup
     from ingest.capacity.plan import plan
     from ingest.capacity.report import format_of, render
-    from ingest.capacity.simulation import Setup
 
     outputs: tuple[Path, ...] = options["outputs"]
     formats = [format_of(file) for file in outputs]

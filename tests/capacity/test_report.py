@@ -14,9 +14,9 @@ import pytest
 from ingest.capacity import plan as planning
 from ingest.capacity.costs import costs_of
 from ingest.capacity.fleet import Fleet, arrivals
+from ingest.capacity.instance import Setup
 from ingest.capacity.plan import Plan, plan
 from ingest.capacity.report import render
-from ingest.capacity.simulation import Setup
 from ingest.capacity.space import space_of
 from tests.capacity import made_up
 

@@ -10,8 +10,9 @@ import simpy
 
 from ingest.capacity.cores import Cores
 from ingest.capacity.costs import BatchCosts, Costs, Line, costs_of
+from ingest.capacity.instance import Arrival, Setup, Stage
 from ingest.capacity.plan import quantile
-from ingest.capacity.simulation import Arrival, Setup, Stage, simulate
+from ingest.capacity.simulation import simulate
 from tests.capacity import made_up
 
 FREE = BatchCosts(0.0, 0.0, {"unchanged": Line(0.0, 0.0)})
