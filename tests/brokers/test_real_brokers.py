@@ -11,9 +11,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from ingest import connection as stomp
 from ingest.connection import Connection as StompConnection
-from ingest.connection import Endpoint, Message
+from ingest.connection import Endpoint, Message, opening
 from ingest.errors import Unavailable
 from ingest.store.connection import Connection
 from tests import corpus
@@ -255,7 +254,7 @@ def test_every_version_of_stomp_that_a_broker_speaks(
     """Agreed on, headers come through with what that version can escape, and one acknowledgement settles one
     message: the others come again to the next connection."""
     broker = running(name)
-    monkeypatch.setattr(stomp, "VERSIONS", version)
+    monkeypatch.setattr(opening, "VERSIONS", version)
     said = {"1.0": "plain", "1.1": "a:b\\c\nd", "1.2": "a:b\\c\nd\re"}[version]
     room = Room()
     with engine_end(broker, room) as producer:

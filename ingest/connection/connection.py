@@ -12,10 +12,6 @@ One object serves one connection epoch and is never opened again.
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("STOMP_SKIP_HOSTNAME_SCAN", "1")  # stomp.py resolves every interface on import
-
 import contextlib
 import socket
 import ssl
@@ -23,33 +19,19 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Protocol
 
-from stomp.utils import Frame, calculate_heartbeats, convert_frame, pack
+from ingest.connection.frames import (
+    HEADERS_BYTES_MAX,
+    encode,
+    end_of_head,
+    error_text,
+    flow_control,
+    parse_head,
+)
+from ingest.connection.opening import Endpoint, open_stomp
+from ingest.errors import Unavailable
 
-from ingest.errors import Misconfigured, Unavailable
-
-HEADERS_BYTES_MAX = 64 * 1024  # a frame's command and headers; ours take about 500 bytes
 READ_BYTES = 256 * 1024  # one recv while looking for headers; small frames come many at once
-SOCKET_BUFFER_BYTES = 4 * 1024 * 1024  # the kernel cuts it to net.core.rmem_max
-VERSIONS = "1.0,1.1,1.2"  # of STOMP
-ERROR_BYTES_MAX = 500  # of what an ERROR frame tells
 HEARTBEAT_GRACE = 2.0  # of the agreed interval; the specification asks for an error margin
-_NOT_YET = ("Processing error",)  # RabbitMQ while it starts; a login that it refuses is "Bad CONNECT"
-# X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL's x509_vfy.h
-_WRONG_NAME = (62, 64)
-
-
-class Endpoint(NamedTuple):
-    """Where a broker is and who we are there."""
-
-    host: str
-    port: int
-    user: str | None
-    password: str | None
-    vhost: str
-    tls: ssl.SSLContext | None
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
 
 
 class Message(NamedTuple):
@@ -83,8 +65,6 @@ class Connection:
         space: Space | None,
     ) -> None:
         self.endpoint = endpoint
-        self.version = "1.0"
-        self.server = ""
         self.paused = False  # the arena is full: a body waits for space
         self.unread = False  # messages may be here that no event of the socket will tell of
         self.receipts: set[str] = set()
@@ -98,81 +78,13 @@ class Connection:
         self._unbounded: bytearray | None = None  # a body without content-length, so far
         self._unbounded_headers: dict[str, str] = {}
         self._scratch = memoryview(bytearray(64 * 1024))
-        self._send_every_s = self._expect_every_s = 0.0
-        self._socket = self._connect(connect_timeout_s, heartbeat_s)
+        opened = open_stomp(endpoint, connect_timeout_s, heartbeat_s)
+        self.version, self.server = opened.version, opened.server
+        self._send_every_s, self._expect_every_s = opened.send_every_s, opened.expect_every_s
+        self._socket: socket.socket = opened.socket
         self._last_read_s = self._last_write_s = time.monotonic()
 
-    # Life
-
-    def _connect(self, timeout_s: float, heartbeat_s: float) -> socket.socket:
-        where = self.endpoint
-        deadline = time.monotonic() + timeout_s
-        try:
-            plain = socket.create_connection((where.host, where.port), timeout=timeout_s)
-        except OSError as error:
-            raise Unavailable(
-                f"no STOMP broker at {where} (--queue-source): {error.strerror or error}"
-            ) from error
-        try:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            opened = plain if where.tls is None else where.tls.wrap_socket(plain, server_hostname=where.host)
-        except OSError as error:
-            plain.close()
-            raise _no_tls(error, where) from error
-        try:
-            headers = {"accept-version": VERSIONS, "host": where.vhost}
-            if where.user is not None:
-                headers |= {"login": where.user, "passcode": where.password or ""}
-            beat = int(heartbeat_s * 1000)
-            headers["heart-beat"] = f"{beat},{beat}"
-            opened.sendall(_encode("CONNECT", headers, "1.0"))
-            self._handshake(opened, deadline, beat)
-            opened.setblocking(False)
-        except (OSError, Unavailable, Misconfigured) as error:
-            opened.close()
-            if isinstance(error, ssl.SSLError):  # TLS 1.3 refuses a client's certificate only now
-                raise _no_tls(error, where) from error
-            if isinstance(error, OSError):
-                raise Unavailable(
-                    f"{where} broke off the STOMP handshake (--queue-source): {error.strerror or error}"
-                ) from error
-            raise
-        return opened
-
-    def _handshake(self, opened: socket.socket, deadline: float, beat_ms: int) -> None:
-        received = bytearray()
-        while (end := received.find(b"\0")) < 0:
-            opened.settimeout(max(0.001, deadline - time.monotonic()))
-            try:
-                data = opened.recv(4096)
-            except TimeoutError as error:
-                raise Unavailable(f"{self.endpoint} does not answer in STOMP (--queue-source)") from error
-            received += data
-            if not data:
-                # Some brokers close on a refused login without an ERROR frame.
-                raise Unavailable(
-                    f"{self.endpoint} closed the connection instead of CONNECTED (--queue-source)"
-                )
-            if len(received) > HEADERS_BYTES_MAX:
-                raise Misconfigured("--queue-source", f"{self.endpoint} does not speak STOMP")
-        head, _, body = bytes(received[:end]).lstrip(b"\r\n").partition(b"\n\n")
-        command, headers = _parse_head(head.replace(b"\r\n", b"\n"), "1.0")
-        if command == "ERROR":
-            reason = _reason(headers, body)
-            if reason in _NOT_YET:
-                raise Unavailable(f"{self.endpoint} is not ready: {reason}")
-            raise Misconfigured("--queue-source", f"{self.endpoint} refused the login: {reason}")
-        if command != "CONNECTED":
-            raise Misconfigured("--queue-source", f"{self.endpoint} does not speak STOMP")
-        self.version = headers.get("version", "1.0")
-        self.server = headers.get("server", "")
-        if "heart-beat" in headers and self.version != "1.0":
-            send_ms, expect_ms = calculate_heartbeats(
-                headers["heart-beat"].replace(" ", "").split(","), (beat_ms, beat_ms)
-            )
-            self._send_every_s, self._expect_every_s = send_ms / 1000, expect_ms / 1000
+    # What is said
 
     def subscribe(
         self, destination: str, subscription: str, prefetch_messages: int, window_bytes: int
@@ -194,12 +106,12 @@ class Connection:
                 headers = {"message-id": message_id, "subscription": subscription}
             else:
                 headers = {"message-id": message_id}
-            self._outgoing += _encode("ACK", headers, self.version)
+            self._outgoing += encode("ACK", headers, self.version)
 
     def send_message(self, destination: str, body: bytes, headers: dict[str, str]) -> None:
         """Queues a persistent SEND; ``flush`` sends it, a receipt appears in ``receipts``."""
         fixed = {"destination": destination, "persistent": "true", "content-length": str(len(body))}
-        head = _encode("SEND", headers | fixed, self.version)
+        head = encode("SEND", headers | fixed, self.version)
         self._outgoing += head[:-1]  # without the NUL that ends an empty frame
         self._outgoing += body
         self._outgoing += b"\0"
@@ -339,13 +251,13 @@ class Connection:
                 yield message
                 continue
             self._skip_beats()
-            head_end, body_start = _end_of_head(buffer, self._start, self._end)
+            head_end, body_start = end_of_head(buffer, self._start, self._end)
             if head_end < 0:
                 if self._end - self._start > HEADERS_BYTES_MAX:
                     raise Unavailable(f"{self.endpoint} sent a frame with too long headers")
                 return
             head = bytes(buffer[self._start : head_end]).replace(b"\r\n", b"\n")
-            command, headers = _parse_head(head, self.version)
+            command, headers = parse_head(head, self.version)
             self._start = body_start
             if command == "MESSAGE" and "content-length" not in headers:
                 self._unbounded, self._unbounded_headers = bytearray(), headers
@@ -427,12 +339,12 @@ class Connection:
         elif command == "ERROR":
             end = self._end if nul < 0 else nul
             detail = bytes(self._buffer[self._start : end])
-            raise Unavailable(f"{self.endpoint} sent ERROR: {_reason(headers, detail)}")
+            raise Unavailable(f"{self.endpoint} sent ERROR: {error_text(headers, detail)}")
         self._start = self._end if nul < 0 else nul + 1
         return True
 
     def _send(self, command: str, headers: dict[str, str]) -> None:
-        self._outgoing += _encode(command, headers, self.version)
+        self._outgoing += encode(command, headers, self.version)
         self.flush()
 
 
@@ -461,85 +373,6 @@ class _Body:
     def release(self, space: Space) -> None:
         if self.offset is not None:
             space.free(self.offset, self.length)
-
-
-def flow_control(server: str, prefetch_messages: int, window_bytes: int) -> dict[str, str]:
-    """The header by which a broker of this name limits what it sends unacknowledged."""
-    name = server.lower()
-    if "artemis" in name:
-        return {"consumer-window-size": str(window_bytes)}
-    if "activemq" in name:
-        return {"activemq.prefetchSize": str(prefetch_messages)}
-    if "rabbitmq" in name:
-        return {"prefetch-count": str(prefetch_messages)}
-    return {"prefetch-count": str(prefetch_messages), "activemq.prefetchSize": str(prefetch_messages)}
-
-
-def _no_tls(error: OSError, where: Endpoint) -> Misconfigured | Unavailable:
-    """What a failed TLS handshake means to whoever can change it."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        what = f"the certificate of {where} is not trusted: {error.verify_message.rstrip('.')}"
-        return Misconfigured("--queue-source" if error.verify_code in _WRONG_NAME else "--tls-ca-file", what)
-    reason = getattr(error, "reason", None) or ""
-    if "WRONG_VERSION_NUMBER" in reason:
-        return Misconfigured("--queue-source", f"{where} does not speak TLS: its address is stomp://...")
-    if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
-        told = reason.partition("ALERT_")[2].replace("_", " ").lower()
-        return Misconfigured("--tls-cert-file", f"{where} wants a certificate that it trusts: {told}")
-    # A port without TLS is silent, or closes: nothing tells it from a broker that is in trouble.
-    if isinstance(error, TimeoutError):
-        reason = "it does not answer"
-    elif isinstance(error, ssl.SSLEOFError | ConnectionResetError):
-        reason = "it closed the connection"
-    return Unavailable(f"no TLS with {where} (--queue-source): {reason or error.strerror or error}")
-
-
-def _reason(headers: Mapping[str, str], body: bytes) -> str:
-    """What an ERROR frame says, in one line. Brokers put it into the header, the body or both; ActiveMQ's body
-    goes on with a stack trace."""
-    text = " ".join(headers.get("message", "").split())
-    detail = body[:ERROR_BYTES_MAX].decode("utf-8", "replace").strip().partition("\n")[0].strip()
-    if not detail or (text and text in detail):
-        return text or "no reason given"
-    return f"{text}: {detail}" if text else detail
-
-
-def _encode(command: str, headers: dict[str, str], version: str) -> bytes:
-    if version != "1.0" and command != "CONNECT":
-        headers = {name: _escape(value, version) for name, value in headers.items()}
-    packed: bytes = pack(convert_frame(Frame(command, headers, None)))
-    return packed
-
-
-def _escape(value: str, version: str) -> str:
-    value = value.replace("\\", "\\\\").replace("\n", "\\n").replace(":", "\\c")
-    return value.replace("\r", "\\r") if version == "1.2" else value
-
-
-def _parse_head(head: bytes, version: str) -> tuple[str, dict[str, str]]:
-    """Command and headers; the first of a repeated header counts (STOMP 1.2, "Repeated Header Entries")."""
-    lines = head.decode("utf-8", "replace").split("\n")
-    headers: dict[str, str] = {}
-    for line in lines[1:]:
-        name, _, value = line.partition(":")
-        if version != "1.0" and "\\" in line:
-            name, value = _unescape(name), _unescape(value)
-        headers.setdefault(name, value)
-    return lines[0], headers
-
-
-def _unescape(text: str) -> str:
-    parts = text.split("\\\\")
-    return "\\".join(part.replace("\\n", "\n").replace("\\c", ":").replace("\\r", "\r") for part in parts)
-
-
-def _end_of_head(buffer: bytearray, start: int, end: int) -> tuple[int, int]:
-    """(where the headers end, where the body starts), or (-1, -1) while the blank line is not here."""
-    plain = buffer.find(b"\n\n", start, end)
-    carriage = buffer.find(b"\n\r\n", start, end if plain < 0 else plain)
-    if carriage >= 0:
-        return carriage, carriage + 3
-    return (plain, plain + 2) if plain >= 0 else (-1, -1)
 
 
 def _content_length(headers: Mapping[str, str], endpoint: Endpoint) -> int:
