@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint run clean bench-store bench bench-peer test-store-long bench-scale bench-capacity
+.PHONY: demo test lint run clean bench-store bench bench-peer test-store-long bench-scale bench-capacity faults faults-long fuzz
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -43,6 +43,17 @@ bench-scale: $(VENV)/.made  ## collectors' questions to a fleet of 3000 nodes; f
 
 bench-capacity: $(VENV)/.made  ## the capacity model against the real engine, table and plot; about five minutes
 	$(BIN)/python -m bench.capacity $(ARGS)
+
+faults: $(VENV)/.made  ## every fault, alone and several at once; what was lost (nothing) and how long recovery took
+	$(BIN)/python -m tests.faults $(ARGS)
+
+faults-long: $(VENV)/.made  ## a thousand kills in one run, and the tests of faults at their full sizes
+	$(BIN)/python -m tests.faults --part 'embedded broker' --kills 1000
+	INGEST_TEST_FAULTS_LONG=1 INGEST_FUZZ_EXAMPLES=5000 $(BIN)/pytest tests/faults -s
+
+fuzz: $(VENV)/.made  ## many mutants of real catalogs through the decoders; with atheris too, where it installs
+	INGEST_FUZZ_EXAMPLES=20000 $(BIN)/pytest tests/faults/test_fuzz.py -s
+	$(BIN)/pip install --quiet atheris && $(BIN)/python -m tests.faults.atheris_run -max_total_time=60 || echo "atheris: skipped, it does not install here"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -89,7 +89,7 @@ class Receiver:
                 if key.data == "control":
                     self._obey(self.wires.control())
                     break  # it may have replaced an inbox that is in this list: what is ready says so again
-                elif key.data == "broker":
+                if key.data == "broker":
                     self._guarded(self._read)
                 else:
                     self._receive_from(key.data)

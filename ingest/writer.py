@@ -22,7 +22,7 @@ from ingest.core.work import Claim, Full, Outcome, Quarantine, Settled, Work
 from ingest.errors import Misconfigured, Refused, Rejected, Unavailable
 from ingest.metrics import Metric
 from ingest.processes import Ended, process_names, reloaded, start_process
-from ingest.store.connection import connect
+from ingest.store.connection import answering_within, connect
 from ingest.store.writing import Lane, QuarantineLimits, QuarantineRow
 
 BACKOFF_START_S = 0.05
@@ -134,7 +134,8 @@ class Writer:
                 assert self._lane is not None
                 self._hands.hold(self.name, lone, time.monotonic())
                 try:
-                    settled = self._lane.apply(present)
+                    with answering_within(self._lane.connection, self._patience_s()):
+                        settled = self._lane.apply(present)
                 except (Unavailable, Misconfigured) as error:
                     # A lost privilege or table is no fault of these messages: they wait until somebody mends it.
                     self._database_away(error)
@@ -192,7 +193,9 @@ class Writer:
             if self._connected():
                 assert self._lane is not None
                 try:
-                    self.wires.outboxes["receiver"].send(self._lane.apply([row]))
+                    with answering_within(self._lane.connection, self._patience_s()):
+                        settled = self._lane.apply([row])
+                    self.wires.outboxes["receiver"].send(settled)
                 except (Unavailable, Misconfigured) as error:
                     self._database_away(error)
                 except Refused as refused:
@@ -255,13 +258,19 @@ class Writer:
             limits = QuarantineLimits(
                 self.config.quarantine_messages_max, self.config.quarantine_per_minute_max
             )
-            self._lane = Lane(connection, self.config.writer_cache_entries, limits)
+            with answering_within(connection, self._patience_s()):
+                self._lane = Lane(connection, self.config.writer_cache_entries, limits)
         except (Unavailable, Misconfigured) as error:
             self._database_away(error)
             return False
         self.row.set(Metric.DATABASE_UP, 1)
         self.row.add(Metric.DATABASE_CONNECTIONS)
         return True
+
+    def _patience_s(self) -> float:
+        """How long a whole transaction may take, before the server counts as gone: PostgreSQL itself ends each statement
+        in time, and of one transaction two slow ones are two too many."""
+        return 2 * self.config.statement_timeout_s + self.config.lock_timeout_s
 
     def _database_away(self, error: Exception) -> None:
         self.log.warning("database_unavailable", reason=str(error))
@@ -280,5 +289,9 @@ class Writer:
 
     def _publish_hints(self) -> None:
         assert self._lane is not None
-        for certname, raw_digest in self._lane.hints():
-            self._known.put(certname, raw_digest)
+        try:
+            with answering_within(self._lane.connection, self._patience_s()):
+                for certname, raw_digest in self._lane.hints():
+                    self._known.put(certname, raw_digest)
+        except (Unavailable, Misconfigured) as error:
+            self._database_away(error)  # they are only hints

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psycopg
 from psycopg import errors as pg
@@ -46,12 +49,36 @@ def connect(
                 application_name=given.get("application_name") or application_name,
                 connect_timeout=max(2, int(connect_timeout_s)),  # libpq takes 1 for 2
                 options=options.strip(),
-                tcp_user_timeout=30_000,  # ms; a server that fell off the network is noticed
+                tcp_user_timeout=30_000,  # ms; a server that fell off the network is noticed,
+                keepalives_idle=15,  # and also while we wait for its answer: 30 s again
+                keepalives_interval=5,
+                keepalives_count=3,
             ),
             autocommit=True,
         )
     connection.prepare_threshold = 2
     return connection
+
+
+@contextmanager
+def answering_within(connection: Connection, seconds: float) -> Iterator[None]:
+    """Hangs up on a server that stays silent: the statement ends as if the server had gone, with Unavailable.
+
+    The server's own time limits are worth nothing when what is silent is a proxy, a firewall or a frozen server, and
+    the operating system's when the other end's still answers. For the main thread: it takes SIGALRM.
+    """
+
+    def hang_up(*_: object) -> None:
+        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as shared:
+            shared.shutdown(socket.SHUT_RDWR)
+
+    before = signal.signal(signal.SIGALRM, hang_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextmanager

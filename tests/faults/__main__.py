@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from typing import Any, NamedTuple
 
@@ -37,6 +38,7 @@ MANY_CHILDREN = ("--workers", "6", "--writers", "4")  # enough that a thousand k
 
 def main() -> int:
     asked = _arguments().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers end with us
     console = Console()
     parts = [part for part in PARTS if not asked.part or part.name in asked.part]
     runs: dict[str, Run] = {}

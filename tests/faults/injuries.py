@@ -333,6 +333,26 @@ class DatabaseStall(_Wire):
     name, area, mode, hold_s = "PostgreSQL: half-open connection", "database", Mode.STALL, (1.0, 4.0)
 
 
+class _Frozen(Fault):
+    """Half-open for good: whoever waits for an answer waits for ever. Recovery includes noticing it."""
+
+    limit_s = None
+
+    def begin(self, world: World) -> None:
+        for proxy in world.database_proxies if self.area == "database" else world.broker_proxies:
+            proxy.freeze()
+
+
+@fault
+class DatabaseFrozen(_Frozen):
+    name, area = "PostgreSQL: connections dead without a word", "database"
+
+
+@fault
+class BrokerFrozen(_Frozen):
+    name, area = "broker: connections dead without a word", "broker"
+
+
 @fault
 class DatabaseDribble(_Wire):
     name, area, mode, hold_s = "PostgreSQL: bytes dribble", "database", Mode.DRIBBLE, (0.5, 2.0)

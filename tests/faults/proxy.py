@@ -33,6 +33,7 @@ class Proxy:
         self.tail_to_server = self.tail_to_client = b""  # the last that passed, for a test to look at
         self._cut_after_bytes: int | None = None  # of what goes to the client, counted from ``cut_at``
         self._links: set[tuple[socket.socket, socket.socket]] = set()
+        self._frozen: set[tuple[socket.socket, socket.socket]] = set()
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -47,6 +48,11 @@ class Proxy:
         for link in links:
             for end in link:
                 _reset(end)
+
+    def freeze(self) -> None:
+        """What is open now stays open and never passes a byte again, as behind a firewall that forgot it."""
+        with self._lock:
+            self._frozen |= self._links
 
     def cut_at(self, byte: int) -> None:
         """The connection over which the next bytes come to the client is reset after this many of them."""
@@ -95,7 +101,7 @@ class Proxy:
     ) -> None:
         with contextlib.suppress(OSError, ValueError):
             while link in self._links:
-                if self.mode is Mode.STALL:
+                if self._is_stalled(link):
                     self._closing.wait(POLL_S)
                     continue
                 if not select.select([source], [], [], POLL_S)[0]:
@@ -107,7 +113,7 @@ class Proxy:
                     self._closing.wait(DRIBBLE_PAUSE_S)
                 if to_client and self._is_cut(data, sink):
                     break
-                while self.mode is Mode.STALL and link in self._links:
+                while self._is_stalled(link) and link in self._links:
                     self._closing.wait(POLL_S)  # what was read before the stall waits too
                 sink.sendall(data)
                 self._remember(data, to_client)
@@ -118,6 +124,9 @@ class Proxy:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
+
+    def _is_stalled(self, link: tuple[socket.socket, socket.socket]) -> bool:
+        return self.mode is Mode.STALL or link in self._frozen
 
     def _remember(self, data: bytes, to_client: bool) -> None:
         if to_client:
