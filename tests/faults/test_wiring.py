@@ -7,12 +7,12 @@ import threading
 
 import pytest
 
+from ingest.board import Board
 from ingest.channels import Hands, Known, ParentControl, Wires, link, memory
 from ingest.config import Config
 from ingest.core.work import Descriptor, Work
 from ingest.decoder import Decoder
 from ingest.processes import Ended, process_names
-from ingest.telemetry import Board
 from ingest.writer import Writer
 
 CONFIG = Config(workers=1, writers=1, database="host=127.0.0.1 port=1", connect_timeout_s=0.1)

@@ -104,8 +104,12 @@ class World:
         self.standby: Standby | None = None
         if replica:
             self.standby = Standby(self._owned("standby"), self.postgres)
-            self._stack.callback(lambda: self.standby and self.standby.stop(immediate=True))
+            self._stack.callback(self._stop_standby)
             self.database_proxies.append(self._proxy(self.standby.port))
+
+    def _stop_standby(self) -> None:
+        if self.standby is not None:
+            self.standby.stop(immediate=True)
 
     def _owned(self, name: str) -> Path:
         directory = self.directory / name
@@ -121,7 +125,7 @@ class World:
             check=False,
         )
         if mounted.returncode == 0:
-            self._stack.callback(subprocess.run, ["umount", "-l", disk], check=True)
+            self._stack.callback(lambda: subprocess.run(["umount", "-l", disk], check=True))
             (disk / "data").mkdir()
             shutil.chown(disk / "data", "postgres", "postgres")
             self.small_disk = disk
