@@ -1,0 +1,115 @@
+"""``bench/loadgen`` as a person runs it, against the real engine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ingest.store.connection import Connection, connect
+from tests.engine.engine import Engine
+from tests.servers import embedded_broker
+from tools.loadgen.results import Results
+
+SCRIPT = Path(__file__).parents[2] / "bench" / "loadgen"
+
+
+def loadgen(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [SCRIPT, *arguments], capture_output=True, text=True, timeout=300, check=False, cwd=cwd,
+        env={"PATH": "/usr/bin:/bin", "LOADGEN_PYTHON": sys.executable, "HOME": str(cwd)},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def broker(database: str, tmp_path: Path) -> Iterator[str]:
+    """With an engine that stores what comes."""
+    with embedded_broker() as url:
+        engine = Engine(url, database, "--workers", "1", log=tmp_path / "log")
+        try:
+            engine.wait_ready()
+            yield url
+        finally:
+            engine.kill()
+
+
+def test_a_fleet_is_sent_stored_and_compared(broker: str, database: str, tmp_path: Path) -> None:
+    """All forms and all changes: everything is seen, nothing differs, and the report says so."""
+    done = loadgen(
+        "--nodes", "12", "--interval", "60s", "--speed", "20", "--runs", "2", "--formats", "wire,native,legacy",
+        "--mix", "unchanged=0.25,parameters=0.25,upgrade=0.25,lines=0.25", "--broker", broker, "--database", database,
+        "--output", tmp_path / "results", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12 nodes compared with what was sent: no differences." in done.stdout
+    results = Results(tmp_path / "results")
+    runs = {(entry.node, entry.run) for entry in results.sent()}
+    assert len(runs) == 24
+    assert {(entry.node, entry.run) for entry in results.stored()} == runs
+    page = (tmp_path / "results" / "report.html").read_text()
+    assert "<svg" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    again = loadgen("report", tmp_path / "results", cwd=tmp_path)
+    assert again.stdout == done.stdout
+
+
+def test_a_difference_is_found(broker: str, database: str, connection: Connection, tmp_path: Path) -> None:
+    """A database that lost one resource of one node while the fleet ran makes the command fail, by name."""
+    with connect(database) as vandal:
+        vandal.execute(
+            """CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 NEW.resource_ids := NEW.resource_ids[1:cardinality(NEW.resource_ids) - 1] || NEW.resource_ids[1];
+                 RETURN NEW;
+               END $$"""
+        )
+        vandal.execute(
+            "CREATE TRIGGER lose BEFORE INSERT ON catalog_resources FOR EACH ROW "
+            "WHEN (NEW.node_id = 1 AND NEW.chunk = 0) EXECUTE FUNCTION lose()"
+        )
+    done = loadgen(
+        "--nodes", "3", "--interval", "20s", "--speed", "20", "--broker", broker, "--database", database,
+        "--output", tmp_path / "results", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "3 nodes compared with what was sent: 1 differences." in done.stdout
+    assert "the stored rows are not what was sent" in done.stderr
+
+
+def test_the_generator_alone_says_what_it_can_do(tmp_path: Path) -> None:
+    """Into a sink: every catalog got a receipt, and the rate is printed."""
+    done = loadgen("--nodes", "30", "--drop", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["catalogs"] == 30
+    assert found["per_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flag"),
+    [
+        (["--nodes", "0"], "--nodes"),
+        (["--nodes", "many"], "--nodes"),
+        (["--interval", "soon"], "--interval"),
+        (["--interval", "0s"], "--interval"),
+        (["--speed", "0"], "--speed"),
+        (["--nodes", "3000", "--speed", "100000"], "--speed"),
+        (["--runs", "-1"], "--runs"),
+        (["--scenario", "sunny"], "--scenario"),
+        (["--mix", "unchanged=2"], "--mix"),
+        (["--formats", "xml"], "--formats"),
+        (["--templates", "/nowhere"], "--templates"),
+        (["--nodes", "1", "--broker", "http://x"], "--queue-source"),
+        (["report", "/nowhere"], "DIR"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path: Path, arguments: list[str], flag: str) -> None:
+    """It names the flag; the exit code is that of a wrong setting."""
+    done = loadgen(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("loadgen: ")
+    assert flag in line

@@ -1,0 +1,5 @@
+"""``python -m tools.loadgen``."""
+
+from tools.loadgen.cli import main
+
+main()

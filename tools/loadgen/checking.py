@@ -1,0 +1,93 @@
+"""After a run: is what the database has what was sent last of each node?
+
+Each node's newest catalog is made again from the seed and decoded; its digests are compared with those of the rows that
+are stored. Some nodes are also read back whole and compared member by member.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import psycopg
+
+from ingest.core.decoding import Decoding
+from ingest.core.formats import Skim, skim
+from ingest.core.normalise import normalise
+from ingest.core.wire import to_wire
+from ingest.core.work import DIGEST_BYTES, Descriptor, Full
+from ingest.errors import Refused
+from ingest.store.reading import read_catalog
+from tools.loadgen.fleet import Fleet, Node, headers
+
+CACHE_BYTES = 512 * 1024 * 1024
+WHOLE_EVERY = 50  # nodes; one of so many is compared whole
+ROWS = """
+SELECT c.producer_timestamp, es.digest, ps.digest,
+       (SELECT string_agg(r.digest, ''::bytea ORDER BY cr.chunk, m.place)
+        FROM catalog_resources cr
+        CROSS JOIN LATERAL unnest(cr.resource_ids) WITH ORDINALITY AS m (id, place)
+        JOIN resources r ON r.id = m.id
+        WHERE cr.node_id = c.node_id)
+FROM nodes n
+JOIN catalogs c ON c.node_id = n.id
+JOIN edge_sets es ON es.id = c.edge_set_id
+JOIN position_sets ps ON ps.id = c.position_set_id
+WHERE n.certname = %s
+"""
+
+
+class Difference(NamedTuple):
+    certname: str
+    what: str
+
+
+def differences(
+    database: str, fleet: Fleet, newest: Mapping[int, datetime], step: Callable[[], None] = lambda: None
+) -> Iterator[Difference]:
+    """Compares every node that ran; ``newest`` has the producer_timestamp of its last message."""
+    decoding = Decoding(CACHE_BYTES)
+    with psycopg.connect(database, autocommit=True) as connection:
+        for number, at in newest.items():
+            node = fleet.nodes[number]
+            found = _rows_differ(connection, decoding, fleet, node, at)
+            if found is None and number % WHOLE_EVERY == 0:
+                found = _whole_differs(connection, fleet, node, at)
+            if found is not None:
+                yield Difference(node.certname, found)
+            step()
+
+
+def _rows_differ(
+    connection: psycopg.Connection[Any], decoding: Decoding, fleet: Fleet, node: Node, at: datetime
+) -> str | None:
+    row = connection.execute(ROWS, [node.certname]).fetchone()
+    if row is None:
+        return "nothing is stored"
+    timestamp, edge_set, position_set, digests = row
+    if timestamp != at:
+        return f"the catalog of {timestamp} is stored, that of {at} was sent last"
+    body = fleet.body(node, at)
+    descriptor = Descriptor(1, 1, 0, len(body), len(body), at, headers(node, at))
+    work = decoding.decode(descriptor, memoryview(body), {})
+    assert isinstance(work, Full)
+    of_rows = hashlib.sha256((digests or b"") + edge_set + position_set).digest()[:DIGEST_BYTES]
+    return None if of_rows == work.content_digest else "the stored rows are not what was sent"
+
+
+def _whole_differs(connection: psycopg.Connection[Any], fleet: Fleet, node: Node, at: datetime) -> str | None:
+    skimmed = skim(fleet.body(node, at), headers(node, at), at)
+    assert isinstance(skimmed, Skim)
+    expected = to_wire(normalise(skimmed))
+    try:
+        found = to_wire(read_catalog(connection, node.certname))
+    except Refused as refused:
+        return str(refused)
+    names = [
+        name
+        for name in ("producer_timestamp", "environment", "resources", "edges")
+        if found[name] != expected[name]
+    ]
+    return f"read back, its {' and '.join(names)} differ" if names else None

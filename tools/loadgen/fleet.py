@@ -1,0 +1,131 @@
+"""A fleet from a seed: which node has which role, and how its catalog changes from run to run.
+
+A node's catalog is a function of its template and four numbers, so what a node must have at the end can be
+made again instead of being kept.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from ingest.capacity.catalogs import FORMS, Template, from_directory, synthetic
+from ingest.errors import Misconfigured
+
+# What may have happened to a node's catalog since its last run.
+CHANGES = ("unchanged", "parameters", "upgrade", "lines")
+DEFAULT_MIX = {"unchanged": 0.9, "parameters": 0.07, "upgrade": 0.02, "lines": 0.01}
+ROLES = 12  # of a made-up fleet, as many as the real catalogs have about
+
+
+class State(msgspec.Struct, frozen=True):
+    """What a node's catalog is, beside its template: the same numbers, the same content."""
+
+    tweak: int = 0
+    release: int = 0
+    shift: int = 0
+
+
+class Node(msgspec.Struct):
+    number: int
+    certname: str
+    form: str
+    template: Template
+    state: State = State()
+    runs: int = 0
+
+
+class Fleet:
+    """All nodes; every draw comes from the seed, in the order in which nodes run."""
+
+    def __init__(
+        self,
+        nodes: int,
+        seed: int,
+        *,
+        mix: Mapping[str, float] = DEFAULT_MIX,
+        forms: Sequence[str] = ("wire",),
+        templates: Path | None = None,
+    ) -> None:
+        if nodes < 1:
+            raise Misconfigured("--nodes", f"{nodes} is no fleet: at least one node")
+        self.mix = dict(mix)
+        self._chance = random.Random(f"{seed} changes")
+        self._releases = 0
+        of_form = {
+            form: synthetic(ROLES, seed, form) if templates is None else from_directory(templates, seed, form)
+            for form in forms
+        }
+        self.nodes = []
+        for number in range(nodes):
+            form = forms[number % len(forms)]
+            roles = of_form[form]
+            role = roles[number // len(forms) % len(roles)]
+            certname = f"{role.name.lower()}-{number:05d}.example.com"
+            self.nodes.append(Node(number, certname, form, role))
+
+    def change(self, node: Node, forced: str | None = None) -> str:
+        """Lets the node's catalog change as it may between two runs; returns how."""
+        node.runs += 1
+        if node.runs == 1:
+            return "first"
+        kind = forced or self._chance.choices(tuple(self.mix), tuple(self.mix.values()))[0]
+        state = node.state
+        if kind == "parameters":
+            node.state = msgspec.structs.replace(state, tweak=state.tweak + 1)
+        elif kind == "upgrade":
+            # A release reaches many nodes: a node that upgrades goes to the newest, or makes a new one.
+            self._releases = max(self._releases, state.release + 1)
+            node.state = msgspec.structs.replace(state, release=self._releases)
+        elif kind == "lines":
+            node.state = msgspec.structs.replace(state, shift=state.shift + 1)
+        return kind
+
+    def body(self, node: Node, at: datetime) -> bytes:
+        """The node's catalog as it is now, compiled at that time."""
+        state = node.state
+        return node.template.render(
+            node.certname, at, tweak=state.tweak, release=state.release, shift=state.shift
+        )
+
+
+def headers(node: Node, at: datetime) -> dict[str, str]:
+    """What a producer says beside the body; a native or legacy catalog has no timestamp of its own."""
+    return {
+        "certname": node.certname,
+        "producer_timestamp": at.isoformat(),
+        "producer": "puppet.example.com",
+        "content-type": "application/json",
+    }
+
+
+def parse_mix(text: str) -> dict[str, float]:
+    """``unchanged=0.9,parameters=0.1`` as shares of one. Raises Misconfigured."""
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, share = part.partition("=")
+        name = name.strip()
+        if name not in CHANGES:
+            raise Misconfigured("--mix", f"{name!r} is none of {', '.join(CHANGES)}")
+        try:
+            found[name] = float(share)
+        except ValueError:
+            raise Misconfigured("--mix", f"the share of {name} is {share!r}, no number") from None
+        if not 0 <= found[name] <= 1:
+            raise Misconfigured("--mix", f"the share of {name} is {share}, not between 0 and 1")
+    if abs(sum(found.values()) - 1) > 1e-6:
+        raise Misconfigured("--mix", f"the shares make {sum(found.values()):g}, not 1")
+    return found
+
+
+def parse_forms(text: str) -> tuple[str, ...]:
+    """``wire,native``. Raises Misconfigured."""
+    forms = tuple(part.strip() for part in text.split(","))
+    for form in forms:
+        if form not in FORMS:
+            raise Misconfigured("--formats", f"{form!r} is none of {', '.join(FORMS)}")
+    return forms

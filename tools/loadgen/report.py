@@ -1,0 +1,158 @@
+"""Reads the raw results of a run and says whether every catalog was stored before its node asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from hdrh.histogram import HdrHistogram
+
+from tools.loadgen.results import About, Ended, Results, Sent
+
+MICROSECONDS = 1_000_000
+LONGEST_S = 24 * 3600
+DIGITS = 3  # significant ones that the histogram keeps
+LATE_S = 1.0  # a generator that is later than this was a limit itself
+PERCENTILES = (50.0, 95.0, 99.0, 100.0)
+
+
+class Freshness(NamedTuple):
+    """From due to queryable, in real seconds, of one kind of change."""
+
+    kind: str
+    catalogs: int
+    p50_s: float
+    p95_s: float
+    p99_s: float
+    max_s: float
+
+
+class Summary(NamedTuple):
+    about: About
+    ended: Ended | None
+    sent: int
+    stored: int
+    in_time: int  # queryable before the node's next run
+    judged: int  # sent long enough before the end to be judged
+    freshness: list[Freshness]  # all kinds together first
+    per_s: float
+    mib_per_s: float
+    latest_s: float  # how late the generator was at most
+    settled_s: float  # until everything was stored, from the start
+    entries: list[tuple[Sent, float | None]]  # each message and when it could be queried
+
+
+def summarise(results: Results) -> Summary:
+    """All figures from the raw lines. Raises Misconfigured when the directory holds no run."""
+    about = results.about()
+    sent = results.sent()
+    seen = {(entry.node, entry.run): entry.seen_s for entry in results.stored()}
+    entries = [(entry, seen.get((entry.node, entry.run))) for entry in sent]
+    end_s = max([0.0, *(entry.sent_s for entry in sent), *seen.values()])
+    # What was due again only after the end of the observation says nothing, unless it was stored.
+    judged = [(entry, at) for entry, at in entries if at is not None or entry.next_s <= end_s]
+    kinds = sorted({entry.kind for entry in sent})
+    first_s = min([entry.sent_s for entry in sent], default=0.0)
+    last_s = max([entry.sent_s for entry in sent], default=0.0)
+    seconds = max(last_s - first_s, 1e-9)
+    return Summary(
+        about,
+        results.ended(),
+        len(sent),
+        sum(at is not None for _, at in entries),
+        sum(at is not None and at <= entry.next_s for entry, at in judged),
+        len(judged),
+        [_freshness("all", entries), *(_freshness(k, [e for e in entries if e[0].kind == k]) for k in kinds)],
+        len(sent) / seconds,
+        sum(entry.bytes for entry in sent) / seconds / 1024**2,
+        max([entry.sent_s - max(0.0, entry.due_s) for entry in sent], default=0.0),
+        max(seen.values(), default=0.0),
+        entries,
+    )
+
+
+def verdict(summary: Summary) -> str:
+    """One sentence for a person."""
+    if not summary.judged:
+        return "Nothing was sent that could be judged."
+    share = summary.in_time / summary.judged
+    which = (
+        "all of them" if summary.in_time == summary.judged else f"{summary.judged - summary.in_time} were not"
+    )
+    return f"{share:.2%} of {summary.judged} catalogs were stored before their node's next run: {which}."
+
+
+def remarks(summary: Summary) -> list[str]:
+    """What else a reader must know before believing the figures."""
+    found = []
+    ended = summary.ended
+    if ended is None or ended.interrupted:
+        found.append("The run was interrupted; the figures are those until then.")
+    if summary.latest_s > LATE_S and summary.about.scenario not in ("thundering-herd", "backlog"):
+        found.append(
+            f"Messages were sent up to {summary.latest_s:.1f} s after they were due: the generator, or the broker "
+            "that it had to wait for, was itself the limit. Their delay counts from when they were due."
+        )
+    if ended is not None and ended.differences is not None:
+        found.append(
+            f"{ended.compared} nodes compared with what was sent: {ended.differences or 'no'} differences."
+        )
+    elif ended is not None:
+        found.append("The database was not compared with what was sent.")
+    if ended is not None and ended.receipted < summary.sent:
+        found.append(f"The broker gave a receipt for {ended.receipted} of {summary.sent} messages.")
+    return found
+
+
+def facts(summary: Summary) -> list[tuple[str, str]]:
+    """The run in pairs of words."""
+    about = summary.about
+    mix = ", ".join(f"{kind} {share:.0%}" for kind, share in about.mix.items())
+    found = [
+        ("scenario", f"{about.scenario}, {about.nodes} nodes every {about.interval_s / 60:g} minutes"),
+        (
+            "time",
+            f"{about.speed:g} times as fast: {about.interval_s / about.speed:.1f} s between two runs of a node",
+        ),
+        ("changes", mix),
+        ("formats", ", ".join(about.formats)),
+        ("load", f"{summary.per_s:.1f} catalogs/s, {summary.mib_per_s:.1f} MiB/s, {summary.sent} messages"),
+        ("stored", f"{summary.stored} seen, the last {summary.settled_s:.1f} s after the start"),
+        ("precision", f"a catalog is seen up to {about.poll_s * 1000:.0f} ms late"),
+    ]
+    if summary.ended is not None and summary.ended.send_s:
+        share = summary.ended.generator_cpu_s / summary.ended.send_s
+        found.append(("generator", f"{share:.0%} of one core, at most {summary.latest_s * 1000:.0f} ms late"))
+    return found
+
+
+def markdown(summary: Summary) -> str:
+    lines = ["# A simulated fleet", "", f"**{verdict(summary)}**", ""]
+    lines += [f"- {remark}" for remark in remarks(summary)]
+    lines += ["", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts(summary)), ""]
+    lines += ["Freshness, from due to queryable:", "", "| change | catalogs | p50 | p95 | p99 | max |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for row in summary.freshness:
+        times = " | ".join(seconds(value) for value in (row.p50_s, row.p95_s, row.p99_s, row.max_s))
+        lines.append(f"| {row.kind} | {row.catalogs} | {times} |")
+    return "\n".join(lines) + "\n"
+
+
+def seconds(value: float) -> str:
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"
+
+
+def histogram(values_s: Sequence[float]) -> HdrHistogram:
+    """Of times in microseconds; a time over the limit counts as the limit."""
+    found = HdrHistogram(1, LONGEST_S * MICROSECONDS, DIGITS)
+    for value in values_s:
+        found.record_value(max(1, min(int(value * MICROSECONDS), LONGEST_S * MICROSECONDS)))
+    return found
+
+
+def _freshness(kind: str, entries: Sequence[tuple[Sent, float | None]]) -> Freshness:
+    found = histogram([at - entry.due_s for entry, at in entries if at is not None])
+    values: list[Any] = [found.get_value_at_percentile(p) / MICROSECONDS for p in PERCENTILES]
+    return Freshness(kind, found.get_total_count(), *values)
