@@ -248,7 +248,7 @@ class Decoding:
             self._large[digest] = content
         met = Met(
             ref=resource.ref,
-            key=f"{resource.type}\0{resource.title}\0".encode("utf-8", "surrogatepass"),
+            key=_key_of(resource.ref),
             exported=resource.exported,
             relations=normal.relations,
             aliases=normal.aliases,
@@ -302,6 +302,12 @@ class Decoding:
             )
             self._sets.put(digest, found)
         return found
+
+
+def _key_of(ref: Ref) -> bytes:
+    # Each end is marked with NUL. One inside is followed by what no UTF-8 has, so that it is told from the mark and
+    # sorts behind it.
+    return b"".join([part.encode("utf-8", "surrogatepass").replace(b"\0", b"\0\xff") + b"\0" for part in ref])
 
 
 def lane_of(certname: str, lanes: int) -> int:

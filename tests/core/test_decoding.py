@@ -1,0 +1,271 @@
+"""A decoder's caches save work and change nothing: whatever was met, forgotten or never seen, the work is the same."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingest.core.decoding import KEPT_CONTENT_BYTES_MAX, Cache, Decoding, lane_of
+from ingest.core.work import DIGEST_BYTES, Claim, Content, Descriptor, EdgeSet, Full, PositionSet
+from ingest.errors import Rejected
+from tests import corpus
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+CERTNAMES = ["a", "b", "c", "d"]
+LANES = 2
+TITLES = ["/a", "/b", "/c", "/d"]
+LARGE = "x" * (KEPT_CONTENT_BYTES_MAX + 1)
+
+
+def body(certname: str, resources: list[dict[str, Any]], family: str, *, edges: Any = ()) -> bytes:
+    sections = {"resources": resources, "edges": edges}
+    if family == "native":
+        return json.dumps({"name": certname, "version": 1} | sections).encode()
+    payload = {"certname": certname, "version": "1"} | sections
+    return json.dumps({"command": "replace catalog", "version": 9, "payload": payload}).encode()
+
+
+def decode(
+    one: Decoding, raw: bytes, known: dict[str, bytes] | None = None, *, complete: bool = False
+) -> Claim | Full:
+    descriptor = Descriptor(1, 1, 0, len(raw), len(raw), NOW, {}, complete)
+    work = one.decode(descriptor, memoryview(raw), known or {})
+    assert isinstance(work, Claim | Full)
+    return work
+
+
+def full(one: Decoding, raw: bytes, *, complete: bool = False) -> Full:
+    work = decode(one, raw, complete=complete)
+    assert isinstance(work, Full)
+    return work
+
+
+class Writers:
+    """What each lane was given; ``whole`` puts a work together as its writer can."""
+
+    def __init__(self) -> None:
+        self.contents: dict[tuple[int, bytes], Content] = {}
+        self.sets: dict[tuple[int, bytes], EdgeSet | PositionSet] = {}
+
+    def whole(self, work: Full) -> tuple[Any, ...]:
+        lane = lane_of(work.header.certname, LANES)
+        digests = [work.digests[at : at + DIGEST_BYTES] for at in range(0, len(work.digests), DIGEST_BYTES)]
+        for slot, content in work.contents.items():
+            self.contents[lane, digests[slot]] = content
+        if work.edges is not None:
+            self.sets[lane, work.edge_set] = work.edges
+        if work.positions is not None:
+            self.sets[lane, work.position_set] = work.positions
+        return (
+            work.header, work.raw_digest, work.content_digest, work.exported,
+            [(digest, self.contents[lane, digest]) for digest in digests],
+            self.sets[lane, work.edge_set], self.sets[lane, work.position_set],
+        )  # fmt: skip
+
+
+@st.composite
+def catalogs(draw: st.DrawFn) -> bytes:
+    titles = draw(st.lists(st.sampled_from(TITLES), unique=True, max_size=4))
+    resources = []
+    for title in titles:
+        parameters: dict[str, Any] = {"x": draw(st.sampled_from([1, 1.5, "\0", LARGE, LARGE + "\0", None]))}
+        if draw(st.booleans()):
+            parameters["before"] = f"File[{draw(st.sampled_from(titles))}]"
+        members = {"type": "File", "title": title, "parameters": parameters, "file": "/m.pp"}
+        resources.append(members | {"exported": draw(st.booleans()), "line": draw(st.integers(1, 2))})
+    edges = [
+        {"source": {"type": "File", "title": a}, "target": {"type": "File", "title": b}, "relationship": "contains"}
+        for a, b in draw(st.lists(st.tuples(st.sampled_from(titles), st.sampled_from(titles)), max_size=2))
+    ] if titles else []  # fmt: skip
+    return body(
+        draw(st.sampled_from(CERTNAMES)), resources, draw(st.sampled_from(["native", "wire"])), edges=edges
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(catalogs(), min_size=1, max_size=8), st.sampled_from([0, 8, 3000, 20_000, 1 << 30]))
+def test_a_cache_of_any_size_gives_the_same_catalogs(bodies: list[bytes], cache_bytes_max: int) -> None:
+    """One that forgets everything at once, one that forgets now and then, one that forgets nothing: a lane can
+    always put together what a new decoder says of the same body."""
+    one, writers = Decoding(cache_bytes_max, lanes=LANES), Writers()
+    for raw in bodies:
+        alone = full(Decoding(1 << 20, lanes=LANES), raw)
+        assert writers.whole(full(one, raw)) == Writers().whole(alone)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(catalogs(), min_size=1, max_size=6))
+def test_a_content_goes_to_each_lane_once(bodies: list[bytes]) -> None:
+    """As long as nothing is forgotten, what a lane was given is not sent there again, large or not; another lane
+    gets it still."""
+    one = Decoding(1 << 30, lanes=LANES)
+    for raw in bodies:
+        full(one, raw)
+    for raw in bodies:
+        again = full(one, raw)
+        assert (again.contents, again.edges, again.positions) == ({}, None, None)
+    new = Decoding(1 << 30, lanes=LANES)
+    for lane in range(LANES):
+        certname = next(name for name in CERTNAMES if lane_of(name, LANES) == lane)
+        work = full(new, body(certname, [{"type": "File", "title": "/a"}], "wire"))
+        assert work.contents.keys() == {0}
+        assert None not in (work.edges, work.positions)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(catalogs(), min_size=1, max_size=4))
+def test_complete_means_everything(bodies: list[bytes]) -> None:
+    """Whatever was sent before, also where the raw digest is the one that is stored."""
+    one = Decoding(1 << 20, lanes=LANES)
+    for raw in bodies:
+        before = full(one, raw)
+        known = {before.header.certname: before.raw_digest[:16]}
+        assert isinstance(decode(one, raw, known), Claim)
+        work = decode(one, raw, known, complete=True)
+        assert isinstance(work, Full)
+        assert work.complete
+        assert work.contents.keys() == set(range(work.slots))
+        assert work.edges is not None
+        assert work.positions is not None
+
+
+@pytest.mark.parametrize("form", ["native", "wire"])
+def test_real_catalogs_through_a_tiny_cache(form: str) -> None:
+    """Four nodes, four rounds, in turn: every one as a new decoder has it."""
+    tiny, writers = Decoding(100_000, lanes=LANES), Writers()
+    for round_ in corpus.ROUNDS:
+        for role in corpus.ROLES:
+            raw = corpus.body(role, round_, form)
+            alone = full(Decoding(1 << 26, lanes=LANES), raw)
+            assert writers.whole(full(tiny, raw)) == Writers().whole(alone)
+    assert tiny.misses > tiny.hits / 10  # it did forget
+
+
+def test_a_known_catalog_is_a_claim_and_another_family_is_none() -> None:
+    """The same sections mean another thing in another family; a thin decoder's claim is not a whole one's."""
+    resources = [{"type": "File", "title": "/a", "parameters": {"before": []}}]
+    one, thin = Decoding(1 << 20), Decoding(1 << 20, thin=True)
+    native = full(one, body("a", resources, "native"))
+    known = {"a": native.raw_digest[:16]}
+    claim = decode(one, body("a", resources, "native"), known)
+    assert isinstance(claim, Claim)
+    assert (claim.raw_digest, claim.header) == (native.raw_digest, native.header)
+    assert isinstance(decode(one, body("a", resources, "wire"), known), Full)
+    assert isinstance(decode(thin, body("a", resources, "native"), known), Full)
+    assert isinstance(decode(one, body("b", resources, "native"), known), Full)
+
+
+def test_one_text_in_two_families_is_two_resources() -> None:
+    """The cache is asked by family: a native namevar becomes an alias, in the wire form it does not."""
+    resources = [{"type": "File", "title": "/a", "parameters": {"path": "/b"}}]
+    one = Decoding(1 << 20)
+    native, wire = (full(one, body("a", resources, family)) for family in ("native", "wire"))
+    assert native.digests != wire.digests
+    assert one.misses == 2
+
+
+def test_a_large_content_is_made_again_for_every_lane() -> None:
+    """It is not kept, and yet each lane gets it once, and all of it."""
+    resources = [{"type": "File", "title": "/a", "parameters": {"content": LARGE}}]
+    one = Decoding(1 << 20, lanes=LANES)
+    first = next(name for name in CERTNAMES if lane_of(name, LANES) == 0)
+    second = next(name for name in CERTNAMES if lane_of(name, LANES) == 1)
+    for family in ("wire", "native"):
+        contents = [full(one, body(name, resources, family)).contents for name in (first, second, first)]
+        assert contents[0].keys() == {0}
+        assert contents[0] == contents[1]
+        assert LARGE.encode() in contents[0][0].tail
+        assert contents[2] == {}
+
+
+def test_refused_catalogs_leave_nothing_in_memory() -> None:
+    """Their large contents would pile up: a node may send bad catalogs for ever."""
+    one = Decoding(1 << 20)
+    for number in range(3):
+        resources = [
+            {"type": "File", "title": "/a", "parameters": {"content": LARGE + str(number)}},
+            {"type": "File", "title": "/b", "tags": ["No"]},
+        ]
+        with pytest.raises(Rejected):
+            decode(one, body("a", resources, "wire"))
+    assert one._large == {}
+
+
+def test_the_same_resource_twice_in_a_body_is_refused() -> None:
+    """Also when the second one is the first, byte for byte, and comes from the cache."""
+    resources = [
+        {"type": "File", "title": "/a"},
+        {"type": "File", "title": "/b"},
+        {"type": "File", "title": "/a"},
+    ]
+    one = Decoding(1 << 20)
+    for _ in range(2):
+        with pytest.raises(Rejected) as caught:
+            decode(one, body("a", resources, "wire"))
+        assert caught.value.reason == "duplicate_resource"
+
+
+def test_a_title_with_nul_is_not_two_resources() -> None:
+    """Edges that were met with other resources are not taken for those of this catalog."""
+    edges = [{"source": {"type": "A", "title": "x"}, "target": {"type": "B", "title": "y"}}]
+    two = [{"type": "A", "title": "x"}, {"type": "B", "title": "y"}]
+    one = Decoding(1 << 20)
+    full(one, body("a", two, "wire", edges=edges))
+    with pytest.raises(Rejected) as caught:
+        decode(one, body("a", [{"type": "A", "title": "x\0B\0y"}], "wire", edges=edges))
+    assert caught.value.reason == "dangling_edge"
+
+
+odd_names = st.text(st.sampled_from("a\0\1\ud800é\uffff\U00010000"), max_size=3)
+
+
+@given(st.sets(st.tuples(odd_names, odd_names), max_size=6))
+def test_slots_are_in_the_order_of_the_refs(refs: set[tuple[str, str]]) -> None:
+    """Whatever characters a type or a title has: the order that ``normalise`` and readers have."""
+    work = full(Decoding(1 << 20), body("a", [{"type": t, "title": n} for t, n in refs], "wire"))
+    alone = [full(Decoding(1 << 20), body("a", [{"type": t, "title": n}], "wire")) for t, n in sorted(refs)]
+    assert work.digests == b"".join(one.digests for one in alone)
+
+
+class Thing:
+    bytes_ = 10
+
+
+@given(st.integers(0, 200), st.lists(st.tuples(st.booleans(), st.integers(0, 9)), max_size=100))
+def test_a_cache_is_bounded_and_never_wrong(bytes_max: int, steps: list[tuple[bool, int]]) -> None:
+    """It has what was put last, or nothing; never more than its bytes and one entry for each generation."""
+    cache: Cache[Thing] = Cache(bytes_max)
+    last: dict[bytes, Thing] = {}
+    for put, number in steps:
+        key = b"%d" % number
+        if put:
+            last[key] = Thing()
+            cache.put(key, last[key])
+            assert cache.get(key) is last[key]
+        else:
+            assert cache.get(key) in (None, last.get(key))
+        held = len(cache.young) + len(cache._old)
+        assert held * Thing.bytes_ <= bytes_max + 2 * Thing.bytes_
+
+
+def test_recently_used_outlives_recently_made() -> None:
+    """What is asked for stays although newer things come."""
+    cache: Cache[Thing] = Cache(100)
+    wanted = Thing()
+    cache.put(b"wanted", wanted)
+    for number in range(50):
+        cache.put(b"%d" % number, Thing())
+        assert cache.get(b"wanted") is wanted
+    assert cache.get(b"0") is None
+
+
+@given(st.text(st.characters(codec=None)), st.integers(1, 16))
+def test_a_lane_is_one_of_the_lanes(certname: str, lanes: int) -> None:
+    """For every certname, and the same whoever asks."""
+    assert 0 <= lane_of(certname, lanes) < lanes
+    assert lane_of("n.example.com", 8) == 7  # in every process, on every machine
