@@ -69,6 +69,9 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--kills", type=int, default=0, help="instead: so many kills of random processes in one run"
     )
+    parser.add_argument(
+        "--seconds-max", type=float, default=3600.0, help="end the kills earlier (default: %(default)s)"
+    )
     parser.add_argument("--part", action="append", help=" or ".join(f"'{part.name}'" for part in PARTS))
     return parser
 
@@ -89,7 +92,7 @@ def _run(part: Part, asked: argparse.Namespace, console: Console) -> Run:
                 progress.update(task, advance=1, description=f"{part.name}: {' + '.join(turn)}"[:50])
 
             if asked.kills:
-                return kill_many(world, asked.kills, asked.seed, told)
+                return kill_many(world, asked.kills, asked.seed, told, asked.seconds_max)
             wanted = names if part.names else [n for n, f in FAULTS.items() if f.area in part.areas]
             return run(
                 world, names=wanted, rounds=asked.rounds, combined=asked.combined, seed=asked.seed, told=told

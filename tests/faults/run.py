@@ -15,8 +15,8 @@ from tests.faults.world import World
 
 MESSAGES_PER_S = 40.0  # far below what the engine can: a probe shall measure recovery, not a backlog
 SUPERVISOR_KILLS = 40  # one in so many of a long run's kills
-PROBE_EVERY = 20  # kills of a long run
-KILLS_PER_S = 4.0  # on average; a child lives about three seconds then
+PROBE_EVERY = 100  # kills of a long run
+KILLS_PER_S = 7.0  # on average; of the long run's eleven children each lives about two seconds then
 CALM_S = (0.0, 0.3)  # between two faults: some meet an engine that has just recovered
 
 
@@ -91,16 +91,21 @@ def run(
 
 
 def kill_many(
-    world: World, kills: int, seed: int = 1, told: Callable[[tuple[str, ...], float], None] = lambda *_: None
+    world: World,
+    kills: int,
+    seed: int = 1,
+    told: Callable[[tuple[str, ...], float], None] = lambda *_: None,
+    seconds_max: float = float("inf"),
 ) -> Run:
-    """``kill -9`` of whatever process of the tree, at random moments, without waiting for any recovery."""
+    """``kill -9`` of whatever process of the tree, at random moments, without waiting for any recovery; fewer than
+    wanted when the time is over."""
     started_s = time.monotonic()
     rng = random.Random(seed)
     injuries: list[Injury] = []
     done = 0
     with world.flow(MESSAGES_PER_S):
         world.probe()
-        while done < kills:
+        while done < kills and time.monotonic() - started_s < seconds_max:
             assert world.engine is not None
             if rng.randrange(SUPERVISOR_KILLS) == 0:
                 turn: tuple[str, ...] = (KillSupervisor.name,)
