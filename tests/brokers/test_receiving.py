@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.connection import READ_BYTES, Connection, Endpoint
+from ingest.connection import READ_BYTES, Connection, Endpoint, Message
+from ingest.connection.frames import flow_control
 from ingest.errors import IngestError, Misconfigured, Unavailable
 from tests.brokers.room import Room
 
@@ -177,3 +178,79 @@ def test_a_refusal_is_one_line_with_its_reason(
     with pytest.raises(error, match=told) as caught:
         Wire(answer=f"ERROR\nmessage:{message}\n\n{body}\0".encode())
     assert "\n" not in str(caught.value)
+
+
+# What brokers send, each with what must come of it: (bytes, headers that are looked at, body).
+SENT: list[tuple[bytes, dict[str, str], bytes]] = [
+    (b"MESSAGE\nmessage-id:1\ncontent-length:4\n\nbody\0\n", {"message-id": "1"}, b"body"),
+    (b"MESSAGE\nmessage-id:2\ncontent-length:5\n\n\0\n\n\0x\0", {"message-id": "2"}, b"\0\n\n\0x"),
+    (b"\n\n\r\nMESSAGE\nmessage-id:3\n\nno length\n\n\0\n", {"message-id": "3"}, b"no length\n\n"),
+    (b"MESSAGE\r\nmessage-id:4\r\ncontent-length:2\r\n\r\n\r\n\0\r\n", {"message-id": "4"}, b"\r\n"),
+    (b"MESSAGE\nmessage-id:5\nheader:a\\cb\\\\n\\nc\\r\n\n\0", {"header": "a:b\\n\nc\r"}, b""),
+    (b"MESSAGE\nmessage-id:6\nmessage-id:7\ncontent-length:0\n\n\0", {"message-id": "6"}, b""),
+    ("MESSAGE\ncertname:n\u00f6de\ncontent-length:3\n\n\u20ac\0".encode(), {"certname": "n\u00f6de"}, b"\xe2\x82\xac"),
+]  # fmt: skip
+STREAM = b"RECEIPT\nreceipt-id:r1\n\n\0".join(sent for sent, _, _ in SENT)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, len(STREAM)])
+def test_frames_arrive_whole_however_they_are_cut(wire: Wire, size: int) -> None:
+    """Byte by byte or all at once: lengths, line ends, escapes, repeated headers and what stands between frames."""
+    found = []
+    for at in range(0, len(STREAM), size):
+        wire.send(STREAM[at : at + size])
+        found += [(message.headers, wire.room.body(message)) for message in wire.connection.read()]
+    assert [body for _, body in found] == [body for _, _, body in SENT]
+    for (headers, _), (_, looked_at, _) in zip(found, SENT, strict=True):
+        assert headers.items() >= looked_at.items()
+    assert wire.connection.receipts == {"r1"}
+
+
+@pytest.mark.parametrize("length", [True, False])
+def test_a_body_that_is_too_large_is_passed_over(wire: Wire, length: bool) -> None:
+    """It keeps no memory, its size is known, and its neighbours are whole."""
+    large = b"x" * ((1 << 24) + 1000)
+    stream = frame(1, b"before") + frame(2, large, length=length) + frame(3, b"after")
+    sender = threading.Thread(target=wire.broker.sendall, args=(stream,))
+    sender.start()
+    found: list[Message] = []
+    while len(found) < 3:
+        assert select.select([wire.connection], [], [], 30)[0]
+        found += wire.connection.read()
+    sender.join()
+    assert [message.offset is None for message in found] == [False, True, False]
+    assert found[1].body_bytes > 1 << 24
+    assert [wire.room.body(message) for message in (found[0], found[2])] == [b"before", b"after"]
+    assert sum(len(body) for body in wire.room.bodies) < 100
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        (b"MESSAGE\ncontent-length:ten\n\n", "content-length 'ten'"),
+        (b"MESSAGE\ncontent-length:-1\n\n", "content-length '-1'"),
+        ("MESSAGE\ncontent-length:\u0661\n\n".encode(), "content-length"),
+        (b"MESSAGE\n" + b"x" * 70_000, "too long headers"),
+        (b"ERROR\nmessage:gone\n\nthe reason\nand more\0", "sent ERROR: gone: the reason$"),
+    ],
+)
+def test_damage_ends_the_connection(wire: Wire, sent: bytes, told: str) -> None:
+    """What cannot be read, or says that something went wrong, is a broker that is away: connect anew."""
+    wire.broker.sendall(sent)
+    with pytest.raises(Unavailable, match=told):  # noqa: PT012  # it may arrive in parts
+        while select.select([wire.connection], [], [], 30)[0]:
+            list(wire.connection.read())
+
+
+@pytest.mark.parametrize(
+    ("server", "asked"),
+    [
+        ("RabbitMQ/3.10.8", {"prefetch-count": "7"}),
+        ("ActiveMQ/5.17.2", {"activemq.prefetchSize": "7"}),
+        ("apache-activemq-artemis/2.28.0 ActiveMQ Artemis", {"consumer-window-size": "900"}),
+        ("", {"prefetch-count": "7", "activemq.prefetchSize": "7"}),
+    ],
+)
+def test_each_broker_is_asked_in_its_own_words(server: str, asked: dict[str, str]) -> None:
+    """Told from the server header; one that has none is asked in both ways."""
+    assert flow_control(server, 7, 900) == asked
