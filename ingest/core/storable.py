@@ -66,7 +66,7 @@ def encode_resource(resource: Resource, *, has_floats: bool = True) -> tuple[byt
             exact = _whole(resource)
     if (
         resource.extra
-        or (kind and kind not in KINDS)
+        or (kind is not None and kind not in KINDS)
         or title is not resource.title
         or type_ is not resource.type
     ):
@@ -111,7 +111,8 @@ def nearest(value: Json) -> Json:
     if isinstance(value, list):
         return [nearest(item) for item in value]
     if isinstance(value, dict):
-        return {nearest_text(key): nearest(item) for key, item in value.items()}
+        # Sorted: where two keys have one nearest form, which of them stays is the same for equal values.
+        return {nearest_text(key): nearest(value[key]) for key in sorted(value)}
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
