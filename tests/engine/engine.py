@@ -59,7 +59,10 @@ class Engine:
         """Name and pid of each child of ours."""
         found = {}
         for pid in _children_of(self.process.pid):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            try:
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue  # it has just ended
             if b"ingest.child" in words:
                 found[words[words.index(b"ingest.child") + 1].decode()] = pid
         return found
