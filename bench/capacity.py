@@ -38,6 +38,7 @@ from ingest.store.capacity import backends
 from ingest.store.connection import connect
 from tests.servers import Postgres
 
+WINDOW_MESSAGES = 64  # fewer than nodes: a node has one catalog under way, as in life
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95)
 QUIET_WAIT_S = 8
 SIMULATIONS = 5  # with other noise; the means of their quantiles are compared
@@ -116,7 +117,8 @@ def measure(
     with embedded_broker(0) as url:
         config = load_config(
             {"workers": str(config.workers), "database": config.database, "queue_source": url,
-             "metrics_port": str(free_port()), "log_level": "error", "gc_interval_s": "0"}, {},
+             "metrics_port": str(free_port()), "log_level": "error", "gc_interval_s": "0",
+             "window_messages_max": str(WINDOW_MESSAGES)}, {},
         ).config  # fmt: skip
         with measured_engine(config) as engine:
             pids = engine.pids() | {"supervisor": engine.process.pid}
@@ -178,6 +180,7 @@ def compare(
         publisher=publisher,
         linger_s=config.batch_linger_ms / 1000,
         batch_messages_max=config.batch_messages_max,
+        window_messages_max=config.window_messages_max,
     )
     outcomes: list[Outcome] = [simulate(costs, setup, arrivals, seed) for seed in range(SIMULATIONS)]
     return found | {

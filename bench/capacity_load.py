@@ -20,7 +20,7 @@ from ingest.core.routing import decoders_at_work
 from ingest.publish import Publisher
 from ingest.store.connection import connect
 
-MIX = {"unchanged": 0.88, "few": 0.1, "upgrade": 0.02}
+MIX = {"unchanged": 0.9, "few": 0.095, "upgrade": 0.005}
 POLL_S = 0.2
 MESSAGES_MIN = 400  # p99 of fewer says nothing
 LIMIT_MESSAGES = 900

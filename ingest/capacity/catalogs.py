@@ -74,10 +74,10 @@ class Template:
         return b"".join(parts)
 
 
-def synthetic(roles: int, seed: int, form: str = "wire") -> list[Template]:
-    """Templates of made-up roles, smallest first, in one of ``FORMS``."""
+def synthetic(roles: int, seed: int, form: str = "wire", resources: int | None = None) -> list[Template]:
+    """Templates of made-up roles, smallest first, in one of ``FORMS``; all of one size if ``resources`` says so."""
     sizes = [
-        RESOURCES_MEDIAN * math.exp(RESOURCES_SIGMA * NormalDist().inv_cdf((i + 0.5) / roles))
+        resources or RESOURCES_MEDIAN * math.exp(RESOURCES_SIGMA * NormalDist().inv_cdf((i + 0.5) / roles))
         for i in range(roles)
     ]
     found = []

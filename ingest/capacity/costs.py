@@ -29,6 +29,7 @@ class BatchCosts(NamedTuple):
     """CPU seconds of a transaction in one place (writer or PostgreSQL)."""
 
     batch_s: float
+    idle_s: float  # more for a batch whose writer had been idle
     content_s: float  # more for a batch that brings any content
     message: dict[str, Line]
 
@@ -155,16 +156,17 @@ def _batch_costs(rounds: Sequence[Round], stage: str, crowding: float, new_facto
     rows = []
     for r in rounds:
         total = r.cpu_s[stage] / (crowding if r.mode == "backlog" else 1.0)
-        row = [float(r.batches), float(r.content_batches), *[0.0] * (2 * len(KINDS))]
+        idle_batches = r.batches if r.mode == "single" else 0
+        row = [float(r.batches), float(idle_batches), float(r.content_batches), *[0.0] * (2 * len(KINDS))]
         for kind, messages, body_bytes in _weighted(r, new_factor):
-            place = 2 + 2 * KINDS.index(kind)
+            place = 3 + 2 * KINDS.index(kind)
             row[place] += messages
             row[place + 1] += body_bytes
         rows.append([value / total for value in row])
     found = nonnegative(np.array(rows), np.ones(len(rows)))
-    lines = {kind: Line(found[2 + 2 * n], found[3 + 2 * n]) for n, kind in enumerate(KINDS)}
+    lines = {kind: Line(found[3 + 2 * n], found[4 + 2 * n]) for n, kind in enumerate(KINDS)}
     lines["upgrade_new"] = _scaled(lines["upgrade"], new_factor)
-    return BatchCosts(found[0], found[1], lines)
+    return BatchCosts(found[0], found[1], found[2], lines)
 
 
 def _noise(samples: Sequence[Sample], line: Line) -> tuple[float, ...]:

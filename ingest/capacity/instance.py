@@ -159,14 +159,17 @@ class Writer:
         self._is_applying = False
         self._gathering = 0  # which gathering the running timer belongs to
         self._is_gathering = False
+        self._was_idle = True
 
     def take(self, message: Message) -> None:
         self._waiting.append(message)
         if not self._is_applying:
-            self._gather()
+            self._gather(was_idle=True)
 
-    def _gather(self) -> None:
+    def _gather(self, *, was_idle: bool) -> None:
         setup, env = self._world.setup, self._world.env
+        if not self._is_gathering:
+            self._was_idle = was_idle
         if len(self._waiting) >= setup.batch_messages_max:
             self._apply()
         elif not self._is_gathering:
@@ -186,8 +189,8 @@ class Writer:
         world = self._world
         count = min(len(self._waiting), world.setup.batch_messages_max)
         batch = [self._waiting.popleft() for _ in range(count)]
-        writer_s = _batch_s(world.costs.writer, batch)
-        database_s = _batch_s(world.costs.postgresql, batch)
+        writer_s = _batch_s(world.costs.writer, batch, was_idle=self._was_idle)
+        database_s = _batch_s(world.costs.postgresql, batch, was_idle=self._was_idle)
         self.cpu_s += writer_s
         self.database_cpu_s += database_s
         started_s = world.env.now
@@ -205,7 +208,7 @@ class Writer:
             self._is_applying = False
             self._instance.settled(batch)
             if self._waiting and not self._is_applying:
-                self._gather()
+                self._gather(was_idle=False)
 
         self._machine.run(writer_s, computed)
 
@@ -241,8 +244,9 @@ class Stage:
         self._cores.run(demand_s, finished)
 
 
-def _batch_s(costs: BatchCosts, batch: Sequence[Message]) -> float:
-    total = costs.batch_s
+def _batch_s(costs: BatchCosts, batch: Sequence[Message], *, was_idle: bool) -> float:
+    total = costs.batch_s + (costs.idle_s if was_idle else 0.0)
     if any(message.arrival.kind != "unchanged" for message in batch):
         total += costs.content_s
-    return total + sum(costs.message[m.arrival.kind].at(m.arrival.body_bytes) for m in batch)
+    # What a decoder had not met is written as if it were new: the same messages are dear in both places.
+    return total + sum(costs.message[m.arrival.kind].at(m.arrival.body_bytes) * m.noise for m in batch)

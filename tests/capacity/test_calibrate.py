@@ -21,7 +21,7 @@ from ingest.store.connection import Connection
 from tests.model import at
 from tests.servers import Postgres
 
-SMALL = Scale(clones=2, singles=20, mixed=40, commits=5)
+SMALL = Scale(clones=2, singles=20, mixed=3, commits=5)
 
 
 def test_the_real_engine_is_measured_and_leaves_nothing(

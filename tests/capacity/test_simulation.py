@@ -15,7 +15,7 @@ from ingest.capacity.plan import quantile
 from ingest.capacity.simulation import simulate
 from tests.capacity import made_up
 
-FREE = BatchCosts(0.0, 0.0, {"unchanged": Line(0.0, 0.0)})
+FREE = BatchCosts(0.0, 0.0, 0.0, {"unchanged": Line(0.0, 0.0)})
 
 
 def _sojourns(arrive: Callable[[simpy.Environment, Callable[[float], None]], None]) -> list[float]:
@@ -120,12 +120,12 @@ def test_a_lone_catalog_takes_the_sum_of_its_stages() -> None:
     costs = _costs(
         receiver=Line(0.001, 0.0),
         decoder={"unchanged": Line(0.0, 2e-9)},
-        writer=BatchCosts(0.003, 9.0, {"unchanged": Line(0.0005, 0.0)}),
-        postgresql=BatchCosts(0.004, 9.0, {"unchanged": Line(0.0, 1e-9)}),
+        writer=BatchCosts(0.003, 0.0007, 9.0, {"unchanged": Line(0.0005, 0.0)}),
+        postgresql=BatchCosts(0.004, 0.0003, 9.0, {"unchanged": Line(0.0, 1e-9)}),
         commit_s=0.006,
     )
     outcome = simulate(costs, Setup(cores=4, workers=4, writers=2, linger_s=0.02), _unchanged(1, 1.0))
-    assert outcome.freshness_s == pytest.approx([0.001 + 0.002 + 0.02 + 0.0035 + 0.005 + 0.006])
+    assert outcome.freshness_s == pytest.approx([0.001 + 0.002 + 0.02 + 0.0042 + 0.0053 + 0.006])
 
 
 def test_stages_are_busy_for_the_work_they_get() -> None:
@@ -185,7 +185,7 @@ def test_the_window_bounds_what_lies_in_memory() -> None:
 
 def test_batches_keep_to_their_limit() -> None:
     """A writer that falls behind takes ``batch_messages_max`` at a time, no more."""
-    costs = _costs(writer=BatchCosts(0.5, 0.0, {"unchanged": Line(0.0, 0.0)}))
+    costs = _costs(writer=BatchCosts(0.5, 0.0, 0.0, {"unchanged": Line(0.0, 0.0)}))
     backlog = [Arrival(0.0, "unchanged", 1000, 1) for _ in range(1000)]
     setup = Setup(cores=2, workers=1, writers=1, batch_messages_max=100)
     assert simulate(costs, setup, backlog).batches == 10
