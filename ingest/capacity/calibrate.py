@@ -1,4 +1,4 @@
-"""Measures the real engine on this machine: every stage's CPU time for every kind of catalog, in half a minute.
+"""Measures the real engine on this machine: every stage's CPU time for every kind of catalog, in under a minute.
 
 Theory of operation. An engine of its own works between an embedded broker and a database that nobody else
 uses. In *backlog* rounds it is never idle: what a message costs when batches are full. Rounds of one kind, with
@@ -43,11 +43,11 @@ RELEASES = 2  # that all nodes go through before kinds come mixed
 
 
 class Scale(NamedTuple):
-    """How much is measured: with these numbers means hold to a tenth, in half a minute."""
+    """How much is measured: with these numbers means hold to a tenth, in under a minute."""
 
     clones: int = 12  # nodes of a role: most of what they have is shared, as in a fleet
-    singles: int = 200
-    mixed: int = 5  # rounds of all nodes
+    singles: int = 400
+    mixed: int = 10  # rounds of all nodes
     commits: int = 100
 
 

@@ -99,7 +99,7 @@ def capacity_group(context: click.Context, /, settings: Origins, **options: Any)
 @click.option("--templates", type=click.Path(path_type=Path), metavar="DIR", help=TEMPLATES_HELP)
 @with_settings
 def calibrate_command(settings: Origins, output: Path, templates: Path | None) -> None:
-    """Measure this machine, in half a minute, and save the record.
+    """Measure this machine, in under a minute, and save the record.
 
     It starts an engine, an embedded broker and a PostgreSQL of its own. With --database the measuring is done in a
     new database of that server, dropped afterwards; no other database is touched.
