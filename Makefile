@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint run clean bench-store bench bench-peer test-store-long bench-scale bench-capacity faults faults-long fuzz
+.PHONY: demo test lint run clean bench-store bench bench-peer test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -25,6 +25,9 @@ lint: $(VENV)/.made
 
 test: lint  ## everything that a change must pass
 	$(BIN)/pytest
+
+test-puppet: $(VENV)/.made  ## both ends of Puppet, with puppetserver (if it is installed); about ten minutes
+	INGEST_TEST_PUPPETSERVER=1 $(BIN)/pytest tests/puppet
 
 test-store-long: $(VENV)/.made  ## the store's tests at their full size: 200 nodes, 20 rounds; ten minutes
 	INGEST_TEST_STORE_NODES=200 INGEST_TEST_STORE_ROUNDS=20 INGEST_TEST_STORE_EXAMPLES=500 $(BIN)/pytest tests/store
