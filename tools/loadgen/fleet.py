@@ -13,7 +13,14 @@ from pathlib import Path
 
 import msgspec
 
-from ingest.capacity.catalogs import FORMS, Template, from_directory, synthetic
+from ingest.capacity.catalogs import (
+    FORMS,
+    RESOURCES_MAX,
+    RESOURCES_MIN,
+    Template,
+    from_directory,
+    synthetic,
+)
 from ingest.errors import Misconfigured
 
 # What may have happened to a node's catalog since its last run.
@@ -50,14 +57,26 @@ class Fleet:
         mix: Mapping[str, float] = DEFAULT_MIX,
         forms: Sequence[str] = ("wire",),
         templates: Path | None = None,
+        resources: int | None = None,
     ) -> None:
         if nodes < 1:
             raise Misconfigured("--nodes", f"{nodes} is no fleet: at least one node")
+        if resources is not None and not RESOURCES_MIN <= resources <= RESOURCES_MAX:
+            raise Misconfigured(
+                "--resources",
+                f"{resources} is not between {RESOURCES_MIN} and {RESOURCES_MAX}, as in real catalogs",
+            )
+        if resources is not None and templates is not None:
+            raise Misconfigured(
+                "--resources", "templates have the size that they have: leave one of the two out"
+            )
         self.mix = dict(mix)
         self._chance = random.Random(f"{seed} changes")
         self._releases = 0
         of_form = {
-            form: synthetic(ROLES, seed, form) if templates is None else from_directory(templates, seed, form)
+            form: synthetic(ROLES, seed, form, resources)
+            if templates is None
+            else from_directory(templates, seed, form)
             for form in forms
         }
         self.nodes = []
@@ -67,6 +86,11 @@ class Fleet:
             role = roles[number // len(forms) % len(roles)]
             certname = f"{role.name.lower()}-{number:05d}.example.com"
             self.nodes.append(Node(number, certname, form, role))
+
+    @property
+    def mean_bytes(self) -> float:
+        """Of a body, before its holes are filled."""
+        return sum(node.template.bytes for node in self.nodes) / len(self.nodes)
 
     def change(self, node: Node, forced: str | None = None) -> str:
         """Lets the node's catalog change as it may between two runs; returns how."""

@@ -46,7 +46,7 @@ def page(summary: Summary) -> str:
     return environment.from_string(_PAGE).render(
         style=STYLE.read_text(encoding="utf-8"),
         about=summary.about,
-        good=summary.in_time == summary.judged,
+        good=0 < summary.in_time == summary.judged and not summary.unseen,
         verdict=verdict(summary),
         remarks=remarks(summary),
         cards=[
@@ -92,7 +92,7 @@ def _over_time(summary: Summary) -> str:
     points = sorted(
         (max(0.0, entry.due_s), at - entry.due_s) for entry, at in summary.entries if at is not None
     )
-    size = max(1, len(points) // 60)
+    size = max(10, len(points) // 60)  # fewer have no percentiles to speak of
     groups = [points[at : at + size] for at in range(0, len(points), size)]
     with figure(7.4, 3.0) as (drawn, axis):
         middles = [group[len(group) // 2][0] for group in groups]

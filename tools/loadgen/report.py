@@ -13,6 +13,8 @@ MICROSECONDS = 1_000_000
 LONGEST_S = 24 * 3600
 DIGITS = 3  # significant ones that the histogram keeps
 LATE_S = 1.0  # a generator that is later than this was a limit itself
+BUSY = 0.8  # of a core: more is rarely to be had beside the garbage collector and others' turns
+AT_ONCE = ("thundering-herd", "backlog")
 PERCENTILES = (50.0, 95.0, 99.0, 100.0)
 
 
@@ -31,7 +33,9 @@ class Summary(NamedTuple):
     about: About
     ended: Ended | None
     sent: int
-    stored: int
+    stored: int  # seen as it was sent
+    superseded: int  # a newer one of its node stood there when the watcher looked
+    unseen: int  # neither: it is lost, or the run ended too early
     in_time: int  # queryable before the node's next run
     judged: int  # sent long enough before the end to be judged
     freshness: list[Freshness]  # all kinds together first
@@ -46,9 +50,11 @@ def summarise(results: Results) -> Summary:
     """All figures from the raw lines. Raises Misconfigured when the directory holds no run."""
     about = results.about()
     sent = results.sent()
-    seen = {(entry.node, entry.run): entry.seen_s for entry in results.stored()}
+    stored = results.stored()
+    ended = results.ended()
+    seen = {(entry.node, entry.run): entry.seen_s for entry in stored}
     entries = [(entry, seen.get((entry.node, entry.run))) for entry in sent]
-    end_s = max([0.0, *(entry.sent_s for entry in sent), *seen.values()])
+    end_s = max([ended.watched_s if ended is not None else 0.0, *seen.values(), 0.0])
     # What was due again only after the end of the observation says nothing, unless it was stored.
     judged = [(entry, at) for entry, at in entries if at is not None or entry.next_s <= end_s]
     kinds = sorted({entry.kind for entry in sent})
@@ -57,9 +63,11 @@ def summarise(results: Results) -> Summary:
     seconds = max(last_s - first_s, 1e-9)
     return Summary(
         about,
-        results.ended(),
+        ended,
         len(sent),
-        sum(at is not None for _, at in entries),
+        sum(not entry.superseded for entry in stored),
+        sum(entry.superseded for entry in stored),
+        len(sent) - len(stored) if about.poll_s is not None else 0,
         sum(at is not None and at <= entry.next_s for entry, at in judged),
         len(judged),
         [_freshness("all", entries), *(_freshness(k, [e for e in entries if e[0].kind == k]) for k in kinds)],
@@ -73,6 +81,8 @@ def summarise(results: Results) -> Summary:
 
 def verdict(summary: Summary) -> str:
     """One sentence for a person."""
+    if summary.about.poll_s is None:
+        return "Nobody watched: say --database to learn when catalogs are stored."
     if not summary.judged:
         return "Nothing was sent that could be judged."
     share = summary.in_time / summary.judged
@@ -88,10 +98,16 @@ def remarks(summary: Summary) -> list[str]:
     ended = summary.ended
     if ended is None or ended.interrupted:
         found.append("The run was interrupted; the figures are those until then.")
-    if summary.latest_s > LATE_S and summary.about.scenario not in ("thundering-herd", "backlog"):
+    if summary.latest_s > LATE_S:
+        found.append(_why_late(summary))
+    if summary.unseen:
         found.append(
-            f"Messages were sent up to {summary.latest_s:.1f} s after they were due: the generator, or the broker "
-            "that it had to wait for, was itself the limit. Their delay counts from when they were due."
+            f"{summary.unseen} catalogs were never seen in the database, nor a newer one of their node: they are lost, "
+            "or the run ended too early for them."
+        )
+    if summary.superseded:
+        found.append(
+            f"{summary.superseded} catalogs were replaced by a newer one of their node before the watcher saw them."
         )
     if ended is not None and ended.differences is not None:
         found.append(
@@ -117,13 +133,31 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
         ("changes", mix),
         ("formats", ", ".join(about.formats)),
         ("load", f"{summary.per_s:.1f} catalogs/s, {summary.mib_per_s:.1f} MiB/s, {summary.sent} messages"),
-        ("stored", f"{summary.stored} seen, the last {summary.settled_s:.1f} s after the start"),
-        ("precision", f"a catalog is seen up to {about.poll_s * 1000:.0f} ms late"),
     ]
+    if about.poll_s is not None:
+        found += [
+            ("stored", f"{summary.stored} seen, the last {summary.settled_s:.1f} s after the start"),
+            ("precision", f"a catalog is seen up to {about.poll_s * 1000:.0f} ms late"),
+        ]
     if summary.ended is not None and summary.ended.send_s:
         share = summary.ended.generator_cpu_s / summary.ended.send_s
-        found.append(("generator", f"{share:.0%} of one core, at most {summary.latest_s * 1000:.0f} ms late"))
+        found.append(("generator", f"{share:.0%} of one core, at most {seconds(summary.latest_s)} late"))
     return found
+
+
+def _why_late(summary: Summary) -> str:
+    """A generator that spends its time on the processor is slow itself; one that waits is made to wait."""
+    text = f"Messages were sent up to {seconds(summary.latest_s)} after they were due: "
+    ended = summary.ended
+    if summary.about.scenario in AT_ONCE:
+        text += "many were due at once, and went as fast as the broker took them."
+    elif ended is None or not ended.send_s:
+        text += "the generator, or the broker that it waited for, was itself the limit."
+    elif ended.generator_cpu_s / ended.send_s > BUSY:
+        text += "the generator was itself the limit, its core was busy."
+    else:
+        text += "the broker, or whoever else used the cores, made the generator wait; that was the limit."
+    return text + " Delay counts from when they were due."
 
 
 def markdown(summary: Summary) -> str:

@@ -9,7 +9,7 @@ import msgspec
 
 from ingest.errors import Misconfigured
 
-VERSION = 1
+VERSION = 2
 
 
 class About(msgspec.Struct):
@@ -27,7 +27,8 @@ class About(msgspec.Struct):
     seed: int
     templates: str | None
     broker: str
-    poll_s: float  # how late the watcher may see a catalog
+    poll_s: float | None  # how late the watcher may see a catalog; None where nobody watched
+    mean_bytes: float
 
 
 class Sent(msgspec.Struct, array_like=True, frozen=True):
@@ -43,11 +44,12 @@ class Sent(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Stored(msgspec.Struct, array_like=True, frozen=True):
-    """The watcher saw that this run of the node, or a later one, can be queried."""
+    """The watcher saw that this run of the node can be queried, or that a later one took its place before."""
 
     node: int
     run: int
     seen_s: float
+    superseded: bool = False
 
 
 class Ended(msgspec.Struct):
@@ -58,6 +60,7 @@ class Ended(msgspec.Struct):
     receipted: int
     send_s: float  # from the first to the last message
     generator_cpu_s: float
+    watched_s: float  # how long after the start the watcher looked for the last time
     differences: int | None = None
     compared: int = 0
 

@@ -44,6 +44,11 @@ def schedule(scenario: str, nodes: int, interval_s: float, duration_s: float, se
         heappush(waiting, (at_s + interval_s, node))
 
 
+def there_from_the_start(scenario: str, node: int, nodes: int) -> bool:
+    """Whether the node ran before the clock started; a growing fleet has others."""
+    return scenario != "growth" or node < nodes * GROWTH_FROM
+
+
 def _first_s(
     scenario: str, node: int, nodes: int, interval_s: float, duration_s: float, chance: random.Random
 ) -> float:
@@ -53,7 +58,7 @@ def _first_s(
     if scenario == "backlog":
         # The outage is over at zero; what was due in it is sent at once, and is late from the beginning.
         return splay_s - OUTAGE_S
-    if scenario == "growth" and node >= nodes * GROWTH_FROM:
+    if not there_from_the_start(scenario, node, nodes):
         # The other nodes come one after the other until the last run but one.
         share = (node / nodes - GROWTH_FROM) / (1 - GROWTH_FROM)
         return share * max(0.0, duration_s - interval_s)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from ingest.publish import Publisher
@@ -11,7 +11,7 @@ from tools.loadgen.fleet import Fleet, Node, headers
 from tools.loadgen.results import Lines, Sent
 from tools.loadgen.schedule import Due
 
-PRIMED_BEFORE = timedelta(hours=2)  # longer than any outage that a scenario begins with
+NAP_S = 0.1  # the longest sleep: a progress bar that moves, and Ctrl-C at once
 
 
 class Sender:
@@ -22,19 +22,19 @@ class Sender:
         self.sent = 0
         self.receipted = 0
         self.send_s = 0.0
-        self.latest_s = 0.0  # how late the latest message was handed over
+        self.late_s = 0.0  # how late the last message was handed over
         self._publisher = publisher
         self._fleet = fleet
 
-    def prime(self, step: Callable[[], None]) -> None:
-        """Every node's first catalog, as fast as the broker takes them."""
-        at = datetime.now(UTC) - PRIMED_BEFORE
+    def prime(self, nodes: Sequence[Node], step: Callable[[], None], at: datetime | None = None) -> None:
+        """Every node's first catalog, as fast as the broker takes them; compiled ``at`` that time, or now."""
+        compiled = at or datetime.now(UTC)
 
         def bodies() -> Iterator[tuple[bytes, dict[str, str]]]:
-            for node in self._fleet.nodes:
+            for node in nodes:
                 self._fleet.change(node)
-                self.newest[node.number] = at
-                yield self._fleet.body(node, at), headers(node, at)
+                self.newest[node.number] = compiled
+                yield self._fleet.body(node, compiled), headers(node, compiled)
                 step()
 
         self._publisher.publish(bodies())
@@ -49,10 +49,16 @@ class Sender:
         step: Callable[[float], None],
     ) -> None:
         """Sends each due message at its time on the fleet's clock, which is ``speed`` times as quick as ours and
-        stood at zero at the monotonic ``start_s``."""
+        stood at zero at the monotonic ``start_s``. ``step`` is told how many seconds went by since then."""
         begin = time.monotonic()
+
+        def receipted(count: int) -> None:
+            self.receipted = count
+
         try:
-            self.receipted += self._publisher.publish(self._bodies(dues, speed, start_s, lines, expect, step))
+            self._publisher.publish(
+                self._bodies(dues, speed, start_s, lines, expect, step), receipted=receipted
+            )
         finally:
             self.send_s = time.monotonic() - begin
 
@@ -69,24 +75,18 @@ class Sender:
         zero = datetime.now(UTC) - timedelta(seconds=time.monotonic() - start_s)
         for due in dues:
             due_s = due.at_s / speed
-            while (left := start_s + due_s - time.monotonic()) > 0:
-                step(due_s - left)
-                time.sleep(min(left, 0.1))
+            while (left_s := start_s + due_s - time.monotonic()) > 0:
+                step(due_s - left_s)
+                time.sleep(min(left_s, NAP_S))
             node = self._fleet.nodes[due.node]
             kind = self._fleet.change(node, due.forced)
             at = zero + timedelta(seconds=due_s)
             body = self._fleet.body(node, at)
             now_s = time.monotonic() - start_s
-            self._note(node, kind, due, due_s, now_s, speed, at, len(body), lines)
+            self.newest[node.number] = at
+            self.sent += 1
+            self.late_s = now_s - max(0.0, due_s)
+            lines.write(Sent(node.number, node.runs, kind, due_s, now_s, due.next_s / speed, len(body)))
             expect(node.number, node.runs, at, zero + timedelta(seconds=now_s))
             yield body, headers(node, at) | {"due": at.isoformat()}
             step(now_s)
-
-    def _note(
-        self, node: Node, kind: str, due: Due, due_s: float, now_s: float, speed: float, at: datetime,
-        bytes_: int, lines: Lines,
-    ) -> None:  # fmt: skip
-        self.newest[node.number] = at
-        self.sent += 1
-        self.latest_s = max(self.latest_s, now_s - max(0.0, due_s))
-        lines.write(Sent(node.number, node.runs, kind, due_s, now_s, due.next_s / speed, bytes_))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -14,16 +15,18 @@ import psycopg
 from tools.loadgen.results import Lines, Stored
 
 POLL_S = 0.05
+RECONNECT_S = 0.5
 # Receivers on other machines may have another idea of the time.
 CLOCKS_DIFFER = timedelta(seconds=5)
 NEWER = "SELECT certname, producer_timestamp FROM node_catalogs WHERE received_at >= %s"
 
 
 class Watcher:
-    """A thread with a connection of its own. ``expect`` tells it what to look for."""
+    """A thread with a connection of its own. ``expect`` tells it what to look for; a database that goes away is
+    waited for, as the engine does."""
 
     def __init__(self, database: str, nodes: Mapping[str, int], lines: Lines, start_s: float) -> None:
-        self._connection: psycopg.Connection[Any] = psycopg.connect(database, autocommit=True)
+        self._database = database
         self._nodes = nodes
         self._lines = lines
         self._start_s = start_s
@@ -32,7 +35,8 @@ class Watcher:
         self._expected: dict[int, deque[tuple[datetime, int, datetime]]] = {}
         self._stop = threading.Event()
         self.seen = 0
-        self.failure: str | None = None
+        self.failure: str | None = None  # why it cannot look just now
+        self.looked_s = 0.0  # when it looked for the last time
         self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
         self._thread.start()
 
@@ -48,28 +52,38 @@ class Watcher:
     def close(self) -> None:
         self._stop.set()
         self._thread.join()
-        self._connection.close()
 
     def _watch(self) -> None:
-        try:
-            while not self._stop.wait(POLL_S):
-                self._look()
-        except psycopg.Error as error:
-            self.failure = " ".join(str(error).split())
+        while not self._stop.is_set():
+            try:
+                with psycopg.connect(self._database, autocommit=True, connect_timeout=5) as connection:
+                    self.failure = None
+                    while not self._stop.wait(POLL_S):
+                        self._look(connection)
+            except psycopg.Error as error:
+                self.failure = " ".join(str(error).split())
+                self._stop.wait(RECONNECT_S)
 
-    def _look(self) -> None:
+    def _look(self, connection: psycopg.Connection[Any]) -> None:
         with self._lock:
             oldest = min((queue[0][2] for queue in self._expected.values() if queue), default=None)
-        if oldest is None:
-            return
-        rows = self._connection.execute(NEWER, [oldest - CLOCKS_DIFFER]).fetchall()
-        seen_s = time.monotonic() - self._start_s
+        # Only rows written since the oldest message that is waited for: few, while the engine keeps up.
+        rows = (
+            []
+            if oldest is None
+            else connection.execute(NEWER, [oldest - CLOCKS_DIFFER], prepare=True).fetchall()
+        )
+        self.looked_s = time.monotonic() - self._start_s
+        for certname, timestamp in rows:
+            with contextlib.suppress(KeyError):
+                self._note(self._nodes[certname], timestamp)
+        if rows:
+            self._lines.flush()
+
+    def _note(self, node: int, timestamp: datetime) -> None:
         with self._lock:
-            for certname, timestamp in rows:
-                node = self._nodes.get(certname)
-                queue = self._expected.get(node) if node is not None else None
-                while queue and queue[0][0] <= timestamp:
-                    _, run, _ = queue.popleft()
-                    self._lines.write(Stored(node, run, seen_s))  # type: ignore[arg-type]
-                    self.seen += 1
-        self._lines.flush()
+            queue = self._expected[node]
+            while queue and queue[0][0] <= timestamp:
+                at, run, _ = queue.popleft()
+                self._lines.write(Stored(node, run, self.looked_s, at != timestamp))
+                self.seen += 1
