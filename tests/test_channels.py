@@ -1,0 +1,356 @@
+"""Shared memory and pipes between processes: nothing overlaps, and whose peer died is told so."""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import os
+import random
+import select
+import threading
+import zlib
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from ingest.channels import (
+    Arena,
+    Hands,
+    Inbox,
+    Known,
+    Order,
+    Outbox,
+    ParentControl,
+    Report,
+    Wires,
+    link,
+    memory,
+)
+from ingest.core.work import Outcome, Settled
+
+WITHOUT_CLOCKS = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+SLOTS = 16
+UNIT = Arena.ALIGNMENT
+
+
+# The arena
+
+
+class Bodies(RuleBasedStateMachine):
+    """The model: a row of slots, each free or with the number of the body that has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arena = Arena(memory("test", SLOTS * UNIT))
+        self.slots: list[int | None] = [None] * SLOTS
+        self.bodies: dict[int, tuple[int, int]] = {}  # offset, length
+        self.numbers = itertools.count(1)
+
+    @rule(length=st.integers(0, 6 * UNIT) | st.sampled_from([UNIT, UNIT + 1, SLOTS * UNIT, SLOTS * UNIT + 1]))
+    def allocate(self, length: int) -> None:
+        """The lowest range of free slots that is long enough, or none."""
+        need = max(1, -(-length // UNIT))
+        fitting = [
+            at for at in range(SLOTS) if at + need <= SLOTS and not any(map(self.taken, range(at, at + need)))
+        ]
+        offset = self.arena.allocate(length)
+        assert offset == (fitting[0] * UNIT if fitting else None)
+        if offset is not None:
+            number = next(self.numbers)
+            self.bodies[number] = (offset, length)
+            self.slots[fitting[0] : fitting[0] + need] = [number] * need
+            self.arena.view(offset, length)[:] = bytes([number % 256]) * length
+
+    def taken(self, at: int) -> bool:
+        return self.slots[at] is not None
+
+    @precondition(lambda self: self.bodies)
+    @rule(data=st.data())
+    def free(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(sorted(self.bodies)))
+        self.arena.free(*self.bodies.pop(number))
+        self.slots = [None if slot == number else slot for slot in self.slots]
+
+    @invariant()
+    def every_body_is_whole(self) -> None:
+        for number, (offset, length) in self.bodies.items():
+            assert bytes(self.arena.view(offset, length)) == bytes([number % 256]) * length
+
+    @invariant()
+    def the_space_is_accounted_for(self) -> None:
+        """Free and used add up, and neighbouring holes are one."""
+        assert self.arena.used_bytes == sum(slot is not None for slot in self.slots) * UNIT
+        runs = [
+            (free, len(list(group))) for free, group in itertools.groupby(slot is None for slot in self.slots)
+        ]
+        assert [length for _, length in self.arena._holes] == [length * UNIT for free, length in runs if free]
+
+    def teardown(self) -> None:
+        """When all are gone, all space is back, in one piece."""
+        for offset, length in self.bodies.values():
+            self.arena.free(offset, length)
+        assert self.arena.used_bytes == 0
+        assert self.arena.allocate(SLOTS * UNIT) == 0
+
+
+TestBodies = Bodies.TestCase
+TestBodies.settings = settings(WITHOUT_CLOCKS, max_examples=100, stateful_step_count=30)
+
+
+def test_another_process_sees_the_body_where_it_lies() -> None:
+    """Two mappings of one memory; a view is not a copy."""
+    fd = memory("test", 4096)
+    other = Arena(os.dup(fd))
+    arena = Arena(fd)
+    offset = arena.allocate(5)
+    assert offset is not None
+    arena.view(offset, 5)[:] = b"body."
+    assert bytes(other.view(offset, 5)) == b"body."
+    assert arena.size_bytes == 4096
+
+
+# Known
+
+
+def table() -> tuple[Known, mmap.mmap]:
+    shared = mmap.mmap(-1, Known.size_bytes())
+    return Known(shared), shared
+
+
+def test_what_is_put_is_found() -> None:
+    """The first 16 bytes of the digest, under that name; the last one put counts."""
+    known, shared = table()
+    assert known.get("a.example.com") is None
+    known.put("a.example.com", bytes(range(20)))
+    known.put("b.example.com", b"b" * 20)
+    known.put("b.example.com", b"c" * 20)
+    assert known.get("a.example.com") == bytes(range(16))
+    assert Known(shared).get("b.example.com") == b"c" * 16
+    assert known.get("c.example.com") is None
+
+
+def test_two_names_in_one_place_cost_each_other_the_short_cut() -> None:
+    """Nobody gets the digest of the other; found by trying names until two meet."""
+    known, _ = table()
+    places: dict[int, str] = {}
+    for number in itertools.count():
+        name = f"node-{number}"
+        other = places.setdefault(zlib.crc32(name.encode()) % Known.ENTRIES, name)
+        if other != name:
+            break
+    known.put(other, b"o" * 20)
+    assert known.get(name) is None
+    known.put(name, b"n" * 20)
+    assert known.get(other) is None
+    assert known.get(name) == b"n" * 16
+
+
+@settings(WITHOUT_CLOCKS)
+@given(
+    st.dictionaries(st.text("ab.é", max_size=6), st.binary(min_size=20, max_size=20), max_size=8), st.data()
+)
+def test_a_torn_entry_never_gives_the_digest_of_another_name(
+    digests: dict[str, bytes], data: st.DataObject
+) -> None:
+    """Whatever bytes of entries are overwritten half: a name gets a digest whose key is its own, or none."""
+    known, shared = table()
+    for name, digest in digests.items():
+        known.put(name, digest)
+    for name in digests:
+        assert known.get(name) in (digests[name][:16], None)
+    if digests:
+        torn = data.draw(st.sampled_from(sorted(digests)))
+        _, at = known._place(torn)
+        cut = data.draw(st.integers(0, 7))
+        shared[at : at + 8] = data.draw(st.binary(min_size=cut, max_size=cut)) + shared[at + cut : at + 8]
+        found = known.get(torn)
+        key = int.from_bytes(shared[at : at + 8], "little")
+        assert (found is not None) == (key == known._place(torn)[0])
+        for name in digests.keys() - {torn}:
+            assert known.get(name) in (digests[name][:16], None)
+
+
+@pytest.fixture(scope="module")
+def known() -> Known:
+    return table()[0]
+
+
+@settings(WITHOUT_CLOCKS)
+@given(name=st.text(st.characters(blacklist_categories=("Cs",))))
+def test_every_name_has_a_place_in_the_table(known: Known, name: str) -> None:
+    """The table is as large as it says."""
+    known.put(name, b"d" * 20)
+    assert known.get(name) == b"d" * 16
+
+
+# Hands
+
+
+def test_hands_hold_one_delivery_for_each_process() -> None:
+    """One process's row is not another's; empty hands hold nothing, and delivery numbers have 64 bits."""
+    names = ["receiver", "decoder-0", "writer-0"]
+    shared = mmap.mmap(-1, Hands.size_bytes(len(names)))
+    hands = Hands(shared, names)
+    assert [hands.held(name) for name in names] == [None] * 3
+    hands.hold("decoder-0", 2**63, 12.5)
+    hands.hold("writer-0", 7, 0.25)
+    seen = Hands(shared, names)
+    assert [seen.held(name) for name in names] == [None, (2**63, 12.5), (7, 0.25)]
+    hands.empty("decoder-0")
+    assert [seen.held(name) for name in names] == [None, None, (7, 0.25)]
+
+
+def test_hands_of_nobody_need_memory_all_the_same() -> None:
+    """An empty mapping cannot be made."""
+    assert Hands.size_bytes(0) > 0
+
+
+# Links
+
+
+def pipe() -> tuple[Inbox, Outbox]:
+    receiving, sending = link()
+    return Inbox(receiving, Settled), Outbox(sending, 3)
+
+
+def test_messages_arrive_whole_and_in_order() -> None:
+    """Far more than the pipe holds at once, of very different sizes."""
+    inbox, outbox = pipe()
+    chance = random.Random(1)
+    sent = [Settled(n, Outcome.REDO, ("r", "x" * chance.choice((0, 10, 100_000)))) for n in range(200)]
+    writer = threading.Thread(target=lambda: [outbox.send(message) for message in sent], daemon=True)
+    writer.start()
+    received = [inbox.receive() for _ in sent]
+    writer.join()
+    assert received == sent
+    assert not inbox.poll()
+
+
+def test_what_was_sent_before_the_end_still_arrives() -> None:
+    """Then the end itself, which poll announces too; again and again."""
+    inbox, outbox = pipe()
+    assert outbox.send(Settled(1, Outcome.STORED))
+    outbox.close()
+    assert inbox.poll()
+    message, size = inbox.receive_sized()
+    assert message == Settled(1, Outcome.STORED)
+    assert size > 0
+    for _ in range(2):
+        assert inbox.poll()
+        with pytest.raises(EOFError):
+            inbox.receive()
+
+
+def test_sending_to_the_dead_is_told_and_harmless() -> None:
+    """False instead of an exception or a signal."""
+    inbox, outbox = pipe()
+    inbox.close()
+    assert not outbox.send(Settled(1, Outcome.STORED))
+    assert not outbox.send(Settled(2, Outcome.STORED))
+    assert outbox.incarnation == 3
+
+
+@pytest.mark.parametrize("size", [1, 4, 5, 100])
+def test_a_sender_that_dies_in_the_middle_of_a_message(size: int) -> None:
+    """Whatever part of it arrived: the end, never half a message."""
+    receiving, sending = link()
+    inbox = Inbox(receiving, Settled)
+    whole = (200).to_bytes(4, "big") + b"x" * 200
+    os.write(sending.fileno(), whole[:size])
+    sending.close()
+    with pytest.raises(EOFError):
+        inbox.receive()
+
+
+def test_a_receiver_that_dies_frees_a_sender_that_waits_for_it() -> None:
+    """The pipe is full and nobody reads: send blocks, and returns False when the reader is gone."""
+    inbox, outbox = pipe()
+    results: list[bool] = []
+
+    def send() -> None:
+        results.append(outbox.send(Settled(1, Outcome.REDO, ("r", "x" * (8 << 20)))))
+
+    writer = threading.Thread(target=send, daemon=True)
+    writer.start()
+    # It has begun, and cannot end: the pipe holds a fraction of it.
+    assert select.select([inbox], [], [], 20)[0]
+    inbox.close()
+    writer.join(20)
+    assert results == [False]
+
+
+# Control
+
+
+def test_a_child_is_wired_by_its_control_socket() -> None:
+    """An inbox, an outbox, memory: what is handed over works; a successor's end replaces the old one."""
+    control = ParentControl()
+    wires = Wires(control.child, {"writer": Settled})
+    receiving, sending = link()
+    control.hand_over("inbox", "writer-0", receiving.fileno(), 1)
+    own, out = link()
+    control.hand_over("outbox", "decoder-0", out.fileno(), 2)
+    fd = memory("test", 4096)
+    control.hand_over("arena", "receiver", fd, 5)
+    control.hand_over("known", "", fd)
+    control.order("go")
+    wires.until_go()
+    for connection in (receiving, out):
+        connection.close()
+    os.close(fd)
+    assert Outbox(sending, 1).send(Settled(1, Outcome.STALE))
+    assert wires.inboxes["writer-0"].receive() == Settled(1, Outcome.STALE)
+    assert wires.outboxes["decoder-0"].send(Settled(2, Outcome.STORED))
+    assert Inbox(own, Settled).receive() == Settled(2, Outcome.STORED)
+    wires.arenas[5].view(0, 3)[:] = b"abc"
+    assert wires.memory["known"][:3] == b"abc"
+    assert (wires.incarnations, wires.outboxes["decoder-0"].incarnation) == (
+        {"writer-0": 1, "decoder-0": 2},
+        2,
+    )
+
+    newer, newer_sending = link()
+    control.hand_over("inbox", "writer-0", newer.fileno(), 2)
+    fd = memory("test", 8192)
+    control.hand_over("arena", "receiver", fd, 6)
+    control.order("go")
+    wires.until_go()
+    assert Outbox(newer_sending, 2).send(Settled(3, Outcome.STORED))
+    assert wires.inboxes["writer-0"].receive() == Settled(3, Outcome.STORED)
+    assert {number: arena.size_bytes for number, arena in wires.arenas.items()} == {6: 8192}
+    assert not Outbox(sending, 1).send(Settled(4, Outcome.STORED))  # the old end is closed
+    wires.drop_inbox("writer-0")
+    wires.drop_inbox("writer-0")
+    assert wires.inboxes == {}
+    for end in (newer, newer_sending, own, sending):
+        end.close()
+    os.close(fd)
+
+
+def test_both_ends_of_the_control_socket_notice_the_others_death() -> None:
+    """The parent goes on and knows; the child gets the end; nothing raises anything else."""
+    control = ParentControl()
+    wires = Wires(control.child, {})
+    wires.report("ready", "now")
+    assert list(control.reports()) == [Report("ready", "now")]
+    assert not control.ended
+    control.order("drain", "why")
+    assert wires.control() == Order("drain", "why")
+    control.close()
+    with pytest.raises(EOFError):
+        wires.control()
+    wires.report("nobody hears it")
+
+    control = ParentControl()
+    control.child.send_bytes(control._encoder.encode(Report("drained")))
+    control.child.close()
+    assert list(control.reports()) == [Report("drained")]
+    assert control.ended
+    control.order("stop")
+    control.hand_over("known", "", 0)
+    assert list(control.reports()) == []
+    control.close()
