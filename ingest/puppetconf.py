@@ -1,4 +1,4 @@
-"""Takes the queue and the database from a puppet.conf, by the names that Puppet has always had for them."""
+"""Takes queue and database from a puppet.conf, or the module's catalog_queue.conf, by the names Puppet has for them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from ingest.errors import Misconfigured
 SECTIONS = ("main", "master", "server", "puppetmasterd", "queue")
 _LINE = re.compile(r"^\s*(\w+)\s*=\s*(.*?)\s*$")
 _SECTION = re.compile(r"^\s*\[(\w+)\]\s*$")
+# Theirs and ours. queue_destination is the Puppet module catalog_queue's.
+_SAME = {
+    "queue_type": "queue_type",
+    "queue_source": "queue_source",
+    "queue_destination": "destination",
+    "thin_storeconfigs": "thin_storeconfigs",
+}
+_POSTGRESQL = ("postgresql", "auto", "pg", "jdbc")  # the last three are the module's words
 _DATABASE = {
     "dbserver": "host",
     "dbport": "port",
@@ -31,10 +39,10 @@ def read_puppet_conf(file: Path) -> dict[str, str]:
         raise Misconfigured(
             "--puppet-conf", f"{file} has async_storeconfigs = false: that Puppet server publishes nothing"
         )
-    found: dict[str, str] = {name: values[name] for name in ("queue_type", "queue_source") if name in values}
+    found = {ours: values[theirs] for theirs, ours in _SAME.items() if theirs in values}
     parts = {ours: values[theirs] for theirs, ours in _DATABASE.items() if theirs in values}
     adapter = values.get("dbadapter", "postgresql")
-    if parts and adapter != "postgresql":
+    if parts and adapter not in _POSTGRESQL:
         raise Misconfigured(
             "--puppet-conf", f"{file} has dbadapter = {adapter}: this engine stores in PostgreSQL only"
         )

@@ -243,6 +243,20 @@ def test_later_sections_of_puppet_conf_win(tmp_path: Path) -> None:
     }
 
 
+def test_the_modules_own_file_is_one_that_the_engine_reads(tmp_path: Path) -> None:
+    """The example beside the Puppet module, and what it may say of the engine's business."""
+    example = Path(__file__).parents[1] / "puppet" / "examples" / "catalog_queue.conf"
+    file = tmp_path / "catalog_queue.conf"
+    file.write_text(
+        example.read_text().replace("thin_storeconfigs = false", "thin_storeconfigs = true")
+        + "queue_destination = /queue/mine\n"
+    )
+    config = load({}, {}, None, file).config
+    assert config.queue_source == "stomp://127.0.0.1:61613"
+    assert (config.destination, config.thin_storeconfigs) == ("/queue/mine", True)
+    assert "dbname='puppet'" in config.database
+
+
 @pytest.mark.parametrize(
     "text", ["[main]\nasync_storeconfigs = false\n", "[main]\ndbadapter = mysql\ndbname = puppet\n"]
 )

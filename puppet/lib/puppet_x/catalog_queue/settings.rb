@@ -18,6 +18,8 @@ module PuppetX
         queue_source: [:text, 'stomp://127.0.0.1:61613'],
         queue_destination: [:text, '/queue/catalog'],
         async_storeconfigs: [:boolean, true],
+        # The engine's: known here because both may read one file.
+        thin_storeconfigs: [:boolean, false],
         # The engine stores no facts yet and would quarantine one message a run.
         publish_facts: [:boolean, false],
         connect_timeout_s: [:seconds, 2.0, 0.05],
