@@ -104,7 +104,7 @@ class Writer:
 
     # Settling
 
-    def _settle(self, batch: Sequence[Work]) -> None:
+    def _settle(self, batch: Sequence[Work], *, asked_before: bool = False) -> None:
         """Brings the whole batch to an end, however often the database must be asked."""
         started_s = time.monotonic()
         self.row.observe(Metric.BATCH_MESSAGES, len(batch))
@@ -117,6 +117,9 @@ class Writer:
                 middle = len(batch) // 2
                 self._settle(batch[:middle])
                 self._settle(batch[middle:])
+            elif isinstance(error, Rejected) and not asked_before:
+                # What somebody does to the tables at this very moment can look like a refusal; that passes.
+                self._settle(batch, asked_before=True)
             elif isinstance(error, Rejected):
                 self._refuse(batch[0], error)
             else:

@@ -18,7 +18,7 @@ Connection = psycopg.Connection[tuple[object, ...]]
 
 # SQLSTATE classes after which the same statement may succeed later, on this or another connection.
 # Source: PostgreSQL documentation, appendix A.
-_PASSING = ("08", "25006", "40", "53", "55", "57", "58")
+_PASSING = ("08", "0A", "25", "40", "53", "55", "57", "58")
 # What a person has to mend before any statement can succeed.
 _SETTING = ("28", "3D000", "42501", "3F000", "42P01", "42703", "42883")
 

@@ -84,9 +84,11 @@ def examine(world: World) -> Verdict:
         for certname, message in world.traffic.newest().items():
             if stored(connection, certname) != expected(message.body):
                 lost.append(f"{certname}: not what message {message.id} brought")
-        rows: list[Any] = connection.execute("SELECT digest, reason FROM quarantine").fetchall()
+        rows: list[Any] = connection.execute(
+            "SELECT digest, reason, concat_ws(': ', reason, certname, detail) FROM quarantine"
+        ).fetchall()
         wanted = {_digest(body, reason): reason for body, reason in world.traffic.refused().items()}
-        present = {bytes(digest): reason for digest, reason in rows}
+        present = {bytes(digest): what for digest, _, what in rows}
         lost += [f"not in quarantine: {wanted[digest]}" for digest in wanted.keys() - present.keys()]
         odd = [
             f"in quarantine without a cause: {present[digest]}" for digest in present.keys() - wanted.keys()

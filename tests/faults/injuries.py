@@ -458,6 +458,10 @@ class BrokerKill(_RabbitMQ):
         world.rabbitmq.kill()
 
 
-def hold(faults: list[Fault]) -> None:
-    """The faults last: the longest time that one of them wants."""
-    time.sleep(max(each.random.uniform(*each.hold_s) for each in faults))
+def hold(faults: list[Fault], share: float) -> None:
+    """The faults last: the longest time that one of them wants; ``share`` tells how much of its range is used."""
+    wanted_s = []
+    for each in faults:
+        low_s, high_s = each.hold_s
+        wanted_s.append(each.random.uniform(low_s, low_s + share * (high_s - low_s)))
+    time.sleep(max(wanted_s))

@@ -68,6 +68,7 @@ def run(
     rounds: int = 1,
     combined: int = 0,
     seed: int = 1,
+    hold_share: float = 1.0,
     told: Callable[[tuple[str, ...], float], None] = lambda *_: None,
 ) -> Run:
     """Hurts the world according to the schedule, under traffic. Ends the world's engine."""
@@ -80,7 +81,7 @@ def run(
     with world.flow(MESSAGES_PER_S):
         world.probe()
         for turn in schedule(possible, rounds, combined, seed):
-            injury = _hurt(world, [FAULTS[name](rng) for name in turn])
+            injury = _hurt(world, [FAULTS[name](rng) for name in turn], hold_share)
             injuries.append(injury)
             told(turn, injury.recovery_s)
             time.sleep(rng.uniform(*CALM_S))
@@ -129,10 +130,10 @@ def kill_many(
     return Run(done, injuries, {}, world.finish(), time.monotonic() - started_s)
 
 
-def _hurt(world: World, faults: list[Fault]) -> Injury:
+def _hurt(world: World, faults: list[Fault], hold_share: float) -> Injury:
     for each in faults:
         each.begin(world)
-    hold(faults)
+    hold(faults, hold_share)
     for each in reversed(faults):
         each.end(world)
     single = faults[0].limit_s if len(faults) == 1 else None

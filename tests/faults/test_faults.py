@@ -35,7 +35,7 @@ def test_every_fault_once_and_some_at_once() -> None:
     settled once in effect, and what is stored is the newest."""
     world = World(seed=SEED)
     try:
-        check(world, run(world, combined=4, seed=SEED))
+        check(world, run(world, combined=3, hold_share=0.3, seed=SEED))
     finally:
         world.close()
 
@@ -65,7 +65,7 @@ def test_kills_without_a_pause() -> None:
     """kill -9 of whatever process, before the last one has recovered."""
     world = World(seed=SEED)
     try:
-        check(world, kill_many(world, 20, SEED))
+        check(world, kill_many(world, 15, SEED))
     finally:
         world.close()
 
