@@ -18,16 +18,11 @@ import msgspec
 from blake3 import blake3
 
 from ingest.core import rows
+from ingest.core.edges import SLOT_BITS, Related, Relation, edge_name, normalise_edges
 from ingest.core.formats import Other, Skim, skim, slices
 from ingest.core.layout import Layout, cut, layout_of
 from ingest.core.model import Header, Ref
-from ingest.core.normalise import (
-    SLOT_BITS,
-    Related,
-    Relation,
-    normalise_edges,
-    normalise_resource,
-)
+from ingest.core.normalise import normalise_resource
 from ingest.core.routing import END_BYTES, START_BYTES, routing_key
 from ingest.core.storable import Position, encode_position, encode_resource, require_plain
 from ingest.core.work import (
@@ -59,6 +54,7 @@ class Met(msgspec.Struct):
 
     ref: Ref
     key: bytes  # the ref as bytes: sorts as the ref does, and stands for it in digests of many
+    name: bytes  # what edges call it
     exported: bool
     relations: tuple[Relation, ...]
     aliases: tuple[str, ...]
@@ -188,7 +184,7 @@ class Decoding:
         refs = [m.ref for m in met]
         if len(set(refs)) < len(refs):
             twice = next(before for before, after in pairwise(refs) if before == after)
-            raise Rejected("duplicate_resource", f"{_short(twice)} is in the catalog twice")
+            raise Rejected("duplicate_resource", f"{twice.short} is in the catalog twice")
         digests = b"".join([m.digest for m in met])
         edges = self._edges(skimmed, met, refs)
         positions = self._positions(met)
@@ -249,6 +245,7 @@ class Decoding:
         met = Met(
             ref=resource.ref,
             key=_key_of(resource.ref),
+            name=edge_name(resource.ref, family),
             exported=resource.exported,
             relations=normal.relations,
             aliases=normal.aliases,
@@ -286,7 +283,8 @@ class Decoding:
         found = self._sets.get(key.digest())
         if found is None:
             slots: dict[tuple[str, str], int] = {ref: slot for slot, ref in enumerate(refs)}
-            edges = encode_edges(normalise_edges(skimmed, slots, related))
+            names = {m.name: slot for slot, m in enumerate(met)}
+            edges = encode_edges(normalise_edges(skimmed, slots, names, related))
             found = MetSet(_digest(edges.fields), edges, MET_BYTES + len(edges.fields))
             self._sets.put(key.digest(), found)
         return found
@@ -344,8 +342,3 @@ def _command(descriptor: Descriptor, other: Other) -> Deactivate:
 
 def _digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()[:DIGEST_BYTES]
-
-
-def _short(ref: Ref) -> str:
-    text = str(ref)
-    return text if len(text) <= 200 else text[:200] + "..."

@@ -23,6 +23,19 @@ class Ref(NamedTuple):
     def __str__(self) -> str:
         return f"{self.type}[{self.title}]"
 
+    @property
+    def short(self) -> str:
+        """For a person's line: titles may be longer than one."""
+        text = str(self)
+        return text if len(text) <= 200 else text[:200] + "..."
+
+
+def scalar_text(value: Json) -> str:
+    """A title or an element as Ruby's ``to_s`` writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
 
 # The order is part of the stored form of an edge: append, never insert.
 RELATIONSHIPS = ("contains", "before", "required-by", "notifies", "subscription-of")

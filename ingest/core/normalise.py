@@ -12,13 +12,14 @@ of ``namevars.py`` are known, and an exported resource may refer to what is else
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
+from ingest.core.edges import Related, Relation, edge_name, normalise_edges, parse_reference, unpack_edge
 from ingest.core.formats import Skim, parse_json, slices
-from ingest.core.model import RELATIONSHIPS, Catalog, Edge, Json, Ref, Resource
+from ingest.core.model import RELATIONSHIPS, Catalog, Edge, Json, Ref, Resource, scalar_text
 from ingest.core.namevars import COMPOSITE, NAMEVARS, NOT_ISOMORPHIC
 from ingest.core.richdata import stringify
 from ingest.errors import Rejected
@@ -35,19 +36,10 @@ _COLUMNS = frozenset(("type", "title", "exported", "tags", "parameters", "kind",
 _KNOWN = _COLUMNS | {"sensitive_parameters", "virtual"}
 _KNOWN_NATIVE = _KNOWN | {"aliases"}
 
-_REFERENCE = re.compile(r"^([^\[\]]+)\[(.+)\]$", re.DOTALL)
 _RELATION_TARGET = re.compile(r"^[A-Z][a-z0-9_]*(::[A-Z][a-z0-9_]*)*\[.*\]", re.DOTALL)
 _NUMBER = re.compile(r"\A\d+\Z")
 # PuppetDB's rule for tags: letters and digits of any script, _ : . -, no upper case. Several, a line each.
 _TAGS = re.compile(r"\A\w[\w:.\-]*(?:\n\w[\w:.\-]*)*\Z")
-
-
-class Relation(NamedTuple):
-    """An edge in the making: from or to a resource that the catalog may know by an alias."""
-
-    relationship: str
-    forward: bool
-    other: Ref
 
 
 class _Float(Exception):
@@ -71,60 +63,13 @@ class Normal(msgspec.Struct, frozen=True):
     is_virtual: bool = False  # known to be exported and not collected here: no edge begins or ends there
 
 
-# gc=False: thousands of them live for a moment, and none can be part of a cycle.
-class _WireRef(msgspec.Struct, frozen=True, gc=False):
-    type: str
-    title: str
-
-
-class _WireEdge(msgspec.Struct, frozen=True, gc=False):
-    source: _WireRef
-    target: _WireRef
-    relationship: str = "contains"
-
-
-class _TextEdge(msgspec.Struct, frozen=True, gc=False):
-    source: str
-    target: str
-    relationship: str = "contains"
-
-
-_wire_edges = msgspec.json.Decoder(list[_WireEdge])
-_text_edges = msgspec.json.Decoder(list[_TextEdge])
-_CODES = {name: code for code, name in enumerate(RELATIONSHIPS)}
-
-
-SLOT_BITS = 22  # four million resources in one catalog
-
-
-class Related(NamedTuple):
-    """What a resource says about others, by its slot."""
-
-    slot: int
-    ref: Ref
-    exported: bool
-    relations: tuple[Relation, ...]
-    aliases: tuple[str, ...]
-    is_virtual: bool = False
-
-
-def pack_edge(relationship: int, source: int, target: int) -> int:
-    """An edge between slots as one number: thousands of them are compared and sorted. Their order is that of
-    (relationship, source, target); ``relationship`` is a place in RELATIONSHIPS."""
-    return (relationship << SLOT_BITS | source) << SLOT_BITS | target
-
-
-def unpack_edge(edge: int) -> tuple[int, int, int]:
-    mask = (1 << SLOT_BITS) - 1
-    return edge >> 2 * SLOT_BITS, edge >> SLOT_BITS & mask, edge & mask
-
-
 def normalise(skimmed: Skim) -> Catalog:
     """The whole catalog, the plain way. Raises Rejected."""
     normals = [normalise_resource(raw, skimmed.family) for raw in slices(skimmed)]
     normals.sort(key=lambda normal: normal.resource.ref)
     require_unique(normal.resource.ref for normal in normals)
     refs = [normal.resource.ref for normal in normals]
+    names = {edge_name(ref, skimmed.family): slot for slot, ref in enumerate(refs)}
     related = [
         Related(
             slot, refs[slot], normal.resource.exported, normal.relations, normal.aliases, normal.is_virtual
@@ -132,7 +77,7 @@ def normalise(skimmed: Skim) -> Catalog:
         for slot, normal in enumerate(normals)
     ]
     edges = []
-    for edge in normalise_edges(skimmed, {ref: slot for slot, ref in enumerate(refs)}, related):
+    for edge in normalise_edges(skimmed, {ref: slot for slot, ref in enumerate(refs)}, names, related):
         relationship, source, target = unpack_edge(edge)
         edges.append(Edge(refs[source], refs[target], RELATIONSHIPS[relationship]))
     return Catalog(skimmed.header, tuple(normal.resource for normal in normals), tuple(sorted(edges)))
@@ -143,7 +88,7 @@ def require_unique(refs: Iterable[Ref]) -> None:
     before: Ref | None = None
     for ref in refs:
         if ref == before:
-            raise Rejected("duplicate_resource", f"{_short(ref)} is in the catalog twice")
+            raise Rejected("duplicate_resource", f"{ref.short} is in the catalog twice")
         before = ref
 
 
@@ -161,12 +106,12 @@ def normalise_resource(raw: bytes | memoryview | msgspec.Raw, family: str) -> No
     if not isinstance(type_, str) or title is None or isinstance(title, dict | list):
         raise Rejected("invalid", "a resource has no type or no title")
     if not isinstance(title, str):
-        title = _scalar_text(title)
+        title = scalar_text(title)
     parameters = document.get("parameters")
     if parameters is None or parameters == []:
         parameters = {}
     if not isinstance(parameters, dict):
-        raise Rejected("invalid", f"the parameters of {_short(Ref(type_, title))} are no object")
+        raise Rejected("invalid", f"the parameters of {Ref(type_, title).short} are no object")
     for name in _sensitive(document.get("sensitive_parameters")):
         parameters.pop(name, None)
     relations: tuple[Relation, ...] = ()
@@ -177,7 +122,7 @@ def normalise_resource(raw: bytes | memoryview | msgspec.Raw, family: str) -> No
         known = _KNOWN_NATIVE
         parameters = stringify(parameters)
         if not isinstance(parameters, dict):
-            raise Rejected("invalid", f"the parameters of {_short(Ref(type_, title))} are one rich value")
+            raise Rejected("invalid", f"the parameters of {Ref(type_, title).short} are one rich value")
         aliases = _add_aliases(type_, title, parameters, document.get("aliases"))
         _sort_metaparameters(parameters)
         is_virtual = document.get("virtual") is True
@@ -200,107 +145,6 @@ def normalise_resource(raw: bytes | memoryview | msgspec.Raw, family: str) -> No
     return Normal(resource, relations, aliases, has_floats, is_virtual)
 
 
-def normalise_edges(
-    skimmed: Skim, slots: Mapping[tuple[str, str], int], related: Sequence[Related]
-) -> list[int]:
-    """The edges of the document and those that metaparameters make, packed; sorted, each once. Raises Rejected.
-
-    ``slots`` has every resource of the catalog; ``related`` those with relations or aliases, and virtual ones.
-    """
-    found = set(_document_edges(skimmed.edges, slots))
-    if any(one.relations for one in related):
-        found.update(_relationship_edges(slots, related))
-    return sorted(found)
-
-
-def _document_edges(raw: bytes | memoryview, slots: Mapping[tuple[str, str], int]) -> list[int]:
-    # Shifted once here, not for each of some thousand edges.
-    codes = {name: code << 2 * SLOT_BITS for name, code in _CODES.items()}
-    try:
-        # The two forms that producers write, each in one pass; anything else goes the long way.
-        if bytes(raw[:40]).replace(b" ", b"").startswith(b'[{"source":"'):
-            by_text = {f"{type_}[{title}]": slot for (type_, title), slot in slots.items()}
-            return [
-                codes[e.relationship] | by_text[e.source] << SLOT_BITS | by_text[e.target]
-                for e in _text_edges.decode(raw)
-            ]
-        return [
-            codes[e.relationship]
-            | slots[e.source.type, e.source.title] << SLOT_BITS
-            | slots[e.target.type, e.target.title]
-            for e in _wire_edges.decode(raw)
-        ]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
-        return [_slot_edge(edge, slots) for edge in _lenient_edges(raw)]
-
-
-def _slot_edge(edge: Mapping[str, Any], slots: Mapping[tuple[str, str], int]) -> int:
-    """One edge, with a clear word where something is wrong with it."""
-    relationship = edge.get("relationship", "contains")
-    if not isinstance(relationship, str) or relationship not in _CODES:
-        raise Rejected("unknown_relationship", f"no relationship is called {str(relationship)[:60]!r}")
-    ends = []
-    for end in (edge["source"], edge["target"]):
-        ref = _reference(end)
-        if ref not in slots:
-            raise Rejected("dangling_edge", f"an edge names {_short(ref)}, which is not in the catalog")
-        ends.append(slots[ref])
-    return pack_edge(_CODES[relationship], *ends)
-
-
-def _relationship_edges(slots: Mapping[tuple[str, str], int], related: Sequence[Related]) -> Iterable[int]:
-    by_alias = {(one.ref.type, alias): one.slot for one in related for alias in one.aliases}
-    virtual = {one.slot for one in related if one.is_virtual}
-    for one in related:
-        for relation in one.relations:
-            other = slots.get(relation.other)
-            if other is None:
-                other = by_alias.get(relation.other)
-            if other is None:
-                if one.exported:
-                    # Exported and not collected here: its relations are for those who collect it.
-                    continue
-                raise Rejected(
-                    "dangling_edge",
-                    f"{_short(one.ref)} {relation.relationship} {_short(relation.other)}, "
-                    "which is not in the catalog",
-                )
-            if other in virtual:
-                raise Rejected(
-                    "dangling_edge",
-                    f"{_short(one.ref)} {relation.relationship} {_short(relation.other)}, "
-                    "which is exported but not collected",
-                )
-            source, target = (one.slot, other) if relation.forward else (other, one.slot)
-            yield pack_edge(_CODES[relation.relationship], source, target)
-
-
-def parse_reference(text: str) -> Ref:
-    """``Type[title]``; the title may hold brackets and newlines."""
-    match = _REFERENCE.match(text)
-    if match is None:
-        raise Rejected("invalid", f"{text[:100]!r} is no reference to a resource")
-    return Ref(match[1], match[2])
-
-
-def _lenient_edges(raw: bytes | memoryview) -> list[dict[str, Any]]:
-    document = parse_json(raw)
-    if not isinstance(document, list):
-        raise Rejected("invalid", "edges is no list")
-    for edge in document:
-        if not isinstance(edge, dict) or "source" not in edge or "target" not in edge:
-            raise Rejected("invalid", "an edge has no source or no target")
-    return document
-
-
-def _reference(given: Any) -> Ref:
-    if isinstance(given, str):
-        return parse_reference(given)
-    if isinstance(given, dict) and isinstance(given.get("type"), str) and given.get("title") is not None:
-        return Ref(given["type"], _scalar_text(given["title"]))
-    raise Rejected("invalid", "an edge's end is no reference to a resource")
-
-
 def _sensitive(names: Any) -> list[str]:
     if names is None:
         return []
@@ -319,7 +163,7 @@ def _add_aliases(type_: str, title: str, parameters: dict[str, Json], known: Any
     aliases = [a for a in (given if isinstance(given, list) else [given]) if a is not None]
     if known is not None:
         if not isinstance(known, list):
-            raise Rejected("invalid", f"the aliases of {_short(Ref(type_, title))} are no list")
+            raise Rejected("invalid", f"the aliases of {Ref(type_, title).short} are no list")
         if known:
             parameters["alias"] = aliases = [stringify(alias) for alias in known]
     elif type_ not in COMPOSITE:
@@ -347,14 +191,14 @@ def _sort_metaparameters(parameters: dict[str, Json]) -> None:
     for name in UNORDERED_METAPARAMETERS:
         value = parameters.get(name)
         if isinstance(value, list) and len(value) > 1:
-            parameters[name] = sorted(value, key=_scalar_text)
+            parameters[name] = sorted(value, key=scalar_text)
 
 
 def _relations(ref: Ref, parameters: dict[str, Json]) -> Iterable[Relation]:
     for name, relationship, forward in RELATIONSHIP_PARAMETERS:
         for other in _flat(parameters.get(name)):
             if not isinstance(other, str) or not _RELATION_TARGET.match(other):
-                raise Rejected("invalid_relationship", f"{_short(ref)} has a {name} that is no reference")
+                raise Rejected("invalid_relationship", f"{ref.short} has a {name} that is no reference")
             target = parse_reference(other)
             if target.type == "File" and target.title.endswith("/"):
                 target = Ref("File", target.title.rstrip("/"))
@@ -375,7 +219,7 @@ def _tags(given: Any, type_: str, title: str) -> tuple[str, ...]:
     if isinstance(given, str):
         given = [given]  # collapsed by Puppet up to 3
     if not isinstance(given, list):
-        raise Rejected("invalid_tag", f"the tags of {_short(Ref(type_, title))} are no list")
+        raise Rejected("invalid_tag", f"the tags of {Ref(type_, title).short} are no list")
     if not given:
         return ()
     try:
@@ -385,7 +229,7 @@ def _tags(given: Any, type_: str, title: str) -> tuple[str, ...]:
     if _TAGS.match(lines) and lines.count("\n") == len(given) - 1 and lines == lines.lower():
         return tuple(sorted(set(given)))
     wrong = next(tag for tag in given if not isinstance(tag, str) or "\n" in tag or not _is_tag(tag))
-    raise Rejected("invalid_tag", f"{_short(Ref(type_, title))} has the tag {str(wrong)[:60]!r}")
+    raise Rejected("invalid_tag", f"{Ref(type_, title).short} has the tag {str(wrong)[:60]!r}")
 
 
 def _is_tag(tag: str) -> bool:
@@ -396,14 +240,3 @@ def _optional(value: Any, type_: type, name: str) -> Any:
     if value is None or (isinstance(value, type_) and not isinstance(value, bool)):
         return value
     raise Rejected("invalid", f"a resource's {name} is {str(value)[:40]!r}")
-
-
-def _scalar_text(value: Json) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
-
-
-def _short(ref: Ref) -> str:
-    text = str(ref)
-    return text if len(text) <= 200 else text[:200] + "..."

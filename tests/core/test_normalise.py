@@ -10,18 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.core.edges import SLOT_BITS, pack_edge, parse_reference, unpack_edge
 from ingest.core.formats import Skim, skim
 from ingest.core.model import RELATIONSHIPS, Catalog, Ref, Resource
 from ingest.core.namevars import COMPOSITE, NAMEVARS, NOT_ISOMORPHIC
-from ingest.core.normalise import (
-    RELATIONSHIP_PARAMETERS,
-    SLOT_BITS,
-    normalise,
-    normalise_resource,
-    pack_edge,
-    parse_reference,
-    unpack_edge,
-)
+from ingest.core.normalise import RELATIONSHIP_PARAMETERS, normalise, normalise_resource
 from ingest.core.richdata import SENSITIVE
 from ingest.errors import Rejected
 
@@ -33,18 +26,15 @@ def thing(title: str, type_: str = "Thing", **members: Any) -> dict[str, Any]:
     return {"type": type_, "title": title, "parameters": {}} | members
 
 
-def catalog(*resources: dict[str, Any], edges: Any = (), family: str = "native") -> Catalog:
-    sections = {"resources": resources, "edges": edges}
+def envelope(sections: dict[str, Any], family: str) -> dict[str, Any]:
     if family == "puppetdb":
-        document: dict[str, Any] = {
-            "command": "replace catalog",
-            "version": 9,
-            "payload": {"certname": "n"} | sections,
-        }
-    else:
-        document = {"name": "n"} | sections
-    if family == "legacy":
-        document = {"document_type": "Catalog", "data": document}
+        return {"command": "replace catalog", "version": 9, "payload": {"certname": "n"} | sections}
+    document = {"name": "n"} | sections
+    return {"document_type": "Catalog", "data": document} if family == "legacy" else document
+
+
+def catalog(*resources: dict[str, Any], edges: Any = (), family: str = "native") -> Catalog:
+    document = envelope({"resources": resources, "edges": edges}, family)
     skimmed = skim(json.dumps(document).encode(), {}, NOW)
     assert isinstance(skimmed, Skim)
     assert skimmed.family == family
@@ -112,6 +102,47 @@ def test_edges_are_read_in_every_shape(shape: str, relationship: str | None) -> 
     assert edges_of(catalog(thing("a"), thing("b"), edges=[edge])) == [
         ("Thing[a]", relationship or "contains", "Thing[b]")
     ]
+
+
+titles = st.text(st.sampled_from('ab[]\\"/é\u2028\n\0\ud800\U0001f600'), max_size=4)
+
+
+@given(st.sets(titles, min_size=1, max_size=4), st.sampled_from(FAMILIES), st.data())
+def test_an_edge_is_found_however_its_ends_are_written(
+    names: set[str], family: str, data: st.DataObject
+) -> None:
+    """Escaped or raw, with spaces or without, members in any order, text or object: the same resources."""
+    ordered = sorted(names)
+    ends = st.sampled_from(range(len(ordered)))
+    chosen = data.draw(st.lists(st.tuples(ends, ends), min_size=1, max_size=4))
+    written = []
+    for pair in chosen:
+        parts = []
+        for at in pair:
+            title = ordered[at]
+            members = data.draw(st.permutations([("type", "Thing"), ("title", title)]))
+            # An empty title has no text form.
+            end: Any = f"Thing[{title}]" if title and data.draw(st.booleans()) else dict(members)
+            is_raw = "\ud800" not in title and data.draw(st.booleans())
+            separators = data.draw(st.sampled_from([(",", ":"), (", ", ": ")]))
+            parts.append(json.dumps(end, ensure_ascii=not is_raw, separators=separators))
+        written.append(f'{{"source":{parts[0]}, "target":{parts[1]}}}')
+    body = read_with_edges([thing(title) for title in ordered], f"[{','.join(written)}]", family)
+    expected = {(ordered[source], ordered[target]) for source, target in chosen}
+    assert {(edge.source.title, edge.target.title) for edge in body.edges} == expected
+
+
+def read_with_edges(resources: list[dict[str, Any]], edges: str, family: str) -> Catalog:
+    """``edges`` as JSON text, byte for byte."""
+    skimmed = skim(
+        json.dumps(envelope({"resources": resources, "edges": "HERE"}, family))
+        .encode()
+        .replace(b'"HERE"', edges.encode()),
+        {},
+        NOW,
+    )
+    assert isinstance(skimmed, Skim)
+    return normalise(skimmed)
 
 
 @pytest.mark.parametrize("shape", ENDS)

@@ -1,0 +1,171 @@
+"""Edges between the slots of a catalog: those of its document, and those that metaparameters make.
+
+Thousands of them arrive with each catalog that changed, so an end is not parsed: its bytes are looked up among the
+names that Puppet would write. Whatever is written otherwise goes the long way, with a clear word for what is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ingest.core.formats import Skim, parse_json
+from ingest.core.model import RELATIONSHIPS, Ref, scalar_text
+from ingest.errors import Rejected
+
+SLOT_BITS = 22  # four million resources in one catalog
+
+
+_CODES = {name: code for code, name in enumerate(RELATIONSHIPS)}
+_REFERENCE = re.compile(r"^([^\[\]]+)\[(.+)\]$", re.DOTALL)
+
+
+class Relation(NamedTuple):
+    """An edge in the making: from or to a resource that the catalog may know by an alias."""
+
+    relationship: str
+    forward: bool
+    other: Ref
+
+
+class Related(NamedTuple):
+    """What a resource says about others, by its slot."""
+
+    slot: int
+    ref: Ref
+    exported: bool
+    relations: tuple[Relation, ...]
+    aliases: tuple[str, ...]
+    is_virtual: bool = False
+
+
+def pack_edge(relationship: int, source: int, target: int) -> int:
+    """An edge between slots as one number: thousands of them are compared and sorted. Their order is that of
+    (relationship, source, target); ``relationship`` is a place in RELATIONSHIPS."""
+    return (relationship << SLOT_BITS | source) << SLOT_BITS | target
+
+
+def unpack_edge(edge: int) -> tuple[int, int, int]:
+    mask = (1 << SLOT_BITS) - 1
+    return edge >> 2 * SLOT_BITS, edge >> SLOT_BITS & mask, edge & mask
+
+
+# gc=False: thousands of them live for a moment, and none can be part of a cycle.
+class _Edge(msgspec.Struct, frozen=True, gc=False):
+    source: msgspec.Raw
+    target: msgspec.Raw
+    relationship: str = "contains"
+
+
+_edges = msgspec.json.Decoder(list[_Edge])
+
+
+def edge_name(ref: Ref, family: str) -> bytes:
+    """How the ends of that family's edges name a resource: an object in PuppetDB's, ``"Type[title]"`` in others."""
+    try:
+        if family == "puppetdb":
+            return msgspec.json.encode({"type": ref.type, "title": ref.title})
+        return msgspec.json.encode(str(ref))
+    except UnicodeEncodeError:
+        return b""  # lone surrogates: no name is that, so its edges go the long way
+
+
+def normalise_edges(
+    skimmed: Skim,
+    slots: Mapping[tuple[str, str], int],
+    names: Mapping[bytes, int],
+    related: Sequence[Related],
+) -> list[int]:
+    """The edges of the document and those that metaparameters make, packed; sorted, each once. Raises Rejected.
+
+    ``slots`` has every resource of the catalog, ``names`` each one's ``edge_name``; ``related`` those with relations or
+    aliases, and virtual ones.
+    """
+    found = set(_document_edges(skimmed.edges, slots, names))
+    if any(one.relations for one in related):
+        found.update(_relationship_edges(slots, related))
+    return sorted(found)
+
+
+def _document_edges(
+    raw: bytes | memoryview, slots: Mapping[tuple[str, str], int], names: Mapping[bytes, int]
+) -> list[int]:
+    # Shifted once here, not for each of some thousand edges.
+    codes = {name: code << 2 * SLOT_BITS for name, code in _CODES.items()}
+    try:
+        return [
+            codes[edge.relationship] | names[bytes(edge.source)] << SLOT_BITS | names[bytes(edge.target)]
+            for edge in _edges.decode(raw)
+        ]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
+        return [_slot_edge(edge, slots) for edge in _lenient_edges(raw)]
+
+
+def _slot_edge(edge: Mapping[str, Any], slots: Mapping[tuple[str, str], int]) -> int:
+    """One edge, with a clear word where something is wrong with it."""
+    relationship = edge.get("relationship", "contains")
+    if not isinstance(relationship, str) or relationship not in _CODES:
+        raise Rejected("unknown_relationship", f"no relationship is called {str(relationship)[:60]!r}")
+    ends = []
+    for end in (edge["source"], edge["target"]):
+        ref = _reference(end)
+        if ref not in slots:
+            raise Rejected("dangling_edge", f"an edge names {ref.short}, which is not in the catalog")
+        ends.append(slots[ref])
+    return pack_edge(_CODES[relationship], *ends)
+
+
+def _relationship_edges(slots: Mapping[tuple[str, str], int], related: Sequence[Related]) -> Iterable[int]:
+    by_alias = {(one.ref.type, alias): one.slot for one in related for alias in one.aliases}
+    virtual = {one.slot for one in related if one.is_virtual}
+    for one in related:
+        for relation in one.relations:
+            other = slots.get(relation.other)
+            if other is None:
+                other = by_alias.get(relation.other)
+            if other is None:
+                if one.exported:
+                    # Exported and not collected here: its relations are for those who collect it.
+                    continue
+                raise Rejected(
+                    "dangling_edge",
+                    f"{one.ref.short} {relation.relationship} {relation.other.short}, "
+                    "which is not in the catalog",
+                )
+            if other in virtual:
+                raise Rejected(
+                    "dangling_edge",
+                    f"{one.ref.short} {relation.relationship} {relation.other.short}, "
+                    "which is exported but not collected",
+                )
+            source, target = (one.slot, other) if relation.forward else (other, one.slot)
+            yield pack_edge(_CODES[relation.relationship], source, target)
+
+
+def parse_reference(text: str) -> Ref:
+    """``Type[title]``; the title may hold brackets and newlines."""
+    match = _REFERENCE.match(text)
+    if match is None:
+        raise Rejected("invalid", f"{text[:100]!r} is no reference to a resource")
+    return Ref(match[1], match[2])
+
+
+def _lenient_edges(raw: bytes | memoryview) -> list[dict[str, Any]]:
+    document = parse_json(raw)
+    if not isinstance(document, list):
+        raise Rejected("invalid", "edges is no list")
+    for edge in document:
+        if not isinstance(edge, dict) or "source" not in edge or "target" not in edge:
+            raise Rejected("invalid", "an edge has no source or no target")
+    return document
+
+
+def _reference(given: Any) -> Ref:
+    if isinstance(given, str):
+        return parse_reference(given)
+    if isinstance(given, dict) and isinstance(given.get("type"), str) and given.get("title") is not None:
+        return Ref(given["type"], scalar_text(given["title"]))
+    raise Rejected("invalid", "an edge's end is no reference to a resource")
