@@ -1,6 +1,6 @@
 """``make bench-load``: a broker, a PostgreSQL and the engine started here, and bench/loadgen against them.
 
-Arguments that are none of its own go to bench/loadgen.
+Arguments that are none of its own go to bench/loadgen, behind those of the fleet below.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
         stack.callback(engine.kill)
         engine.wait_ready()
         done = subprocess.run(
-            [LOADGEN, *(fleet or FLEET), "--broker", broker, "--database", postgres.conninfo(DATABASE)],
+            [LOADGEN, *FLEET, *fleet, "--broker", broker, "--database", postgres.conninfo(DATABASE)],
             env=os.environ | {"LOADGEN_PYTHON": sys.executable}, check=False,
         )  # fmt: skip
         print(f"the engine used {cpu_s(engine.process.pid):.1f} s of CPU, priming included", file=sys.stderr)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,11 +20,13 @@ from tools.loadgen.results import Results
 
 SCRIPT = Path(__file__).parents[2] / "bench" / "loadgen"
 
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LOADGEN_PYTHON": sys.executable}
+
 
 def loadgen(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [SCRIPT, *arguments], capture_output=True, text=True, timeout=300, check=False, cwd=cwd,
-        env={"PATH": "/usr/bin:/bin", "LOADGEN_PYTHON": sys.executable, "HOME": str(cwd)},
+        env=ENVIRONMENT,
     )  # fmt: skip
 
 
@@ -80,6 +84,42 @@ def test_a_difference_is_found(broker: str, database: str, connection: Connectio
     assert done.returncode == 1, done.stdout + done.stderr
     assert "3 nodes compared with what was sent: 1 differences." in done.stdout
     assert "the stored rows are not what was sent" in done.stderr
+
+
+def test_a_database_with_newer_catalogs_of_the_fleet_is_refused(
+    broker: str, database: str, tmp_path: Path
+) -> None:
+    """Its nodes' first catalogs would be stale there; at once after a run the next one is fine."""
+    flags = ("--nodes", "2", "--interval", "10s", "--speed", "10", "--resources", "150", "--broker", broker,
+             "--database", database)  # fmt: skip
+    for results in ("one", "other"):
+        done = loadgen(*flags, "--output", tmp_path / results, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+    refused = loadgen(*flags, "--scenario", "backlog", "--output", tmp_path / "backlog", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "has catalogs of 2 of these nodes that are newer" in refused.stderr
+
+
+def test_ctrl_c_leaves_a_report(tmp_path: Path) -> None:
+    """What was sent until then is in it, and it says that it is not all."""
+    with embedded_broker() as url:
+        process = subprocess.Popen(
+            [SCRIPT, "--nodes", "50", "--interval", "30m", "--speed", "60", "--resources", "150", "--no-prime",
+             "--broker", url, "--output", tmp_path / "results"],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ENVIRONMENT,
+        )  # fmt: skip
+        sent = tmp_path / "results" / "sent.jsonl"
+        deadline = time.monotonic() + 60
+        while not (sent.exists() and sent.stat().st_size):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "The run was interrupted" in output
+    assert loadgen("report", tmp_path / "results", cwd=tmp_path).stdout == output
+    assert len(Results(tmp_path / "results").sent()) < 50
 
 
 def test_the_generator_alone_says_what_it_can_do(tmp_path: Path) -> None:

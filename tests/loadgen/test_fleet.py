@@ -30,7 +30,7 @@ def catalog(fleet: Fleet, number: int) -> dict[str, Any]:
 def test_a_seed_is_a_fleet() -> None:
     """Two fleets of one seed go the same way; another seed goes another one."""
     mix = dict.fromkeys(CHANGES, 0.25)
-    fleets = [Fleet(20, seed, mix=mix) for seed in (1, 1, 2)]
+    fleets = [Fleet(20, seed, mix=mix, resources=200) for seed in (1, 1, 2)]
     ways = [[[fleet.change(node) for node in fleet.nodes] for _ in range(3)] for fleet in fleets]
     assert ways[0] == ways[1]
     assert ways[0] != ways[2]
@@ -45,7 +45,7 @@ def test_a_seed_is_a_fleet() -> None:
 @pytest.mark.parametrize("kind", CHANGES)
 def test_a_change_is_what_it_says(kind: str) -> None:
     """Unchanged changes nothing, parameters a few values, lines only lines, an upgrade lines and contents."""
-    fleet = Fleet(1, 1)
+    fleet = Fleet(1, 1, resources=400)
     fleet.change(fleet.nodes[0])
     before = catalog(fleet, 0)
     assert fleet.change(fleet.nodes[0], forced=kind) == kind
@@ -59,7 +59,7 @@ def test_a_change_is_what_it_says(kind: str) -> None:
 
 def test_an_upgrade_reaches_all_nodes_of_a_role_alike() -> None:
     """What the release brings is shared: the nodes' new resources differ only where they name the node."""
-    fleet = Fleet(24, 1)
+    fleet = Fleet(24, 1, resources=400)
     one, other = fleet.nodes[0], fleet.nodes[12]
     assert one.template is other.template
     for node in (one, other):
@@ -75,7 +75,7 @@ def test_an_upgrade_reaches_all_nodes_of_a_role_alike() -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_the_forms_of_a_template_are_one_catalog(form: str) -> None:
     """A node that sends another form has the same resources and edges, but for what the form adds."""
-    at_hand = [synthetic(1, 1, one)[0].render("n.example.com", AT) for one in ("wire", form)]
+    at_hand = [synthetic(1, 1, one, 400)[0].render("n.example.com", AT) for one in ("wire", form)]
     wire, other = (to_wire(normalise(skim(body, {}, AT))) for body in at_hand)  # type: ignore[arg-type]
     assert other["edges"] == wire["edges"]
     assert [(r["type"], r["title"], r["tags"]) for r in other["resources"]] == [

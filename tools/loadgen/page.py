@@ -25,14 +25,14 @@ _PAGE = """<!doctype html>
 <dl class="cards">{% for name, value in cards %}<div><dt>{{ name }}</dt><dd>{{ value }}</dd></div>{% endfor %}</dl>
 <section><h2>Not stored yet</h2><p>Catalogs that were due and could not be queried, over the time of the run.</p>
 <figure>{{ waiting | safe }}</figure></section>
-<section><h2>Freshness over time</h2><p>From due to queryable, by the time at which a catalog was due.</p>
-<figure>{{ over_time | safe }}</figure></section>
-<section><h2>Freshness by percentile</h2>
+{% if over_time %}<section><h2>Freshness over time</h2><p>From due to queryable, by the time at which a catalog was due.</p>
+<figure>{{ over_time | safe }}</figure></section>{% endif %}
+{% if percentiles %}<section><h2>Freshness by percentile</h2>
 <figure>{{ percentiles | safe }}</figure>
 <div class="scroll"><table>
 <thead><tr><th>change</th><th>catalogs</th><th>p50</th><th>p95</th><th>p99</th><th>max</th></tr></thead>
 <tbody>{% for row in rows %}<tr>{% for value in row %}<td>{{ value }}</td>{% endfor %}</tr>{% endfor %}</tbody>
-</table></div></section>
+</table></div></section>{% endif %}
 <section><h2>The run</h2><table><tbody>{% for name, value in facts %}<tr><td>{{ name }}</td><td>{{ value }}</td></tr>{% endfor %}
 </tbody></table></section>
 <footer>Made from the raw results of {{ about.at }}.</footer></body></html>
@@ -58,8 +58,8 @@ def page(summary: Summary) -> str:
             ("bodies", f"{summary.mib_per_s:.0f} MiB/s"),
         ],
         waiting=_waiting(summary),
-        over_time=_over_time(summary),
-        percentiles=_percentiles(summary),
+        over_time=_over_time(summary) if everything.catalogs else "",
+        percentiles=_percentiles(summary) if everything.catalogs else "",
         rows=[
             (row.kind, row.catalogs, *map(seconds, (row.p50_s, row.p95_s, row.p99_s, row.max_s)))
             for row in summary.freshness

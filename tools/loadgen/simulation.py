@@ -15,7 +15,7 @@ from ingest.publish import Publisher
 from tools.loadgen.checking import differences
 from tools.loadgen.fleet import Fleet
 from tools.loadgen.progress import Bar, console
-from tools.loadgen.results import Ended, Results
+from tools.loadgen.results import Ended, Lines, Results
 from tools.loadgen.schedule import OUTAGE_S, Due, schedule, there_from_the_start
 from tools.loadgen.sending import Sender
 from tools.loadgen.watching import Watcher
@@ -123,7 +123,7 @@ def _prime(
 
 
 def _send(
-    plan: Plan, sender: Sender, dues: Iterable[Due], start_s: float, lines: Any, watcher: Watcher | None
+    plan: Plan, sender: Sender, dues: Iterable[Due], start_s: float, lines: Lines, watcher: Watcher | None
 ) -> None:
     """The progress bar counts seconds; beside it the rate of the last moment and how late sending and storing are."""
     with Bar("seconds", plan.duration_s / plan.speed) as bar:
@@ -139,6 +139,7 @@ def _send(
                 note += f", {watcher.waiting} not stored yet"
                 note += f" ({watcher.failure})" if watcher.failure else ""
             bar.advance(passed_s, note)
+            lines.flush()  # so that a run that is killed can be reported too
             shown_s, shown_sent = now_s, sender.sent
 
         expect = watcher.expect if watcher is not None else lambda *_: None
