@@ -38,7 +38,7 @@ class Endpoint(NamedTuple):
     tls: ssl.SSLContext | None
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Opened(NamedTuple):

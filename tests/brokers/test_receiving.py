@@ -254,3 +254,12 @@ def test_damage_ends_the_connection(wire: Wire, sent: bytes, told: str) -> None:
 def test_each_broker_is_asked_in_its_own_words(server: str, asked: dict[str, str]) -> None:
     """Told from the server header; one that has none is asked in both ways."""
     assert flow_control(server, 7, 900) == asked
+
+
+def test_an_endpoint_is_written_as_in_its_url() -> None:
+    """An IPv6 address keeps its brackets; user and password are never in it."""
+    assert str(Endpoint("::1", 61613, "user", "password", "/", None)) == "[::1]:61613"
+    assert (
+        str(Endpoint("broker.example.com", 61613, "user", "password", "/", None))
+        == "broker.example.com:61613"
+    )
