@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ingest.core import rows
 from ingest.core.wire import canonical_json
-from ingest.store.connection import Connection
+from ingest.store.connection import Connection, connect
+from tests.servers import Postgres
 
-WITH_CONNECTION = settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+FEWER = settings(max_examples=60)  # each asks a server
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 # Column, its type, how a value is encoded.
 COLUMNS: dict[str, tuple[str, Any]] = {
@@ -61,14 +59,13 @@ PLAIN: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def table(connection: Connection) -> Connection:
-    connection.execute(
-        "CREATE TEMP TABLE everything ("
-        + ", ".join(f"{name} {kind}" for name, (kind, _) in COLUMNS.items())
-        + ")"
-    )
-    return connection
+@pytest.fixture(scope="module")
+def table(postgres: Postgres) -> Iterator[Connection]:
+    connection = connect(postgres.conninfo("postgres"))
+    columns = ", ".join(f"{name} {kind}" for name, (kind, _) in COLUMNS.items())
+    connection.execute(f"CREATE TEMP TABLE everything ({columns})")
+    yield connection
+    connection.close()
 
 
 def copy_in(connection: Connection, values: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
@@ -83,7 +80,7 @@ def copy_in(connection: Connection, values: list[dict[str, Any]]) -> list[tuple[
         return list(cursor.execute("SELECT * FROM everything"))
 
 
-@WITH_CONNECTION
+@FEWER
 @given(st.lists(VALUES, max_size=4))
 @example([])
 def test_postgresql_reads_what_was_written(table: Connection, values: list[dict[str, Any]]) -> None:
@@ -106,13 +103,13 @@ def test_arrays_of_any_size_are_arrays_of_one_dimension(table: Connection) -> No
         assert row == (numbers, numbers, one, one, one, size, True, size == 0)
 
 
-@WITH_CONNECTION
+@FEWER
 @given(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=50))
 @example([])
-def test_an_array_comes_back_as_it_went(connection: Connection, numbers: list[int]) -> None:
+def test_an_array_comes_back_as_it_went(table: Connection, numbers: list[int]) -> None:
     """Both as this module writes it and as PostgreSQL sends it."""
     assert rows.read_int4_array(rows.int4_array(numbers)[4:]).tolist() == numbers
-    with connection.cursor(binary=True) as cursor:
+    with table.cursor(binary=True) as cursor:
         cursor.execute("SELECT %s::int4[]", [numbers])
         assert cursor.pgresult is not None
         sent = cursor.pgresult.get_value(0, 0)
@@ -130,6 +127,7 @@ def test_microseconds_are_exact(moment: datetime) -> None:
 @pytest.mark.parametrize("value", ["a\0b", "\ud800"])
 def test_a_text_that_is_none_never_gets_through(table: Connection, value: str) -> None:
     """Refused here or by PostgreSQL, never cut or changed: who encodes has to look before."""
+    copy_in(table, [])
     with pytest.raises(Exception, match=r"surrogates not allowed|invalid byte sequence"):
         copy_in(table, [PLAIN | {"t": value}])
     assert table.execute("SELECT count(*) FROM everything").fetchone() == (0,)
