@@ -128,9 +128,10 @@ class PuppetServer:
             time.sleep(0.2)
 
     def _status(self) -> str:
-        with contextlib.suppress(OSError), urllib.request.urlopen(
-            f"http://127.0.0.1:{self.port}/status/v1/simple", timeout=5
-        ) as answer:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"http://127.0.0.1:{self.port}/status/v1/simple", timeout=5) as answer,
+        ):
             return str(answer.read().decode())
         return "away"
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
+import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,10 +24,10 @@ from tests.engine.engine import Engine
 from tests.puppet import temper
 from tests.puppet.puppetserver import PuppetServer, Refused
 from tests.puppet.shapes import SHAPES, TYPES, manifest
-from tests.puppet.site import Site, messages, refs
+from tests.puppet.site import MODULE, Site, messages, refs
 from tests.servers import Postgres
 
-AGENTS, RUNS = 4, 10
+AGENTS, RUNS = 4, 6
 TIMEOUT_S = 60.0
 # Some hundred KB, so that messages overlap on the wire: each agent's own, so that a mixture shows.
 LARGE = """
@@ -205,6 +207,19 @@ def test_a_broker_that_is_away_costs_no_agent_its_catalog(
         )
 
 
+def test_every_file_is_one_that_jruby_reads() -> None:
+    """Also those that no request to a Puppet server loads (commands, plain Ruby's database connection)."""
+    if shutil.which("jruby") is None:
+        pytest.skip("no jruby: apt-get install jruby")
+    files = sorted((MODULE / "lib").rglob("*.rb"))
+    read = "require 'jruby'; ARGV.each { |file| JRuby.parse(File.read(file, encoding: 'UTF-8'), file) }; puts RUBY_VERSION"
+    done = subprocess.run(
+        ["jruby", "-e", read, *files], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("2.6"), "this JRuby is newer than puppetserver 7's: the check says nothing"
+
+
 def test_a_database_that_is_away_fails_collecting_compiles_only(running: Running) -> None:
     """The agent is told which type could not be collected; who collects nothing gets its catalog."""
     server = running.server
@@ -216,6 +231,7 @@ def test_a_database_that_is_away_fails_collecting_compiles_only(running: Running
             server.compile("collector", str(uuid.uuid4()), shape="everything")
 
 
+@pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)  # a restart takes long
 def test_what_waited_is_delivered_after_a_restart(running: Running, broker: Broker) -> None:
     """Catalogs of an outage lie on disk; the next puppetserver delivers all of them, whichever instance wrote them."""
     server = running.server
