@@ -60,7 +60,9 @@ class Met(msgspec.Struct):
     aliases: tuple[str, ...]
     digest: bytes  # of its content
     position: Position
-    content: Content | None  # None: too large to keep
+    content: (
+        Content | tuple[bytes, int, str]
+    )  # a large one is made again from its bytes (where they begin, family)
     bytes_: int
     is_virtual: bool = False
     sent: int = 0  # a bit for each lane that was given the content
@@ -120,7 +122,6 @@ class Decoding:
         self._layouts = Cache[Layout](LAYOUTS_BYTES_MAX)
         self._lanes = lanes
         self._thin = thin
-        self._large: dict[bytes, Content | tuple[bytes, str]] = {}  # of the catalog in hand
         self._salt = NORMALISER_VERSION + (b"thin" if thin else b"")
 
     def decode(
@@ -144,9 +145,6 @@ class Decoding:
             return self._full(descriptor, skimmed, raw_digest)
         except RecursionError as error:
             raise Rejected("too_deep", "the JSON is nested too deeply") from error
-        finally:
-            # Also after a refusal: many in a row would pile up.
-            self._large.clear()
 
     def _claim_at_a_glance(
         self, descriptor: Descriptor, body: memoryview, node: bytes, known: Mapping[str, bytes]
@@ -191,7 +189,7 @@ class Decoding:
         contents: dict[int, Content] = {}
         for slot, m in enumerate(met):
             if everything or not m.sent & lane:
-                contents[slot] = m.content or self._content(m)
+                contents[slot] = _content(m)
                 m.sent |= lane
         full = Full(
             delivery=descriptor.delivery,
@@ -214,34 +212,24 @@ class Decoding:
 
     def _meet(self, skimmed: Skim) -> list[Met]:
         """Every resource of the catalog, from the cache where its bytes were met before."""
-        met: list[Met] = []
-        family = skimmed.family
-        # In front of the bytes, since the same ones mean another thing in another family.
-        prefix = family[:1].encode()
-        recall, join = self.resources.young.get, b"".join
-        found_slices = slices(skimmed)
-        self.hits += len(found_slices)
-        for raw in found_slices:
-            key = join((prefix, raw))
-            found = recall(key)
-            if found is None:
-                found = self.resources.get(key) or self._first_met(key, family)
-                recall = self.resources.young.get
-            if found.content is None:
-                # Its parameters are needed only where a lane lacks them; keep the bytes at hand for that.
-                self._large.setdefault(found.digest, (key, family))
-            met.append(found)
-        return met
+        # The same bytes mean another thing in another family: only PuppetDB's are keys as they are.
+        mark = b"" if skimmed.family == "puppetdb" else skimmed.family[:1].encode()
+        raws = slices(skimmed)
+        keys = [b"".join((mark, raw)) for raw in raws] if mark else list(map(bytes, raws))
+        met = list(map(self.resources.young.get, keys))
+        self.hits += len(met)
+        for at, one in enumerate(met):
+            if one is None:
+                met[at] = self.resources.get(keys[at]) or self._first_met(keys[at], mark, skimmed.family)
+        return met  # type: ignore[return-value]  # none is None now
 
-    def _first_met(self, key: bytes, family: str) -> Met:
+    def _first_met(self, key: bytes, mark: bytes, family: str) -> Met:
         self.hits -= 1
         self.misses += 1
-        normal = normalise_resource(memoryview(key)[1:], family)
+        normal = normalise_resource(memoryview(key)[len(mark) :], family)
         resource = normal.resource
         digest, content = encode_resource(resource, has_floats=normal.has_floats)
         is_kept = len(content.tail) <= KEPT_CONTENT_BYTES_MAX
-        if not is_kept:
-            self._large[digest] = content
         met = Met(
             ref=resource.ref,
             key=_key_of(resource.ref),
@@ -251,21 +239,12 @@ class Decoding:
             aliases=normal.aliases,
             digest=digest,
             position=encode_position(resource.file, resource.line),
-            content=content if is_kept else None,
+            content=content if is_kept else (key, len(mark), family),
             bytes_=MET_BYTES + len(key) + (len(content.tail) + len(content.head) if is_kept else 0),
             is_virtual=normal.is_virtual,
         )
         self.resources.put(key, met)
         return met
-
-    def _content(self, met: Met) -> Content:
-        """The content of a resource that is too large to be kept: made again from its bytes."""
-        found = self._large[met.digest]
-        if isinstance(found, Content):
-            return found
-        key, family = found
-        normal = normalise_resource(memoryview(key)[1:], family)
-        return encode_resource(normal.resource)[1]
 
     def _edges(self, skimmed: Skim, met: Sequence[Met], refs: Sequence[Ref]) -> MetSet:
         """The edge set, made only when neither these edges nor what they refer to was met before."""
@@ -300,6 +279,13 @@ class Decoding:
             )
             self._sets.put(digest, found)
         return found
+
+
+def _content(met: Met) -> Content:
+    if isinstance(met.content, Content):
+        return met.content
+    key, start, family = met.content
+    return encode_resource(normalise_resource(memoryview(key)[start:], family).resource)[1]
 
 
 def _key_of(ref: Ref) -> bytes:

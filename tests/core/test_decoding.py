@@ -183,19 +183,6 @@ def test_a_large_content_is_made_again_for_every_lane() -> None:
         assert contents[2] == {}
 
 
-def test_refused_catalogs_leave_nothing_in_memory() -> None:
-    """Their large contents would pile up: a node may send bad catalogs for ever."""
-    one = Decoding(1 << 20)
-    for number in range(3):
-        resources = [
-            {"type": "File", "title": "/a", "parameters": {"content": LARGE + str(number)}},
-            {"type": "File", "title": "/b", "tags": ["No"]},
-        ]
-        with pytest.raises(Rejected):
-            decode(one, body("a", resources, "wire"))
-    assert one._large == {}
-
-
 def test_the_same_resource_twice_in_a_body_is_refused() -> None:
     """Also when the second one is the first, byte for byte, and comes from the cache."""
     resources = [
