@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource as limits
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection as ControlConnection
 from pathlib import Path
@@ -79,19 +80,20 @@ class Decoder:
 
     def _decode(self, descriptor: Descriptor, body: memoryview) -> Work:
         if descriptor.verdict is not None:
-            return _quarantine(descriptor, *descriptor.verdict)
+            return _quarantine(descriptor, body, *descriptor.verdict)
         try:
             return self.decoding.decode(descriptor, body, self._known)
         except Rejected as rejected:
-            return _quarantine(descriptor, rejected.reason, rejected.text)
+            return _quarantine(descriptor, body, rejected.reason, rejected.text)
         except MemoryError:
             return _quarantine(
                 descriptor,
+                body,
                 "too_much_memory",
                 f"decoding needs more than decode_memory_bytes_max={self.config.decode_memory_bytes_max}",
             )
         except RecursionError:
-            return _quarantine(descriptor, "too_deep", "the JSON is nested too deeply")
+            return _quarantine(descriptor, body, "too_deep", "the JSON is nested too deeply")
 
     def _pass(self, descriptor: Descriptor, work: Work) -> None:
         writer = self._writer_of(work)
@@ -130,7 +132,7 @@ class _KnownDigests(Mapping[str, bytes]):
         return Known.ENTRIES
 
 
-def _quarantine(descriptor: Descriptor, reason: str, detail: str) -> Quarantine:
+def _quarantine(descriptor: Descriptor, body: memoryview, reason: str, detail: str) -> Quarantine:
     return Quarantine(
         delivery=descriptor.delivery,
         reason=reason,
@@ -142,6 +144,7 @@ def _quarantine(descriptor: Descriptor, reason: str, detail: str) -> Quarantine:
         offset=descriptor.offset,
         length=descriptor.length,
         body_bytes=descriptor.body_bytes,
+        body_crc32=zlib.crc32(body),
     )
 
 

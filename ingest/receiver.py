@@ -214,7 +214,7 @@ class Receiver:
 
     def _descriptor(self, delivery: Delivery) -> Descriptor:
         return Descriptor(
-            delivery.id,
+            delivery.copy,
             self._arena_number,
             delivery.offset,
             delivery.length,

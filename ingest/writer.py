@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 import time
+import zlib
 from collections.abc import Sequence
 from multiprocessing.connection import Connection as ControlConnection
 
@@ -215,11 +216,13 @@ class Writer:
             self._wait(3600)
 
     def _row_of(self, work: Quarantine) -> QuarantineRow | None:
-        """The row to write, its secrets redacted; None when the body's owner is gone."""
+        """The row to write, its secrets redacted; None when the body's owner is gone, or has settled it otherwise."""
         arena = self.wires.arenas.get(work.arena)
         if arena is None:
             return None
         body = bytes(arena.view(work.offset, work.length))
+        if zlib.crc32(body) != work.body_crc32:
+            return None
         kept, note = redact(body)
         if work.body_bytes > len(body):
             note = "too large: not kept"

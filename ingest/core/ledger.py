@@ -3,6 +3,10 @@
 Pure bookkeeping: no socket, no clock. A delivery is waiting, at a decoder or at a writer. When one of those
 dies its deliveries wait again, and the one that it had in its hands counts a death; after ``deaths_max`` of
 them it is condemned, so that one message cannot kill the engine for ever.
+
+What processes get of a delivery is a copy, with a number of its own. When it is given out again, only the new copy's
+report counts: else an earlier one that was still on its way could settle it, and its body's place would be given to
+another message while the new copy is being read.
 """
 
 from __future__ import annotations
@@ -14,6 +18,11 @@ from datetime import datetime
 import msgspec
 
 from ingest.core.work import Outcome, Settled
+
+# A copy's number: the delivery's id below, which copy it is above. Old copies are gone long before the count begins again.
+_COPY_SHIFT = 56
+_COPIES = 128  # the number stays below 2**63
+_ID_MASK = (1 << _COPY_SHIFT) - 1
 
 
 class Delivery(msgspec.Struct):
@@ -34,6 +43,12 @@ class Delivery(msgspec.Struct):
     deaths: int = 0
     verdict: tuple[str, str] | None = None
     routing_key: int = 0
+    given_again: int = 0  # how often
+
+    @property
+    def copy(self) -> int:
+        """The number by which processes speak of it now."""
+        return self.id | self.given_again % _COPIES << _COPY_SHIFT
 
 
 class Ledger:
@@ -81,9 +96,9 @@ class Ledger:
             self._waiting.popleft()
         self._move(delivery, place)
 
-    def passed(self, id_: int, writer: str | None) -> None:
+    def passed(self, copy: int, writer: str | None) -> None:
         """A decoder handed it to that writer; None: the writer was gone, it waits again."""
-        delivery = self._deliveries.get(id_)
+        delivery = self._of(copy)
         if delivery is None:
             return
         if writer is None:
@@ -93,7 +108,7 @@ class Ledger:
 
     def settle(self, settled: Settled) -> Delivery | None:
         """The delivery, now out of the book; None when it was settled before, or is to be decoded again."""
-        delivery = self._deliveries.get(settled.delivery)
+        delivery = self._of(settled.delivery)
         if delivery is None:
             return None
         if settled.outcome is Outcome.REDO:
@@ -111,7 +126,7 @@ class Ledger:
         condemned = []
         deliveries = [self._deliveries[id_] for id_ in sorted(self._at.get(place, ()))]
         for delivery in deliveries:
-            if delivery.id == in_hands:
+            if in_hands is not None and delivery.id == in_hands & _ID_MASK:
                 delivery.deaths += 1
                 if delivery.deaths >= self._deaths_max and delivery.verdict is None:
                     delivery.verdict = (
@@ -131,10 +146,16 @@ class Ledger:
         self.bytes = 0
         return deliveries
 
+    def _of(self, copy: int) -> Delivery | None:
+        """The delivery of which this is the copy that counts."""
+        delivery = self._deliveries.get(copy & _ID_MASK)
+        return delivery if delivery is not None and delivery.copy == copy else None
+
     def _again(self, deliveries: Iterable[Delivery]) -> None:
         ordered = list(deliveries)
         for delivery in ordered:
             self._move(delivery, None)
+            delivery.given_again += 1
         self._waiting.extendleft(delivery.id for delivery in reversed(ordered))
 
     def _move(self, delivery: Delivery, place: str | None) -> None:

@@ -44,10 +44,12 @@ class Book(RuleBasedStateMachine):
         self.deaths: dict[int, int] = {}
         self.verdicts: dict[int, tuple[str, str] | None] = {}
         self.complete: set[int] = set()
+        self.objects: dict[int, Delivery] = {}
 
     @rule(length=st.integers(0, 1000))
     def arrives(self, length: int) -> None:
-        self.ledger.add(delivery(self.next_id, length))
+        self.objects[self.next_id] = delivery(self.next_id, length)
+        self.ledger.add(self.objects[self.next_id])
         self.places[self.next_id] = None
         self.line.append(self.next_id)
         self.lengths[self.next_id], self.deaths[self.next_id] = length, 0
@@ -64,23 +66,24 @@ class Book(RuleBasedStateMachine):
 
     @rule(id_=ids, writer=st.sampled_from((None, *WRITERS)))
     def passed_on(self, id_: int, writer: str | None) -> None:
-        self.ledger.passed(id_, writer)
+        self.ledger.passed(self.copy(id_), writer)
         if id_ in self.places:
             self.moves(id_, writer)
 
     @rule(id_=ids, outcome=st.sampled_from(SETTLING))
     def is_settled(self, id_: int, outcome: Outcome) -> None:
         """Once; whoever says it again is told that it is out of the book."""
-        found = self.ledger.settle(settled(id_, outcome))
+        copy = self.copy(id_)
+        found = self.ledger.settle(settled(copy, outcome))
         assert (found.id if found else None) == (id_ if id_ in self.places else None)
         if found is not None:
             assert found.place is None
             self.forget(id_)
-        assert self.ledger.settle(settled(id_, outcome)) is None
+        assert self.ledger.settle(settled(copy, outcome)) is None
 
     @rule(id_=ids, verdict=st.sampled_from([None, VERDICT]))
     def is_to_be_redone(self, id_: int, verdict: tuple[str, str] | None) -> None:
-        assert self.ledger.settle(Settled(id_, Outcome.REDO, verdict)) is None
+        assert self.ledger.settle(Settled(self.copy(id_), Outcome.REDO, verdict)) is None
         if id_ in self.places:
             self.moves(id_, None)
             self.complete.add(id_)
@@ -134,6 +137,17 @@ class Book(RuleBasedStateMachine):
             self.ledger.assign(found, DECODERS[0])
             came.append(found.id)
         assert came == self.line
+
+    @rule(id_=ids, outcome=st.sampled_from(SETTLING))
+    def an_older_copy_is_settled(self, id_: int, outcome: Outcome) -> None:
+        """Its report counts for nothing: the body must stay where it lies until the newest copy's report."""
+        if id_ in self.objects and self.objects[id_].given_again:
+            assert self.ledger.settle(settled(id_, outcome)) is None
+            self.ledger.passed(id_, WRITERS[0])
+
+    def copy(self, id_: int) -> int:
+        """The number of the copy that counts."""
+        return self.objects[id_].copy if id_ in self.objects else id_
 
     def moves(self, id_: int, place: str | None) -> None:
         """Back in the line means at its head: it waited before."""
