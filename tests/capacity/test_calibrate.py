@@ -37,8 +37,10 @@ def test_the_real_engine_is_measured_and_leaves_nothing(
     assert said == sorted(said)
     assert {kind for r in found.rounds for kind in r.kinds} == set(KINDS)
     for round_ in found.rounds:
-        for stage in ("receiver", "decoder", "writer", "postgresql", "broker"):
+        for stage in ("receiver", "decoder", "writer", "postgresql"):
             assert round_.cpu_s[stage] > 0, (round_.name, stage)
+        # A small backlog is in the receiver's socket before the engine goes on.
+        assert round_.cpu_s["broker"] + round_.cpu_s.get("broker_in", 0) > 0
         assert round_.batches > 0
         assert round_.wal_bytes > 0
     assert {sample.kind for sample in found.samples} == set(KINDS)
