@@ -70,6 +70,16 @@ def test_every_message_is_accounted_for(tmp_path: Path) -> None:
     assert "1 catalogs were replaced by a newer one" in text
 
 
+@pytest.mark.parametrize(("slope", "said"), [(0.0, False), (0.5, True)])
+def test_a_queue_that_grows_is_told(tmp_path: Path, slope: float, said: bool) -> None:
+    """All in time, yet later and later: a longer run would fail, and the report says it."""
+    lines = [sent(n, due_s=n / 10) for n in range(100)]
+    seen = [Stored(n, 1, n / 10 * (1 + slope) + 0.1) for n in range(100)]
+    summary = summarise(results(tmp_path / "r", lines, seen, ended(100)))
+    assert summary.in_time == summary.judged
+    assert any("Freshness grew" in remark for remark in remarks(summary)) is said
+
+
 def test_an_interrupted_run_can_be_reported(tmp_path: Path) -> None:
     """A line that was not written to its end, and no end of the run: the rest counts."""
     found = results(tmp_path / "r", [sent(n) for n in range(5)], [Stored(n, 1, 2.0) for n in range(5)], None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 from typing import Any, NamedTuple
 
 from hdrh.histogram import HdrHistogram
@@ -13,6 +14,8 @@ MICROSECONDS = 1_000_000
 LONGEST_S = 24 * 3600
 DIGITS = 3  # significant ones that the histogram keeps
 LATE_S = 1.0  # a generator that is later than this was a limit itself
+GROWN_S, GROWN_TIMES = 1.0, 3  # less is chance, or nobody's concern
+QUARTER_MIN = 20  # catalogs; of fewer a median says little
 BUSY = 0.8  # of a core: more is rarely to be had beside the garbage collector and others' turns
 AT_ONCE = ("thundering-herd", "backlog")
 PERCENTILES = (50.0, 95.0, 99.0, 100.0)
@@ -100,6 +103,11 @@ def remarks(summary: Summary) -> list[str]:
         found.append("The run was interrupted; the figures are those until then.")
     if summary.latest_s > LATE_S:
         found.append(_why_late(summary))
+    if summary.about.scenario == "steady" and (growth := _growth(summary)) is not None:
+        found.append(
+            f"Freshness grew while the run went on, from {seconds(growth[0])} to {seconds(growth[1])} (medians of its first "
+            "and last quarter): a longer run may not keep up."
+        )
     if summary.unseen:
         found.append(
             f"{summary.unseen} catalogs were never seen in the database, nor a newer one of their node: they are lost, "
@@ -143,6 +151,20 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
         share = summary.ended.generator_cpu_s / summary.ended.send_s
         found.append(("generator", f"{share:.0%} of one core, at most {seconds(summary.latest_s)} late"))
     return found
+
+
+def _growth(summary: Summary) -> tuple[float, float] | None:
+    """Median freshness of the first and the last quarter, where the last is worse beyond chance."""
+    delays = [
+        at - entry.due_s
+        for entry, at in sorted(summary.entries, key=lambda pair: pair[0].due_s)
+        if at is not None
+    ]
+    quarter = len(delays) // 4
+    if quarter < QUARTER_MIN:
+        return None
+    first, last = median(delays[:quarter]), median(delays[-quarter:])
+    return (first, last) if last > GROWN_S and last > GROWN_TIMES * first else None
 
 
 def _why_late(summary: Summary) -> str:
