@@ -12,7 +12,7 @@ from ingest.config import Config
 from ingest.core.work import Descriptor, Quarantine, Work
 from ingest.decoder import Decoder
 from ingest.processes import process_names
-from ingest.store.writing import QuarantineRow
+from ingest.store.quarantine import QuarantineRow
 from ingest.writer import Writer
 from tests.model import START
 

@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from ingest.core.work import Claim, Full, Outcome, Quarantine, Settled, Work
 from ingest.errors import Rejected
 from ingest.store.connection import Connection
-from ingest.store.writing import Lane, QuarantineRow
+from ingest.store.quarantine import QuarantineRow
+from ingest.store.writing import Lane
 from tests import corpus
 from tests.faults.decoding import Bench
 from tests.model import resource, wire_body
