@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 from ingest.store.connection import Connection
@@ -12,6 +14,7 @@ from tests.faults.traffic import MINUTES_OF_CENTURY, dated
 from tests.model import expected, resource, stored, wire_body
 
 MIB = 1024 * 1024
+OPERATING = Path(__file__).parents[2] / "docs" / "operating.md"
 GOOD = [wire_body(f"{name}.example.com", 1, [resource(f"/{name}")]) for name in ("before", "after")]
 
 
@@ -102,3 +105,24 @@ def test_a_clock_that_jumps(start: Start, broker: str, connection: Connection) -
         "WHERE certname = 'none.example.com'"
     ).fetchone()
     assert row == (True,)
+
+
+def test_a_node_whose_clock_was_ahead_can_be_forgotten(
+    start: Start, broker: str, connection: Connection
+) -> None:
+    """With the statements of docs/operating.md; its next catalog is stored as if it were the first."""
+    statements = re.findall(r"`BEGIN; (.*?); COMMIT`", OPERATING.read_text(encoding="utf-8"))
+    engine = start()
+    ahead, now = (
+        dated(wire_body("n.example.com", 1, [resource(f"/{n}")]), n) for n in (MINUTES_OF_CENTURY, 10)
+    )
+    publish(broker, ahead)
+    engine.wait_settled(1)
+    publish(broker, now)
+    assert engine.wait_settled(2)["stale"] == 1
+    with connection.transaction():
+        for statement in statements[0].replace("NODE", "n.example.com").split("; "):
+            connection.execute(statement.encode())
+    publish(broker, now)
+    assert engine.wait_settled(3)["stored"] == 2
+    assert stored(connection, "n.example.com") == expected(now)
