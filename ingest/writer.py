@@ -24,7 +24,8 @@ from ingest.errors import Misconfigured, Refused, Rejected, Unavailable
 from ingest.metrics import Metric
 from ingest.processes import Ended, process_names, reloaded, start_process
 from ingest.store.connection import answering_within, connect
-from ingest.store.writing import Lane, QuarantineLimits, QuarantineRow
+from ingest.store.quarantine import QuarantineLimits, QuarantineRow
+from ingest.store.writing import Lane
 
 BACKOFF_START_S = 0.05
 

@@ -19,8 +19,8 @@ import msgspec
 from psycopg import errors as pg
 
 from ingest.store.connection import Connection, meaning
+from ingest.store.locks import CONTENT_LOCK, NODE_LOCK, node_key
 from ingest.store.queries import query
-from ingest.store.writing import CONTENT_LOCK, NODE_LOCK, node_key
 
 POLL_S = 0.005  # a writer's transaction takes some ten milliseconds, and so do the gaps between them
 

@@ -10,8 +10,8 @@ import pytest
 from ingest.core.work import Outcome
 from ingest.store.connection import Connection, connect
 from ingest.store.housekeeping import POLL_S, collect_garbage
+from ingest.store.locks import CONTENT_LOCK
 from ingest.store.queries import query
-from ingest.store.writing import CONTENT_LOCK
 from tests.model import Pipeline, expected, resource, stored, wire_body
 
 NODE = "n.example.com"

@@ -11,7 +11,7 @@ from datetime import timedelta
 from ingest.core.work import Outcome
 from ingest.store.connection import Connection, connect
 from ingest.store.housekeeping import collect_garbage, expire_nodes, forget_quarantined, purge_nodes
-from ingest.store.writing import QuarantineRow
+from ingest.store.quarantine import QuarantineRow
 from tests.model import Pipeline, expected, resource, stored, wire_body
 from tests.servers import Postgres
 from tests.store.test_writing import deactivate

@@ -103,8 +103,8 @@ def test_an_older_catalog_does_not_bring_a_node_back(connection: Connection) -> 
 def test_a_node_heard_of_just_now_is_not_expired(connection: Connection, database: str) -> None:
     """A catalog that is stored between the look and the mark keeps its node."""
     from ingest.store.connection import connect
+    from ingest.store.locks import NODE_LOCK, node_key
     from ingest.store.queries import query
-    from ingest.store.writing import NODE_LOCK, node_key
 
     pipeline = Pipeline(connect(database))
     pipeline.take(catalog(NODE, 1))

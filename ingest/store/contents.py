@@ -1,0 +1,176 @@
+"""What a batch's catalogs consist of, as ids: looked up in the caches, then in the database, else inserted.
+
+Content by digest: two writers that bring the same rows wait for each other, never in a circle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from ingest.core import rows
+from ingest.core.work import DIGEST_BYTES, Content, Full
+from ingest.store.content import ContentTable
+from ingest.store.session import Session
+
+
+class Found(NamedTuple):
+    """Digest -> id; what is nowhere to be found is not in it."""
+
+    resources: dict[bytes, int]
+    edge_sets: dict[bytes, int]
+    position_sets: dict[bytes, int]
+
+
+class Contents:
+    """The content tables of one writer, with their caches of ids."""
+
+    def __init__(self, cache_entries_max: int) -> None:
+        # Resources take most of the cache; the other tables have few distinct rows.
+        self._tags = ContentTable("tags", cache_entries_max // 8)
+        self._positions = ContentTable("positions", cache_entries_max // 8)
+        self._resources = ContentTable("resources", cache_entries_max // 2)
+        self._edge_sets = ContentTable("edge_sets", cache_entries_max // 16)
+        self._position_sets = ContentTable("position_sets", cache_entries_max // 16)
+        self._tables = (self._tags, self._positions, self._resources, self._edge_sets, self._position_sets)
+
+    def resolve(
+        self,
+        session: Session,
+        catalogs: Sequence[Full],
+        digests: Collection[Sequence[bytes]],
+        sources: Sequence[Full],
+    ) -> Found:
+        """The ids of what these catalogs refer to; ``digests`` are those of their slots. ``sources`` are the works
+        that may bring it along: also a superseded catalog has contents."""
+        wanted: set[bytes] = set().union(*digests)
+        return Found(
+            self._resolve_resources(session, wanted, sources),
+            self._resolve_sets(
+                session, self._edge_sets, {c.edge_set for c in catalogs},
+                {c.edge_set: _edge_row(c) for c in sources if c.edges is not None},
+            ),
+            self._resolve_positions(session, {c.position_set for c in catalogs}, sources),
+        )  # fmt: skip
+
+    def committed(self) -> None:
+        for table in self._tables:
+            table.committed()
+
+    def rolled_back(self) -> None:
+        for table in self._tables:
+            table.rolled_back()
+
+    def forget(self) -> None:
+        for table in self._tables:
+            table.forget()
+
+    def _resolve_resources(
+        self, session: Session, wanted: set[bytes], sources: Sequence[Full]
+    ) -> dict[bytes, int]:
+        ids = self._resources.known(wanted)
+        if len(ids) == len(wanted):
+            return ids
+        ids.update(self._resources.find(session.cursor, wanted - ids.keys()))
+        contents: dict[bytes, Content] = {}
+        for catalog in sources:
+            for slot, content in catalog.contents.items():
+                digest = catalog.digests[slot * DIGEST_BYTES : (slot + 1) * DIGEST_BYTES]
+                if digest in wanted and digest not in ids:
+                    contents[digest] = content
+        if contents:
+            tag_ids = self._resolve_tags(session, contents.values())
+            new = self._resources.insert(
+                session.cursor,
+                {digest: _resource_row(content, tag_ids) for digest, content in contents.items()},
+            )
+            session.counts.resources_new += len(new)
+            ids.update(new)
+        return ids
+
+    def _resolve_tags(self, session: Session, contents: Iterable[Content]) -> dict[str, int]:
+        names = {tag: rows.name_digest(tag) for tag in set().union(*(content.tags for content in contents))}
+        ids = self._resolve_sets(
+            session,
+            self._tags,
+            set(names.values()),
+            {digest: _tag_row(name, digest) for name, digest in names.items()},
+        )
+        return {name: ids[digest] for name, digest in names.items()}
+
+    def _resolve_positions(
+        self, session: Session, wanted: set[bytes], sources: Sequence[Full]
+    ) -> dict[bytes, int]:
+        """The ids of the position sets; the distinct positions of new sets first."""
+        ids = self._position_sets.known(wanted)
+        ids.update(self._position_sets.find(session.cursor, wanted - ids.keys()))
+        new = {
+            c.position_set: c.positions
+            for c in sources
+            if c.positions and c.position_set in wanted and c.position_set not in ids
+        }
+        if new:
+            places = {digest: fields for p in new.values() for digest, fields in p.positions}
+            place_ids = self._resolve_sets(
+                session, self._positions, set(places),
+                {digest: _position_row(digest, fields) for digest, fields in places.items()},
+            )  # fmt: skip
+            ids.update(
+                self._position_sets.insert(
+                    session.cursor,
+                    {
+                        digest: _position_set_row(
+                            digest, [place_ids[p[0]] for p in set_.positions], set_.indexes
+                        )
+                        for digest, set_ in new.items()
+                    },
+                )
+            )
+        return ids
+
+    def _resolve_sets(
+        self,
+        session: Session,
+        table: ContentTable,
+        wanted: set[bytes],
+        rows_: dict[bytes, Callable[[], bytes]],
+    ) -> dict[bytes, int]:
+        """Ids from the cache, else from the database, else by inserting the rows that came with the work."""
+        ids = table.known(wanted)
+        if len(ids) < len(wanted):
+            ids.update(table.find(session.cursor, wanted - ids.keys()))
+        new = {digest: make for digest, make in rows_.items() if digest in wanted and digest not in ids}
+        if new:
+            ids.update(table.insert(session.cursor, new))
+        return ids
+
+
+def slot_digests(catalog: Full) -> list[bytes]:
+    digests = catalog.digests
+    return [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)]
+
+
+def _resource_row(content: Content, tag_ids: dict[str, int]) -> Callable[[], bytes]:
+    def make() -> bytes:
+        ids = rows.int4_array([tag_ids[tag] for tag in content.tags])
+        return b"".join((rows.count(8), content.head, ids, content.tail))
+
+    return make
+
+
+def _tag_row(name: str, digest: bytes) -> Callable[[], bytes]:
+    return lambda: rows.row(rows.bytea(digest), rows.text(name))
+
+
+def _position_row(digest: bytes, fields: bytes) -> Callable[[], bytes]:
+    return lambda: b"".join((rows.count(4), rows.bytea(digest), fields))
+
+
+def _position_set_row(digest: bytes, ids: Sequence[int], indexes: Sequence[int]) -> Callable[[], bytes]:
+    return lambda: rows.row(rows.bytea(digest), rows.int4_array([ids[i] for i in indexes]))
+
+
+def _edge_row(catalog: Full) -> Callable[[], bytes]:
+    edges = catalog.edges
+    assert edges is not None
+    return lambda: b"".join((rows.count(4), rows.bytea(catalog.edge_set), edges.fields))
