@@ -90,9 +90,8 @@ class Quarantine(msgspec.Struct, array_like=True, frozen=True, tag="quarantine")
     offset: int
     length: int
     body_bytes: int  # as it arrived; more than length when it was too large to keep
-    body_crc32: int = (
-        0  # of what lies there: when it differs, another copy was settled and the place is another's
-    )
+    # Of what lies there: when it differs, another copy was settled and the place is another's.
+    body_crc32: int = 0
 
 
 Work = Claim | Full | Deactivate | Quarantine
