@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--broker", help="its URL, instead of RabbitMQ (or the embedded one) started here")
     options, fleet = parser.parse_known_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left behind
     with ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="ingest-bench-"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
@@ -46,6 +48,8 @@ def main() -> None:
         )
         stack.callback(engine.kill)
         engine.wait_ready()
+        # Ctrl-C is for the generator, which then reports on what there is; a handler, unlike SIG_IGN, is not inherited.
+        signal.signal(signal.SIGINT, lambda *_: None)
         done = subprocess.run(
             [LOADGEN, *FLEET, *fleet, "--broker", broker, "--database", postgres.conninfo(DATABASE)],
             env=os.environ | {"LOADGEN_PYTHON": sys.executable}, check=False,
