@@ -31,6 +31,7 @@ from ingest.connection.opening import Endpoint, open_stomp
 from ingest.errors import Unavailable
 
 READ_BYTES = 256 * 1024  # one recv while looking for headers; small frames come many at once
+HEARTBEAT_AT = 0.5  # of the interval; ActiveMQ grants no grace beyond it, and a busy machine is late
 HEARTBEAT_GRACE = 2.0  # of the agreed interval; the specification asks for an error margin
 
 
@@ -151,7 +152,11 @@ class Connection:
     def beat(self) -> None:
         """Sends a heart-beat when one is due; raises Unavailable when the broker's are missing."""
         now = time.monotonic()
-        if self._send_every_s and now - self._last_write_s >= self._send_every_s * 0.8 and not self._outgoing:
+        if (
+            self._send_every_s
+            and now - self._last_write_s >= self._send_every_s * HEARTBEAT_AT
+            and not self._outgoing
+        ):
             self._outgoing += b"\n"
             self.flush()
         if not self.listens:
@@ -165,7 +170,7 @@ class Connection:
         now = time.monotonic()
         due = []
         if self._send_every_s:
-            due.append(self._last_write_s + self._send_every_s * 0.8 - now)
+            due.append(self._last_write_s + self._send_every_s * HEARTBEAT_AT - now)
         if self._expect_every_s and self.listens:
             due.append(self._last_read_s + self._expect_every_s * HEARTBEAT_GRACE - now)
         return max(0.01, min(due, default=60.0))
