@@ -31,7 +31,7 @@ from ingest.connection.opening import Endpoint, open_stomp
 from ingest.errors import Unavailable
 
 READ_BYTES = 256 * 1024  # one recv while looking for headers; small frames come many at once
-HEARTBEAT_AT = 0.5  # of the interval; ActiveMQ grants no grace beyond it, and a busy machine is late
+HEARTBEAT_AT = 0.5  # of the interval; a broker may grant no grace beyond it, and a busy machine is late
 HEARTBEAT_GRACE = 2.0  # of the agreed interval; the specification asks for an error margin
 
 
