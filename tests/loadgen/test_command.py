@@ -108,18 +108,37 @@ def test_ctrl_c_leaves_a_report(tmp_path: Path) -> None:
              "--broker", url, "--output", tmp_path / "results"],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ENVIRONMENT,
         )  # fmt: skip
-        sent = tmp_path / "results" / "sent.jsonl"
-        deadline = time.monotonic() + 60
-        while not (sent.exists() and sent.stat().st_size):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for_lines(process, tmp_path / "results" / "sent.jsonl")
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "The run was interrupted" in output
     assert loadgen("report", tmp_path / "results", cwd=tmp_path).stdout == output
     assert len(Results(tmp_path / "results").sent()) < 50
+
+
+def test_a_broker_that_goes_away_is_one_line_and_leaves_results(tmp_path: Path) -> None:
+    """Exit code 3; what was sent until then can be reported."""
+    with embedded_broker() as url:
+        process = subprocess.Popen(
+            [SCRIPT, "--nodes", "300", "--speed", "60", "--resources", "150", "--no-prime", "--broker", url,
+             "--output", tmp_path / "results"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
+        )  # fmt: skip
+        wait_for_lines(process, tmp_path / "results" / "sent.jsonl")
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 3, complaint
+    assert complaint.splitlines()[-1].startswith("loadgen: ")
+    assert "Traceback" not in complaint
+    assert "The run was interrupted" in loadgen("report", tmp_path / "results", cwd=tmp_path).stdout
+
+
+def wait_for_lines(process: subprocess.Popen[str], file: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not (file.exists() and file.stat().st_size):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_the_generator_alone_says_what_it_can_do(tmp_path: Path) -> None:

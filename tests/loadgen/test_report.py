@@ -90,6 +90,13 @@ def test_an_interrupted_run_can_be_reported(tmp_path: Path) -> None:
     assert any("interrupted" in remark for remark in remarks(summary))
 
 
+def test_a_run_that_never_began_can_be_reported(tmp_path: Path) -> None:
+    """Interrupted while the nodes were stored first: no lines at all."""
+    found = Results(tmp_path / "r")
+    found.begin(ABOUT)
+    assert "Nothing was sent" in markdown(summarise(found))
+
+
 def test_a_run_that_nobody_watched_says_so(tmp_path: Path) -> None:
     """Without a database nothing is called lost, and nothing stored."""
     summary = summarise(results(tmp_path / "r", [sent(1)], [], ended(1), poll_s=None))

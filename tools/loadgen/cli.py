@@ -120,7 +120,13 @@ def run_command(
                 hide_passwords_of_addresses(broker), POLL_S if database is not None else None, fleet.mean_bytes,
             )
         )  # fmt: skip
-        ended = simulate(plan, fleet, publisher, database, results)
+        try:
+            ended = simulate(plan, fleet, publisher, database, results)
+        except Unavailable:
+            console.print(
+                f"what there is until then: bench/loadgen report {results.directory}", highlight=False
+            )
+            raise
     results.end(ended)
     _report(results, results.directory / "report.html")
     console.print(f"raw results and report.html: {results.directory}", highlight=False, soft_wrap=True)

@@ -148,8 +148,9 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
             ("precision", f"a catalog is seen up to {about.poll_s * 1000:.0f} ms late"),
         ]
     if summary.ended is not None and summary.ended.send_s:
-        share = summary.ended.generator_cpu_s / summary.ended.send_s
-        found.append(("generator", f"{share:.0%} of one core, at most {seconds(summary.latest_s)} late"))
+        cpu_s = summary.ended.generator_cpu_s
+        words = f"{cpu_s / summary.ended.send_s:.0%} of one core, {cpu_s * 1000 / max(1, summary.sent):.2f} ms a catalog"
+        found.append(("generator", f"{words}, at most {seconds(summary.latest_s)} late"))
     return found
 
 

@@ -112,7 +112,9 @@ class Results:
 
     def _lines(self, name: str, type_: type[Any]) -> list[Any]:
         decoder = msgspec.json.Decoder(type_)
-        found = []
+        found: list[Any] = []
+        if not (self.directory / name).exists():
+            return found  # interrupted before the clock started
         with (self.directory / name).open("rb") as file:
             for line in file:
                 try:
