@@ -28,7 +28,7 @@ from tests.puppet.site import MODULE, Site, messages, refs
 from tests.servers import Postgres
 
 AGENTS, RUNS = 4, 6
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 # Some hundred KB, so that messages overlap on the wire: each agent's own, so that a mixture shows.
 LARGE = """
 node /^agent/ {
