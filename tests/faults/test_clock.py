@@ -55,4 +55,8 @@ def test_a_clock_that_jumps_disturbs_nothing(
         assert not events & {"child_died", "child_stuck", "connection_lost", "database_unavailable"}
         wait_for(lambda: engine.status()["health"]["ready"], engine, "ready")
     finally:
+        processes = [engine.process.pid, *engine.children().values()]
         engine.kill()  # no drain: libfaketime breaks clock_nanosleep(2), with which that waits
+        for pid in processes:  # and it leaves its own shared memory behind whoever is killed
+            for name in (f"faketime_shm_{pid}", f"sem.faketime_sem_{pid}"):
+                (Path("/dev/shm") / name).unlink(missing_ok=True)

@@ -65,7 +65,7 @@ def test_kills_without_a_pause() -> None:
     """kill -9 of whatever process, before the last one has recovered."""
     world = World(seed=SEED)
     try:
-        check(world, kill_many(world, 15, SEED))
+        check(world, kill_many(world, 12, SEED))
     finally:
         world.close()
 

@@ -36,6 +36,8 @@ FLAGS = (
     "--deaths-max", "100", "--quarantine-messages-max", "0", "--quarantine-per-minute-max", "0",
 )  # fmt: skip
 SMALL_DISK_BYTES = 48 * 1024 * 1024
+# In /dev/shm, of servers and libraries that other tests use at the same time.
+OTHERS_SHARED_MEMORY = ("postgresql", "faketime", "sem.faketime")
 PATIENCE_S = 90.0  # until something that must come is given up; far above every limit that is checked
 
 
@@ -304,7 +306,7 @@ class World:
         found += [
             f"/dev/shm/{name}"
             for name in set(os.listdir("/dev/shm")) - self._shared_memory
-            if "PostgreSQL" not in name
+            if not name.lower().startswith(OTHERS_SHARED_MEMORY)
         ]
         found += [str(file) for file in (self.directory / "tmp").rglob("*")]
         return found
