@@ -80,6 +80,17 @@ def test_a_queue_that_grows_is_told(tmp_path: Path, slope: float, said: bool) ->
     assert any("Freshness grew" in remark for remark in remarks(summary)) is said
 
 
+def test_a_backlog_says_when_it_was_drained(tmp_path: Path) -> None:
+    """From the end of the outage, which is the start of the run."""
+    lines = [sent(n, due_s=-5.0, late_s=5.0) for n in range(3)]
+    found = results(
+        tmp_path / "r", lines, [Stored(n, 1, 1.0 + n) for n in range(3)], ended(3), scenario="backlog"
+    )
+    text = " ".join(remarks(summarise(found)))
+    assert "3 catalogs were due before the start, in the outage" in text
+    assert "the last was stored 3.0 s after it" in text
+
+
 def test_an_interrupted_run_can_be_reported(tmp_path: Path) -> None:
     """A line that was not written to its end, and no end of the run: the rest counts."""
     found = results(tmp_path / "r", [sent(n) for n in range(5)], [Stored(n, 1, 2.0) for n in range(5)], None)

@@ -101,6 +101,17 @@ def remarks(summary: Summary) -> list[str]:
     ended = summary.ended
     if ended is None or ended.interrupted:
         found.append("The run was interrupted; the figures are those until then.")
+    waited = [at for entry, at in summary.entries if entry.due_s < 0]
+    if waited:
+        drained = [at for at in waited if at is not None]
+        done = (
+            f"the last was stored {seconds(max(drained))} after it"
+            if len(drained) == len(waited)
+            else "some never were"
+        )
+        found.append(
+            f"{len(waited)} catalogs were due before the start, in the outage, and cannot all have been in time; {done}."
+        )
     if summary.latest_s > LATE_S:
         found.append(_why_late(summary))
     if summary.about.scenario == "steady" and (growth := _growth(summary)) is not None:
