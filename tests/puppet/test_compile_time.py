@@ -63,8 +63,9 @@ def test_the_compile_time_with_and_without_the_module_is_printed(
                 print(f"  in save: median {statistics.median(with_ms):.0f} ms, slowest {max(with_ms):.0f} ms")
                 continue
             difference = statistics.median(w - wo for w, wo in zip(with_ms, without_ms, strict=True))
+            what = "elapsed" if key == "seconds" else "CPU of the compiling thread"
             print(
-                f"  {'elapsed' if key == 'seconds' else 'CPU of the compiling thread'}: median {statistics.median(without_ms):.0f} ms without "
-                f"the module, {statistics.median(with_ms):.0f} ms with it, of the differences {difference:+.0f} ms"
+                f"  {what}: median {statistics.median(without_ms):.0f} ms without the module, "
+                f"{statistics.median(with_ms):.0f} ms with it, of the differences {difference:+.0f} ms"
             )
     assert site.ask(do="counters")["counters"]["queued"] == ROUNDS + WARM_UP
