@@ -29,7 +29,7 @@ from tests.store.reference import Reference
 from tests.store.test_writing import deactivate
 
 # make test-store-long has more of them.
-EXAMPLES = int(os.environ.get("INGEST_TEST_STORE_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("INGEST_TEST_STORE_EXAMPLES", "25"))
 MINUTES = 12
 CERTNAMES = ("a.example.com", "b.example.com", "c.example.com")
 WRITERS = (0, 1)
@@ -187,10 +187,13 @@ class Store(RuleBasedStateMachine):
         rows: Any = self.connection.execute(
             "SELECT certname, type, title, line FROM node_resources"
         ).fetchall()
-        assert sorted(rows) == sorted(
-            (name, r["type"], r["title"].replace("\x00", "\ufffd"), r["line"])
-            for name, catalog in active.items()
-            for r in catalog["resources"]
+        assert sorted(rows, key=repr) == sorted(
+            (
+                (name, r["type"], r["title"].replace("\x00", "\ufffd"), r["line"])
+                for name, catalog in active.items()
+                for r in catalog["resources"]
+            ),
+            key=repr,
         )
         row = self._count("SELECT count(*) FROM edges")
         assert row == sum(len(catalog["edges"]) for catalog in active.values())
