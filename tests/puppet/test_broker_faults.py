@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -106,6 +108,43 @@ def test_a_spool_that_cannot_be_written_fails_no_compile(site: Site, stack: Exit
         assert refs(site.compile(f"node{number}"), "Notify") == [f"Notify[node{number}]"]
     lost = site.ask(do="counters")["counters"]["lost"]
     assert lost == (3 if memory == "0" else 0)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 32 KB."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32k,mode=0700", "tmpfs", directory]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a file system of its own needs root, and the right to mount")
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", directory], check=True)
+
+
+def test_a_full_disk_fails_no_compile_and_leaves_no_half_message(
+    site: Site, stack: ExitStack, small_disk: Path
+) -> None:
+    """What fits is on disk and whole; each one that does not is an error with its certname, and counted."""
+    site.code(CODE)
+    site.configure(
+        broker=stack.enter_context(temper.broker_that(None)), spool_dir=small_disk / "spool",
+        spool_memory_bytes_max=0, flush_timeout_s=0,
+    )  # fmt: skip
+    site.start()
+    lost = []
+    for number in range(20):
+        answer = site.compile(f"node{number}")
+        assert refs(answer, "Notify") == [f"Notify[node{number}]"]
+        lost += [text for text in problems(answer) if f"lost the catalog of node{number}:" in text]
+    assert lost
+    assert all("No space left" in text for text in lost)
+    assert site.ask(do="counters")["counters"]["lost"] == len(lost)
+    kept = [json.loads(body)["name"] for body in messages(small_disk / "spool")]
+    assert len(kept) == 20 - len(lost) > 0
+    assert list((small_disk / "spool").glob("*.tmp")) == []
 
 
 @pytest.mark.parametrize(
