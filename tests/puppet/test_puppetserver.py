@@ -34,6 +34,7 @@ LARGE = """
 node /^agent/ {
   Integer[1, 300].each |$n| { notify { "${trusted['certname']} ${n}": message => sprintf('%01000d', $n) } }
 }
+node default { notify { 'x': } }
 """
 
 
