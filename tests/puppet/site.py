@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -125,6 +126,9 @@ def has(command: str) -> bool:
 
 
 def messages(spool: Path) -> list[bytes]:
-    """The bodies that wait in a spool directory, oldest first."""
-    files = sorted(spool.glob("*.msg")) if spool.is_dir() else []
-    return [re.split(rb"\n", file.read_bytes(), maxsplit=1)[1] for file in files]
+    """The bodies that wait in a spool directory, oldest first; without those that a sender has in its hands."""
+    found = []
+    for file in sorted(spool.glob("*.msg")) if spool.is_dir() else []:
+        with contextlib.suppress(FileNotFoundError):  # just taken
+            found.append(re.split(rb"\n", file.read_bytes(), maxsplit=1)[1])
+    return found
