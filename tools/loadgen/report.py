@@ -70,7 +70,7 @@ def summarise(results: Results) -> Summary:
         len(sent),
         sum(not entry.superseded for entry in stored),
         sum(entry.superseded for entry in stored),
-        len(sent) - len(stored) if about.poll_s is not None else 0,
+        sum(at is None for _, at in entries) if about.poll_s is not None else 0,
         sum(at is not None and at <= entry.next_s for entry, at in judged),
         len(judged),
         [_freshness("all", entries), *(_freshness(k, [e for e in entries if e[0].kind == k]) for k in kinds)],

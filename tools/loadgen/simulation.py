@@ -60,6 +60,7 @@ def simulate(plan: Plan, fleet: Fleet, publisher: Publisher, database: str | Non
     try:
         _send(plan, sender, dues, start_s, sent_lines, watcher)
         cpu_s = time.process_time() - cpu_s
+        sent_lines.flush()
         if watcher is not None:
             _wait_settled(watcher)
             watcher.close()
