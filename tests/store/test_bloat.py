@@ -14,10 +14,14 @@ PAGE_BYTES = 8192
 
 
 def sizes(connection: Connection) -> dict[str, int]:
-    """Bytes of every table and index, the system's own too, but for temporary ones."""
+    """Bytes of every table and index, the system's own too, but for temporary ones and the planner's statistics:
+    those grow whenever autovacuum looks at a table for the first time."""
     rows: Any = connection.execute(
-        "SELECT oid::regclass::text, pg_relation_size(oid) FROM pg_class"
-        " WHERE relkind IN ('r', 'i', 't') AND relpersistence = 'p'"
+        """WITH statistics AS (SELECT oid, reltoastrelid FROM pg_class WHERE relname LIKE 'pg_statistic%'),
+             apart AS (SELECT oid FROM statistics UNION SELECT reltoastrelid FROM statistics),
+             with_indexes AS (SELECT oid FROM apart UNION SELECT indexrelid FROM pg_index JOIN apart ON indrelid = oid)
+           SELECT oid::regclass::text, pg_relation_size(oid) FROM pg_class
+           WHERE relkind IN ('r', 'i', 't') AND relpersistence = 'p' AND oid NOT IN (TABLE with_indexes)"""
     ).fetchall()
     return dict(rows)
 
