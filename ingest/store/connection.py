@@ -36,7 +36,9 @@ def connect(
     settings = {
         "statement_timeout": f"{int(statement_timeout_s * 1000)}ms",
         "lock_timeout": f"{int(lock_timeout_s * 1000)}ms",
-        "idle_in_transaction_session_timeout": "60s",
+        # A writer that fell off the network in a transaction keeps its nodes locked for that long; ours are
+        # never idle in one for longer than it takes to make the next rows.
+        "idle_in_transaction_session_timeout": "15s",
         "timezone": "UTC",
         "client_min_messages": "warning",
     }
