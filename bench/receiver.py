@@ -21,9 +21,9 @@ from bench.records import record
 from bench.servers import broker_of, publish
 from ingest.channels import Arena, memory
 from ingest.config import load
+from ingest.connection import stomp_endpoint
 from ingest.errors import Unavailable
-from ingest.receiver import open_connection
-from ingest.transports import endpoints
+from ingest.transports import brokers
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def drop(broker: str, bodies: list[bytes]) -> dict[str, Any]:
     config = load({"queue_source": broker}, {}).config
     publish(broker, bodies)
     arena = Arena(memory("bench", config.window_bytes_max))
-    connection = open_connection(config, endpoints(config)[0], arena)
+    connection = brokers(config)[0].connect(arena)
     connection.subscribe(config.destination, "drop", config.window_messages_max, config.window_bytes_max)
     start, cpu = time.perf_counter(), time.process_time()
     got = 0
@@ -82,7 +82,7 @@ def drop_with_stomp_py(broker: str, bodies: list[bytes]) -> dict[str, Any]:
     """stomp.py as its documentation shows it: a listener, individual acknowledgement."""
     config = load({"queue_source": broker}, {}).config
     publish(broker, bodies)
-    endpoint = endpoints(config)[0]
+    endpoint = stomp_endpoint(broker, config)
     # auto_decode would make a text of each body, which not every body is.
     connection = stomp.Connection12([(endpoint.host, endpoint.port)], vhost=endpoint.vhost, auto_decode=False)
     done = threading.Event()

@@ -7,14 +7,10 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
-import msgspec
-
 from ingest.config import Config
-from ingest.connection import Connection
 from ingest.core.formats import Other, skim
-from ingest.errors import Misconfigured, Rejected, Unavailable
-from ingest.receiver import open_connection
-from ingest.transports import endpoints
+from ingest.errors import Rejected, Unavailable
+from ingest.transports import connect_first
 
 HEADERS = (
     "certname",
@@ -32,18 +28,8 @@ class Publisher:
     """A connection that only sends."""
 
     def __init__(self, config: Config) -> None:
-        failure: Exception | None = None
-        quiet = msgspec.structs.replace(config, heartbeat_s=0)
-        self._connection: Connection | None = None
-        for endpoint in endpoints(config):
-            try:
-                # No heart-beats: nobody would send them while the next body is made.
-                self._connection = open_connection(quiet, endpoint, None)
-                break
-            except (Unavailable, Misconfigured) as error:
-                failure = failure or error
-        if self._connection is None:
-            raise failure or Misconfigured("--queue-source", "it names no broker")
+        # No heart-beats: nobody would send them while the next body is made.
+        self._connection = connect_first(config, heartbeats=False)
         self._destination = config.destination
         self._timeout_s = config.connect_timeout_s + 25  # a broker that syncs to disk takes its time
         self._sent = self._receipted = 0
@@ -59,7 +45,6 @@ class Publisher:
         be there or not.
         """
         connection = self._connection
-        assert connection is not None
         before = self._receipted
         for body, headers in bodies:
             self._sent += 1
@@ -71,13 +56,11 @@ class Publisher:
         return self._receipted - before
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
+        self._connection.close()
 
     def _collect(self, allowed: int) -> None:
         """Waits until at most ``allowed`` messages lack a receipt."""
         connection = self._connection
-        assert connection is not None
         deadline = time.monotonic() + self._timeout_s
         with selectors.DefaultSelector() as selector:
             selector.register(connection, selectors.EVENT_READ)
@@ -92,7 +75,7 @@ class Publisher:
                 if self._sent - self._receipted <= allowed and not connection.wants_write:
                     return
                 if time.monotonic() > deadline:
-                    raise Unavailable(f"{connection.endpoint} sends no receipts")
+                    raise Unavailable(f"{connection.server or 'the broker'} sends no receipts")
                 events = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.wants_write else 0)
                 selector.modify(connection, events)
                 selector.select(0.5)

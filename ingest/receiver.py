@@ -7,26 +7,22 @@ settled: after their commit, one by one. It parses no JSON and never blocks on a
 from __future__ import annotations
 
 import os
-import random
-import selectors
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from multiprocessing.connection import Connection as ControlConnection
+from multiprocessing.connection import Connection
 
 import structlog
 
 from ingest.board import Row
-from ingest.channels import Arena, Handover, Hands, Order, Wires
+from ingest.channels import Handover, Hands, Order, Wires
 from ingest.config import Config
-from ingest.connection import Connection, Endpoint, Message
+from ingest.connection import Message
 from ingest.core.ledger import Delivery, Ledger
 from ingest.core.routing import END_BYTES, START_BYTES, choose, decoders_at_work, routing_key
 from ingest.core.work import Descriptor, Outcome, Passed, Settled
-from ingest.errors import Misconfigured, Unavailable
 from ingest.metrics import Metric
 from ingest.processes import Ended, process_names, reloaded, start_process
-from ingest.transports import endpoints
+from ingest.subscription import EVENT, Subscription
 
 # What a descriptor carries of a message's headers: what producers may say of a catalog, and its origin.
 KEPT_HEADERS = frozenset(
@@ -36,7 +32,6 @@ KEPT_HEADERS = frozenset(
 KEPT_HEADER_BYTES_MAX = 1024  # of one value; a descriptor stays far below the pipe's size
 DECODER_DEPTH = 32  # descriptors at one decoder: enough that it never waits for the receiver
 STUCK_S = 0.5  # ten times what the largest real catalog takes
-BACKOFF_START_S = 0.1
 
 _OUTCOME_METRICS = {
     Outcome.STORED: Metric.STORED,
@@ -47,7 +42,7 @@ _OUTCOME_METRICS = {
 }
 
 
-def run(config: Config, control: ControlConnection, name: str) -> None:
+def run(config: Config, control: Connection, name: str) -> None:
     """The body of the process: until the supervisor says "stop", or goes."""
     wires = Wires(control, {"decoder": Passed, "writer": list[Settled]})
     with start_process(config, name, wires) as row:
@@ -61,19 +56,11 @@ class Receiver:
         self.row = row
         self.log = structlog.get_logger()
         self.ledger = Ledger(config.deaths_max)
-        self.connection: Connection | None = None
-        self.epoch = 0
-        self._endpoints: Sequence[Endpoint] = endpoints(config)
-        self._next_endpoint = 0
-        self._retry_at_s = 0.0
-        self._backoff_s = BACKOFF_START_S
-        self._connected_s = 0.0
         # The upper bits tell one receiver's deliveries from its predecessor's.
         self._arena_number, self._arena = next(iter(wires.arenas.items()))
         self._last_id = self._arena_number << 40
+        self.subscription = Subscription(config, self._arena, self._arena_number, wires.selector, row)
         self._hands = Hands(wires.memory["hands"], process_names(config))
-        self._acks: list[tuple[str, str]] = []
-        self._registered: int | None = None  # the events the socket is registered for
         self._draining = False
         self._decoders_at_work_max = decoders_at_work(len(os.sched_getaffinity(0)))
         self._moved_s: dict[str, float] = {}
@@ -82,38 +69,33 @@ class Receiver:
     # The loop
 
     def loop(self) -> None:
-        self._connect()
+        self.subscription.connect_if_due()
         self._measure()  # ready now, not after the first event
         while not self._is_drained():
             for key, _ in self.wires.selector.select(self._timeout_s()):
                 if key.data == "control":
                     self._obey(self.wires.control())
                     break  # it may have replaced an inbox that is in this list: what is ready says so again
-                if key.data == "broker":
-                    self._guarded(self._read)
+                if key.data == EVENT:
+                    self._read()
                 else:
                     self._receive_from(key.data)
             self._after_events()
         self._goodbye()
 
     def _after_events(self) -> None:
-        if self.connection is not None and self.connection.unread and self._takes_messages():
-            self._guarded(self._read)
-        self._guarded(self._flush)
+        if self.subscription.unread and self._takes_messages():
+            self._read()
+        self.subscription.keep()
         self._dispatch()
         self._let_go_if_too_long()
-        if self.connection is None and not self._draining and time.monotonic() >= self._retry_at_s:
-            self._connect()
+        if not self._draining:
+            self.subscription.connect_if_due()
         self._measure()
 
     def _timeout_s(self) -> float:
-        oldest = self.ledger.oldest()
-        limits = [1.0 if oldest is not None else 5.0]  # how old the age metric may get
-        if self.connection is None:
-            limits.append(self._retry_at_s - time.monotonic())
-        else:
-            limits.append(self.connection.next_beat_s())
-        return max(0.0, min(limits))
+        age_limit_s = 1.0 if self.ledger.messages else 5.0  # how old the age metric may get
+        return max(0.0, min(age_limit_s, self.subscription.wait_s()))
 
     def _obey(self, message: Handover | Order) -> None:
         if isinstance(message, Handover):
@@ -124,7 +106,7 @@ class Receiver:
             raise Ended
         elif message.word == "reload":
             self.config = reloaded(message.detail)
-            self._endpoints = endpoints(self.config)  # for the next connection
+            self.subscription.reload(self.config)
 
     def _rewired(self, handover: Handover) -> None:
         """A neighbour was replaced: what it had waits again."""
@@ -175,8 +157,7 @@ class Receiver:
         self._release(delivery)
         self.row.add(_OUTCOME_METRICS[settled.outcome])
         self.row.observe(Metric.SETTLE_SECONDS, time.monotonic() - delivery.received_s)
-        if delivery.epoch == self.epoch and self.connection is not None:
-            self._acks.append((delivery.ack, delivery.message_id))
+        self.subscription.acknowledge(delivery.epoch, delivery.ack, delivery.message_id)
 
     def _release(self, delivery: Delivery) -> None:
         if delivery.length:
@@ -225,36 +206,19 @@ class Receiver:
             delivery.verdict,
         )
 
-    # Towards the broker
-
-    def _guarded(self, step: object) -> None:
-        """Runs a step that may find the connection broken."""
-        if self.connection is None:
-            return
-        try:
-            step()  # type: ignore[operator]
-        except Unavailable as error:
-            self.log.warning("connection_lost", broker=str(self.connection.endpoint), reason=str(error))
-            self._disconnected()
+    # From the broker
 
     def _read(self) -> None:
-        connection = self.connection
-        assert connection is not None
         if not self._takes_messages():
-            connection.listen()
+            self.subscription.listen()
             return
-        for message in connection.read():
+        for message in self.subscription.read():
             self._take(message)
             if not self._takes_messages():
                 return
 
     def _takes_messages(self) -> bool:
-        return not self._draining and self.ledger.messages < self._window_messages()
-
-    def _window_messages(self) -> int:
-        # STOMP 1.0 knows only cumulative acknowledgement: one message at a time, or one ack settles others.
-        old = self.connection is not None and self.connection.version == "1.0"
-        return 1 if old else self.config.window_messages_max
+        return not self._draining and self.ledger.messages < self.subscription.window_messages
 
     def _take(self, message: Message) -> None:
         self._last_id += 1
@@ -270,7 +234,7 @@ class Receiver:
             )
         delivery = Delivery(
             id=self._last_id,
-            epoch=self.epoch,
+            epoch=self.subscription.epoch,
             ack=headers.get("ack", headers.get("message-id", "")),
             message_id=headers.get("message-id", ""),
             offset=message.offset or 0,
@@ -298,87 +262,6 @@ class Receiver:
         end = self._arena.view(message.offset + message.length - at_end, at_end)
         return routing_key(message.headers, bytes(start), bytes(end))
 
-    def _flush(self) -> None:
-        connection = self.connection
-        assert connection is not None
-        if self._acks:
-            connection.acknowledge(self._acks, self._subscription())
-            self.row.add(Metric.ACKNOWLEDGED, len(self._acks))
-            self._acks.clear()
-        connection.flush()
-        connection.beat()
-        self._register()
-
-    def _register(self) -> None:
-        """Listens to the socket for what can be done now. With a full window that is heart-beats."""
-        connection = self.connection
-        assert connection is not None
-        events = 0
-        if connection.listens:
-            events |= selectors.EVENT_READ
-        if connection.wants_write:
-            events |= selectors.EVENT_WRITE
-        if events == self._registered:
-            return
-        selector = self.wires.selector
-        if self._registered:
-            if events:
-                selector.modify(connection, events, "broker")
-            else:
-                selector.unregister(connection)
-        elif events:
-            selector.register(connection, events, "broker")
-        self._registered = events
-
-    def _connect(self) -> None:
-        endpoint = self._endpoints[self._next_endpoint % len(self._endpoints)]
-        self._next_endpoint += 1
-        try:
-            connection = open_connection(self.config, endpoint, self._arena)
-            self.epoch += 1
-            self.connection = connection
-            connection.subscribe(
-                self.config.destination,
-                self._subscription(),
-                1 if connection.version == "1.0" else self.config.window_messages_max,
-                self.config.window_bytes_max,
-            )
-        except (Unavailable, Misconfigured) as error:
-            self.connection = None
-            self.log.warning("broker_unavailable", broker=str(endpoint), reason=str(error))
-            self._retry_later()
-            return
-        self._connected_s = time.monotonic()
-        self._registered = None
-        self._register()
-        self.row.add(Metric.CONNECTIONS)
-        self.log.info(
-            "connected", broker=str(endpoint), server=connection.server or "unnamed", stomp=connection.version,
-            epoch=self.epoch,
-        )  # fmt: skip
-
-    def _subscription(self) -> str:
-        # Never the same twice: RabbitMQ takes an old connection's ack for another message.
-        return f"ingest-{self._arena_number}-{self.epoch}"
-
-    def _disconnected(self) -> None:
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            if self._registered:
-                self.wires.selector.unregister(connection)
-            connection.close()
-        self._registered = None
-        self._acks.clear()  # they belonged to that epoch; the broker will deliver again
-        if time.monotonic() - self._connected_s > self.config.backoff_max_s:
-            # Not before: one that lets us in and throws us out again is no better than one that is away.
-            self._backoff_s = BACKOFF_START_S
-        self._retry_later()
-
-    def _retry_later(self) -> None:
-        self._retry_at_s = time.monotonic() + self._backoff_s * random.uniform(0.5, 1.0)
-        if self._next_endpoint % len(self._endpoints) == 0:
-            self._backoff_s = min(self._backoff_s * 2, self.config.backoff_max_s)
-
     def _let_go_if_too_long(self) -> None:
         """Brokers lose patience with unacknowledged messages (RabbitMQ: 30 minutes, and then the channel is
         closed). Before that the engine lets go by itself, and takes them again."""
@@ -386,7 +269,7 @@ class Receiver:
         if oldest is None or time.monotonic() - oldest.received_s < self.config.hold_s:
             return
         self.log.warning("deliveries_let_go", deliveries=self.ledger.messages, held_s=self.config.hold_s)
-        self._disconnected()
+        self.subscription.let_go()
         for delivery in self.ledger.clear():
             self._release(delivery)
         self.wires.report("let_go")
@@ -395,57 +278,18 @@ class Receiver:
     # The end
 
     def _is_drained(self) -> bool:
-        return self._draining and self.ledger.messages == 0 and not self._acks
+        return self._draining and self.ledger.messages == 0 and self.subscription.has_acknowledged
 
     def _goodbye(self) -> None:
-        """DISCONNECT with a receipt: the broker has seen every acknowledgement."""
-        connection = self.connection
-        if connection is not None:
-            receipt = f"bye-{self.epoch}"
-            deadline = time.monotonic() + self.config.connect_timeout_s
-            try:
-                connection.disconnect(receipt)
-                while receipt not in connection.receipts and time.monotonic() < deadline:
-                    for message in connection.read():
-                        self._release_unread(message)  # not acknowledged: it stays at the broker
-                    connection.flush()
-                    time.sleep(0.002)
-            except Unavailable:
-                pass  # the broker closed first; what it had not seen acknowledged it delivers again
-            connection.close()
+        for message in self.subscription.leave():
+            if message.offset is not None:
+                self._arena.free(message.offset, message.length)
         self.wires.report("drained")
-
-    def _release_unread(self, message: Message) -> None:
-        if message.offset is not None:
-            self._arena.free(message.offset, message.length)
 
     def _measure(self) -> None:
         self.row.set(Metric.WINDOW_MESSAGES, self.ledger.messages)
         self.row.set(Metric.WINDOW_BYTES, self._arena.used_bytes)
         self.row.set(Metric.WAITING, self.ledger.waiting)
-        self.row.set(Metric.CONNECTED, 0 if self.connection is None else 1)
+        self.row.set(Metric.CONNECTED, int(self.subscription.is_connected))
         oldest = self.ledger.oldest()
         self.row.set(Metric.OLDEST_SECONDS, time.monotonic() - oldest.received_s if oldest else 0)
-
-
-def open_connection(config: Config, endpoint: Endpoint, arena: Arena | None) -> Connection:
-    return Connection(
-        endpoint,
-        connect_timeout_s=config.connect_timeout_s,
-        heartbeat_s=config.heartbeat_s,
-        body_bytes_max=config.body_bytes_max,
-        space=arena,
-    )
-
-
-def check_broker(config: Config) -> None:
-    """Connects once and leaves. Raises Unavailable or Misconfigured when no broker of the list lets us in."""
-    failure: Unavailable | Misconfigured | None = None
-    for endpoint in endpoints(config):
-        try:
-            open_connection(config, endpoint, None).close()
-        except (Unavailable, Misconfigured) as error:
-            failure = failure or error
-        else:
-            return
-    raise failure or Misconfigured("--queue-source", "it names no broker")

@@ -13,17 +13,17 @@ import msgspec
 import structlog
 
 from ingest.config import Config
+from ingest.connection import STOMP_PORT
 from ingest.embedded import embedded_broker, embedded_database
 from ingest.errors import IngestError, Misconfigured, Refused, Unavailable
 from ingest.log import configure, resolve_format
 from ingest.metrics import Metric
-from ingest.receiver import check_broker
 from ingest.store import housekeeping
 from ingest.store.connection import Connection, connect
 from ingest.store.migrate import migrate, require_current
 from ingest.supervisor import Supervisor
 from ingest.telemetry import serve
-from ingest.transports import STOMP_PORT, endpoints
+from ingest.transports import brokers, connect_first
 
 HOUSEKEEPING_TICK_S = 1.0  # how late a changed gc_interval_s may be noticed
 DRAIN_FAILED = 7  # exit code: the time was up; nothing is lost, the broker has what was not settled
@@ -36,9 +36,9 @@ def run(config: Config, read_again: Callable[[], Config]) -> int:
     configure(config.log_format, config.log_level, process="supervisor")
     with ExitStack() as stack:
         config = add_embedded(config, stack)
-        endpoints(config)  # a wrong setting is told before anything starts
+        brokers(config)  # a wrong setting is told before anything starts
         prepare_database(config)
-        check_broker(config)
+        connect_first(config).close()
         supervisor = Supervisor(config, lambda: _completed(read_again(), config))
         if config.metrics_port:
             _serve_metrics(config, supervisor, stack)
@@ -57,7 +57,7 @@ def run(config: Config, read_again: Callable[[], Config]) -> int:
 def _completed(wanted: Config, running: Config) -> Config:
     """Settings read again, with what this run had worked out: embedded parts, the format of the log.
     Raises Misconfigured."""
-    endpoints(wanted)
+    brokers(wanted)
     return msgspec.structs.replace(
         wanted,
         queue_source=wanted.queue_source or running.queue_source,

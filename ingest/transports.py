@@ -1,25 +1,68 @@
 """Which brokers the settings name, and by which protocol: ``queue_type`` is looked up among entry points.
 
 A package adds a protocol with an entry point in the group ``puppet_ingest.transports``: a callable that takes
-the Config and gives the endpoints to try, in order.
+the Config and gives a Broker for each address to try, in order. The engine asks no more of a protocol than what
+stands here; ``stomp`` is ``ingest.connection``.
 """
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
-from urllib.parse import unquote, urlsplit
+from typing import Protocol
 
 from ingest.config import Config
-from ingest.connection import Endpoint
-from ingest.errors import Misconfigured
+from ingest.connection import Message, Space
+from ingest.errors import Misconfigured, Unavailable
 
 GROUP = "puppet_ingest.transports"
-STOMP_PORT, STOMP_TLS_PORT = 61613, 61612
 
 
-def endpoints(config: Config) -> Sequence[Endpoint]:
+class Link(Protocol):
+    """One connection to a broker, for one thread and its selector: nothing in it waits. Everything that talks
+    raises Unavailable when the connection has ended."""
+
+    @property
+    def server(self) -> str: ...  # what the broker calls itself, or ""
+    @property
+    def protocol(self) -> str: ...  # and its version, for the log
+    @property
+    def acknowledges_cumulatively(self) -> bool: ...  # one acknowledgement settles the earlier messages too
+    @property
+    def receipts(self) -> set[str]: ...  # that came; whoever reads them removes them
+
+    def fileno(self) -> int: ...
+    @property
+    def listens(self) -> bool: ...  # wants to know when the socket can be read
+    @property
+    def wants_write(self) -> bool: ...
+    @property
+    def unread(self) -> bool: ...  # messages may be here that no event of the socket will tell of
+    def next_beat_s(self) -> float: ...
+
+    def subscribe(
+        self, destination: str, subscription: str, prefetch_messages: int, window_bytes: int
+    ) -> None: ...
+    def read(self) -> Iterator[Message]: ...
+    def listen(self) -> None: ...  # instead of ``read``, when no message is wanted: heart-beats
+    def acknowledge(self, messages: list[tuple[str, str]], subscription: str) -> None: ...
+    def send_message(self, destination: str, body: bytes, headers: dict[str, str]) -> None: ...
+    def flush(self) -> None: ...
+    def beat(self) -> None: ...
+    def disconnect(self, receipt: str) -> None: ...
+    def close(self) -> None: ...
+
+
+class Broker(Protocol):
+    """Where a broker is and how to get in; its text is for the log and names no password."""
+
+    def __str__(self) -> str: ...
+    def connect(self, space: Space | None = None, *, heartbeats: bool = True) -> Link:
+        """Bodies go into ``space``; without one nobody may subscribe. Raises Unavailable, or Misconfigured for a
+        login or a certificate that is refused."""
+
+
+def brokers(config: Config) -> Sequence[Broker]:
     """The brokers in the order in which to try them. Raises Misconfigured."""
     known = {point.name: point for point in entry_points(group=GROUP)}
     if config.queue_type not in known:
@@ -27,52 +70,16 @@ def endpoints(config: Config) -> Sequence[Endpoint]:
         raise Misconfigured(
             "--queue-type", f"no transport is called {config.queue_type!r}; known are: {names}"
         )
-    found: Sequence[Endpoint] = known[config.queue_type].load()(config)
+    found: Sequence[Broker] = known[config.queue_type].load()(config)
     return found
 
 
-def stomp(config: Config) -> Sequence[Endpoint]:
-    """The transport ``stomp``: URLs of ``queue_source``."""
-    return [stomp_endpoint(url, config) for url in config.queue_source.replace(",", " ").split()]
-
-
-def stomp_endpoint(url: str, config: Config) -> Endpoint:
-    """``stomp://user:password@host:port/vhost``; ``stomp+ssl`` is TLS."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise Misconfigured("--queue-source", f"a port in it is no number: {error}") from error
-    if parts.scheme not in ("stomp", "stomp+ssl") or not parts.hostname:
-        raise Misconfigured(
-            "--queue-source",
-            "it must be stomp://user:password@host:port or stomp+ssl://..., several separated by commas",
-        )
-    is_tls = parts.scheme == "stomp+ssl"
-    return Endpoint(
-        host=parts.hostname,
-        port=port or (STOMP_TLS_PORT if is_tls else STOMP_PORT),
-        user=None if parts.username is None else unquote(parts.username),
-        password=None if parts.password is None else unquote(parts.password),
-        vhost=unquote(parts.path[1:]) or "/",  # RabbitMQ's default; the others do not care
-        tls=_tls(config) if is_tls else None,
-    )
-
-
-def _tls(config: Config) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=config.tls_ca_file or None)
-    except OSError as error:
-        why = "no certificate in PEM is in it" if isinstance(error, ssl.SSLError) else error.strerror
-        raise Misconfigured("--tls-ca-file", f"{config.tls_ca_file}: {why}") from error
-    if not config.tls_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if config.tls_cert_file:
+def connect_first(config: Config, *, heartbeats: bool = True) -> Link:
+    """A connection to the first broker that lets us in, for sending. Raises what the first one said if none does."""
+    failure: Unavailable | Misconfigured | None = None
+    for broker in brokers(config):
         try:
-            context.load_cert_chain(config.tls_cert_file, config.tls_key_file or None)
-        except OSError as error:
-            why = "no certificate in PEM with its key" if isinstance(error, ssl.SSLError) else error.strerror
-            files = " and ".join(file for file in (config.tls_cert_file, config.tls_key_file) if file)
-            raise Misconfigured("--tls-cert-file", f"{files}: {why}") from error
-    return context
+            return broker.connect(heartbeats=heartbeats)
+        except (Unavailable, Misconfigured) as error:
+            failure = failure or error
+    raise failure or Misconfigured("--queue-source", "it names no broker")

@@ -16,6 +16,7 @@ FLOORS = (
     ("channels", "store", "puppetconf", "broker", "metrics"),
     ("board", "log", "telemetry", "connection", "config"),
     ("transports", "processes"),
+    ("subscription",),
     ("receiver", "decoder", "writer"),
     ("child", "supervisor", "publish", "embedded"),
     ("run",),

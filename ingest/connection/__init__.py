@@ -1,6 +1,18 @@
-"""STOMP, as the engine speaks it: ``frames`` are bytes, ``opening`` is the way in, ``connection`` the rest."""
+"""STOMP, as the engine speaks it: ``frames`` are bytes, ``opening`` is the way in, ``connection`` the rest;
+``broker`` is what the settings say of it."""
 
+from ingest.connection.broker import STOMP_PORT, StompBroker, stomp, stomp_endpoint
 from ingest.connection.connection import READ_BYTES, Connection, Message, Space
 from ingest.connection.opening import Endpoint
 
-__all__ = ["READ_BYTES", "Connection", "Endpoint", "Message", "Space"]
+__all__ = [
+    "READ_BYTES",
+    "STOMP_PORT",
+    "Connection",
+    "Endpoint",
+    "Message",
+    "Space",
+    "StompBroker",
+    "stomp",
+    "stomp_endpoint",
+]

@@ -93,7 +93,7 @@ class Connection:
         headers = {
             "destination": destination,
             "id": subscription,
-            "ack": "client-individual" if self.version != "1.0" else "client",
+            "ack": "client" if self.acknowledges_cumulatively else "client-individual",
             **flow_control(self.server, prefetch_messages, window_bytes),
         }
         self._send("SUBSCRIBE", headers)
@@ -130,6 +130,15 @@ class Connection:
 
     def fileno(self) -> int:
         return self._socket.fileno()
+
+    @property
+    def protocol(self) -> str:
+        return f"STOMP {self.version}"
+
+    @property
+    def acknowledges_cumulatively(self) -> bool:
+        """STOMP 1.0 knows nothing else."""
+        return self.version == "1.0"
 
     # Writing and heart-beats
 

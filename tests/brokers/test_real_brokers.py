@@ -108,7 +108,7 @@ def test_published_catalogs_are_stored_and_the_queue_is_empty(
             assert found[member] == wire[member]
     assert_empty(broker, queue)
     connected = events(engine, "connected")
-    assert [event["stomp"] for event in connected] == [broker.versions[-1]]
+    assert [event["protocol"] for event in connected] == [f"STOMP {broker.versions[-1]}"]
     assert broker.name.split("-")[0] in connected[0]["server"].lower() or broker.name == "stompserver"
 
 
