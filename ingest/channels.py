@@ -259,6 +259,7 @@ class Arena:
         self._view = memoryview(self._memory)
         self._holes = [(0, self.size_bytes)]  # (offset, length), sorted, never adjacent
         self.used_bytes = 0
+        self._is_touched = False
 
     def view(self, offset: int, length: int) -> memoryview:
         return self._view[offset : offset + length]
@@ -274,6 +275,7 @@ class Arena:
                 else:
                     self._holes[at] = (offset + need, hole - need)
                 self.used_bytes += need
+                self._is_touched = True
                 return offset
         return None
 
@@ -288,6 +290,12 @@ class Arena:
             self._holes[at - 1] = (before[0], before[1] + size)
         else:
             self._holes.insert(at, (offset, size))
+
+    def trim(self) -> None:
+        """Gives the pages of an empty arena back to the system; the next bodies take new ones."""
+        if self._is_touched and not self.used_bytes:
+            self._memory.madvise(mmap.MADV_REMOVE)
+            self._is_touched = False
 
     def _rounded(self, length: int) -> int:
         return max(1, -(-length // self.ALIGNMENT)) * self.ALIGNMENT

@@ -113,6 +113,24 @@ def test_another_process_sees_the_body_where_it_lies() -> None:
     assert arena.size_bytes == 4096
 
 
+def test_an_empty_arena_gives_its_pages_back() -> None:
+    """Not while a body lies in it; and it can be used again afterwards."""
+    fd = memory("test", 64 * 4096)
+    kept = os.dup(fd)
+    arena = Arena(fd)
+    offset = arena.allocate(32 * 4096)
+    assert offset is not None
+    arena.view(offset, 32 * 4096)[:] = b"x" * 32 * 4096
+    arena.trim()
+    assert os.fstat(kept).st_blocks * 512 >= 32 * 4096
+    arena.free(offset, 32 * 4096)
+    arena.trim()
+    assert os.fstat(kept).st_blocks == 0
+    assert arena.allocate(64 * 4096) == 0
+    arena.view(0, 4)[:] = b"body"
+    assert bytes(arena.view(0, 4)) == b"body"
+
+
 # Known
 
 
