@@ -6,7 +6,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from ingest.capacity.pictures import FIRST, INK, MARK, SECOND, figure, seconds, svg
 from ingest.capacity.plan import Burst, Case, Curve, Plan
-from ingest.capacity.report import about
+from ingest.capacity.words import about
 
 
 def plots(plan: Plan) -> dict[str, str]:
