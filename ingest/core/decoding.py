@@ -88,28 +88,27 @@ K = TypeVar("K", bound=Kept)
 
 
 class Cache(Generic[K]):
-    """Bounded by its entries' bytes as their makers count them: two generations, the older thrown away whole.
-
-    Who looks up thousands asks ``young`` first, and ``get`` only for what is not there.
-    """
+    """Bounded by its entries' bytes as their makers count them: the oldest go. What is asked for all the time goes too,
+    and comes back at the price of one miss."""
 
     def __init__(self, bytes_max: int) -> None:
-        self.young: dict[bytes, K] = {}
-        self._old: dict[bytes, K] = {}
-        self._bytes_max = bytes_max // 2
-        self._young_bytes = 0
-
-    def get(self, key: bytes) -> K | None:
-        found = self.young.get(key)
-        if found is None and (found := self._old.get(key)) is not None:
-            self.put(key, found)
-        return found
+        self.entries: dict[bytes, K] = {}
+        self._bytes_max = bytes_max
+        self._bytes = 0
 
     def put(self, key: bytes, value: K) -> None:
-        if self._young_bytes >= self._bytes_max:
-            self._old, self.young, self._young_bytes = self.young, {}, 0
-        self.young[key] = value
-        self._young_bytes += value.bytes_
+        before = self.entries.get(key)
+        self.entries[key] = value
+        self._bytes += value.bytes_ - (before.bytes_ if before else 0)
+        if self._bytes > self._bytes_max:
+            self._evict()
+
+    def _evict(self) -> None:
+        # An eighth at a time: to find the oldest entry means to pass by the places of all that went before.
+        for key in list(self.entries):
+            self._bytes -= self.entries.pop(key).bytes_
+            if self._bytes <= self._bytes_max * 7 // 8:
+                return
 
 
 class Decoding:
@@ -150,7 +149,7 @@ class Decoding:
         self, descriptor: Descriptor, body: memoryview, node: bytes, known: Mapping[str, bytes]
     ) -> Claim | None:
         """The claim, without parsing the sections, if they lie where they lay and are what is stored."""
-        layout = self._layouts.get(node)
+        layout = self._layouts.entries.get(node)
         found = layout and cut(body, layout, descriptor.headers, descriptor.received_at)
         if not found:
             return None
@@ -216,11 +215,13 @@ class Decoding:
         mark = b"" if skimmed.family == "puppetdb" else skimmed.family[:1].encode()
         raws = slices(skimmed)
         keys = [b"".join((mark, raw)) for raw in raws] if mark else list(map(bytes, raws))
-        met = list(map(self.resources.young.get, keys))
+        met = list(map(self.resources.entries.get, keys))
         self.hits += len(met)
         for at, one in enumerate(met):
             if one is None:
-                met[at] = self.resources.get(keys[at]) or self._first_met(keys[at], mark, skimmed.family)
+                met[at] = self.resources.entries.get(keys[at]) or self._first_met(
+                    keys[at], mark, skimmed.family
+                )
         return met  # type: ignore[return-value]  # none is None now
 
     def _first_met(self, key: bytes, mark: bytes, family: str) -> Met:
@@ -259,7 +260,7 @@ class Decoding:
         key = hashlib.sha256(skimmed.edges)
         key.update(b"".join([m.key for m in met]))
         key.update(repr(related).encode("utf-8", "surrogatepass"))
-        found = self._sets.get(key.digest())
+        found = self._sets.entries.get(key.digest())
         if found is None:
             slots: dict[tuple[str, str], int] = {ref: slot for slot, ref in enumerate(refs)}
             names = {m.name: slot for slot, m in enumerate(met)}
@@ -270,7 +271,7 @@ class Decoding:
 
     def _positions(self, met: Sequence[Met]) -> MetSet:
         digest = _digest(b"".join([m.position.digest for m in met]))
-        found = self._sets.get(digest)
+        found = self._sets.entries.get(digest)
         if found is None:
             indexes: dict[Position, int] = {}
             places = tuple([indexes.setdefault(m.position, len(indexes)) for m in met])
