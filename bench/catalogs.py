@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests import corpus
 ROUNDS = (1, 2, 3, 4)
 ROUND_NAMES = {1: "first load", 2: "unchanged", 3: "few parameters", 4: "module upgrade"}
 _CERTNAME = re.compile(rb'"certname":"([^"]+)"')
+_TIMESTAMP = re.compile(rb'(?<="producer_timestamp":")[^"]+')
 
 
 def fleet(directory: Path | None, clones: int, *, roles: str = "*") -> dict[int, list[bytes]]:
@@ -19,6 +21,20 @@ def fleet(directory: Path | None, clones: int, *, roles: str = "*") -> dict[int,
     taken. A clone is the body with its certname replaced throughout: web-01-c2.example.com. ``roles`` is a
     pattern: ``minimal-*`` are the small ones, about 170 KB."""
     return {round_: list(_round(directory, round_, clones, roles)) for round_ in ROUNDS}
+
+
+def again(bodies: list[bytes], times: int) -> list[bytes]:
+    """The fleet's catalogs that often, compiled a millisecond later each time: nothing else differs."""
+    found = []
+    for more in range(times):
+        later = timedelta(milliseconds=more)
+
+        def stamp(match: re.Match[bytes], later: timedelta = later) -> bytes:
+            then = datetime.fromisoformat(match[0].decode()) + later
+            return then.isoformat(timespec="milliseconds").encode()
+
+        found += [_TIMESTAMP.sub(stamp, body) for body in bodies]
+    return found
 
 
 def _round(directory: Path | None, round_: int, clones: int, roles: str) -> Iterator[bytes]:

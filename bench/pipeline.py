@@ -17,10 +17,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.catalogs import ROUND_NAMES, fleet
+from bench.catalogs import ROUND_NAMES, again, fleet
 from bench.receiver import drop
 from bench.records import record
 from bench.servers import POSTGRESQL, broker_of, cpu_s, publish
+from ingest.capacity.engine import machine_busy_s
 from tests.engine.engine import Engine
 from tests.servers import Postgres
 
@@ -31,11 +32,13 @@ def main() -> None:
     parser.add_argument("--clones", type=int, default=8)
     parser.add_argument("--roles", default="*", help="a pattern; minimal-* are the small catalogs")
     parser.add_argument("--broker", help="its URL, instead of RabbitMQ (or the embedded one) started here")
+    parser.add_argument("--unchanged-times", type=int, default=8, help="as often round 2: it is over so soon")
     parser.add_argument("--workers", type=int, nargs="+", default=[2])
     parser.add_argument("--writers", type=int, default=2)
     parser.add_argument("--drop", action="store_true", help="only receive and acknowledge")
     options = parser.parse_args()
     bodies = fleet(options.catalogs, options.clones, roles=options.roles)
+    bodies[2] = again(bodies[2], options.unchanged_times)
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
         broker = broker_of(options.broker, stack)
@@ -57,7 +60,7 @@ def measure(broker: str, rounds: dict[int, list[bytes]], workers: int, writers: 
     server.start(**POSTGRESQL)
     found = []
     print(f"workers {workers}, writers {writers}")
-    print(f"{'round':<18} {'catalogs/s':>10} {'engine ms':>10} {'PostgreSQL ms':>14}")
+    print(f"{'round':<18} {'catalogs/s':>10} {'engine ms':>10} {'PostgreSQL ms':>14} {'cores':>6}")
     flags = ("--workers", str(workers), "--writers", str(writers), "--log-level", "warning")
     engine = Engine(broker, server.conninfo("postgres"), *flags, log=directory / "engine.log")
     try:
@@ -70,6 +73,7 @@ def measure(broker: str, rounds: dict[int, list[bytes]], workers: int, writers: 
             name = f"{round_} {ROUND_NAMES[round_]}"
             print(
                 f"{name:<18} {row['per_s']:>10.1f} {row['cpu_ms']:>10.2f} {row['postgresql_ms']:>14.2f}"
+                f"{row['cores_busy']:>7.2f}  {', '.join(f'{role} {ms:.2f}' for role, ms in row['cpu_ms_of'].items())}"
                 f"  {row['outcomes']}"
             )
         engine.stop()
@@ -86,21 +90,45 @@ def one_round(engine: Engine, server: Postgres, broker: str, bodies: list[bytes]
     with intake_stopped(engine):
         publish(broker, bodies)
     zero = engine.settled()
-    before = cpu_s(engine.process.pid), cpu_s(server.process.pid)
-    start = time.perf_counter()
-    while sum(engine.settled().values()) - sum(zero.values()) < len(bodies):
-        time.sleep(0.01)
-    seconds = time.perf_counter() - start
-    after = cpu_s(engine.process.pid), cpu_s(server.process.pid)
+    before, database = engine_cpu_s(engine), cpu_s(server.process.pid)
+    busy = machine_busy_s()
+    seconds = _wait_settled(engine, sum(zero.values()) + len(bodies))
+    busy = machine_busy_s() - busy
+    after = engine_cpu_s(engine)
     now = engine.settled()
+    each = {name: (after[name] - before.get(name, 0)) * 1000 / len(bodies) for name in after}
     return {
         "catalogs": len(bodies),
         "seconds": seconds,
         "per_s": len(bodies) / seconds,
-        "cpu_ms": (after[0] - before[0]) * 1000 / len(bodies),
-        "postgresql_ms": (after[1] - before[1]) * 1000 / len(bodies),
+        "cpu_ms": sum(each.values()),
+        "cpu_ms_of": each,
+        "cores_busy": busy / seconds,  # the broker's share too
+        "postgresql_ms": (cpu_s(server.process.pid) - database) * 1000 / len(bodies),
         "outcomes": {name: now[name] - zero[name] for name in now if now[name] != zero[name]},
     }
+
+
+def engine_cpu_s(engine: Engine) -> dict[str, float]:
+    """Role -> CPU seconds so far: supervisor, receiver, decoder, writer."""
+    children = engine.children()
+    found = {"supervisor": cpu_s(engine.process.pid) - sum(map(cpu_s, children.values()))}
+    for name, pid in children.items():
+        role = name.partition("-")[0]
+        found[role] = found.get(role, 0) + cpu_s(pid)
+    return found
+
+
+def _wait_settled(engine: Engine, goal: float) -> float:
+    """Seconds until that many are settled. Asks seldom as long as there is much to do: each answer costs the engine
+    a few milliseconds."""
+    start = time.perf_counter()
+    first = left = goal - sum(engine.settled().values())
+    while left > 0:
+        per_s = (first - left) / (time.perf_counter() - start)
+        time.sleep(min(max(left / per_s / 2, 0.005), 0.2) if per_s else 0.02)
+        left = goal - sum(engine.settled().values())
+    return time.perf_counter() - start
 
 
 @contextmanager

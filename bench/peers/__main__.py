@@ -22,7 +22,7 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from bench.catalogs import ROUND_NAMES, fleet
+from bench.catalogs import ROUND_NAMES, again, fleet
 from bench.peers.puppetdb import PuppetDB, missing
 from bench.pipeline import one_round
 from bench.receiver import drop
@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--catalogs", type=Path, help="a directory of ROLE/run-K/catalog-wire.json")
     parser.add_argument("--clones", type=int, default=8, help="of each catalog")
     parser.add_argument("--broker", help="its URL, instead of RabbitMQ (or the embedded one) started here")
+    parser.add_argument("--unchanged-times", type=int, default=8, help="as often round 2: it is over so soon")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--writers", type=int, default=2)
     options = parser.parse_args()
@@ -60,6 +61,7 @@ def main() -> None:
 def compare(options: argparse.Namespace, directory: Path, stack: ExitStack) -> list[dict[str, Any]]:
     """One row a round and system, and one of what the receiver alone can do."""
     rounds = fleet(options.catalogs, options.clones)
+    rounds[2] = again(rounds[2], options.unchanged_times)
     mean = sum(map(len, rounds[1])) / len(rounds[1])
     broker = broker_of(options.broker, stack)
     server = Postgres(directory)
