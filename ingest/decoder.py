@@ -5,25 +5,27 @@ from __future__ import annotations
 import resource as limits
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection as ControlConnection
 from pathlib import Path
 
 import structlog
 
 from ingest.board import Row
-from ingest.channels import Hands, Known, Order, Wires
+from ingest.channels import Arena, Hands, Known, Order, Wires
 from ingest.config import Config
 from ingest.core.decoding import Decoding, lane_of
-from ingest.core.work import Descriptor, Passed, Quarantine, Work
+from ingest.core.work import Claim, Descriptor, Passed, Quarantine, Work
 from ingest.errors import Rejected
 from ingest.metrics import Metric
 from ingest.processes import Ended, process_names, reloaded, start_process
 
+CLAIMS_TOGETHER = 16  # a few milliseconds of work
+
 
 def run(config: Config, control: ControlConnection, name: str) -> None:
     """The body of the process: until the supervisor says "stop", or goes."""
-    wires = Wires(control, {"receiver": Descriptor})
+    wires = Wires(control, {"receiver": list[Descriptor]})
     with start_process(config, name, wires) as row:
         # A successor of the receiver brings another arena before the old one is gone.
         _limit_memory(config.decode_memory_bytes_max + config.window_bytes_max)
@@ -60,23 +62,32 @@ class Decoder:
         if inbox is None:
             return
         try:
-            descriptor = inbox.receive()
+            descriptors = inbox.receive()
         except EOFError:
             self.wires.drop_inbox(peer)
             return
-        arena = self.wires.arenas.get(descriptor.arena)
-        if arena is None:
-            return  # of a receiver that is gone: the broker delivers it again
+        done: list[Work] = []
+        for descriptor in descriptors:
+            arena = self.wires.arenas.get(descriptor.arena)
+            if arena is None:
+                continue  # of a receiver that is gone: the broker delivers it again
+            done.append(self._timed(descriptor, arena))
+            # Claims are small and quickly made: they go together. Who waits for more does not wait for long.
+            if len(done) == CLAIMS_TOGETHER or not isinstance(done[-1], Claim):
+                self._pass(done)
+                done = []
+        self._pass(done)
+
+    def _timed(self, descriptor: Descriptor, arena: Arena) -> Work:
         self._hands.hold(self.name, descriptor.delivery, time.monotonic())
         started_s = time.process_time()
-        body = arena.view(descriptor.offset, descriptor.length)
-        work = self._decode(descriptor, body)
+        work = self._decode(descriptor, arena.view(descriptor.offset, descriptor.length))
         self.row.add(Metric.DECODED)
         self.row.add(Metric.DECODE_CPU_SECONDS, time.process_time() - started_s)
         self.row.set(Metric.CACHE_HITS, self.decoding.hits)
         self.row.set(Metric.CACHE_MISSES, self.decoding.misses)
         self._hands.empty(self.name)
-        self._pass(descriptor, work)
+        return work
 
     def _decode(self, descriptor: Descriptor, body: memoryview) -> Work:
         if descriptor.verdict is not None:
@@ -95,13 +106,18 @@ class Decoder:
         except RecursionError:
             return _quarantine(descriptor, body, "too_deep", "the JSON is nested too deeply")
 
-    def _pass(self, descriptor: Descriptor, work: Work) -> None:
-        writer = self._writer_of(work)
-        outbox = self.wires.outboxes[writer]
-        sent = outbox.send(work)
-        self.wires.outboxes["receiver"].send(
-            Passed(descriptor.delivery, writer if sent else None, outbox.incarnation)
-        )
+    def _pass(self, done: Sequence[Work]) -> None:
+        """Gives each writer its work, and tells the receiver who has it now."""
+        works: dict[str, list[Work]] = {}
+        for work in done:
+            works.setdefault(self._writer_of(work), []).append(work)
+        passed: list[Passed] = []
+        for writer, its in works.items():
+            outbox = self.wires.outboxes[writer]
+            taker = writer if outbox.send(its) else None
+            passed += [Passed(work.delivery, taker, outbox.incarnation) for work in its]
+        if passed:
+            self.wires.outboxes["receiver"].send(passed)
 
     def _writer_of(self, work: Work) -> str:
         certname = work.certname if hasattr(work, "certname") else work.header.certname

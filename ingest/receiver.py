@@ -31,6 +31,9 @@ KEPT_HEADERS = frozenset(
 )  # fmt: skip
 KEPT_HEADER_BYTES_MAX = 1024  # of one value; a descriptor stays far below the pipe's size
 DECODER_DEPTH = 32  # descriptors at one decoder: enough that it never waits for the receiver
+READ_AHEAD_BYTES = (
+    8 * 1024 * 1024
+)  # that no decoder has done yet, for each of them: what the cores' caches hold
 TRIM_AFTER_S = 10.0  # without a message; nodes that ask one after the other find warm pages
 STUCK_S = 0.5  # ten times what the largest real catalog takes
 
@@ -45,7 +48,7 @@ _OUTCOME_METRICS = {
 
 def run(config: Config, control: Connection, name: str) -> None:
     """The body of the process: until the supervisor says "stop", or goes."""
-    wires = Wires(control, {"decoder": Passed, "writer": list[Settled]})
+    wires = Wires(control, {"decoder": list[Passed], "writer": list[Settled]})
     with start_process(config, name, wires) as row:
         Receiver(config, wires, row).loop()
 
@@ -141,12 +144,11 @@ class Receiver:
             return
         try:
             while True:
-                message = inbox.receive()
-                if isinstance(message, Passed):
-                    self._passed(peer, message)
-                else:
-                    for settled in message:
-                        self._settle(settled)
+                for message in inbox.receive():
+                    if isinstance(message, Passed):
+                        self._passed(peer, message)
+                    else:
+                        self._settle(message)
                 if not inbox.poll():
                     return
         except EOFError:
@@ -177,17 +179,20 @@ class Receiver:
     # Towards the decoders
 
     def _dispatch(self) -> None:
+        due: dict[str, list[Descriptor]] = {}
         decoders: list[str] = []
         while (delivery := self.ledger.next()) is not None:
             decoders = decoders or self._useful_decoders()
             decoder = choose(delivery.routing_key, decoders, self.ledger.at)
             if self.ledger.at(decoder) >= DECODER_DEPTH:
-                return
+                break
             if not self.ledger.at(decoder):
                 self._moved_s[decoder] = time.monotonic()
-            # False: it died. Its successor's outbox is on the way, and what is assigned is given out again.
-            self.wires.outboxes[decoder].send(self._descriptor(delivery))
+            due.setdefault(decoder, []).append(self._descriptor(delivery))
             self.ledger.assign(delivery, decoder)
+        for decoder, descriptors in due.items():
+            # False: it died. Its successor's outbox is on the way, and what is assigned is given out again.
+            self.wires.outboxes[decoder].send(descriptors)
 
     def _useful_decoders(self) -> list[str]:
         """One less than there are cores: each keeps a cache of its own, and more of them would only share the cores
@@ -229,7 +234,9 @@ class Receiver:
                 return
 
     def _takes_messages(self) -> bool:
-        return not self._draining and self.ledger.messages < self.subscription.window_messages
+        # What nobody can decode yet stays with the broker: read now, it would be out of the cores' caches by then.
+        is_ahead = self.ledger.undecoded_bytes >= READ_AHEAD_BYTES * self._decoders_at_work_max
+        return not (self._draining or is_ahead) and self.ledger.messages < self.subscription.window_messages
 
     def _take(self, message: Message) -> None:
         self._last_id += 1

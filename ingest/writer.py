@@ -32,7 +32,7 @@ BACKOFF_START_S = 0.05
 
 def run(config: Config, control: ControlConnection, name: str) -> None:
     """The body of the process: until the supervisor says "stop", or goes."""
-    wires = Wires(control, {"decoder": Work})
+    wires = Wires(control, {"decoder": list[Work]})
     with start_process(config, name, wires) as row:
         Writer(config, wires, row, name).loop()
 
@@ -56,7 +56,9 @@ class Writer:
             self._publish_hints()
         while True:
             self._gather()
-            batch, self._batch, self._batch_bytes = self._batch, [], 0
+            most = self.config.batch_messages_max
+            # What came together with the last ones is claims, and claims are small.
+            batch, self._batch, self._batch_bytes = self._batch[:most], self._batch[most:], 0
             self._settle(batch)
 
     # Gathering
@@ -65,6 +67,8 @@ class Writer:
         """Fills the batch: waits for the first item, then takes what comes until time, count or bytes are up."""
         deadline: float | None = None
         while not self._is_full():
+            if self._batch and deadline is None:
+                deadline = time.monotonic() + self.config.batch_linger_ms / 1000
             timeout = None if deadline is None else deadline - time.monotonic()
             if timeout is not None and timeout <= 0:
                 return
@@ -73,8 +77,6 @@ class Writer:
                     self._obey()
                     break  # it may have replaced an inbox that is in this list: what is ready says so again
                 self._receive(key.data)
-            if self._batch and deadline is None:
-                deadline = time.monotonic() + self.config.batch_linger_ms / 1000
 
     def _is_full(self) -> bool:
         return (
@@ -96,8 +98,8 @@ class Writer:
             return
         try:
             while not self._is_full():
-                work, size = inbox.receive_sized()
-                self._batch.append(work)
+                works, size = inbox.receive_sized()
+                self._batch += works
                 self._batch_bytes += size
                 if not inbox.poll():
                     return

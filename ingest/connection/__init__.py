@@ -2,11 +2,11 @@
 ``broker`` is what the settings say of it."""
 
 from ingest.connection.broker import STOMP_PORT, StompBroker, stomp, stomp_endpoint
-from ingest.connection.connection import READ_BYTES, Connection, Message, Space
+from ingest.connection.connection import BUFFER_BYTES, Connection, Message, Space
 from ingest.connection.opening import Endpoint
 
 __all__ = [
-    "READ_BYTES",
+    "BUFFER_BYTES",
     "STOMP_PORT",
     "Connection",
     "Endpoint",

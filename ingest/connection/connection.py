@@ -30,7 +30,8 @@ from ingest.connection.frames import (
 from ingest.connection.opening import Endpoint, open_stomp
 from ingest.errors import Unavailable
 
-READ_BYTES = 256 * 1024  # one recv while looking for headers; small frames come many at once
+BUFFER_BYTES = 256 * 1024  # of what is not yet a body: also what comes while no message is wanted
+READ_BYTES = 16 * 1024  # of one recv while looking for headers: what it has of a body is copied once more
 HEARTBEAT_AT = 0.5  # of the interval; a broker may grant no grace beyond it, and a busy machine is late
 HEARTBEAT_GRACE = 2.0  # of the agreed interval; the specification asks for an error margin
 
@@ -72,7 +73,7 @@ class Connection:
         self._space: Space = space  # type: ignore[assignment]  # None: nobody subscribes
         self._body_bytes_max = body_bytes_max
         self._outgoing = bytearray()
-        self._buffer = bytearray(READ_BYTES)  # headers and small frames
+        self._buffer = bytearray(BUFFER_BYTES)  # headers and small frames
         self._start = self._end = 0  # of what is not yet parsed in it
         self._body: _Body | None = None
         self._waiting: tuple[dict[str, str], int] | None = None
@@ -227,7 +228,7 @@ class Connection:
             kept = self._end - self._start
             self._buffer[:kept] = self._buffer[self._start : self._end]
             self._start, self._end = 0, kept
-        got = self._recv_into(memoryview(self._buffer)[self._end :])
+        got = self._recv_into(memoryview(self._buffer)[self._end : self._end + READ_BYTES])
         self._end += got
         return got > 0
 
@@ -307,7 +308,8 @@ class Connection:
         self._waiting = None
         here = min(length, self._end - self._start)
         if here and body.offset is not None:
-            self._space.view(body.offset, here)[:] = self._buffer[self._start : self._start + here]
+            with memoryview(self._buffer) as buffer:
+                self._space.view(body.offset, here)[:] = buffer[self._start : self._start + here]
         self._start += here
         body.received = here
         self._body = body

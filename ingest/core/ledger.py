@@ -38,6 +38,7 @@ class Delivery(msgspec.Struct):
     received_at: datetime
     received_s: float  # monotonic
     headers: dict[str, str]
+    is_decoded: bool = False
     place: str | None = None  # the process that has it; None: waiting
     complete: bool = False
     deaths: int = 0
@@ -52,10 +53,11 @@ class Delivery(msgspec.Struct):
 
 
 class Ledger:
-    """Bounded by its owner: ``messages`` and ``bytes`` say how full the window is."""
+    """Bounded by its owner: ``messages`` says how full the window is, ``undecoded_bytes`` how much of it the decoders
+    have before them."""
 
     def __init__(self, deaths_max: int) -> None:
-        self.bytes = 0
+        self.undecoded_bytes = 0
         self._deaths_max = deaths_max
         self._deliveries: dict[int, Delivery] = {}  # in the order of arrival
         self._waiting: deque[int] = deque()
@@ -80,7 +82,7 @@ class Ledger:
     def add(self, delivery: Delivery) -> None:
         self._deliveries[delivery.id] = delivery
         self._waiting.append(delivery.id)
-        self.bytes += delivery.length
+        self.undecoded_bytes += delivery.length
 
     def next(self) -> Delivery | None:
         """The delivery that is due for a decoder; it stays waiting until ``assign``."""
@@ -104,7 +106,7 @@ class Ledger:
         if writer is None:
             self._again([delivery])
         else:
-            self._move(delivery, writer)
+            self._move(delivery, writer, is_decoded=True)
 
     def settle(self, settled: Settled) -> Delivery | None:
         """The delivery, now out of the book; None when it was settled before, or is to be decoded again."""
@@ -116,9 +118,8 @@ class Ledger:
             delivery.verdict = settled.verdict or delivery.verdict
             self._again([delivery])
             return None
-        self._move(delivery, None)
+        self._move(delivery, None, is_decoded=True)
         del self._deliveries[delivery.id]
-        self.bytes -= delivery.length
         return delivery
 
     def lost(self, place: str, in_hands: int | None) -> list[Delivery]:
@@ -143,7 +144,7 @@ class Ledger:
         self._deliveries.clear()
         self._waiting.clear()
         self._at.clear()
-        self.bytes = 0
+        self.undecoded_bytes = 0
         return deliveries
 
     def _of(self, copy: int) -> Delivery | None:
@@ -158,7 +159,10 @@ class Ledger:
             delivery.given_again += 1
         self._waiting.extendleft(delivery.id for delivery in reversed(ordered))
 
-    def _move(self, delivery: Delivery, place: str | None) -> None:
+    def _move(self, delivery: Delivery, place: str | None, *, is_decoded: bool = False) -> None:
+        if delivery.is_decoded != is_decoded:
+            self.undecoded_bytes += -delivery.length if is_decoded else delivery.length
+            delivery.is_decoded = is_decoded
         if delivery.place is not None:
             self._at[delivery.place].discard(delivery.id)
         if place is not None:

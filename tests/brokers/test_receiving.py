@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.connection import READ_BYTES, Connection, Endpoint, Message
+from ingest.connection import BUFFER_BYTES, Connection, Endpoint, Message
 from ingest.connection.frames import flow_control
 from ingest.errors import IngestError, Misconfigured, Unavailable
 from tests.brokers.room import Room
@@ -100,7 +100,7 @@ def test_heart_beats_are_seen_while_a_body_waits_for_space() -> None:
 
 def test_a_full_buffer_makes_silence_meaningless(wire: Wire) -> None:
     """More than the buffer holds came while nothing was wanted: it is no reason to give up, and all arrives."""
-    bodies = [bytes([65 + number]) * (READ_BYTES // 4) for number in range(8)]
+    bodies = [bytes([65 + number]) * (BUFFER_BYTES // 4) for number in range(8)]
     sender = threading.Thread(
         target=wire.broker.sendall, args=(b"".join(frame(n, body) for n, body in enumerate(bodies)),)
     )
