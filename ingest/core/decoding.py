@@ -53,7 +53,8 @@ class Met(msgspec.Struct):
     """A resource that was normalised before: all but its parameters."""
 
     ref: Ref
-    key: bytes  # the ref as bytes: sorts as the ref does, and stands for it in digests of many
+    key: bytes  # the ref as bytes: sorts as the ref does
+    edge_key: bytes  # all that edges may depend on: the ref and what it says about others
     name: bytes  # what edges call it
     exported: bool
     relations: tuple[Relation, ...]
@@ -119,6 +120,7 @@ class Decoding:
         self.resources = Cache[Met](cache_bytes_max * 3 // 4)
         self._sets = Cache[MetSet](cache_bytes_max // 4)
         self._layouts = Cache[Layout](LAYOUTS_BYTES_MAX)
+        self._large: list[tuple[bytes, int, str]] = []
         self._lanes = lanes
         self._thin = thin
         self._salt = NORMALISER_VERSION + (b"thin" if thin else b"")
@@ -144,6 +146,8 @@ class Decoding:
             return self._full(descriptor, skimmed, raw_digest)
         except RecursionError as error:
             raise Rejected("too_deep", "the JSON is nested too deeply") from error
+        finally:
+            self._forget_large()
 
     def _claim_at_a_glance(
         self, descriptor: Descriptor, body: memoryview, node: bytes, known: Mapping[str, bytes]
@@ -178,12 +182,11 @@ class Decoding:
         if self._thin:
             met = [m for m in met if m.exported]
         met.sort(key=_key)
-        refs = [m.ref for m in met]
-        if len(set(refs)) < len(refs):
-            twice = next(before for before, after in pairwise(refs) if before == after)
-            raise Rejected("duplicate_resource", f"{twice.short} is in the catalog twice")
+        if len({m.key for m in met}) < len(met):
+            twice = next(before for before, after in pairwise(met) if before.key == after.key)
+            raise Rejected("duplicate_resource", f"{twice.ref.short} is in the catalog twice")
         digests = b"".join([m.digest for m in met])
-        edges = self._edges(skimmed, met, refs)
+        edges = self._edges(skimmed, met)
         positions = self._positions(met)
         contents: dict[int, Content] = {}
         for slot, m in enumerate(met):
@@ -227,43 +230,56 @@ class Decoding:
     def _first_met(self, key: bytes, mark: bytes, family: str) -> Met:
         self.hits -= 1
         self.misses += 1
-        normal = normalise_resource(memoryview(key)[len(mark) :], family)
+        normal = normalise_resource(memoryview(key)[len(mark) :] if mark else key, family)
         resource = normal.resource
+        ref = resource.ref
+        ref_key = _key_of(ref)
         digest, content = encode_resource(resource, has_floats=normal.has_floats)
+        said = (normal.relations, normal.aliases, normal.is_virtual)
+        said_key = repr((resource.exported, *said)).encode("utf-8", "surrogatepass") if any(said) else b""
         is_kept = len(content.tail) <= KEPT_CONTENT_BYTES_MAX
+        if not is_kept:
+            self._large.append((key, len(mark), family))
         met = Met(
-            ref=resource.ref,
-            key=_key_of(resource.ref),
-            name=edge_name(resource.ref, family),
+            ref=ref,
+            key=ref_key,
+            edge_key=b"".join((ref_key, said_key, b"\0")),  # repr writes no NUL
+            name=edge_name(ref, family),
             exported=resource.exported,
             relations=normal.relations,
             aliases=normal.aliases,
             digest=digest,
             position=encode_position(resource.file, resource.line),
-            content=content if is_kept else (key, len(mark), family),
+            content=content,
             bytes_=MET_BYTES + len(key) + (len(content.tail) + len(content.head) if is_kept else 0),
             is_virtual=normal.is_virtual,
         )
         self.resources.put(key, met)
         return met
 
-    def _edges(self, skimmed: Skim, met: Sequence[Met], refs: Sequence[Ref]) -> MetSet:
+    def _forget_large(self) -> None:
+        """Contents that are too large to keep were wanted for the catalog that brought them."""
+        for source in self._large:
+            if (met := self.resources.entries.get(source[0])) is not None:
+                met.content = source
+        self._large.clear()
+
+    def _edges(self, skimmed: Skim, met: Sequence[Met]) -> MetSet:
         """The edge set, made only when neither these edges nor what they refer to was met before."""
         if self._thin:
             empty = EdgeSet(b"".join((rows.int4_array(()), rows.int4_array(()), rows.int2_array(()))))
             return MetSet(_digest(empty.fields), empty, MET_BYTES)
-        related = [
-            Related(slot, m.ref, m.exported, m.relations, m.aliases, m.is_virtual)
-            for slot, m in enumerate(met)
-            if m.relations or m.aliases or m.is_virtual
-        ]
-        key = hashlib.sha256(skimmed.edges)
-        key.update(b"".join([m.key for m in met]))
-        key.update(repr(related).encode("utf-8", "surrogatepass"))
+        key = blake3(skimmed.edges)
+        key.update(b"".join([m.edge_key for m in met]))
         found = self._sets.entries.get(key.digest())
         if found is None:
-            slots: dict[tuple[str, str], int] = {ref: slot for slot, ref in enumerate(refs)}
+            slots: dict[tuple[str, str], int] = {m.ref: slot for slot, m in enumerate(met)}
             names = {m.name: slot for slot, m in enumerate(met)}
+            related = [
+                Related(slot, m.ref, m.exported, m.relations, m.aliases, m.is_virtual)
+                for slot, m in enumerate(met)
+                if m.relations or m.aliases or m.is_virtual
+            ]
             edges = encode_edges(normalise_edges(skimmed, slots, names, related))
             found = MetSet(_digest(edges.fields), edges, MET_BYTES + len(edges.fields))
             self._sets.put(key.digest(), found)
@@ -292,6 +308,9 @@ def _content(met: Met) -> Content:
 def _key_of(ref: Ref) -> bytes:
     # Each end is marked with NUL. One inside is followed by what no UTF-8 has, so that it is told from the mark and
     # sorts behind it.
+    key = f"{ref.type}\0{ref.title}\0".encode("utf-8", "surrogatepass")
+    if key.count(b"\0") == 2:
+        return key
     return b"".join([part.encode("utf-8", "surrogatepass").replace(b"\0", b"\0\xff") + b"\0" for part in ref])
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -51,6 +52,22 @@ def _no_float(_: str) -> float:
 
 
 _without_floats = msgspec.json.Decoder(float_hook=_no_float)
+
+
+class _Plain(msgspec.Struct, forbid_unknown_fields=True):
+    """A resource of PuppetDB's wire form with nothing unusual about it: most are, and are parsed at once."""
+
+    type: str
+    title: str
+    exported: bool = False
+    tags: list[str] = []
+    parameters: dict[str, Any] = {}
+    kind: str | None = None
+    file: str | None = None
+    line: int | None = None
+
+
+_plain = msgspec.json.Decoder(_Plain, float_hook=_no_float)
 
 
 class Normal(msgspec.Struct, frozen=True):
@@ -94,6 +111,25 @@ def require_unique(refs: Iterable[Ref]) -> None:
 
 def normalise_resource(raw: bytes | memoryview | msgspec.Raw, family: str) -> Normal:
     """One resource from its JSON; a pure function of its bytes and its family."""
+    if family == "puppetdb":
+        try:
+            plain = _plain.decode(raw)
+        except (_Float, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass  # told below, or not so unusual
+        else:
+            return Normal(
+                Resource(
+                    type=plain.type,
+                    title=plain.title,
+                    exported=plain.exported,
+                    tags=_tags(plain.tags, plain.type, plain.title),
+                    parameters=plain.parameters,
+                    kind=plain.kind,
+                    file=plain.file,
+                    line=plain.line,
+                ),
+                has_floats=False,
+            )
     has_floats = False
     try:
         document = _without_floats.decode(raw)
@@ -220,16 +256,24 @@ def _tags(given: Any, type_: str, title: str) -> tuple[str, ...]:
         given = [given]  # collapsed by Puppet up to 3
     if not isinstance(given, list):
         raise Rejected("invalid_tag", f"the tags of {Ref(type_, title).short} are no list")
-    if not given:
-        return ()
     try:
-        lines = "\n".join(given)
+        if (tags := _sorted_tags(tuple(given))) is not None:
+            return tags
     except TypeError:
-        lines = ""  # not even strings: named below
-    if _TAGS.match(lines) and lines.count("\n") == len(given) - 1 and lines == lines.lower():
-        return tuple(sorted(set(given)))
+        pass  # not even strings: named below
     wrong = next(tag for tag in given if not isinstance(tag, str) or "\n" in tag or not _is_tag(tag))
     raise Rejected("invalid_tag", f"{Ref(type_, title).short} has the tag {str(wrong)[:60]!r}")
+
+
+@lru_cache(maxsize=10_000)  # what a class declares has its tags, and those of who included it
+def _sorted_tags(given: tuple[str, ...]) -> tuple[str, ...] | None:
+    """None when one of them is no tag; TypeError when one is no string."""
+    if not given:
+        return ()
+    lines = "\n".join(given)
+    if _TAGS.match(lines) and lines.count("\n") == len(given) - 1 and lines == lines.lower():
+        return tuple(sorted(set(given)))
+    return None
 
 
 def _is_tag(tag: str) -> bool:
