@@ -17,8 +17,7 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 from blake3 import blake3
 
-from ingest.core import rows
-from ingest.core.edges import SLOT_BITS, Related, Relation, edge_name, normalise_edges
+from ingest.core.edges import Related, Relation, edge_name, encode_edges, normalise_edges
 from ingest.core.formats import Other, Skim, skim, slices
 from ingest.core.layout import Layout, cut, layout_of
 from ingest.core.model import Header, Ref
@@ -267,20 +266,19 @@ class Decoding:
     def _edges(self, skimmed: Skim, met: Sequence[Met]) -> MetSet:
         """The edge set, made only when neither these edges nor what they refer to was met before."""
         if self._thin:
-            empty = EdgeSet(b"".join((rows.int4_array(()), rows.int4_array(()), rows.int2_array(()))))
+            empty = encode_edges(())
             return MetSet(_digest(empty.fields), empty, MET_BYTES)
         key = blake3(skimmed.edges)
         key.update(b"".join([m.edge_key for m in met]))
         found = self._sets.entries.get(key.digest())
         if found is None:
-            slots: dict[tuple[str, str], int] = {m.ref: slot for slot, m in enumerate(met)}
-            names = {m.name: slot for slot, m in enumerate(met)}
+            refs, names = [m.ref for m in met], [m.name for m in met]
             related = [
                 Related(slot, m.ref, m.exported, m.relations, m.aliases, m.is_virtual)
                 for slot, m in enumerate(met)
                 if m.relations or m.aliases or m.is_virtual
             ]
-            edges = encode_edges(normalise_edges(skimmed, slots, names, related))
+            edges = encode_edges(normalise_edges(skimmed, refs, names, related))
             found = MetSet(_digest(edges.fields), edges, MET_BYTES + len(edges.fields))
             self._sets.put(key.digest(), found)
         return found
@@ -318,20 +316,6 @@ def lane_of(certname: str, lanes: int) -> int:
     """Which writer has that node."""
     # crc32, not hash(): hash() is salted per process, and all decoders must agree.
     return zlib.crc32(certname.encode("utf-8", "replace")) % lanes
-
-
-def encode_edges(edges: Sequence[int]) -> EdgeSet:
-    """Packed, sorted edges as three arrays."""
-    mask = (1 << SLOT_BITS) - 1
-    return EdgeSet(
-        b"".join(
-            (
-                rows.int4_array([edge >> SLOT_BITS & mask for edge in edges]),
-                rows.int4_array([edge & mask for edge in edges]),
-                rows.int2_array([edge >> 2 * SLOT_BITS for edge in edges]),
-            )
-        )
-    )
 
 
 def _require_plain_header(header: Header) -> None:

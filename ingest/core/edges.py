@@ -7,16 +7,22 @@ names that Puppet would write. Whatever is written otherwise goes the long way, 
 from __future__ import annotations
 
 import re
+import sys
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from ingest.core import rows
 from ingest.core.formats import Skim, parse_json
 from ingest.core.model import RELATIONSHIPS, Ref, scalar_text
+from ingest.core.work import EdgeSet
 from ingest.errors import Rejected
 
-SLOT_BITS = 22  # four million resources in one catalog
+SLOT_BITS = (
+    24  # sixteen million resources in one catalog; whole bytes, so that columns can be cut out of many
+)
 
 
 _CODES = {name: code for code, name in enumerate(RELATIONSHIPS)}
@@ -74,34 +80,64 @@ def edge_name(ref: Ref, family: str) -> bytes:
 
 
 def normalise_edges(
-    skimmed: Skim,
-    slots: Mapping[tuple[str, str], int],
-    names: Mapping[bytes, int],
-    related: Sequence[Related],
+    skimmed: Skim, refs: Sequence[Ref], names: Sequence[bytes], related: Sequence[Related]
 ) -> list[int]:
     """The edges of the document and those that metaparameters make, packed; sorted, each once. Raises Rejected.
 
-    ``slots`` has every resource of the catalog, ``names`` each one's ``edge_name``; ``related`` those with relations or
-    aliases, and virtual ones.
+    ``refs`` has every resource of the catalog by its slot, ``names`` each one's ``edge_name``; ``related`` those with
+    relations or aliases, and virtual ones.
     """
-    found = set(_document_edges(skimmed.edges, slots, names))
+    found = set(_document_edges(skimmed.edges, refs, names))
     if any(one.relations for one in related):
-        found.update(_relationship_edges(slots, related))
+        found.update(_relationship_edges(_slots_of(refs), related))
     return sorted(found)
 
 
-def _document_edges(
-    raw: bytes | memoryview, slots: Mapping[tuple[str, str], int], names: Mapping[bytes, int]
-) -> list[int]:
+def encode_edges(edges: Sequence[int]) -> EdgeSet:
+    """Packed, sorted edges as three arrays, made without a Python object for each end."""
+    packed = array("Q", edges)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    bytes_ = packed.tobytes()
+    return EdgeSet(
+        b"".join(
+            (
+                rows.int4_array(_column("i", bytes_, SLOT_BITS // 8, SLOT_BITS // 8)),
+                rows.int4_array(_column("i", bytes_, 0, SLOT_BITS // 8)),
+                rows.int2_array(_column("h", bytes_, 2 * SLOT_BITS // 8, 2)),
+            )
+        )
+    )
+
+
+def _column(typecode: Literal["h", "i"], packed: bytes, at: int, width: int) -> array[int]:
+    """Of each packed edge (8 bytes, little endian) the number in ``width`` bytes at ``at``."""
+    numbers = array(typecode)
+    column = bytearray(len(packed) // 8 * numbers.itemsize)
+    for place in range(width):
+        column[place :: numbers.itemsize] = packed[at + place :: 8]
+    numbers.frombytes(column)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
+
+
+def _slots_of(refs: Sequence[Ref]) -> dict[tuple[str, str], int]:
+    return {ref: slot for slot, ref in enumerate(refs)}
+
+
+def _document_edges(raw: bytes | memoryview, refs: Sequence[Ref], names: Sequence[bytes]) -> list[int]:
     # Shifted once here, not for each of some thousand edges.
     codes = {name: code << 2 * SLOT_BITS for name, code in _CODES.items()}
+    slots = dict(zip(names, range(len(names)), strict=True))
     try:
         return [
-            codes[edge.relationship] | names[bytes(edge.source)] << SLOT_BITS | names[bytes(edge.target)]
+            codes[edge.relationship] | slots[bytes(edge.source)] << SLOT_BITS | slots[bytes(edge.target)]
             for edge in _edges.decode(raw)
         ]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
-        return [_slot_edge(edge, slots) for edge in _lenient_edges(raw)]
+        by_ref = _slots_of(refs)
+        return [_slot_edge(edge, by_ref) for edge in _lenient_edges(raw)]
 
 
 def _slot_edge(edge: Mapping[str, Any], slots: Mapping[tuple[str, str], int]) -> int:

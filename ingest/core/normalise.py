@@ -86,7 +86,7 @@ def normalise(skimmed: Skim) -> Catalog:
     normals.sort(key=lambda normal: normal.resource.ref)
     require_unique(normal.resource.ref for normal in normals)
     refs = [normal.resource.ref for normal in normals]
-    names = {edge_name(ref, skimmed.family): slot for slot, ref in enumerate(refs)}
+    names = [edge_name(ref, skimmed.family) for ref in refs]
     related = [
         Related(
             slot, refs[slot], normal.resource.exported, normal.relations, normal.aliases, normal.is_virtual
@@ -94,7 +94,7 @@ def normalise(skimmed: Skim) -> Catalog:
         for slot, normal in enumerate(normals)
     ]
     edges = []
-    for edge in normalise_edges(skimmed, {ref: slot for slot, ref in enumerate(refs)}, names, related):
+    for edge in normalise_edges(skimmed, refs, names, related):
         relationship, source, target = unpack_edge(edge)
         edges.append(Edge(refs[source], refs[target], RELATIONSHIPS[relationship]))
     return Catalog(skimmed.header, tuple(normal.resource for normal in normals), tuple(sorted(edges)))

@@ -11,7 +11,7 @@ import struct
 import sys
 import uuid
 from array import array
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
@@ -26,7 +26,7 @@ _int8 = struct.Struct(">iq")
 _count = struct.Struct(">h")
 # dimensions, has-null flag, element type, size, lower bound: the header of a one-dimensional array.
 _array_header = struct.Struct(">iiiii")
-_INT4_OID, _INT2_OID = 23, 21
+_INT4_OID, _INT2_OID, _BYTEA_OID = 23, 21, 17
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -112,6 +112,14 @@ def int2_array(values: Iterable[int]) -> bytes:
     words[2::3] = packed
     body = words.tobytes()
     return _length.pack(20 + len(body)) + _array_header.pack(1, 0, _INT2_OID, count, 1) + body
+
+
+def digest_array(digests: Collection[bytes]) -> bytes:
+    """A bytea[] of digests, all of them 20 bytes long, without the length in front: a parameter, not a field."""
+    if not digests:
+        return struct.pack(">iii", 0, 0, _BYTEA_OID)
+    length = _length.pack(20)
+    return b"".join((_array_header.pack(1, 0, _BYTEA_OID, len(digests), 1), length, length.join(digests)))
 
 
 def read_int4_array(field: bytes) -> array[int]:

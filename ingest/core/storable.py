@@ -80,7 +80,7 @@ def encode_resource(resource: Resource, *, has_floats: bool = True) -> tuple[byt
             _KIND_FIELDS.get(kind, rows.NULL),
         )
     )
-    return digest, Content(head, resource.tags, rows.jsonb(parameters) + rows.bytea(exact))
+    return digest, Content(head, "\n".join(resource.tags), rows.jsonb(parameters) + rows.bytea(exact))
 
 
 _type_field = lru_cache(maxsize=10_000)(rows.text)  # a fleet has some hundred types

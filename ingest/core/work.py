@@ -21,7 +21,7 @@ class Content(msgspec.Struct, array_like=True, frozen=True):
     """A resource's row in the making: encoded COPY fields around the tags, which the writer turns into ids."""
 
     head: bytes  # digest, exported, type, title, kind
-    tags: tuple[str, ...]
+    tags: str  # a line each
     tail: bytes  # parameters, exact
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from itertools import islice
 
 import psycopg
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
 
-from ingest.core.rows import HEADER, TRAILER
+from ingest.core.rows import HEADER, TRAILER, digest_array
 from ingest.store.queries import query
 
 # Rounds of insert-and-look. A second one happens when another transaction brought the row, a third when
@@ -14,33 +17,55 @@ from ingest.store.queries import query
 ROUNDS_MAX = 10
 
 
+class Digests:
+    """Digests as a parameter of type bytea[]: psycopg would write each of thousands as text, with escapes."""
+
+    def __init__(self, digests: Collection[bytes]) -> None:
+        self.encoded = digest_array(digests)
+
+
+class _DigestsDumper(Dumper):
+    format = Format.BINARY
+    oid = 1001  # bytea[], of pg_type.dat
+
+    def dump(self, obj: Digests) -> bytes:
+        return obj.encoded
+
+
+psycopg.adapters.register_dumper(Digests, _DigestsDumper)
+
+
 class Ids:
-    """A cache of digest -> id bounded by count: two generations, the older one thrown away whole.
+    """A cache of digest -> id bounded by count: the oldest go.
 
     The database's ``content_state.generation`` tells when it may hold ids of rows that were collected.
     """
 
     def __init__(self, entries_max: int) -> None:
-        self.entries_max = max(2, entries_max)
-        self._young: dict[bytes, int] = {}
-        self._old: dict[bytes, int] = {}
+        self.entries_max = max(1, entries_max)
+        self._ids: dict[bytes, int] = {}
 
-    def get(self, digest: bytes) -> int | None:
-        found = self._young.get(digest)
-        if found is None and (found := self._old.get(digest)) is not None:
-            self.put(digest, found)
-        return found
+    def known(self, digests: Collection[bytes]) -> dict[bytes, int]:
+        """Those that are here. Thousands are asked for at once, and mostly all of them are."""
+        ids = list(map(self._ids.get, digests))
+        found = zip(digests, ids, strict=True)
+        if None not in ids:
+            return dict(found)  # type: ignore[arg-type]
+        return {digest: id_ for digest, id_ in found if id_ is not None}
 
-    def put(self, digest: bytes, id_: int) -> None:
-        if len(self._young) >= self.entries_max // 2:
-            self._old, self._young = self._young, {}
-        self._young[digest] = id_
+    def put(self, ids: Mapping[bytes, int]) -> None:
+        self._ids.update(ids)
+        # An eighth more than needed: to find the oldest means to pass by the places of all that went before.
+        excess = len(self._ids) - self.entries_max
+        if excess > 0:
+            for digest in list(islice(self._ids, excess + self.entries_max // 8)):
+                del self._ids[digest]
 
     def clear(self) -> None:
-        self._young, self._old = {}, {}
+        self._ids.clear()
 
     def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+        return len(self._ids)
 
 
 class ContentTable:
@@ -57,12 +82,7 @@ class ContentTable:
 
     def known(self, digests: Collection[bytes]) -> dict[bytes, int]:
         """The ids of those digests that are in the cache."""
-        found = {}
-        get = self._ids.get
-        for digest in digests:
-            if (id_ := get(digest)) is not None:
-                found[digest] = id_
-        return found
+        return self._ids.known(digests)
 
     def find(
         self, cursor: psycopg.Cursor[tuple[object, ...]], digests: Collection[bytes]
@@ -70,7 +90,7 @@ class ContentTable:
         """The ids of those digests that the database has."""
         if not digests:
             return {}
-        cursor.execute(query(f"find_{self.name}"), [list(digests)], binary=True)
+        cursor.execute(query(f"find_{self.name}"), [Digests(digests)], binary=True)
         found = {bytes(digest): int(id_) for digest, id_ in cursor}  # type: ignore[call-overload]
         self._fresh.update(found)
         return found
@@ -101,8 +121,7 @@ class ContentTable:
         raise psycopg.OperationalError(f"{self.name}: no free id after {ROUNDS_MAX} rounds")
 
     def committed(self) -> None:
-        for digest, id_ in self._fresh.items():
-            self._ids.put(digest, id_)
+        self._ids.put(self._fresh)
         self._fresh.clear()
 
     def rolled_back(self) -> None:

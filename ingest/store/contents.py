@@ -5,7 +5,7 @@ Content by digest: two writers that bring the same rows wait for each other, nev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from ingest.core import rows
@@ -79,24 +79,26 @@ class Contents:
                 if digest in wanted and digest not in ids:
                     contents[digest] = content
         if contents:
-            tag_ids = self._resolve_tags(session, contents.values())
+            tags = self._resolve_tags(session, {content.tags for content in contents.values()})
             new = self._resources.insert(
                 session.cursor,
-                {digest: _resource_row(content, tag_ids) for digest, content in contents.items()},
+                {digest: _resource_row(content, tags) for digest, content in contents.items()},
             )
             session.counts.resources_new += len(new)
             ids.update(new)
         return ids
 
-    def _resolve_tags(self, session: Session, contents: Iterable[Content]) -> dict[str, int]:
-        names = {tag: rows.name_digest(tag) for tag in set().union(*(content.tags for content in contents))}
+    def _resolve_tags(self, session: Session, several: Collection[str]) -> dict[str, bytes]:
+        """The field of each resource's tags: their ids."""
+        lists = {tags: tags.split("\n") if tags else [] for tags in several}
+        names = {tag: rows.name_digest(tag) for tag in set().union(*lists.values())}
         ids = self._resolve_sets(
             session,
             self._tags,
             set(names.values()),
             {digest: _tag_row(name, digest) for name, digest in names.items()},
         )
-        return {name: ids[digest] for name, digest in names.items()}
+        return {tags: rows.int4_array([ids[names[tag]] for tag in list_]) for tags, list_ in lists.items()}
 
     def _resolve_positions(
         self, session: Session, wanted: set[bytes], sources: Sequence[Full]
@@ -150,12 +152,8 @@ def slot_digests(catalog: Full) -> list[bytes]:
     return [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)]
 
 
-def _resource_row(content: Content, tag_ids: dict[str, int]) -> Callable[[], bytes]:
-    def make() -> bytes:
-        ids = rows.int4_array([tag_ids[tag] for tag in content.tags])
-        return b"".join((rows.count(8), content.head, ids, content.tail))
-
-    return make
+def _resource_row(content: Content, tags: dict[str, bytes]) -> Callable[[], bytes]:
+    return lambda: b"".join((rows.count(8), content.head, tags[content.tags], content.tail))
 
 
 def _tag_row(name: str, digest: bytes) -> Callable[[], bytes]:

@@ -189,7 +189,7 @@ class Lane:
             for c in catalogs
             if c.edge_set not in found.edge_sets
             or c.position_set not in found.position_sets
-            or not all(digest in found.resources for digest in digests[c.delivery])
+            or not found.resources.keys() >= set(digests[c.delivery])
         }
         if any(c.complete and c.delivery in missing for c in catalogs):
             raise Rejected("incomplete_work", "a decoder called its work complete and it was not")
