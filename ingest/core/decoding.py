@@ -129,14 +129,32 @@ class Decoding:
     ) -> Claim | Full | Deactivate:
         """``known`` gives the first bytes of the raw digest that is stored of a certname. Raises Rejected."""
         node = self._node_key(descriptor, body)
-        if not descriptor.complete and (claim := self._claim_at_a_glance(descriptor, body, node, known)):
-            return claim
+        if not descriptor.complete and (work := self._at_a_glance(descriptor, body, node, known)):
+            return work
         skimmed = skim(body, descriptor.headers, descriptor.received_at)
         if isinstance(skimmed, Other):
             return _command(descriptor, skimmed)
-        _require_plain_header(skimmed.header)
         if (layout := layout_of(body, skimmed)) is not None:
             self._layouts.put(node, layout)
+        return self._of(descriptor, skimmed, known)
+
+    def _at_a_glance(
+        self, descriptor: Descriptor, body: memoryview, node: bytes, known: Mapping[str, bytes]
+    ) -> Claim | Full | None:
+        """The work, without a parse of the whole body, if that is laid out as the node's last one."""
+        layout = self._layouts.entries.get(node)
+        found = layout and cut(body, layout, descriptor.headers, descriptor.received_at)
+        if not found:
+            return None
+        try:
+            work = self._of(descriptor, found.skimmed, known)
+        except Rejected:
+            return None  # by the cut, or by the catalog: only a whole parse can tell
+        self._layouts.put(node, found.layout)
+        return work
+
+    def _of(self, descriptor: Descriptor, skimmed: Skim, known: Mapping[str, bytes]) -> Claim | Full:
+        _require_plain_header(skimmed.header)
         raw_digest = self._raw_digest(skimmed.family, skimmed.resources, skimmed.edges)
         header = skimmed.header
         if not descriptor.complete and known.get(header.certname) == raw_digest[:16]:
@@ -147,21 +165,6 @@ class Decoding:
             raise Rejected("too_deep", "the JSON is nested too deeply") from error
         finally:
             self._forget_large()
-
-    def _claim_at_a_glance(
-        self, descriptor: Descriptor, body: memoryview, node: bytes, known: Mapping[str, bytes]
-    ) -> Claim | None:
-        """The claim, without parsing the sections, if they lie where they lay and are what is stored."""
-        layout = self._layouts.entries.get(node)
-        found = layout and cut(body, layout, descriptor.headers, descriptor.received_at)
-        if not found:
-            return None
-        header = found.rest.header
-        raw_digest = self._raw_digest(found.rest.family, found.resources, found.edges)
-        if known.get(header.certname) != raw_digest[:16]:
-            return None
-        _require_plain_header(header)
-        return Claim(descriptor.delivery, header, descriptor.received_at, raw_digest)
 
     def _node_key(self, descriptor: Descriptor, body: memoryview) -> bytes:
         start, end = bytes(body[:START_BYTES]), bytes(body[-END_BYTES:])
@@ -215,7 +218,7 @@ class Decoding:
         """Every resource of the catalog, from the cache where its bytes were met before."""
         # The same bytes mean another thing in another family: only PuppetDB's are keys as they are.
         mark = b"" if skimmed.family == "puppetdb" else skimmed.family[:1].encode()
-        raws = slices(skimmed)
+        raws = slices(skimmed.resources)
         keys = [b"".join((mark, raw)) for raw in raws] if mark else list(map(bytes, raws))
         met = list(map(self.resources.entries.get, keys))
         self.hits += len(met)
@@ -266,6 +269,7 @@ class Decoding:
     def _edges(self, skimmed: Skim, met: Sequence[Met]) -> MetSet:
         """The edge set, made only when neither these edges nor what they refer to was met before."""
         if self._thin:
+            slices(skimmed.edges)  # nobody needs them, but they must be what they seem to be
             empty = encode_edges(())
             return MetSet(_digest(empty.fields), empty, MET_BYTES)
         key = blake3(skimmed.edges)

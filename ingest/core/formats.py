@@ -119,13 +119,13 @@ def skim(body: bytes | memoryview, headers: Mapping[str, str], received_at: date
     return Skim(family, _integer(catalog.catalog_format, 0), header, resources, edges)
 
 
-def slices(skimmed: Skim) -> list[Raw]:
-    """The JSON of each resource."""
+def slices(section: bytes | memoryview) -> list[Raw]:
+    """The JSON of each element. Raises Rejected when the section is no JSON array."""
     try:
-        return _slices.decode(skimmed.resources)
+        return _slices.decode(section)
     except (msgspec.DecodeError, RecursionError):
         # A section that was a string may have lone surrogates, which elsewhere ``skim`` has dealt with.
-        found: list[Raw] = _decode(_slices, _with_plain_surrogates(skimmed.resources))
+        found: list[Raw] = _decode(_slices, _with_plain_surrogates(section))
         return found
 
 

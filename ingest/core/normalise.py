@@ -82,7 +82,7 @@ class Normal(msgspec.Struct, frozen=True):
 
 def normalise(skimmed: Skim) -> Catalog:
     """The whole catalog, the plain way. Raises Rejected."""
-    normals = [normalise_resource(raw, skimmed.family) for raw in slices(skimmed)]
+    normals = [normalise_resource(raw, skimmed.family) for raw in slices(skimmed.resources)]
     normals.sort(key=lambda normal: normal.resource.ref)
     require_unique(normal.resource.ref for normal in normals)
     refs = [normal.resource.ref for normal in normals]

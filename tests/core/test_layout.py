@@ -16,16 +16,17 @@ from tests import corpus
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 FORMS = ("wire", "native")
-BODIES = {form: (corpus.body("minimal-01", 1, form), corpus.body("minimal-01", 2, form)) for form in FORMS}
+# Of one node: met before, unchanged, and with other parameters, other lines and other resources.
+BODIES = {form: tuple(corpus.body("minimal-01", run, form) for run in (1, 2, 3, 4)) for form in FORMS}
 
 
 def decode(one: Decoding, body: bytes, known: dict[str, bytes]) -> Claim | Full | Deactivate:
     return one.decode(Descriptor(1, 1, 0, len(body), len(body), AT, {}), memoryview(body), known)
 
 
-def acquainted(form: str) -> tuple[Decoding, dict[str, bytes]]:
+def acquainted(form: str, *, thin: bool = False) -> tuple[Decoding, dict[str, bytes]]:
     """A decoder that has met the first body, whose catalog is stored."""
-    one = Decoding(1 << 20)
+    one = Decoding(1 << 20, thin=thin)
     work = decode(one, BODIES[form][0], {})
     assert isinstance(work, Full)
     return one, {work.header.certname: work.raw_digest[:16]}
@@ -41,6 +42,21 @@ def test_an_unchanged_catalog_is_claimed_without_a_whole_parse(
     monkeypatch.setattr(decoding, "skim", None)
     assert decode(one, BODIES[form][1], known) == whole
     assert isinstance(whole, Claim)
+
+
+@pytest.mark.parametrize("thin", [False, True])
+@pytest.mark.parametrize("run", [3, 4])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_changed_catalog_is_cut_without_a_whole_parse(
+    form: str, run: int, thin: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sections that became longer or shorter are found too, and read as by a whole parse."""
+    one = Decoding(1 << 20, thin=thin)
+    decode(one, BODIES[form][0], {})
+    body = BODIES[form][run - 1]
+    whole = _reading(Decoding(1 << 20, thin=thin), body, {})
+    monkeypatch.setattr(decoding, "skim", None)
+    assert _reading(one, body, {}) == whole
 
 
 SNIPPETS = [
@@ -62,17 +78,19 @@ SNIPPETS = [
 @settings(max_examples=400, deadline=None)
 @given(
     form=st.sampled_from(FORMS),
+    run=st.sampled_from([2, 3, 4]),
+    thin=st.booleans(),
     at=st.floats(0, 1),
     near=st.sampled_from(["anywhere", "head", "tail", "gap"]),
     deleted=st.integers(0, 40),
     inserted=st.one_of(st.sampled_from(SNIPPETS), st.binary(max_size=60)),
 )
-@example(form="wire", at=1.0, near="tail", deleted=0, inserted=b',"resources":[]')
+@example(form="wire", run=2, thin=False, at=1.0, near="tail", deleted=0, inserted=b',"resources":[]')
 def test_a_damaged_body_is_read_as_without_the_glance(
-    form: str, at: float, near: str, deleted: int, inserted: bytes
+    form: str, run: int, thin: bool, at: float, near: str, deleted: int, inserted: bytes
 ) -> None:
     """Whatever is cut out or put in anywhere: the same work, or the same refusal."""
-    body = BODIES[form][1]
+    body = BODIES[form][run - 1]
     edges = body.rindex(b'"edges":')
     start, length = {
         "anywhere": (0, len(body)),
@@ -82,8 +100,8 @@ def test_a_damaged_body_is_read_as_without_the_glance(
     }[near]
     place = start + int(at * length)
     damaged = body[:place] + inserted + body[place + deleted :]
-    one, known = acquainted(form)
-    assert _reading(one, damaged, known) == _reading(Decoding(1 << 20), damaged, known)
+    one, known = acquainted(form, thin=thin)
+    assert _reading(one, damaged, known) == _reading(Decoding(1 << 20, thin=thin), damaged, known)
 
 
 def _reading(one: Decoding, body: bytes, known: dict[str, bytes]) -> object:
