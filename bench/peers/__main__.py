@@ -41,7 +41,12 @@ def main() -> None:
     parser.add_argument("--catalogs", type=Path, help="a directory of ROLE/run-K/catalog-wire.json")
     parser.add_argument("--clones", type=int, default=8, help="of each catalog")
     parser.add_argument("--broker", help="its URL, instead of RabbitMQ (or the embedded one) started here")
-    parser.add_argument("--unchanged-times", type=int, default=8, help="as often round 2: it is over so soon")
+    parser.add_argument(
+        "--unchanged-times",
+        type=int,
+        default=8,
+        help="as often this engine gets round 2, which is over so soon",
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--writers", type=int, default=2)
     options = parser.parse_args()
@@ -61,7 +66,6 @@ def main() -> None:
 def compare(options: argparse.Namespace, directory: Path, stack: ExitStack) -> list[dict[str, Any]]:
     """One row a round and system, and one of what the receiver alone can do."""
     rounds = fleet(options.catalogs, options.clones)
-    rounds[2] = again(rounds[2], options.unchanged_times)
     mean = sum(map(len, rounds[1])) / len(rounds[1])
     broker = broker_of(options.broker, stack)
     server = Postgres(directory)
@@ -95,8 +99,11 @@ def compare(options: argparse.Namespace, directory: Path, stack: ExitStack) -> l
         (PUPPETDB, by_puppetdb),
         (INGEST, by_ingest),
     )
-    for round_, bodies in rounds.items():
+    for round_, catalogs in rounds.items():
         for system, store in systems:
+            # PuppetDB drops what a newer command for the same node makes obsolete, and would have to be waited for.
+            often = options.unchanged_times if round_ == 2 and system == INGEST else 1
+            bodies = again(catalogs, often)
             _quiet(server)
             before = _wal(server)
             row = {"system": system, "round": round_, **store(bodies)}
