@@ -262,7 +262,8 @@ class Arena:
         self._view = memoryview(self._memory)
         self._holes = [(0, self.size_bytes)]  # (offset, length), sorted, never adjacent
         self.used_bytes = 0
-        self._is_touched = False
+        # Ends of what was used since the last trim, and of what has pages.
+        self._recent = self._touched = 0
 
     def view(self, offset: int, length: int) -> memoryview:
         return self._view[offset : offset + length]
@@ -278,7 +279,7 @@ class Arena:
                 else:
                     self._holes[at] = (offset + need, hole - need)
                 self.used_bytes += need
-                self._is_touched = True
+                self._recent = max(self._recent, offset + need)
                 return offset
         return None
 
@@ -295,10 +296,14 @@ class Arena:
             self._holes.insert(at, (offset, size))
 
     def trim(self) -> None:
-        """Gives the pages of an empty arena back to the system; the next bodies take new ones."""
-        if self._is_touched and not self.used_bytes:
-            self._memory.madvise(mmap.MADV_REMOVE)
-            self._is_touched = False
+        """Gives back the pages behind all that was used since the last call: an overload had filled them."""
+        self._touched = max(self._touched, self._recent)
+        keep = -(-self._recent // mmap.PAGESIZE) * mmap.PAGESIZE
+        if keep < self._touched:
+            self._memory.madvise(mmap.MADV_REMOVE, keep, self._touched - keep)
+            self._touched = keep
+        last = self._holes[-1] if self._holes else (self.size_bytes, 0)
+        self._recent = last[0] if sum(last) == self.size_bytes else self.size_bytes
 
     def _rounded(self, length: int) -> int:
         return max(1, -(-length // self.ALIGNMENT)) * self.ALIGNMENT

@@ -34,7 +34,7 @@ DECODER_DEPTH = 32  # descriptors at one decoder: enough that it never waits for
 READ_AHEAD_BYTES = (
     8 * 1024 * 1024
 )  # that no decoder has done yet, for each of them: what the cores' caches hold
-TRIM_AFTER_S = 10.0  # without a message; nodes that ask one after the other find warm pages
+TRIM_EVERY_S = 60.0  # new pages cost a millisecond for each catalog
 STUCK_S = 0.5  # ten times what the largest real catalog takes
 
 _OUTCOME_METRICS = {
@@ -66,7 +66,7 @@ class Receiver:
         self.subscription = Subscription(config, self._arena, self._arena_number, wires.selector, row)
         self._hands = Hands(wires.memory["hands"], process_names(config))
         self._draining = False
-        self._busy_s = 0.0
+        self._trimmed_s = time.monotonic()
         self._decoders_at_work_max = decoders_at_work(len(os.sched_getaffinity(0)))
         self._moved_s: dict[str, float] = {}
         self._decoders = [p for p in process_names(config) if p.startswith("decoder")]
@@ -96,16 +96,15 @@ class Receiver:
         self._let_go_if_too_long()
         if not self._draining:
             self.subscription.connect_if_due()
-        self._trim_when_idle()
+        self._trim_now_and_then()
         self._measure()
 
-    def _trim_when_idle(self) -> None:
+    def _trim_now_and_then(self) -> None:
         """What an overload had filled is not kept for the next one."""
         now = time.monotonic()
-        if self.ledger.messages:
-            self._busy_s = now
-        elif now - self._busy_s > TRIM_AFTER_S:
+        if now - self._trimmed_s > TRIM_EVERY_S:
             self._arena.trim()
+            self._trimmed_s = now
 
     def _timeout_s(self) -> float:
         age_limit_s = 1.0 if self.ledger.messages else 5.0  # how old the age metric may get

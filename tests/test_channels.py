@@ -35,6 +35,7 @@ WITHOUT_CLOCKS = settings(
 )
 SLOTS = 16
 UNIT = Arena.ALIGNMENT
+PAGE = mmap.PAGESIZE
 
 
 # The arena
@@ -113,22 +114,32 @@ def test_another_process_sees_the_body_where_it_lies() -> None:
     assert arena.size_bytes == 4096
 
 
-def test_an_empty_arena_gives_its_pages_back() -> None:
-    """Not while a body lies in it; and it can be used again afterwards."""
-    fd = memory("test", 64 * 4096)
+def test_what_is_not_used_any_more_is_given_back() -> None:
+    """Pages behind all that was used between two trims go; bodies stay as they are, and the space can be used again."""
+    fd = memory("test", 64 * PAGE)
     kept = os.dup(fd)
     arena = Arena(fd)
-    offset = arena.allocate(32 * 4096)
-    assert offset is not None
-    arena.view(offset, 32 * 4096)[:] = b"x" * 32 * 4096
+
+    def fill(pages: int) -> int:
+        offset = arena.allocate(pages * PAGE)
+        assert offset is not None
+        arena.view(offset, pages * PAGE)[:] = b"x" * pages * PAGE
+        return offset
+
+    def pages() -> int:
+        return os.fstat(kept).st_blocks * 512 // PAGE
+
+    small, large = fill(1), fill(32)
     arena.trim()
-    assert os.fstat(kept).st_blocks * 512 >= 32 * 4096
-    arena.free(offset, 32 * 4096)
+    arena.free(large, 32 * PAGE)
+    assert pages() == 33  # used since the trim before
     arena.trim()
-    assert os.fstat(kept).st_blocks == 0
-    assert arena.allocate(64 * 4096) == 0
-    arena.view(0, 4)[:] = b"body"
-    assert bytes(arena.view(0, 4)) == b"body"
+    assert pages() == 33  # in use at the time of that trim
+    arena.trim()
+    assert pages() == 1
+    assert bytes(arena.view(small, PAGE)) == b"x" * PAGE
+    assert fill(63) == PAGE
+    assert pages() == 64
 
 
 # Known
