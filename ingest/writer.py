@@ -19,7 +19,7 @@ from ingest.board import Row
 from ingest.channels import Hands, Known, Order, Wires
 from ingest.config import Config
 from ingest.core.redact import redact
-from ingest.core.work import Claim, Full, Outcome, Quarantine, Settled, Work
+from ingest.core.work import Claim, Full, Handed, Outcome, Quarantine, Settled, Work
 from ingest.errors import Misconfigured, Refused, Rejected, Unavailable
 from ingest.metrics import Metric
 from ingest.processes import Ended, process_names, reloaded, start_process
@@ -32,7 +32,7 @@ BACKOFF_START_S = 0.05
 
 def run(config: Config, control: ControlConnection, name: str) -> None:
     """The body of the process: until the supervisor says "stop", or goes."""
-    wires = Wires(control, {"decoder": list[Work]})
+    wires = Wires(control, {"decoder": Handed})
     with start_process(config, name, wires) as row:
         Writer(config, wires, row, name).loop()
 
@@ -48,6 +48,7 @@ class Writer:
         self._hands = Hands(wires.memory["hands"], process_names(config))
         self._lane: Lane | None = None
         self._is_stale = False  # the lane was opened under settings that have changed
+        self._more: set[str] = set()  # decoders that have more before them
         self._batch: list[Work] = []
         self._batch_bytes = 0
 
@@ -64,19 +65,22 @@ class Writer:
     # Gathering
 
     def _gather(self) -> None:
-        """Fills the batch: waits for the first item, then takes what comes until time, count or bytes are up."""
+        """Fills the batch: waits for the first item, then takes what comes, for as long as a decoder has more and
+        time, count or bytes are not up."""
         deadline: float | None = None
         while not self._is_full():
-            if self._batch and deadline is None:
-                deadline = time.monotonic() + self.config.batch_linger_ms / 1000
-            timeout = None if deadline is None else deadline - time.monotonic()
-            if timeout is not None and timeout <= 0:
-                return
-            for key, _ in self.wires.selector.select(timeout):
+            timeout: float | None = None
+            if self._batch:
+                deadline = deadline or time.monotonic() + self.config.batch_linger_ms / 1000
+                timeout = max(0.0, deadline - time.monotonic()) if self._more else 0.0
+            ready = self.wires.selector.select(timeout)
+            for key, _ in ready:
                 if key.data == "control":
                     self._obey()
                     break  # it may have replaced an inbox that is in this list: what is ready says so again
                 self._receive(key.data)
+            if self._batch and (not ready or (deadline and time.monotonic() >= deadline)):
+                return
 
     def _is_full(self) -> bool:
         return (
@@ -98,12 +102,14 @@ class Writer:
             return
         try:
             while not self._is_full():
-                works, size = inbox.receive_sized()
-                self._batch += works
+                handed, size = inbox.receive_sized()
+                self._batch += handed.works
+                (self._more.add if handed.more else self._more.discard)(peer)
                 self._batch_bytes += size
                 if not inbox.poll():
                     return
         except EOFError:
+            self._more.discard(peer)
             self.wires.drop_inbox(peer)
 
     # Settling

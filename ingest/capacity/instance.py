@@ -88,6 +88,11 @@ class Instance:
         self._bytes = 0
         self.window_bytes_max = 0
 
+    @property
+    def has_more(self) -> bool:
+        """Whether a decoder has messages before it."""
+        return any(self._loads)
+
     def has_room(self, body_bytes: int) -> bool:
         setup = self._world.setup
         return self._messages < setup.window_messages_max and (
@@ -140,13 +145,17 @@ class Instance:
             self._loads[chosen] -= 1
             # Another hash than the decoders': crc32 serves both in the engine, with two different remainders.
             self.writers[(arrival.node * 2654435761 >> 16) % len(self.writers)].take(message)
+            if not self.has_more:
+                for writer in self.writers:
+                    writer.no_more()
             self._dispatch()
 
         self.decoders[chosen].serve(demand_s, done)
 
 
 class Writer:
-    """Gathers a batch for ``linger_s`` from its first message, then applies it; meanwhile the next ones wait."""
+    """Gathers a batch while a decoder has more, for ``linger_s`` at most, then applies it; meanwhile the next ones
+    wait."""
 
     def __init__(self, world: World, machine: Cores, instance: Instance) -> None:
         self.applied_s = 0.0
@@ -166,11 +175,16 @@ class Writer:
         if not self._is_applying:
             self._gather(was_idle=True)
 
+    def no_more(self) -> None:
+        """What was waited for does not come."""
+        if self._is_gathering:
+            self._apply()
+
     def _gather(self, *, was_idle: bool) -> None:
         setup, env = self._world.setup, self._world.env
         if not self._is_gathering:
             self._was_idle = was_idle
-        if len(self._waiting) >= setup.batch_messages_max:
+        if len(self._waiting) >= setup.batch_messages_max or not self._instance.has_more:
             self._apply()
         elif not self._is_gathering:
             self._is_gathering = True

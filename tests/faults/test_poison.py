@@ -56,12 +56,12 @@ def test_a_body_that_takes_too_much_time(start: Start, broker: str, connection: 
 def test_a_row_that_postgresql_refuses(start: Start, broker: str, connection: Connection) -> None:
     """Of one batch of thirty the refused ones alone go to quarantine, with their bodies, so that they can be sent
     again; no value of theirs is in the reason."""
-    engine = start("--workers", "1", "--writers", "1", "--batch-linger-ms", "1000")
     bodies = [wire_body(f"n{n}.example.com", 1, [resource(f"/{n}")]) for n in range(30)]
     for at in (3, 17):  # an index entry has 2704 bytes at most
         name = "".join(chr(0x10000 + at * 2000 + n) for n in range(1000))
         bodies[at] = bodies[at].replace(b"production", name.encode())
-    publish(broker, *bodies)
+    publish(broker, *bodies)  # before the engine is there: they arrive together
+    engine = start("--workers", "1", "--writers", "1", "--batch-linger-ms", "1000")
     settled = engine.wait_settled(30)
     assert (settled["stored"], settled["quarantined"]) == (28, 2)
     rows = in_quarantine(connection)
