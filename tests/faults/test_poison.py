@@ -40,7 +40,7 @@ def test_a_body_that_takes_too_much_time(start: Start, broker: str, connection: 
     """The decoder is killed over it; after ``deaths_max`` of them the message is condemned, and the next decoder
     goes on with the others."""
     engine = start("--workers", "1", "--decode-cpu-max-s", "0.5", "--deaths-max", "2")
-    many = [resource(f"/{n}", parameters={"content": f"{n} " * 20}) for n in range(150_000)]
+    many = [resource(f"/{n}", parameters={"content": f"{n}"}) for n in range(300_000)]
     slow = wire_body("slow.example.com", 1, many)
     publish(broker, GOOD[0], slow, GOOD[1])
     settled = engine.wait_settled(3)
