@@ -25,6 +25,7 @@ from ingest.publish import Publisher
 from tests.engine.engine import Engine
 from tests.servers import Postgres
 
+PAUSE_S = 0.1  # 3000 nodes at half an hour send every 0.6 s
 STORED = "SELECT 1 FROM node_catalogs WHERE certname = %s AND producer_timestamp = %s"
 
 
@@ -82,9 +83,10 @@ def idle(engine: Engine, seconds: float, when: str) -> dict[str, Any]:
 def latency(
     publisher: Publisher, connection: psycopg.Connection[Any], round_: int, bodies: list[bytes]
 ) -> dict[str, Any]:
-    """One catalog after the other, each sent when the one before can be queried."""
+    """One catalog after the other, each sent a little after the one before could be queried."""
     found_ms = []
     for body in bodies:
+        time.sleep(PAUSE_S)
         skimmed = skim(body, {}, None)  # type: ignore[arg-type]
         assert isinstance(skimmed, Skim)
         key = (skimmed.header.certname, skimmed.header.producer_timestamp)

@@ -75,7 +75,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         8 * MIB
     )
     batch_linger_ms: Annotated[
-        float, About("how long a batch waits for company while decoders have more", 0, 10_000, reloads=True)
+        float,
+        About("how long a batch waits for company, unless it comes after a pause", 0, 10_000, reloads=True),
     ] = 20.0
     drain_timeout_s: Annotated[
         float, About("how long SIGTERM lets the engine finish", 0, 3600, reloads=True)

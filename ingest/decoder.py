@@ -15,7 +15,7 @@ from ingest.board import Row
 from ingest.channels import Arena, Hands, Known, Order, Wires
 from ingest.config import Config
 from ingest.core.decoding import Decoding, lane_of
-from ingest.core.work import Claim, Descriptor, Handed, Passed, Quarantine, Work
+from ingest.core.work import Claim, Descriptor, Passed, Quarantine, Work
 from ingest.errors import Rejected
 from ingest.metrics import Metric
 from ingest.processes import Ended, process_names, reloaded, start_process
@@ -44,7 +44,6 @@ class Decoder:
         )
         self._known = _KnownDigests(Known(wires.memory["known"]))
         self._hands = Hands(wires.memory["hands"], process_names(config))
-        self._waiting: set[str] = set()  # writers that were told of more
 
     def loop(self) -> None:
         while True:
@@ -75,9 +74,9 @@ class Decoder:
             done.append(self._timed(descriptor, arena))
             # Claims are small and quickly made: they go together. Who waits for more does not wait for long.
             if len(done) == CLAIMS_TOGETHER or not isinstance(done[-1], Claim):
-                self._pass(done, more=True)
+                self._pass(done)
                 done = []
-        self._pass(done, more=inbox.poll())
+        self._pass(done)
 
     def _timed(self, descriptor: Descriptor, arena: Arena) -> Work:
         self._hands.hold(self.name, descriptor.delivery, time.monotonic())
@@ -107,22 +106,16 @@ class Decoder:
         except RecursionError:
             return _quarantine(descriptor, body, "too_deep", "the JSON is nested too deeply")
 
-    def _pass(self, done: Sequence[Work], *, more: bool) -> None:
+    def _pass(self, done: Sequence[Work]) -> None:
         """Gives each writer its work, and tells the receiver who has it now."""
         works: dict[str, list[Work]] = {}
         for work in done:
             works.setdefault(self._writer_of(work), []).append(work)
-        if not more:
-            for writer in self._waiting:  # for company, which will not come
-                works.setdefault(writer, [])
-            self._waiting.clear()
         passed: list[Passed] = []
         for writer, its in works.items():
             outbox = self.wires.outboxes[writer]
-            taker = writer if outbox.send(Handed(its, more)) else None
+            taker = writer if outbox.send(its) else None
             passed += [Passed(work.delivery, taker, outbox.incarnation) for work in its]
-            if more:
-                self._waiting.add(writer)
         if passed:
             self.wires.outboxes["receiver"].send(passed)
 

@@ -19,7 +19,7 @@ from ingest.board import Row
 from ingest.channels import Hands, Known, Order, Wires
 from ingest.config import Config
 from ingest.core.redact import redact
-from ingest.core.work import Claim, Full, Handed, Outcome, Quarantine, Settled, Work
+from ingest.core.work import Claim, Full, Outcome, Quarantine, Settled, Work
 from ingest.errors import Misconfigured, Refused, Rejected, Unavailable
 from ingest.metrics import Metric
 from ingest.processes import Ended, process_names, reloaded, start_process
@@ -28,11 +28,12 @@ from ingest.store.quarantine import QuarantineLimits, QuarantineRow
 from ingest.store.writing import Lane
 
 BACKOFF_START_S = 0.05
+PAUSE = 2  # times the linger, without a batch
 
 
 def run(config: Config, control: ControlConnection, name: str) -> None:
     """The body of the process: until the supervisor says "stop", or goes."""
-    wires = Wires(control, {"decoder": Handed})
+    wires = Wires(control, {"decoder": list[Work]})
     with start_process(config, name, wires) as row:
         Writer(config, wires, row, name).loop()
 
@@ -48,7 +49,7 @@ class Writer:
         self._hands = Hands(wires.memory["hands"], process_names(config))
         self._lane: Lane | None = None
         self._is_stale = False  # the lane was opened under settings that have changed
-        self._more: set[str] = set()  # decoders that have more before them
+        self._settled_s = 0.0  # the last batch
         self._batch: list[Work] = []
         self._batch_bytes = 0
 
@@ -61,26 +62,30 @@ class Writer:
             # What came together with the last ones is claims, and claims are small.
             batch, self._batch, self._batch_bytes = self._batch[:most], self._batch[most:], 0
             self._settle(batch)
+            self._settled_s = time.monotonic()
 
     # Gathering
 
     def _gather(self) -> None:
-        """Fills the batch: waits for the first item, then takes what comes, for as long as a decoder has more and
-        time, count or bytes are not up."""
+        """Fills the batch: waits for the first item, then takes what comes until time, count or bytes are up. After a
+        pause nobody is to be expected, and the first item is not kept waiting for company."""
         deadline: float | None = None
         while not self._is_full():
-            timeout: float | None = None
-            if self._batch:
-                deadline = deadline or time.monotonic() + self.config.batch_linger_ms / 1000
-                timeout = max(0.0, deadline - time.monotonic()) if self._more else 0.0
+            if self._batch and deadline is None:
+                deadline = time.monotonic() + self._linger_s()
+            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
             ready = self.wires.selector.select(timeout)
             for key, _ in ready:
                 if key.data == "control":
                     self._obey()
                     break  # it may have replaced an inbox that is in this list: what is ready says so again
                 self._receive(key.data)
-            if self._batch and (not ready or (deadline and time.monotonic() >= deadline)):
+            if self._batch and (timeout == 0.0 or not ready):
                 return
+
+    def _linger_s(self) -> float:
+        linger_s = self.config.batch_linger_ms / 1000
+        return linger_s if time.monotonic() - self._settled_s < PAUSE * linger_s else 0.0
 
     def _is_full(self) -> bool:
         return (
@@ -102,14 +107,12 @@ class Writer:
             return
         try:
             while not self._is_full():
-                handed, size = inbox.receive_sized()
-                self._batch += handed.works
-                (self._more.add if handed.more else self._more.discard)(peer)
+                works, size = inbox.receive_sized()
+                self._batch += works
                 self._batch_bytes += size
                 if not inbox.poll():
                     return
         except EOFError:
-            self._more.discard(peer)
             self.wires.drop_inbox(peer)
 
     # Settling

@@ -16,6 +16,7 @@ from ingest.capacity.costs import BatchCosts, Costs, Line
 from ingest.core.routing import choose, decoders_at_work
 
 DECODER_DEPTH = 32  # as in receiver.py
+PAUSE = 2  # as in writer.py
 
 
 class Arrival(NamedTuple):
@@ -88,11 +89,6 @@ class Instance:
         self._bytes = 0
         self.window_bytes_max = 0
 
-    @property
-    def has_more(self) -> bool:
-        """Whether a decoder has messages before it."""
-        return any(self._loads)
-
     def has_room(self, body_bytes: int) -> bool:
         setup = self._world.setup
         return self._messages < setup.window_messages_max and (
@@ -145,17 +141,14 @@ class Instance:
             self._loads[chosen] -= 1
             # Another hash than the decoders': crc32 serves both in the engine, with two different remainders.
             self.writers[(arrival.node * 2654435761 >> 16) % len(self.writers)].take(message)
-            if not self.has_more:
-                for writer in self.writers:
-                    writer.no_more()
             self._dispatch()
 
         self.decoders[chosen].serve(demand_s, done)
 
 
 class Writer:
-    """Gathers a batch while a decoder has more, for ``linger_s`` at most, then applies it; meanwhile the next ones
-    wait."""
+    """Gathers a batch for ``linger_s`` from its first message, or not at all after a pause, then applies it; meanwhile
+    the next ones wait."""
 
     def __init__(self, world: World, machine: Cores, instance: Instance) -> None:
         self.applied_s = 0.0
@@ -169,27 +162,24 @@ class Writer:
         self._gathering = 0  # which gathering the running timer belongs to
         self._is_gathering = False
         self._was_idle = True
+        self._settled_s = -1.0  # the last batch
 
     def take(self, message: Message) -> None:
         self._waiting.append(message)
         if not self._is_applying:
             self._gather(was_idle=True)
 
-    def no_more(self) -> None:
-        """What was waited for does not come."""
-        if self._is_gathering:
-            self._apply()
-
     def _gather(self, *, was_idle: bool) -> None:
         setup, env = self._world.setup, self._world.env
         if not self._is_gathering:
             self._was_idle = was_idle
-        if len(self._waiting) >= setup.batch_messages_max or not self._instance.has_more:
+        if len(self._waiting) >= setup.batch_messages_max:
             self._apply()
         elif not self._is_gathering:
             self._is_gathering = True
             self._gathering += 1
-            timeout = env.timeout(setup.linger_s, self._gathering)
+            is_busy = env.now - self._settled_s < PAUSE * setup.linger_s
+            timeout = env.timeout(setup.linger_s if is_busy else 0.0, self._gathering)
             assert timeout.callbacks is not None
             timeout.callbacks.append(self._lingered)
 
@@ -220,6 +210,7 @@ class Writer:
         def committed(_: simpy.Event) -> None:
             self.applied_s += world.env.now - started_s
             self._is_applying = False
+            self._settled_s = world.env.now
             self._instance.settled(batch)
             if self._waiting and not self._is_applying:
                 self._gather(was_idle=False)

@@ -97,13 +97,6 @@ class Quarantine(msgspec.Struct, array_like=True, frozen=True, tag="quarantine")
 Work = Claim | Full | Deactivate | Quarantine
 
 
-class Handed(msgspec.Struct, array_like=True, frozen=True):
-    """What a decoder gives to a writer at once; ``more`` says whether it has yet others before it."""
-
-    works: list[Work]
-    more: bool
-
-
 class Outcome(StrEnum):
     """How a delivery was settled, or that it could not be yet."""
 
