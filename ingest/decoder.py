@@ -20,7 +20,7 @@ from ingest.errors import Rejected
 from ingest.metrics import Metric
 from ingest.processes import Ended, process_names, reloaded, start_process
 
-CLAIMS_TOGETHER = 16  # a few milliseconds of work
+CLAIMS_TOGETHER_BYTES = 2 * 1024 * 1024  # of bodies; less than half a millisecond of work
 
 
 def run(config: Config, control: ControlConnection, name: str) -> None:
@@ -67,15 +67,17 @@ class Decoder:
             self.wires.drop_inbox(peer)
             return
         done: list[Work] = []
+        done_bytes = 0
         for descriptor in descriptors:
             arena = self.wires.arenas.get(descriptor.arena)
             if arena is None:
                 continue  # of a receiver that is gone: the broker delivers it again
             done.append(self._timed(descriptor, arena))
+            done_bytes += descriptor.length
             # Claims are small and quickly made: they go together. Who waits for more does not wait for long.
-            if len(done) == CLAIMS_TOGETHER or not isinstance(done[-1], Claim):
+            if done_bytes >= CLAIMS_TOGETHER_BYTES or not isinstance(done[-1], Claim):
                 self._pass(done)
-                done = []
+                done, done_bytes = [], 0
         self._pass(done)
 
     def _timed(self, descriptor: Descriptor, arena: Arena) -> Work:

@@ -31,6 +31,7 @@ KEPT_HEADERS = frozenset(
 )  # fmt: skip
 KEPT_HEADER_BYTES_MAX = 1024  # of one value; a descriptor stays far below the pipe's size
 DECODER_DEPTH = 32  # descriptors at one decoder: enough that it never waits for the receiver
+TOGETHER_BYTES = 2 * 1024 * 1024  # of messages that are given out at once
 READ_AHEAD_BYTES = (
     8 * 1024 * 1024
 )  # that no decoder has done yet, for each of them: what the cores' caches hold
@@ -227,8 +228,13 @@ class Receiver:
         if not self._takes_messages():
             self.subscription.listen()
             return
+        untold_bytes = 0
         for message in self.subscription.read():
             self._take(message)
+            untold_bytes += message.length
+            if untold_bytes >= TOGETHER_BYTES:
+                self._dispatch()  # decoders work while the rest is read
+                untold_bytes = 0
             if not self._takes_messages():
                 return
 
