@@ -43,8 +43,14 @@ class Outbox:
         self._encoder = msgspec.msgpack.Encoder()
 
     def send(self, message: Any) -> bool:
+        return self.send_encoded(self.encode(message))
+
+    def encode(self, message: Any) -> bytes:
+        return self._encoder.encode(message)
+
+    def send_encoded(self, message: bytes) -> bool:
         try:
-            self._connection.send_bytes(self._encoder.encode(message))
+            self._connection.send_bytes(message)
         except OSError:
             return False
         return True

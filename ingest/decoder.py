@@ -116,7 +116,12 @@ class Decoder:
         passed: list[Passed] = []
         for writer, its in works.items():
             outbox = self.wires.outboxes[writer]
-            taker = writer if outbox.send(its) else None
+            # Where memory ends msgspec's encoder gets no MemoryError, but a SIGSEGV: the large one, which stands at the
+            # end, is the suspect. Not while it is sent: waiting for a writer is no fault of it.
+            self._hands.hold(self.name, its[-1].delivery, time.monotonic())
+            encoded = outbox.encode(its)
+            self._hands.empty(self.name)
+            taker = writer if outbox.send_encoded(encoded) else None
             passed += [Passed(work.delivery, taker, outbox.incarnation) for work in its]
         if passed:
             self.wires.outboxes["receiver"].send(passed)

@@ -109,6 +109,8 @@ class Receiver:
 
     def _timeout_s(self) -> float:
         age_limit_s = 1.0 if self.ledger.messages else 5.0  # how old the age metric may get
+        if self._draining and not self.subscription.is_connected:
+            return age_limit_s  # nobody connects again: what is due stays due
         return max(0.0, min(age_limit_s, self.subscription.wait_s()))
 
     def _obey(self, message: Handover | Order) -> None:
@@ -203,11 +205,13 @@ class Receiver:
         working = 0
         for decoder in self._decoders:
             found.append(decoder)
-            is_stuck = self.ledger.at(decoder) > 0 and now - self._moved_s.get(decoder, now) > STUCK_S
-            working += not is_stuck
+            working += not self._is_stuck(decoder, now)
             if working >= self._decoders_at_work_max:
                 break
         return found
+
+    def _is_stuck(self, decoder: str, now: float) -> bool:
+        return self.ledger.at(decoder) > 0 and now - self._moved_s.get(decoder, now) > STUCK_S
 
     def _descriptor(self, delivery: Delivery) -> Descriptor:
         return Descriptor(
@@ -239,9 +243,19 @@ class Receiver:
                 return
 
     def _takes_messages(self) -> bool:
-        # What nobody can decode yet stays with the broker: read now, it would be out of the cores' caches by then.
-        is_ahead = self.ledger.undecoded_bytes >= READ_AHEAD_BYTES * self._decoders_at_work_max
-        return not (self._draining or is_ahead) and self.ledger.messages < self.subscription.window_messages
+        if self._draining or self.ledger.messages >= self.subscription.window_messages:
+            return False
+        return not self._is_ahead()
+
+    def _is_ahead(self) -> bool:
+        """What nobody can decode yet stays with the broker: read now, it would be out of the cores' caches by then.
+        What lies at a stuck decoder is not read ahead for the others: one hard message would stop them all."""
+        most = READ_AHEAD_BYTES * self._decoders_at_work_max
+        if self.ledger.undecoded_bytes < most:
+            return False
+        now = time.monotonic()
+        stuck = [decoder for decoder in self._decoders if self._is_stuck(decoder, now)]
+        return self.ledger.undecoded_bytes - sum(map(self.ledger.bytes_at, stuck)) >= most
 
     def _take(self, message: Message) -> None:
         self._last_id += 1
@@ -265,9 +279,7 @@ class Receiver:
             body_bytes=message.body_bytes,
             received_at=datetime.now(UTC),
             received_s=time.monotonic(),
-            headers={
-                name: value[:KEPT_HEADER_BYTES_MAX] for name, value in headers.items() if name in KEPT_HEADERS
-            },
+            headers={name: _cut(value) for name, value in headers.items() if name in KEPT_HEADERS},
             verdict=verdict,
             routing_key=self._routing_key(message),
         )
@@ -316,3 +328,11 @@ class Receiver:
         self.row.set(Metric.CONNECTED, int(self.subscription.is_connected))
         oldest = self.ledger.oldest()
         self.row.set(Metric.OLDEST_SECONDS, time.monotonic() - oldest.received_s if oldest else 0)
+
+
+def _cut(value: str) -> str:
+    """In bytes, not in characters: thirty-two descriptors of a hostile producer must fit into a decoder's pipe, or the
+    receiver waits for the decoder that waits for the database, and sends no heart-beats."""
+    if len(value) * 4 <= KEPT_HEADER_BYTES_MAX:  # most of them
+        return value
+    return value.encode(errors="replace")[:KEPT_HEADER_BYTES_MAX].decode(errors="ignore")

@@ -52,16 +52,14 @@ class Writer:
         self._settled_s = 0.0  # the last batch
         self._batch: list[Work] = []
         self._batch_bytes = 0
+        self._last_bytes = 0  # of what came together last
 
     def loop(self) -> None:
         if self._connected() and self.name == "writer-0":
             self._publish_hints()
         while True:
             self._gather()
-            most = self.config.batch_messages_max
-            # What came together with the last ones is claims, and claims are small.
-            batch, self._batch, self._batch_bytes = self._batch[:most], self._batch[most:], 0
-            self._settle(batch)
+            self._settle(self._taken())
             self._settled_s = time.monotonic()
 
     # Gathering
@@ -87,6 +85,14 @@ class Writer:
         linger_s = self.config.batch_linger_ms / 1000
         return linger_s if time.monotonic() - self._settled_s < PAUSE * linger_s else 0.0
 
+    def _taken(self) -> list[Work]:
+        """The batch. What came together with its last ones may be too many: that begins the next one, and counts there as
+        all that came with it, because a whole catalog may stand behind the claims."""
+        most = self.config.batch_messages_max
+        batch, self._batch = self._batch[:most], self._batch[most:]
+        self._batch_bytes = self._last_bytes if self._batch else 0
+        return batch
+
     def _is_full(self) -> bool:
         return (
             len(self._batch) >= self.config.batch_messages_max
@@ -107,9 +113,9 @@ class Writer:
             return
         try:
             while not self._is_full():
-                works, size = inbox.receive_sized()
+                works, self._last_bytes = inbox.receive_sized()
                 self._batch += works
-                self._batch_bytes += size
+                self._batch_bytes += self._last_bytes
                 if not inbox.poll():
                     return
         except EOFError:
@@ -229,6 +235,8 @@ class Writer:
 
     def _row_of(self, work: Quarantine) -> QuarantineRow | None:
         """The row to write, its secrets redacted; None when the body's owner is gone, or has settled it otherwise."""
+        while work.arena > max(self.wires.arenas, default=0):
+            self._obey()  # a new receiver's: its arena was handed over before anybody could send this, and is on its way
         arena = self.wires.arenas.get(work.arena)
         if arena is None:
             return None

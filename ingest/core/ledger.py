@@ -76,6 +76,9 @@ class Ledger:
         """How many deliveries that process has."""
         return len(self._at.get(place, ()))
 
+    def bytes_at(self, place: str) -> int:
+        return sum(self._deliveries[id_].length for id_ in self._at.get(place, ()))
+
     def oldest(self) -> Delivery | None:
         return next(iter(self._deliveries.values()), None)
 

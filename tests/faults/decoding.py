@@ -7,6 +7,8 @@ import os
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
+
 from ingest.channels import Arena, Hands, Known, memory
 from ingest.config import Config
 from ingest.core.work import Descriptor, Quarantine, Work
@@ -18,6 +20,7 @@ from tests.model import START
 
 ARENA = 1
 ARENA_BYTES = 64 * 1024 * 1024
+_ENCODER, _WORKS = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(list[Work])
 
 
 class Bench:
@@ -51,6 +54,7 @@ class Bench:
         )  # fmt: skip
         work = self._decoder._decode(descriptor, view)
         assert self._decoder._writer_of(work).startswith("writer-")
+        assert _WORKS.decode(_ENCODER.encode([work])) == [work]  # the way to the writer
         if isinstance(work, Quarantine):
             self.row(work, body)
         return work

@@ -1,21 +1,32 @@
-"""A neighbour that dies and is replaced at the wrong moment blocks nobody."""
+"""What comes at the wrong moment, or too much at once, on the ways between the processes blocks nobody."""
 
 from __future__ import annotations
 
 import mmap
 import threading
+import zlib
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Any
 
+import msgspec
 import pytest
 
 from ingest.board import Board
-from ingest.channels import Hands, Known, ParentControl, Wires, link, memory
+from ingest.channels import PIPE_BYTES, Hands, Known, Outbox, ParentControl, Wires, link, memory
 from ingest.config import Config
-from ingest.core.work import Descriptor, Work
+from ingest.connection import Message
+from ingest.core.model import Header
+from ingest.core.work import Claim, Descriptor, Passed, Quarantine, Work
 from ingest.decoder import Decoder
 from ingest.processes import Ended, process_names
+from ingest.receiver import DECODER_DEPTH, KEPT_HEADERS, READ_AHEAD_BYTES, Receiver
 from ingest.writer import Writer
+from tests.model import START
 
 CONFIG = Config(workers=1, writers=1, database="host=127.0.0.1 port=1", connect_timeout_s=0.1)
+ARENA_BYTES = 1024 * 1024
+HEADER = Header("n.example.com", START, "1")
 
 
 @pytest.mark.parametrize(("kind", "peer"), [(Decoder, "receiver"), (Writer, "decoder-0")])
@@ -23,7 +34,7 @@ def test_an_end_and_its_replacement_in_one_round(kind: type[Decoder] | type[Writ
     """The old inbox is ready (it has ended) and so is the control socket (with its successor, which is empty): the
     process goes on to what the supervisor says next."""
     control = ParentControl()
-    wires = Wires(control.child, {"receiver": Descriptor, "decoder": Work})
+    wires = Wires(control.child, {"receiver": list[Descriptor], "decoder": list[Work]})
     names = process_names(CONFIG)
     for role, size in (("known", Known.size_bytes()), ("hands", Hands.size_bytes(len(names)))):
         control.hand_over(role, "", memory(role, size))
@@ -50,3 +61,147 @@ def test_an_end_and_its_replacement_in_one_round(kind: type[Decoder] | type[Writ
     thread.start()
     control.order("stop")
     assert ended.wait(10)
+
+
+class Neighbourhood:
+    """One process's side of the wires, and the supervisor's end of its control socket."""
+
+    def __init__(self, config: Config) -> None:
+        self.names = process_names(config)
+        self.control = ParentControl()
+        self.wires = Wires(self.control.child, {"receiver": list[Descriptor], "decoder": list[Work]})
+        for role, size in (("known", Known.size_bytes()), ("hands", Hands.size_bytes(len(self.names)))):
+            self.hand_over(role, "", memory(role, size))
+        self.hand_over("arena", "", memory("arena", ARENA_BYTES), 1)
+        self.row = Board(mmap.mmap(-1, Board.size(len(self.names)))).row(0)
+
+    def hand_over(self, role: str, peer: str, fd: int, number: int = 0) -> None:
+        self.control.hand_over(role, peer, fd, number)
+        self.wires.control()
+
+    def inbox_from(self, peer: str) -> Outbox:
+        receiving, sending = link()
+        self.hand_over("inbox", peer, receiving.fileno(), 1)
+        receiving.close()
+        return Outbox(sending, 1)
+
+    def outbox_to(self, peer: str) -> Connection:
+        receiving, sending = link()
+        self.hand_over("outbox", peer, sending.fileno(), 1)
+        sending.close()
+        return receiving
+
+
+def claim(delivery: int) -> Claim:
+    return Claim(delivery, HEADER, START, bytes(20))
+
+
+def test_a_batch_begins_with_what_the_last_one_left() -> None:
+    """Claims come in lists, and a list may be more than a batch still takes: none is lost, no batch is larger than
+    it may be, and what was left counts in bytes as well."""
+    around = Neighbourhood(CONFIG)
+    config = msgspec.structs.replace(CONFIG, batch_messages_max=3)
+    writer = Writer(config, around.wires, around.row, "writer-0")
+    outbox = around.inbox_from("decoder-0")
+    outbox.send([claim(n) for n in range(1, 8)])
+    batches = []
+    for _ in range(3):
+        writer._gather()
+        batches.append([work.delivery for work in writer._taken()])
+        assert (writer._batch_bytes > 0) == bool(writer._batch)
+    assert batches == [[1, 2, 3], [4, 5, 6], [7]]
+
+
+def test_a_bad_message_of_a_new_receiver_before_its_arena() -> None:
+    """The writer has the work, and the new arena still lies in its control socket: it takes that first. Without the body
+    there would be no row and no report, and the message would stay unsettled."""
+    around = Neighbourhood(CONFIG)
+    writer = Writer(CONFIG, around.wires, around.row, "writer-0")
+    around.control.hand_over("arena", "", memory("arena", ARENA_BYTES), 2)
+    empty = bytes(3)
+    row = writer._row_of(Quarantine(1, "unreadable", "", None, {}, START, 2, 0, 3, 3, zlib.crc32(empty)))
+    assert row is not None
+    assert row.delivery == 1
+    assert (
+        writer._row_of(Quarantine(1, "unreadable", "", None, {}, START, 1, 0, 3, 3)) is None
+    )  # that one is gone
+
+
+def test_who_is_suspected_when_encoding_kills() -> None:
+    """A message that fits into memory as a catalog but not as what a writer gets is in its decoder's hands at that
+    moment, and in nobody's while the writer is waited for."""
+    around = Neighbourhood(CONFIG)
+    decoder = Decoder(CONFIG, around.wires, around.row, "decoder-0")
+    hands = Hands(around.wires.memory["hands"], around.names)
+    seen: list[Any] = []
+
+    class Watched(Outbox):
+        def encode(self, message: Any) -> bytes:
+            seen.append(hands.held("decoder-0"))
+            return super().encode(message)
+
+        def send_encoded(self, message: bytes) -> bool:
+            seen.append(hands.held("decoder-0"))
+            return super().send_encoded(message)
+
+    to_writer, to_receiver = link(), link()
+    around.wires.outboxes = {"writer-0": Watched(to_writer[1], 1), "receiver": Outbox(to_receiver[1], 1)}
+    decoder._pass([claim(7), Quarantine(8, "unreadable", "", "n.example.com", {}, START, 1, 0, 3, 3)])
+    assert seen[0][0] == 8
+    assert seen[1] is None
+    assert [p.delivery for p in msgspec.msgpack.decode(to_receiver[0].recv_bytes(), type=list[Passed])] == [
+        7,
+        8,
+    ]
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    config = msgspec.structs.replace(CONFIG, workers=2, queue_source="stomp://127.0.0.1:1")
+    around = Neighbourhood(config)
+    keep = [around.outbox_to(f"decoder-{n}") for n in range(2)]
+    receiver = Receiver(config, around.wires, around.row)
+    receiver._decoders_at_work_max = 1
+    yield receiver
+    for each in keep:
+        each.close()
+
+
+def arrive(receiver: Receiver, length: int, headers: dict[str, str] | None = None) -> None:
+    receiver._take(Message({"message-id": "m", **(headers or {})}, 0, length, length))
+    receiver._dispatch()
+
+
+def test_a_stuck_decoder_does_not_stop_the_reading(receiver: Receiver) -> None:
+    """What it has is no longer read ahead for anybody: with a hard message in one decoder the others go on."""
+    receiver._routing_key = lambda message: 0  # type: ignore[method-assign]  # there is no such body
+    arrive(receiver, READ_AHEAD_BYTES)
+    assert not receiver._takes_messages()  # it is at work on it
+    receiver._moved_s["decoder-0"] = float("-inf")
+    assert receiver._takes_messages()
+    for _ in range(DECODER_DEPTH):
+        arrive(receiver, READ_AHEAD_BYTES // DECODER_DEPTH)
+    assert receiver.ledger.at("decoder-1") > 0
+    assert not receiver._takes_messages() or receiver.ledger.bytes_at("decoder-1") < READ_AHEAD_BYTES
+
+
+def test_the_largest_headers_fit_into_the_pipe(receiver: Receiver) -> None:
+    """A receiver never waits for a decoder: all that it may have at one fits, however long and wide the headers are."""
+    receiver._routing_key = lambda message: 0  # type: ignore[method-assign]
+    wide = dict.fromkeys(KEPT_HEADERS, "\U0001f600" * 5000)
+    for _ in range(DECODER_DEPTH):
+        arrive(receiver, 1, wide)
+    encoded = [msgspec.msgpack.encode(receiver._descriptor(d)) for d in receiver.ledger._deliveries.values()]
+    assert sum(map(len, encoded)) < PIPE_BYTES / 2
+    assert all(
+        len(value.encode()) <= 1024
+        for d in receiver.ledger._deliveries.values()
+        for value in d.headers.values()
+    )
+
+
+def test_a_drain_without_a_broker_waits_for_events(receiver: Receiver) -> None:
+    """Nothing connects again while draining, so the time of the next attempt, long past, wakes nobody."""
+    assert receiver._timeout_s() == 0  # due at once
+    receiver._draining = True
+    assert receiver._timeout_s() > 0
