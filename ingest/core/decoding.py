@@ -45,6 +45,9 @@ _key = attrgetter("key")
 
 MET_BYTES = 1200  # about what an entry costs beside its content: structs, strings, the dict's share
 LAYOUTS_BYTES_MAX = 100_000 * Layout.bytes_  # nodes
+# In a node's edges it stands for the certname. No UTF-8 has that byte, so two texts are one only with the same names
+# in the same places.
+_NAME_STAND_IN = b"\xfe"
 KEPT_CONTENT_BYTES_MAX = 4096  # larger contents are made again when another lane wants them
 
 
@@ -272,20 +275,35 @@ class Decoding:
             slices(skimmed.edges)  # nobody needs them, but they must be what they seem to be
             empty = encode_edges(())
             return MetSet(_digest(empty.fields), empty, MET_BYTES)
-        key = blake3(skimmed.edges)
-        key.update(b"".join([m.edge_key for m in met]))
-        found = self._sets.entries.get(key.digest())
+        keys = b"".join([m.edge_key for m in met])
+        own = _edges_key(skimmed.edges, keys)
+        found = self._sets.entries.get(own)
         if found is None:
-            refs, names = [m.ref for m in met], [m.name for m in met]
-            related = [
-                Related(slot, m.ref, m.exported, m.relations, m.aliases, m.is_virtual)
-                for slot, m in enumerate(met)
-                if m.relations or m.aliases or m.is_virtual
-            ]
-            edges = encode_edges(normalise_edges(skimmed, refs, names, related))
-            found = MetSet(_digest(edges.fields), edges, MET_BYTES + len(edges.fields))
-            self._sets.put(key.digest(), found)
+            found = self._edges_of_role(skimmed, met, keys)
+            self._sets.put(own, found)
         return found
+
+    def _edges_of_role(self, skimmed: Skim, met: Sequence[Met], keys: bytes) -> MetSet:
+        """The nodes of a role often have the same edges but for their names, and between slots they are the same."""
+        edges, certname = bytes(skimmed.edges), skimmed.header.certname.encode("utf-8", "surrogatepass")
+        if _NAME_STAND_IN in edges:
+            return self._edges_first_met(skimmed, met)
+        role = _edges_key(edges.replace(certname, _NAME_STAND_IN), keys.replace(certname, _NAME_STAND_IN))
+        found = self._sets.entries.get(role)
+        if found is None:
+            found = self._edges_first_met(skimmed, met)
+            self._sets.put(role, found)
+        return found
+
+    def _edges_first_met(self, skimmed: Skim, met: Sequence[Met]) -> MetSet:
+        refs, names = [m.ref for m in met], [m.name for m in met]
+        related = [
+            Related(slot, m.ref, m.exported, m.relations, m.aliases, m.is_virtual)
+            for slot, m in enumerate(met)
+            if m.relations or m.aliases or m.is_virtual
+        ]
+        edges = encode_edges(normalise_edges(skimmed, refs, names, related))
+        return MetSet(_digest(edges.fields), edges, MET_BYTES + len(edges.fields))
 
     def _positions(self, met: Sequence[Met]) -> MetSet:
         digest = _digest(b"".join([m.position.digest for m in met]))
@@ -305,6 +323,13 @@ def _content(met: Met) -> Content:
         return met.content
     key, start, family = met.content
     return encode_resource(normalise_resource(memoryview(key)[start:], family).resource)[1]
+
+
+def _edges_key(edges: Buffer, keys: bytes) -> bytes:
+    key = blake3(edges)
+    key.update(b"\0")
+    key.update(keys)
+    return key.digest()
 
 
 def _key_of(ref: Ref) -> bytes:

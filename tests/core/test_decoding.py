@@ -19,6 +19,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CERTNAMES = ["a", "b", "c", "d"]
 LANES = 2
 TITLES = ["/a", "/b", "/c", "/d"]
+# {} is the certname.
+ODD_TITLES = ["{}", "/{}", "{}{}", "k", "n", "zz", "\udcfe", "\xfe", "m"]
 LARGE = "x" * (KEPT_CONTENT_BYTES_MAX + 1)
 
 
@@ -94,6 +96,37 @@ def test_a_cache_of_any_size_gives_the_same_catalogs(bodies: list[bytes], cache_
     always put together what a new decoder says of the same body."""
     one, writers = Decoding(cache_bytes_max, lanes=LANES), Writers()
     for raw in bodies:
+        alone = full(Decoding(1 << 20, lanes=LANES), raw)
+        assert writers.whole(full(one, raw)) == Writers().whole(alone)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    names=st.lists(st.sampled_from(["m", "am", "mz", "z.m", "\u00e9", "a\x01"]), min_size=2, max_size=3),
+    titles=st.lists(st.sampled_from(ODD_TITLES), unique=True, min_size=1, max_size=5),
+    ends=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=4),
+    before=st.booleans(),
+    family=st.sampled_from(["native", "wire"]),
+)
+def test_nodes_of_a_role_share_edges_only_where_they_are_the_same(
+    names: list[str], titles: list[str], ends: list[tuple[int, int]], before: bool, family: str
+) -> None:
+    """Edges that differ in the certname alone, whatever that does to the order of the resources, are those that each
+    catalog has alone."""
+    one, writers = Decoding(1 << 20, lanes=LANES), Writers()
+    for name in names:
+        own = list(dict.fromkeys(title.format(name, name) for title in titles))
+        resources: list[dict[str, Any]] = [{"type": "T", "title": title} for title in own]
+        if before and family == "native":
+            resources[0]["parameters"] = {"before": f"T[{own[-1]}]"}
+        pairs = [(own[a % len(own)], own[b % len(own)]) for a, b in ends]
+        edges: list[Any] = [{"source": f"T[{a}]", "target": f"T[{b}]"} for a, b in pairs]
+        if family == "wire":
+            edges = [
+                {"source": {"type": "T", "title": a}, "target": {"type": "T", "title": b}, "relationship": "contains"}
+                for a, b in pairs
+            ]  # fmt: skip
+        raw = body(name, resources, family, edges=edges)
         alone = full(Decoding(1 << 20, lanes=LANES), raw)
         assert writers.whole(full(one, raw)) == Writers().whole(alone)
 
