@@ -15,6 +15,7 @@ from ingest.board import Row
 from ingest.channels import Arena, Hands, Known, Order, Wires
 from ingest.config import Config
 from ingest.core.decoding import Decoding, lane_of
+from ingest.core.visible import visible
 from ingest.core.work import Claim, Descriptor, Passed, Quarantine, Work
 from ingest.errors import Rejected
 from ingest.metrics import Metric
@@ -159,7 +160,8 @@ def _quarantine(descriptor: Descriptor, body: memoryview, reason: str, detail: s
     return Quarantine(
         delivery=descriptor.delivery,
         reason=reason,
-        detail=detail,
+        # It may quote what cannot be encoded, on the way to the writer or by PostgreSQL.
+        detail=visible(detail),
         certname=descriptor.headers.get("certname"),
         headers=descriptor.headers,
         received_at=descriptor.received_at,

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from bench.records import record
-from tests.brokers.real import RabbitMQ
+from tests.brokers.real import BROKERS
 from tests.faults.injuries import FAULTS
 from tests.faults.run import Run, kill_many, run, schedule
 from tests.faults.world import World
@@ -31,6 +31,10 @@ class Part(NamedTuple):
 PARTS = (
     Part("embedded broker", "embedded", False, ("process", "database", "broker")),
     Part("RabbitMQ", "rabbitmq", False, ("process", "broker")),
+    Part("ActiveMQ Classic", "activemq", False, ("process", "broker")),
+    # It loses what it had handed to a consumer that ends: nothing here may end the receiver's connection.
+    Part("StompServer", "stompserver", False, (), ("kill a decoder", "kill a writer", "stop a decoder", "stop a writer",
+     "stop the supervisor", "PostgreSQL: immediate shutdown and restart", "PostgreSQL: connection cut at byte N")),
     Part("two database servers", "embedded", True, (), ("PostgreSQL: primary fails over to its standby", "kill a writer")),
 )  # fmt: skip
 MANY_CHILDREN = ("--workers", "6", "--writers", "4")  # enough that a thousand kills take minutes
@@ -43,7 +47,7 @@ def main() -> int:
     parts = [part for part in PARTS if not asked.part or part.name in asked.part]
     runs: dict[str, Run] = {}
     for part in parts:
-        if part.broker == "rabbitmq" and (missing := RabbitMQ.missing()):
+        if missing := BROKERS[part.broker].missing():
             console.print(f"{part.name}: skipped, {missing}")
             continue
         runs[part.name] = _run(part, asked, console)

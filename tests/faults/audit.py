@@ -105,7 +105,7 @@ def examine(world: World) -> Verdict:
         stale_overwrites=stale[0],
         duplicates_in_effect=twice[0] + len(odd),
         still_queued=len(queued),
-        leftovers=world.leftovers(),
+        leftovers=world.traces.left(),
     )
 
 

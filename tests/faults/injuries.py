@@ -109,7 +109,7 @@ class KillSupervisor(Fault):
     def begin(self, world: World) -> None:
         assert world.engine is not None
         world.engine.kill()
-        world.wait_for(lambda: not world.processes(), "the tree gone with its supervisor")
+        world.wait_for(lambda: not world.traces.processes(), "the tree gone with its supervisor")
 
     def end(self, world: World) -> None:
         world.start_engine(wait=False)
@@ -428,34 +428,36 @@ class BrokerCut(Fault):
             proxy.cut_at(self.random.randrange(1, 20_000))
 
 
-class _RabbitMQ(Fault):
+class _BrokerProcess(Fault):
     area, hold_s = "broker", (0.0, 1.0)
 
     @classmethod
     def missing(cls, world: World) -> str | None:
-        return None if world.rabbitmq else "the embedded broker keeps its messages in memory"
+        if world.broker is None:
+            return "the embedded broker keeps its messages in memory"
+        return None if world.broker.survives_kill else f"{world.broker.name} loses messages by itself"
 
     def end(self, world: World) -> None:
-        assert world.rabbitmq is not None
-        world.rabbitmq.start()
+        assert world.broker is not None
+        world.broker.start()
 
 
 @fault
-class BrokerRestart(_RabbitMQ):
+class BrokerRestart(_BrokerProcess):
     name = "broker: stop and start"
 
     def begin(self, world: World) -> None:
-        assert world.rabbitmq is not None
-        world.rabbitmq.stop()
+        assert world.broker is not None
+        world.broker.stop()
 
 
 @fault
-class BrokerKill(_RabbitMQ):
+class BrokerKill(_BrokerProcess):
     name = "broker: killed and started again"
 
     def begin(self, world: World) -> None:
-        assert world.rabbitmq is not None
-        world.rabbitmq.kill()
+        assert world.broker is not None
+        world.broker.kill()
 
 
 def hold(faults: list[Fault], share: float) -> None:

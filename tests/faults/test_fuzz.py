@@ -171,3 +171,15 @@ def test_the_row_of_a_quarantined_body_is_what_a_writer_would_make(bench: Bench)
     row = bench.row(work, b"{")
     assert isinstance(row, QuarantineRow)
     assert (row.reason, row.body) == ("unreadable", b"{")
+
+
+def test_what_is_said_of_a_bad_message_can_be_sent(bench: Bench) -> None:
+    """A reason may quote what is no UTF-8 (a lone surrogate in an edge's name): that killed every decoder it met, before
+    the writer had heard of it."""
+    body = wire_body("n.example.com", 1, [resource("/a"), resource("/b")], [(0, 1, "before")])
+    edges = body.index(b'"edges"')
+    for lone in (b"\\udcff", b"\xff"):
+        work = bench.take(body[:edges] + body[edges:].replace(b"/b", b"/b" + lone), {})
+        assert isinstance(work, Quarantine)
+        assert "/b" in work.detail
+        assert work.detail.isprintable()

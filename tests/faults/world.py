@@ -10,7 +10,6 @@ import subprocess
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,11 @@ import psycopg
 
 from ingest.store.connection import Connection, connect
 from ingest.store.migrate import migrate
-from tests.brokers.real import PASSWORD, USER, RabbitMQ
+from tests.brokers.real import BROKERS, PASSWORD, USER, Broker
 from tests.engine.engine import Engine
 from tests.faults import audit
 from tests.faults.proxy import Proxy
+from tests.faults.traces import Traces
 from tests.faults.traffic import Producer, Traffic, dated
 from tests.model import resource, wire_body
 from tests.servers import Postgres, embedded_broker, free_port
@@ -36,13 +36,11 @@ FLAGS = (
     "--deaths-max", "100", "--quarantine-messages-max", "0", "--quarantine-per-minute-max", "0",
 )  # fmt: skip
 SMALL_DISK_BYTES = 48 * 1024 * 1024
-# In /dev/shm, of servers and libraries that other tests use at the same time.
-OTHERS_SHARED_MEMORY = ("postgresql", "faketime", "sem.faketime")
 PATIENCE_S = 90.0  # until something that must come is given up; far above every limit that is checked
 
 
 class World:
-    """``broker`` is "embedded" (in memory) or "rabbitmq" (keeps its messages)."""
+    """``broker`` is "embedded" (in memory, without a login) or one of tests/brokers/real.py."""
 
     def __init__(
         self, *, broker: str = "embedded", seed: int = 1, replica: bool = False, flags: tuple[str, ...] = ()
@@ -51,11 +49,9 @@ class World:
         self.engine: Engine | None = None
         self.engines_started = 0
         self.flags = (*FLAGS, *flags)
-        self.mark = uuid.uuid4().hex
         self.directory = Path(tempfile.mkdtemp(prefix="ingest-faults-"))
         self.directory.chmod(0o755)
-        (self.directory / "tmp").mkdir()
-        self._shared_memory = set(os.listdir("/dev/shm"))
+        self.traces = Traces(self.directory)
         self._stack = contextlib.ExitStack()
         self._probes = 0
         self.after_probe: list[Callable[[], None]] = []  # what tidies up when recovery has been measured
@@ -133,12 +129,12 @@ class World:
             self.small_disk = disk
 
     def _start_broker(self, broker: str) -> None:
-        self.rabbitmq: RabbitMQ | None = None
-        if broker == "rabbitmq":
-            self.rabbitmq = RabbitMQ()
-            self._stack.callback(self.rabbitmq.remove)
-            self.rabbitmq.start()
-            self.broker_port, self.login = self.rabbitmq.port, f"{USER}:{PASSWORD}"
+        self.broker: Broker | None = None
+        if broker != "embedded":
+            self.broker = BROKERS[broker]()
+            self._stack.callback(self.broker.remove)
+            self.broker.start()
+            self.broker_port, self.login = self.broker.port, f"{USER}:{PASSWORD}"
         else:
             url = self._stack.enter_context(embedded_broker())
             self.broker_port, self.login = int(url.rpartition(":")[2]), ""
@@ -167,7 +163,7 @@ class World:
     def start_engine(self, *, wait: bool = True) -> Engine:
         self.engine = Engine(
             self.queue_source, self.conninfo, *self.flags, log=self.directory / "log",
-            environment={"FAULTS_MARK": self.mark, "TMPDIR": str(self.directory / "tmp")},
+            environment=self.traces.environment,
         )  # fmt: skip
         self.engines_started += 1
         if not wait:
@@ -185,18 +181,6 @@ class World:
     def child(self, name: str) -> int | None:
         assert self.engine is not None
         return self.engine.children().get(name)
-
-    def processes(self) -> dict[int, str]:
-        """Every process that descends from an engine of this world, whoever its parent is now."""
-        found = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                with contextlib.suppress(OSError):
-                    if f"FAULTS_MARK={self.mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
-                        found[int(entry.name)] = (
-                            (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                        )
-        return found
 
     def log(self) -> str:
         return (self.directory / "log").read_text()[-6000:]
@@ -297,19 +281,6 @@ class World:
         code = self.engine.stop()
         assert code == 0, f"exit code {code}\n{self.log()}"
         return audit.examine(self)
-
-    def leftovers(self) -> list[str]:
-        """What an engine that ended has left on the machine."""
-        with contextlib.suppress(AssertionError):
-            self.wait_for(lambda: not self.processes(), "without processes", 5)
-        found = [f"process {pid}: {words}" for pid, words in self.processes().items()]
-        found += [
-            f"/dev/shm/{name}"
-            for name in set(os.listdir("/dev/shm")) - self._shared_memory
-            if not name.lower().startswith(OTHERS_SHARED_MEMORY)
-        ]
-        found += [str(file) for file in (self.directory / "tmp").rglob("*")]
-        return found
 
     def open_store(self) -> Connection:
         return connect(self.postgres.conninfo(DATABASE))
