@@ -29,7 +29,10 @@ def record(suite: str, settings: dict[str, Any], rows: list[dict[str, Any]]) -> 
             "system": platform.platform(),
             "python": platform.python_version(),
         },
-        "settings": {key: str(value) for key, value in settings.items()},
+        # A directory's name says what was in it; where it lay is nobody's business.
+        "settings": {
+            key: value.name if isinstance(value, Path) else str(value) for key, value in settings.items()
+        },
         "rows": rows,
     }
     file = DIRECTORY / f"{suite}-{now:%Y%m%d-%H%M%S}.json"
