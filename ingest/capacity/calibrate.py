@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import msgspec
@@ -52,6 +53,7 @@ class Scale(NamedTuple):
 
 
 FULL = Scale()
+CROWDINGS = 4  # at the beginning, and as many at the end
 Progress = Callable[[str, float], None]  # what is going on, and the share that is done
 
 
@@ -67,7 +69,7 @@ def calibrate(
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ingest-capacity-")))
         progress("how crowding slows a core", 0.0)
-        slower = crowding()
+        slower = crowding(CROWDINGS)
         progress("starting broker, database and engine", 0.03)
         before = set(children_of(os.getpid()))
         url = stack.enter_context(embedded_broker(0))
@@ -84,6 +86,7 @@ def calibrate(
         stack.callback(bench.close)
         rounds, samples, sizes = _measure(bench, templates, progress, scale)
         server = store.server(watcher)
+        slower += crowding(CROWDINGS)
         return Calibration(
             schema=SCHEMA,
             at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -97,7 +100,7 @@ def calibrate(
             rounds=tuple(rounds),
             samples=tuple(samples),
             commit_s=tuple(sorted(store.commit_seconds(watcher, scale.commits))),
-            crowding=slower,
+            crowding=max(1.0, median(slower)),
             private_bytes=bench.memory(),
             sizes=sizes,
             checkpoint_s=server.checkpoint_s,

@@ -49,17 +49,16 @@ print(time.process_time() - before)
 """
 
 
-def crowding() -> float:
-    """CPU time of one piece of work with all cores busy, over that of the same with one busy. Shared caches, shared
-    arithmetic units and clocks that depend on load make it larger than one."""
+def crowding(times: int) -> list[float]:
+    """CPU time of one piece of work with all cores busy, over that of the same with one busy, so many times. Shared
+    caches, shared arithmetic units and clocks that depend on load make it larger than one. A neighbour on the same
+    host disturbs single ones: each compares what it measured at once, and their median means something."""
+    return [_crowd_s(len(os.sched_getaffinity(0))) / _crowd_s(1) for _ in range(times)]
 
-    def crowd(size: int) -> float:
-        processes = [
-            subprocess.Popen([sys.executable, "-c", _CROWD], stdout=subprocess.PIPE, text=True)
-            for _ in range(size)
-        ]
-        return min(float(process.communicate()[0]) for process in processes)
 
-    cores = len(os.sched_getaffinity(0))
-    alone = min(crowd(1) for _ in range(3))
-    return max(1.0, min(crowd(cores) for _ in range(3)) / alone)
+def _crowd_s(size: int) -> float:
+    processes = [
+        subprocess.Popen([sys.executable, "-c", _CROWD], stdout=subprocess.PIPE, text=True)
+        for _ in range(size)
+    ]
+    return min(float(process.communicate()[0]) for process in processes)
