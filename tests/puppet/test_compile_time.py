@@ -39,8 +39,9 @@ def stack() -> Iterator[ExitStack]:
 def test_the_compile_time_with_and_without_the_module_is_printed(
     site: Site, stack: ExitStack, capsys: pytest.CaptureFixture[str], behaviour: temper.Behaviour | None
 ) -> None:
-    """Compiles with and without the module in turn, in one process, so that a busy machine and a growing heap
-    disturb both alike; the median of the differences is for a person."""
+    """Compiles with and without the module in turn, in one process, each on a heap that was collected just before (not
+    in the measured time), so that a busy machine and a growing heap disturb both alike; the median of the differences
+    is for a person."""
     broker = stack.enter_context(embedded_broker() if behaviour is None else temper.broker_that(behaviour))
     site.code(CODE)
     site.configure(broker=broker, flush_timeout_s=0)
