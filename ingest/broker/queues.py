@@ -165,11 +165,12 @@ class Queues:
 
     def acknowledge(self, delivery: Delivery) -> None:
         """Settled: the message is gone, with all before it if the subscription acknowledges cumulatively."""
+        destination = delivery.message.destination  # that of all: they are one subscription's
+        queue = self._queues[destination]
         for settled in self._take_out(delivery):
-            queue = self._queues[settled.message.destination]
             queue.bytes -= len(settled.message.body)
             self.held_bytes -= settled.message.held_bytes
-            self._forget_if_idle(settled.message.destination)
+        self._forget_if_idle(destination)
 
     def reject(self, delivery: Delivery) -> None:
         """NACK: back to where it stood, at once; whoever is next in turn gets it."""

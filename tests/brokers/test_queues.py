@@ -127,6 +127,17 @@ def test_unsubscribe_leaves_what_is_outstanding_in_hand() -> None:
     assert queues.depths() == {QUEUE: Depth(2, 0, 0, 2)}
 
 
+def test_the_last_acknowledgement_may_be_of_several() -> None:
+    """Cumulative, after UNSUBSCRIBE: with them the destination goes, once."""
+    queues = queues_with(b"1", b"2")
+    consumer = subscriber(queues, 2, ack="client")
+    _, second = queues.deliveries()
+    queues.unsubscribe(consumer, "s")
+    queues.acknowledge(second)
+    assert queues.depths() == {}
+    assert queues.held_bytes == 0
+
+
 def test_an_empty_destination_is_forgotten() -> None:
     """Queues that nobody uses do not pile up."""
     queues = queues_with(b"1")
