@@ -36,10 +36,11 @@ class Publisher:
 
     def publish(
         self,
-        bodies: Iterable[tuple[bytes, dict[str, str]]],
+        bodies: Iterable[tuple[bytes | memoryview, dict[str, str]]],
         receipted: Callable[[int], None] = lambda n: None,
     ) -> int:
-        """Sends each body with its headers; returns how many got a receipt, which is all of them.
+        """Sends each body with its headers; returns how many got a receipt, which is all of them. A view
+        must hold until the next one is asked for.
 
         Raises Unavailable when the broker goes away or keeps a receipt back: what was sent without one may
         be there or not.

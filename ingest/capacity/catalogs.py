@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
+from typing import Any, BinaryIO
 
 from ingest.core.normalise import RELATIONSHIP_PARAMETERS
 from ingest.errors import Misconfigured
@@ -48,8 +48,7 @@ class Template:
         self.name = name
         self._parts = [part.encode() for part in _HOLE.split(text)]
         self._holes = {
-            hole.encode(): [i for i, part in enumerate(self._parts) if part == hole.encode()]
-            for hole in _HOLES
+            hole: [i for i, part in enumerate(self._parts) if part == hole.encode()] for hole in _HOLES
         }
         self.bytes = len(text)
 
@@ -59,6 +58,15 @@ class Template:
         """The catalog of one run. Another ``tweak`` changes a few parameters of this node alone, another
         ``release`` what a module upgrade changes, another ``shift`` only the lines that one moves; the latter two
         for all nodes of the role alike."""
+        return b"".join(self._filled(certname, at, tweak, release, shift))
+
+    def write(
+        self, out: BinaryIO, certname: str, at: datetime, *, tweak: int = 0, release: int = 0, shift: int = 0
+    ) -> None:
+        """What ``render`` returns."""
+        out.writelines(self._filled(certname, at, tweak, release, shift))
+
+    def _filled(self, certname: str, at: datetime, tweak: int, release: int, shift: int) -> list[bytes]:
         values = {
             _CERTNAME: certname,
             _TIMESTAMP: at.isoformat(),
@@ -69,9 +77,10 @@ class Template:
         }
         parts = list(self._parts)
         for hole, value in values.items():
-            for place in self._holes[hole.encode()]:
-                parts[place] = value.encode()
-        return b"".join(parts)
+            filled = value.encode()
+            for place in self._holes[hole]:
+                parts[place] = filled
+        return parts
 
 
 def synthetic(roles: int, seed: int, form: str = "wire", resources: int | None = None) -> list[Template]:

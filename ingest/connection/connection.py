@@ -16,7 +16,9 @@ import contextlib
 import socket
 import ssl
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from ingest.connection.frames import (
@@ -31,6 +33,7 @@ from ingest.connection.opening import Endpoint, open_stomp
 from ingest.errors import Unavailable
 
 BUFFER_BYTES = 256 * 1024  # of what is not yet a body: also what comes while no message is wanted
+BUFFERS_MAX = 64  # of one sendmsg; the kernel takes 1024
 READ_BYTES = 16 * 1024  # of one recv while looking for headers: what it has of a body is copied once more
 HEARTBEAT_AT = 0.5  # of the interval; a broker may grant no grace beyond it, and a busy machine is late
 HEARTBEAT_GRACE = 2.0  # of the agreed interval; the specification asks for an error margin
@@ -72,7 +75,7 @@ class Connection:
         self.receipts: set[str] = set()
         self._space: Space = space  # type: ignore[assignment]  # None: nobody subscribes
         self._body_bytes_max = body_bytes_max
-        self._outgoing = bytearray()
+        self._outgoing: deque[bytes | memoryview] = deque()
         self._buffer = bytearray(BUFFER_BYTES)  # headers and small frames
         self._start = self._end = 0  # of what is not yet parsed in it
         self._body: _Body | None = None
@@ -101,6 +104,7 @@ class Connection:
 
     def acknowledge(self, messages: list[tuple[str, str]], subscription: str) -> None:
         """Queues an ACK for each (ack header, message-id); ``flush`` sends them joined."""
+        frames = bytearray()
         for ack, message_id in messages:
             if self.version == "1.2":
                 headers = {"id": ack}
@@ -108,15 +112,14 @@ class Connection:
                 headers = {"message-id": message_id, "subscription": subscription}
             else:
                 headers = {"message-id": message_id}
-            self._outgoing += encode("ACK", headers, self.version)
+            frames += encode("ACK", headers, self.version)
+        self._outgoing.append(memoryview(frames))
 
-    def send_message(self, destination: str, body: bytes, headers: dict[str, str]) -> None:
-        """Queues a persistent SEND; ``flush`` sends it, a receipt appears in ``receipts``."""
+    def send_message(self, destination: str, body: bytes | memoryview, headers: dict[str, str]) -> None:
+        """Queues a persistent SEND; ``flush`` sends it, a receipt appears in ``receipts``. The body is not copied."""
         fixed = {"destination": destination, "persistent": "true", "content-length": str(len(body))}
         head = encode("SEND", headers | fixed, self.version)
-        self._outgoing += head[:-1]  # without the NUL that ends an empty frame
-        self._outgoing += body
-        self._outgoing += b"\0"
+        self._outgoing.extend((head[:-1], body, b"\0"))  # its own NUL ends an empty frame
 
     def disconnect(self, receipt: str) -> None:
         """Says goodbye; the answer appears in ``receipts``."""
@@ -151,13 +154,21 @@ class Connection:
         """Sends what the socket takes now."""
         while self._outgoing:
             try:
-                sent = self._socket.send(self._outgoing)
+                sent = self._put()
             except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
                 return
             except OSError as error:
                 raise Unavailable(f"the connection to {self.endpoint} broke: {error}") from error
-            del self._outgoing[:sent]
             self._last_write_s = time.monotonic()
+            while self._outgoing and sent >= len(self._outgoing[0]):
+                sent -= len(self._outgoing.popleft())
+            if sent:
+                self._outgoing[0] = memoryview(self._outgoing[0])[sent:]
+
+    def _put(self) -> int:
+        if isinstance(self._socket, ssl.SSLSocket):  # it has no sendmsg
+            return self._socket.send(self._outgoing[0])
+        return self._socket.sendmsg(islice(self._outgoing, BUFFERS_MAX))
 
     def beat(self) -> None:
         """Sends a heart-beat when one is due; raises Unavailable when the broker's are missing."""
@@ -167,7 +178,7 @@ class Connection:
             and now - self._last_write_s >= self._send_every_s * HEARTBEAT_AT
             and not self._outgoing
         ):
-            self._outgoing += b"\n"
+            self._outgoing.append(b"\n")
             self.flush()
         if not self.listens:
             self._last_read_s = now  # what came waits in the socket: silence has no meaning
@@ -360,7 +371,7 @@ class Connection:
         return True
 
     def _send(self, command: str, headers: dict[str, str]) -> None:
-        self._outgoing += encode(command, headers, self.version)
+        self._outgoing.append(encode(command, headers, self.version))
         self.flush()
 
 

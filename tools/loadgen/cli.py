@@ -24,10 +24,10 @@ from tools.loadgen.schedule import SCENARIOS
 from tools.loadgen.simulation import Plan, require_database, simulate
 from tools.loadgen.watching import POLL_S
 
-# What one core can publish at most. `bench/loadgen --drop` says what yours can; here it was 5400/s of 140 KiB, and
-# 1.2 GB/s of larger ones.
-PER_S_MAX = 6000
-BYTES_PER_S_MAX = 1.5e9
+# What one core can publish at most. `bench/loadgen --drop` says what yours can; here it was 12000/s of 190 KiB, and
+# 2.7 GB/s of larger ones.
+PER_S_MAX = 12000
+BYTES_PER_S_MAX = 3e9
 INTERVAL_MIN_S = 1.0  # below that two catalogs of a node would be on their way at a time as a rule
 EXIT_DIFFERENT, EXIT_USAGE, EXIT_UNAVAILABLE, EXIT_INTERRUPTED = 1, 2, 3, 130
 

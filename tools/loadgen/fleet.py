@@ -10,6 +10,7 @@ import random
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -111,10 +112,10 @@ class Fleet:
 
     def body(self, node: Node, at: datetime) -> bytes:
         """The node's catalog as it is now, compiled at that time."""
-        state = node.state
-        return node.template.render(
-            node.certname, at, tweak=state.tweak, release=state.release, shift=state.shift
-        )
+        return node.template.render(node.certname, at, **msgspec.structs.asdict(node.state))
+
+    def write_body(self, out: BinaryIO, node: Node, at: datetime) -> None:
+        node.template.write(out, node.certname, at, **msgspec.structs.asdict(node.state))
 
 
 def headers(node: Node, at: datetime) -> dict[str, str]:
