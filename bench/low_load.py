@@ -95,10 +95,12 @@ def latency(
         while connection.execute(STORED, key).fetchone() is None:
             time.sleep(0.0005)
         found_ms.append((time.perf_counter() - start) * 1000)
+    in_order = [round(ms, 1) for ms in found_ms]
     found_ms.sort()
     row = {
         "latency_of_round": round_, "catalogs": len(bodies), "p50_ms": statistics.median(found_ms),
         "p99_ms": found_ms[int(len(found_ms) * 0.99)], "max_ms": found_ms[-1],
+        "in_order_ms": in_order,
     }  # fmt: skip
     print(
         f"round {round_}: a lone catalog can be queried after {row['p50_ms']:.0f} ms (p50), "

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench.catalogs import ROUND_NAMES, again, fleet
@@ -35,20 +36,26 @@ def main() -> None:
     parser.add_argument("--unchanged-times", type=int, default=8, help="as often round 2: it is over so soon")
     parser.add_argument("--workers", type=int, nargs="+", default=[2])
     parser.add_argument("--writers", type=int, default=2)
-    parser.add_argument("--drop", action="store_true", help="only receive and acknowledge")
+    parser.add_argument(
+        "--drop", action="store_true", help="beside each: only receive and acknowledge round 2"
+    )
+    parser.add_argument(
+        "--times", type=int, default=1, help="each number of workers so often; medians are printed"
+    )
     options = parser.parse_args()
     bodies = fleet(options.catalogs, options.clones, roles=options.roles)
     bodies[2] = again(bodies[2], options.unchanged_times)
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
         broker = broker_of(options.broker, stack)
-        if options.drop:
-            rows.append(drop(broker, bodies[2]))
-            print(
-                f"receive and drop: {rows[-1]['per_s']:.0f} catalogs/s, {rows[-1]['cpu_ms']:.2f} ms CPU each"
-            )
-        for workers in options.workers:
-            rows += measure(broker, bodies, workers, options.writers)
+        for workers in options.workers * options.times:  # in turn: a machine's mood lasts for minutes
+            dropped = drop(broker, bodies[2]) if options.drop else None
+            found = measure(broker, bodies, workers, options.writers)
+            if dropped is not None:
+                unchanged = next(row for row in found if row["round"] == 2)
+                unchanged |= {"dropped_per_s": dropped["per_s"], "dropped_cpu_ms": dropped["cpu_ms"]}
+            rows += found
+    _print_medians(rows)
     print("record:", record("pipeline", vars(options), rows))
 
 
@@ -82,6 +89,23 @@ def measure(broker: str, rounds: dict[int, list[bytes]], workers: int, writers: 
         server.stop()
         shutil.rmtree(directory)
     return found
+
+
+def _print_medians(rows: list[dict[str, Any]]) -> None:
+    """Catalogs/s by round and workers, and the share that storing unchanged ones has of dropping them."""
+    of: dict[tuple[int, int], list[float]] = {}
+    for row in rows:
+        of.setdefault((row["round"], row["workers"]), []).append(row["per_s"])
+    for (round_, workers), several in sorted(of.items()):
+        print(
+            f"round {round_}, {workers} workers: {median(several):.0f}/s in the median of {len(several)}, "
+            f"{min(several):.0f} to {max(several):.0f}"
+        )
+    if shares := [row["per_s"] / row["dropped_per_s"] for row in rows if "dropped_per_s" in row]:
+        print(
+            f"of receive-and-drop, right before each: {median(shares):.0%} in the median, "
+            f"{min(shares):.0%} to {max(shares):.0%}"
+        )
 
 
 def one_round(engine: Engine, server: Postgres, broker: str, bodies: list[bytes]) -> dict[str, Any]:
