@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bench.capacity_table import quantile
+from ingest.capacity.catalogs import Sheet
 from ingest.capacity.engine import MeasuredEngine, cpu_of, machine_busy_s
 from ingest.capacity.instance import Arrival
 from ingest.capacity.rounds import Node
@@ -35,6 +36,7 @@ class Fleet:
     ) -> None:
         self.config, self.engine, self.nodes, self.pids = config, engine, nodes, pids
         self.chance = random.Random(seed)
+        self.sheet = Sheet()
         self.publisher = Publisher(config)
         self.settled = 0
         self.place = 0
@@ -45,7 +47,9 @@ class Fleet:
 
     def load_all(self) -> None:
         now = datetime.now(UTC)
-        self.publisher.publish((node.template.render(node.certname, now), {}) for node in self.nodes)
+        self.publisher.publish(
+            (self.sheet.write(node.template.parts(node.certname, now)), {}) for node in self.nodes
+        )
         self._wait(len(self.nodes))
 
     def run(self, rate: float | None, seconds: float) -> dict[str, Any]:
@@ -64,7 +68,7 @@ class Fleet:
         kinds: list[str] = []
         late = [0.0]
 
-        def bodies() -> Iterator[tuple[bytes, dict[str, str]]]:
+        def bodies() -> Iterator[tuple[memoryview, dict[str, str]]]:
             for number, (due_s, kind, node) in enumerate(arrivals):
                 # All at once, and yet one after the other: of two catalogs with one timestamp the second is stale.
                 due = start + (timedelta(seconds=due_s) if rate else timedelta(milliseconds=number))
@@ -138,11 +142,11 @@ class Fleet:
         role = [other.release for other in self.nodes if other.template is node.template]
         return "few" if kind == "upgrade" and node.release == max(role) != min(role) else kind
 
-    def _body(self, node: Any, kind: str, due: datetime) -> bytes:
+    def _body(self, node: Any, kind: str, due: datetime) -> memoryview:
         node.tweak += kind == "few"
         node.release += kind == "upgrade"
-        body: bytes = node.template.render(node.certname, due, tweak=node.tweak, release=node.release)
-        return body
+        parts = node.template.parts(node.certname, due, tweak=node.tweak, release=node.release)
+        return self.sheet.write(parts)
 
     def _kind(self, node: Node, kind: str) -> str:
         """An upgrade is new when its role's release comes to the node's decoder for the first time."""

@@ -10,7 +10,6 @@ import random
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
@@ -112,10 +111,11 @@ class Fleet:
 
     def body(self, node: Node, at: datetime) -> bytes:
         """The node's catalog as it is now, compiled at that time."""
-        return node.template.render(node.certname, at, **msgspec.structs.asdict(node.state))
+        return b"".join(self.parts(node, at))
 
-    def write_body(self, out: BinaryIO, node: Node, at: datetime) -> None:
-        node.template.write(out, node.certname, at, **msgspec.structs.asdict(node.state))
+    def parts(self, node: Node, at: datetime) -> list[bytes]:
+        """What ``body`` joins."""
+        return node.template.parts(node.certname, at, **msgspec.structs.asdict(node.state))
 
 
 def headers(node: Node, at: datetime) -> dict[str, str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
+from ingest.capacity.catalogs import Sheet
 from ingest.publish import Publisher
 from tools.loadgen.fleet import Fleet, Node, headers
 from tools.loadgen.results import Lines, Sent
@@ -26,9 +26,7 @@ class Sender:
         self.late_s = 0.0  # how late the last message was handed over
         self._publisher = publisher
         self._fleet = fleet
-        # One buffer for all bodies: a new object of megabytes for each would cost a third of the time, in page faults.
-        self._rendered = io.BytesIO()
-        self._body = self._rendered.getbuffer()
+        self._sheet = Sheet()
 
     def prime(self, nodes: Sequence[Node], step: Callable[[], None], at: datetime | None = None) -> None:
         """Every node's first catalog, as fast as the broker takes them; compiled ``at`` that time, or now."""
@@ -38,7 +36,7 @@ class Sender:
             for node in nodes:
                 self._fleet.change(node)
                 self.newest[node.number] = compiled
-                yield self._render(node, compiled), headers(node, compiled)
+                yield self._sheet.write(self._fleet.parts(node, compiled)), headers(node, compiled)
                 step()
 
         self._publisher.publish(bodies())
@@ -85,7 +83,7 @@ class Sender:
             node = self._fleet.nodes[due.node]
             kind = self._fleet.change(node, due.forced)
             at = zero + timedelta(seconds=due_s)
-            body = self._render(node, at)
+            body = self._sheet.write(self._fleet.parts(node, at))
             now_s = time.monotonic() - start_s
             self.newest[node.number] = at
             self.sent += 1
@@ -94,12 +92,3 @@ class Sender:
             expect(node.number, node.runs, at, zero + timedelta(seconds=now_s))
             yield body, headers(node, at) | {"due": at.isoformat()}
             step(now_s)
-
-    def _render(self, node: Node, at: datetime) -> memoryview:
-        """Until the next one is rendered; the publisher has sent it by then."""
-        self._body.release()
-        self._rendered.seek(0)
-        self._fleet.write_body(self._rendered, node, at)
-        with self._rendered.getbuffer() as whole:
-            self._body = whole[: self._rendered.tell()]
-        return self._body
