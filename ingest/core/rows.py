@@ -26,7 +26,8 @@ _int8 = struct.Struct(">iq")
 _count = struct.Struct(">h")
 # dimensions, has-null flag, element type, size, lower bound: the header of a one-dimensional array.
 _array_header = struct.Struct(">iiiii")
-_INT4_OID, _INT2_OID, _BYTEA_OID = 23, 21, 17
+# Of pg_type.dat.
+BOOL_OID, BYTEA_OID, INT2_OID, INT4_OID, TEXT_OID, TIMESTAMPTZ_OID, UUID_OID = 16, 17, 21, 23, 25, 1184, 2950
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -90,13 +91,13 @@ def int4_array(values: Iterable[int]) -> bytes:
     numbers = array("i", values)
     count = len(numbers)
     if count == 0:
-        return _length.pack(12) + struct.pack(">iii", 0, 0, _INT4_OID)
+        return _length.pack(12) + struct.pack(">iii", 0, 0, INT4_OID)
     _swap(numbers)
     pairs = array("i", bytes(8 * count))
     pairs[0::2] = array("i", b"\0\0\0\x04" * count)
     pairs[1::2] = numbers
     return b"".join(
-        (_length.pack(20 + 8 * count), _array_header.pack(1, 0, _INT4_OID, count, 1), pairs.tobytes())
+        (_length.pack(20 + 8 * count), _array_header.pack(1, 0, INT4_OID, count, 1), pairs.tobytes())
     )
 
 
@@ -104,22 +105,29 @@ def int2_array(values: Iterable[int]) -> bytes:
     """An int2[] field of values from 0 to 32767."""
     packed = array("h", values)
     if not packed:
-        return _length.pack(12) + struct.pack(">iii", 0, 0, _INT2_OID)
+        return _length.pack(12) + struct.pack(">iii", 0, 0, INT2_OID)
     # Each element is the length 2 (int32) and its value (int16): three 16-bit words.
     count = len(packed)
     _swap(packed)
     words = array("h", b"\0\0\0\x02\0\0" * count)
     words[2::3] = packed
     body = words.tobytes()
-    return _length.pack(20 + len(body)) + _array_header.pack(1, 0, _INT2_OID, count, 1) + body
+    return _length.pack(20 + len(body)) + _array_header.pack(1, 0, INT2_OID, count, 1) + body
+
+
+def array_of(element_oid: int, fields: Collection[bytes]) -> bytes:
+    """An array of encoded fields, without the length in front: a parameter, not a field."""
+    if not fields:
+        return struct.pack(">iii", 0, 0, element_oid)
+    return _array_header.pack(1, NULL in fields, element_oid, len(fields), 1) + b"".join(fields)
 
 
 def digest_array(digests: Collection[bytes]) -> bytes:
     """A bytea[] of digests, all of them 20 bytes long, without the length in front: a parameter, not a field."""
     if not digests:
-        return struct.pack(">iii", 0, 0, _BYTEA_OID)
+        return struct.pack(">iii", 0, 0, BYTEA_OID)
     length = _length.pack(20)
-    return b"".join((_array_header.pack(1, 0, _BYTEA_OID, len(digests), 1), length, length.join(digests)))
+    return b"".join((_array_header.pack(1, 0, BYTEA_OID, len(digests), 1), length, length.join(digests)))
 
 
 def read_int4_array(field: bytes) -> array[int]:

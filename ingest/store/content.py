@@ -17,22 +17,23 @@ from ingest.store.queries import query
 ROUNDS_MAX = 10
 
 
-class Digests:
-    """Digests as a parameter of type bytea[]: psycopg would write each of thousands as text, with escapes."""
+class Encoded:
+    """A parameter in PostgreSQL's binary format: psycopg would write each of thousands of digests as text, with escapes.
+    Its type is what the statement says."""
 
-    def __init__(self, digests: Collection[bytes]) -> None:
-        self.encoded = digest_array(digests)
+    def __init__(self, data: bytes) -> None:
+        self.data = data
 
 
-class _DigestsDumper(Dumper):
+class _EncodedDumper(Dumper):
     format = Format.BINARY
-    oid = 1001  # bytea[], of pg_type.dat
+    oid = 0
 
-    def dump(self, obj: Digests) -> bytes:
-        return obj.encoded
+    def dump(self, obj: Encoded) -> bytes:
+        return obj.data
 
 
-psycopg.adapters.register_dumper(Digests, _DigestsDumper)
+psycopg.adapters.register_dumper(Encoded, _EncodedDumper)
 
 
 class Ids:
@@ -90,7 +91,7 @@ class ContentTable:
         """The ids of those digests that the database has."""
         if not digests:
             return {}
-        cursor.execute(query(f"find_{self.name}"), [Digests(digests)], binary=True)
+        cursor.execute(query(f"find_{self.name}"), [Encoded(digest_array(digests))], binary=True)
         found = {bytes(digest): int(id_) for digest, id_ in cursor}  # type: ignore[call-overload]
         self._fresh.update(found)
         return found

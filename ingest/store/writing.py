@@ -8,18 +8,28 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from itertools import compress
+from operator import not_
 
 from ingest.core import rows
 from ingest.core.batching import Stored, is_stale, supersede
 from ingest.core.work import Claim, Deactivate, Full, Outcome, Settled, Work
 from ingest.errors import Rejected
 from ingest.store.connection import Connection, meaning
+from ingest.store.content import Encoded
 from ingest.store.contents import Contents, slot_digests
 from ingest.store.locks import CONTENT_LOCK, NODE_LOCK, node_key
 from ingest.store.membership import write_chunks, write_exports
 from ingest.store.quarantine import NO_LIMITS, QuarantineLimits, QuarantineRow, put, require_room
 from ingest.store.queries import query
 from ingest.store.session import Counts, Session
+
+# What is written of a catalog's header, as encoded fields in the order of the statements, and their types.
+HeaderFields = tuple[bytes, ...]
+HEADER_OIDS = (
+    *[rows.INT4_OID] * 6, rows.BOOL_OID, rows.BYTEA_OID, rows.BYTEA_OID, *[rows.TEXT_OID] * 3, rows.UUID_OID,
+    rows.UUID_OID, rows.TIMESTAMPTZ_OID, rows.TIMESTAMPTZ_OID,
+)  # fmt: skip
 
 
 class Lane:
@@ -109,25 +119,7 @@ class Lane:
 
     def _read_nodes(self, session: Session, certnames: list[str]) -> dict[str, Stored]:
         session.cursor.execute(query("read_nodes"), [certnames], binary=True)
-        found = {}
-        for (
-            certname,
-            node_id,
-            deactivated,
-            expired,
-            timestamp,
-            uuid,
-            raw,
-            content,
-            slots,
-            edges,
-            places,
-        ) in session.cursor:
-            found[certname] = Stored(
-                node_id, deactivated, expired, timestamp, None if uuid is None else str(uuid), raw, content,
-                slots or 0, edges, places,
-            )  # fmt: skip
-        return found
+        return {certname: Stored(*rest) for certname, *rest in session.cursor}
 
     # Catalogs
 
@@ -140,7 +132,7 @@ class Lane:
     ) -> list[Settled]:
         settled: list[Settled] = []
         full: list[Full] = []
-        headers: list[bytes] = []
+        headers: list[HeaderFields] = []
         touched: list[Claim | Full] = []
         named = [c for c in newest if not is_stale(c, stored[c.header.certname])]
         self._resolve_names(session, named)
@@ -155,7 +147,7 @@ class Lane:
             else:
                 settled.append(Settled(catalog.delivery, Outcome.UNCHANGED))
                 if not _is_same_run(catalog, there):
-                    headers.append(self._header_row(catalog, there))
+                    headers.append(self._header_fields(catalog, there))
                     touched.append(catalog)
         if full:
             # A superseded catalog may have brought what the newest one refers to.
@@ -168,19 +160,16 @@ class Lane:
                     settled.append(Settled(catalog.delivery, Outcome.STORED))
                     headers.append(rows_[catalog.delivery])
                     touched.append(catalog)
-        if headers:
-            session.copy("copy_catalogs", headers)
-            if any(stored[c.header.certname].producer_timestamp is not None for c in touched):
-                session.execute("update_catalogs")
-            if any(stored[c.header.certname].producer_timestamp is None for c in touched):
-                session.execute("insert_catalogs")
+        known = [stored[c.header.certname].producer_timestamp is not None for c in touched]
+        _write_headers(session, "update_catalogs", list(compress(headers, known)))
+        _write_headers(session, "insert_catalogs", list(compress(headers, map(not_, known))))
         self._reactivate(session, touched, stored)
         return settled
 
     def _store_contents(
         self, session: Session, catalogs: Sequence[Full], stored: dict[str, Stored], sources: Sequence[Full]
-    ) -> tuple[dict[int, bytes], set[int]]:
-        """Writes what is new of these catalogs. Returns the header row of each, and the deliveries of which a
+    ) -> tuple[dict[int, HeaderFields], set[int]]:
+        """Writes what is new of these catalogs. Returns the header's fields of each, and the deliveries of which a
         content is nowhere to be found."""
         digests = {c.delivery: slot_digests(c) for c in catalogs}
         found = self._contents.resolve(session, catalogs, digests.values(), sources)
@@ -201,7 +190,7 @@ class Lane:
         write_chunks(session, present, stored, node_ids, slots)
         write_exports(session, present, stored, node_ids, slots)
         headers = {
-            c.delivery: self._header_row(
+            c.delivery: self._header_fields(
                 c,
                 stored[c.header.certname],
                 (found.edge_sets[c.edge_set], found.position_sets[c.position_set], c.slots),
@@ -210,22 +199,21 @@ class Lane:
         }
         return headers, missing
 
-    def _header_row(
+    def _header_fields(
         self, catalog: Claim | Full, stored: Stored, content: tuple[int, int, int] | None = None
-    ) -> bytes:
-        """The row of stage_catalogs; ``content`` is (edge set, position set, slots) where they are new."""
+    ) -> HeaderFields:
+        """``content`` is (edge set, position set, slots) where they are new."""
         header = catalog.header
         edge_set, position_set, slots = content or (stored.edge_set_id, stored.position_set_id, stored.slots)
         digest = catalog.content_digest if isinstance(catalog, Full) else stored.content_digest
-        return rows.row(
+        return (
             rows.int4(stored.node_id),
-            rows.boolean(stored.producer_timestamp is not None),
-            rows.boolean(content is not None),
             rows.int4(edge_set),
             rows.int4(position_set),
             rows.int4(self._name_id("environments", header.environment)),
             rows.int4(self._name_id("producers", header.producer)),
             rows.int4(slots),
+            rows.boolean(content is not None),
             rows.bytea(catalog.raw_digest),
             rows.bytea(digest),
             rows.text(header.code_id),
@@ -287,6 +275,13 @@ class Lane:
             )
             for c in commands
         ]
+
+
+def _write_headers(session: Session, statement: str, headers: Sequence[HeaderFields]) -> None:
+    """Rows of ``catalogs`` as one array a column."""
+    if headers:
+        columns = zip(HEADER_OIDS, zip(*headers, strict=True), strict=True)
+        session.execute(statement, [Encoded(rows.array_of(oid, fields)) for oid, fields in columns])
 
 
 def _is_same_run(catalog: Claim | Full, stored: Stored) -> bool:

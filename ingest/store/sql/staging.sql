@@ -1,5 +1,6 @@
 -- name: create_staging
--- Session-local and never in the WAL; emptied by each commit.
+-- Session-local and never in the WAL. The commit of a transaction that touched one of them empties them all, which takes
+-- a millisecond: headers of catalogs, which every transaction writes, come as parameters.
 CREATE TEMPORARY TABLE IF NOT EXISTS stage_tags (digest bytea, name text) ON COMMIT DELETE ROWS;
 CREATE TEMPORARY TABLE IF NOT EXISTS stage_positions (digest bytea, file text, line bigint, exact bytea) ON COMMIT DELETE ROWS;
 CREATE TEMPORARY TABLE IF NOT EXISTS stage_resources (
@@ -11,12 +12,6 @@ CREATE TEMPORARY TABLE IF NOT EXISTS stage_edge_sets (
 ) ON COMMIT DELETE ROWS;
 CREATE TEMPORARY TABLE IF NOT EXISTS stage_position_sets (
     digest bytea, position_ids integer[]
-) ON COMMIT DELETE ROWS;
-CREATE TEMPORARY TABLE IF NOT EXISTS stage_catalogs (
-    node_id integer, known boolean, changed boolean, edge_set_id integer, position_set_id integer,
-    environment_id integer, producer_id integer, slots integer, raw_digest bytea, content_digest bytea,
-    code_id text, job_id text, version text, transaction_uuid uuid, catalog_uuid uuid,
-    producer_timestamp timestamptz, received_at timestamptz
 ) ON COMMIT DELETE ROWS;
 CREATE TEMPORARY TABLE IF NOT EXISTS stage_catalog_resources (
     node_id integer, chunk integer, known boolean, resource_ids integer[]
@@ -39,9 +34,6 @@ COPY stage_edge_sets FROM STDIN (FORMAT BINARY)
 
 -- name: copy_position_sets
 COPY stage_position_sets FROM STDIN (FORMAT BINARY)
-
--- name: copy_catalogs
-COPY stage_catalogs FROM STDIN (FORMAT BINARY)
 
 -- name: copy_catalog_resources
 COPY stage_catalog_resources FROM STDIN (FORMAT BINARY)

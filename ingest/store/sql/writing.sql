@@ -11,8 +11,8 @@ INSERT INTO nodes (certname) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING
 
 -- name: read_nodes
 -- What is stored of these nodes, small parts only.
-SELECT n.certname, n.id, n.deactivated, n.expired, c.producer_timestamp, c.transaction_uuid, c.raw_digest,
-       c.content_digest, c.slots, c.edge_set_id, c.position_set_id
+SELECT n.certname, n.id, n.deactivated, n.expired, c.producer_timestamp, c.transaction_uuid::text, c.raw_digest,
+       c.content_digest, coalesce(c.slots, 0), c.edge_set_id, c.position_set_id
 FROM nodes n
 LEFT JOIN catalogs c ON c.node_id = n.id
 WHERE n.certname = ANY (%s)
@@ -56,8 +56,15 @@ SET edge_set_id = s.edge_set_id, position_set_id = s.position_set_id, environmen
     content_xid = CASE WHEN s.changed THEN pg_current_xact_id() ELSE c.content_xid END,
     code_id = s.code_id, job_id = s.job_id, version = s.version, transaction_uuid = s.transaction_uuid,
     catalog_uuid = s.catalog_uuid, producer_timestamp = s.producer_timestamp, received_at = s.received_at
-FROM stage_catalogs s
-WHERE s.known AND c.node_id = s.node_id
+FROM unnest(
+    %s::integer[], %s::integer[], %s::integer[], %s::integer[], %s::integer[], %s::integer[], %s::boolean[],
+    %s::bytea[], %s::bytea[], %s::text[], %s::text[], %s::text[], %s::uuid[], %s::uuid[], %s::timestamptz[],
+    %s::timestamptz[]
+) AS s (
+    node_id, edge_set_id, position_set_id, environment_id, producer_id, slots, changed, raw_digest,
+    content_digest, code_id, job_id, version, transaction_uuid, catalog_uuid, producer_timestamp, received_at
+)
+WHERE c.node_id = s.node_id
   AND (s.producer_timestamp, s.content_digest) >= (c.producer_timestamp, c.content_digest)
 
 -- name: insert_catalogs
@@ -67,7 +74,15 @@ INSERT INTO catalogs (node_id, edge_set_id, position_set_id, environment_id, pro
 SELECT node_id, edge_set_id, position_set_id, environment_id, producer_id, slots, raw_digest, content_digest,
     pg_current_xact_id(), code_id, job_id, version, transaction_uuid, catalog_uuid, producer_timestamp,
     received_at
-FROM stage_catalogs WHERE NOT known ORDER BY node_id
+FROM unnest(
+    %s::integer[], %s::integer[], %s::integer[], %s::integer[], %s::integer[], %s::integer[], %s::boolean[],
+    %s::bytea[], %s::bytea[], %s::text[], %s::text[], %s::text[], %s::uuid[], %s::uuid[], %s::timestamptz[],
+    %s::timestamptz[]
+) AS s (
+    node_id, edge_set_id, position_set_id, environment_id, producer_id, slots, changed, raw_digest,
+    content_digest, code_id, job_id, version, transaction_uuid, catalog_uuid, producer_timestamp, received_at
+)
+ORDER BY node_id
 
 -- name: reactivate_nodes
 -- A catalog newer than the deactivation, or any after an expiry.
