@@ -38,7 +38,7 @@ from ingest.store.capacity import backends
 from ingest.store.connection import connect
 from tests.servers import Postgres
 
-WINDOW_MESSAGES = 64  # fewer than nodes: a node has one catalog under way, as in life
+WINDOW_MESSAGES = 64  # fewer than nodes: a node has one catalog under way, as in life, and none is superseded
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95)
 QUIET_WAIT_S = 8
 SIMULATIONS = 5  # with other noise; the means of their quantiles are compared
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8, help="of each load")
     parser.add_argument("--tries", type=int, default=3, help="of a load, while others use the machine")
     parser.add_argument(
-        "--clones", type=int, default=12, help="nodes of each role; a decoder's cache decides much"
+        "--clones", type=int, default=50, help="nodes of each role; with few, catalogs overtake each other"
     )
     parser.add_argument(
         "--stages", action="store_true", help="also each stage's CPU time, measured and predicted"

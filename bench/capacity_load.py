@@ -25,7 +25,7 @@ from ingest.store.connection import connect
 MIX = {"unchanged": 0.9, "few": 0.08, "upgrade": 0.02}
 POLL_S = 0.2
 MESSAGES_MIN = 400  # p99 of fewer says nothing
-LIMIT_MESSAGES = 900
+LIMIT_MESSAGES = 2000
 
 
 class Fleet:
