@@ -56,7 +56,7 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str:
             [row for row in rows if row["elsewhere"] < QUIET_CORES],
         ),
     ):
-        loads = [row for row in chosen if row["rate"]]
+        loads = [row for row in chosen if row["load"] < 1]
         throughput = sum(abs(error(row, "per_s")) <= 0.1 for row in chosen)
         tails = sum(abs(error(row, "p99")) <= 0.3 for row in loads)
         lines.append(
@@ -80,7 +80,7 @@ def plot(rows: Sequence[dict[str, Any]], file: Path) -> None:
         strict=True,
     ):
         for number, workers in enumerate(sorted({row["workers"] for row in rows})):
-            mine = [row for row in rows if row["workers"] == workers and (row["rate"] or name == "per_s")]
+            mine = [row for row in rows if row["workers"] == workers and (row["load"] < 1 or name == "per_s")]
             mine.sort(key=lambda row: row["load"])
             loads = [row["load"] * 100 for row in mine]
             colour = f"C{number}"
