@@ -1,8 +1,9 @@
 """The capacity model against the real engine: loads from 10 to 95 % of its limit, several numbers of workers.
 
-The model is calibrated for each number of workers, or takes ``--calibration``; the loads here are others: other nodes, other mixes of
-kinds, messages at random times. Each message carries when it was due, and PostgreSQL remembers when it was
-committed (track_commit_timestamp): the difference is its freshness. The simulation gets the same arrivals.
+The model is calibrated for each number of workers, or takes ``--calibration``; the loads here are others: other
+nodes, other mixes of kinds, messages at random times. Each message carries when it was due, and PostgreSQL remembers when it was
+committed (track_commit_timestamp): the difference is its freshness. The simulation gets the same arrivals, and how much
+slower the machine was than at the calibration: what the same piece of work took right before and after each.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import mean
-from typing import Any
+from statistics import mean, median
+from typing import Any, NamedTuple
 
 from bench.capacity_load import Fleet
 from bench.capacity_table import HEAD, QUIET_CORES, line_of, plot, quantile, stages_of, verdict
@@ -26,9 +27,10 @@ from bench.records import record
 from ingest.capacity.calibrate import calibrate
 from ingest.capacity.calibration import Calibration, load, save
 from ingest.capacity.catalogs import Template, from_directory, synthetic
-from ingest.capacity.costs import Costs, Line, costs_of
+from ingest.capacity.costs import BatchCosts, Costs, Line, costs_of
 from ingest.capacity.engine import children_of, free_port, machine_busy_s, measured_engine
 from ingest.capacity.instance import Arrival, Setup
+from ingest.capacity.machine import work_s
 from ingest.capacity.rounds import Node
 from ingest.capacity.simulation import Outcome, simulate
 from ingest.config import Config
@@ -42,7 +44,41 @@ WINDOW_MESSAGES = 64  # fewer than nodes: a node has one catalog under way, as i
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95)
 OVERLOAD = 1.1  # of what a backlog's rate is: what comes through then can be kept up, the generator beside it
 QUIET_WAIT_S = 8
+PACES = 5  # of a sixth of a second
 SIMULATIONS = 5  # with other noise; the means of their quantiles are compared
+
+
+class Model(NamedTuple):
+    """A calibration, and how quick the machine was then."""
+
+    costs: Costs
+    pace_s: float
+
+    def at(self, pace_s: float) -> Costs:
+        """The costs while the machine is as quick as that."""
+        slower = pace_s / self.pace_s
+        costs = self.costs
+
+        def batch(one: BatchCosts) -> BatchCosts:
+            return BatchCosts(
+                one.batch_s * slower, one.idle_s * slower, one.content_s * slower, lines(one.message)
+            )
+
+        def lines(of: Mapping[str, Line]) -> dict[str, Line]:
+            return {kind: line(one) for kind, one in of.items()}
+
+        def line(one: Line) -> Line:
+            return Line(one.each_s * slower, one.byte_s * slower)
+
+        return costs._replace(
+            receiver=line(costs.receiver), broker=line(costs.broker), decoder=lines(costs.decoder),
+            writer=batch(costs.writer), postgresql=batch(costs.postgresql),
+        )  # fmt: skip
+
+
+def pace_s() -> float:
+    """What a piece of work takes with all cores busy: a machine that others share is not always equally quick."""
+    return median(work_s(os.cpu_count() or 1) for _ in range(PACES))
 
 
 def main() -> None:
@@ -112,7 +148,7 @@ def _calibration(options: argparse.Namespace, config: Config) -> Calibration:
 
 
 def measure(
-    config: Config, costs: Costs, templates: Sequence[Template], options: argparse.Namespace
+    config: Config, model: Model, templates: Sequence[Template], options: argparse.Namespace
 ) -> Iterator[dict[str, Any]]:
     """The limit, then each load below it."""
     before = set(children_of(os.getpid()))
@@ -137,11 +173,11 @@ def measure(
             limit = quietest(too_many, options.tries)
             publisher = Line(0.0, limit["publisher_s"] / limit["bytes"])
             limit_per_s = limit["per_s"]
-            yield compare(limit, costs, config, publisher, 1.0, options.raw)
+            yield compare(limit, model, config, publisher, 1.0, options.raw)
             for share in options.loads:
                 rate = limit_per_s * share
                 found = quietest(partial(fleet.run, rate=rate, seconds=options.seconds), options.tries)
-                yield compare(found, costs, config, publisher, share, options.raw)
+                yield compare(found, model, config, publisher, share, options.raw)
             fleet.close()
 
 
@@ -150,7 +186,9 @@ def quietest(run: Callable[[], dict[str, Any]], tries: int) -> dict[str, Any]:
     found = []
     for _ in range(tries):
         wait_for_quiet()
+        before_s = pace_s()
         found.append(run())
+        found[-1]["pace_s"] = (before_s + pace_s()) / 2
         if found[-1]["elsewhere"] < QUIET_CORES:
             break
     return min(found, key=lambda row: row["elsewhere"])
@@ -166,7 +204,7 @@ def wait_for_quiet() -> None:
 
 
 def compare(
-    found: dict[str, Any], costs: Costs, config: Config, publisher: Line, share: float, raw: Path | None
+    found: dict[str, Any], model: Model, config: Config, publisher: Line, share: float, raw: Path | None
 ) -> dict[str, Any]:
     """The row with the model's answer to the same arrivals."""
     arrivals: list[Arrival] = found.pop("arrivals")
@@ -185,9 +223,11 @@ def compare(
         batch_messages_max=config.batch_messages_max,
         window_messages_max=config.window_messages_max,
     )
+    costs = model.at(found["pace_s"])
     outcomes: list[Outcome] = [simulate(costs, setup, arrivals, seed) for seed in range(SIMULATIONS)]
     return found | {
         "load": share,
+        "slower": found["pace_s"] / model.pace_s,
         "model_per_s": mean(len(arrivals) / o.duration_s for o in outcomes),
         "model_p50": mean(quantile(o.freshness_s, 0.5) for o in outcomes),
         "model_p99": mean(quantile(o.freshness_s, 0.99) for o in outcomes),

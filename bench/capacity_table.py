@@ -17,7 +17,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 HEAD = (
     f"{'workers':>7} {'load':>5} {'offered/s':>9} | {'measured/s':>10} {'model/s':>8} {'error':>6} | "
     f"{'p50 ms':>7} {'model':>7} {'error':>6} | {'p99 ms':>7} {'model':>7} {'error':>6} | "
-    f"{'cores':>5} {'model':>5} {'others':>6} {'unseen':>6} {'late ms':>7}"
+    f"{'cores':>5} {'model':>5} {'others':>6} {'unseen':>6} {'late ms':>7} {'slower':>6}"
 )
 
 
@@ -30,7 +30,7 @@ def line_of(row: dict[str, Any]) -> str:
         f"{row['workers']:>7} {row['load']:>5.0%} {row['rate'] or 0:>9.1f} |    {pair('per_s', 1, 1)}  | "
         f"{pair('p50', 1000, 0)} | {pair('p99', 1000, 0)} | "
         f"{row['cores_busy']:>5.2f} {row['model_cores_busy']:>5.2f} {row['elsewhere']:>6.2f} {row['unseen']:>6} "
-        f"{row['late_s'] * 1000:>7.0f}"
+        f"{row['late_s'] * 1000:>7.0f} {row['slower']:>6.2f}"
     )
 
 

@@ -53,10 +53,11 @@ def crowding(times: int) -> list[float]:
     """CPU time of one piece of work with all cores busy, over that of the same with one busy, so many times. Shared
     caches, shared arithmetic units and clocks that depend on load make it larger than one. A neighbour on the same
     host disturbs single ones: each compares what it measured at once, and their median means something."""
-    return [_crowd_s(len(os.sched_getaffinity(0))) / _crowd_s(1) for _ in range(times)]
+    return [work_s(len(os.sched_getaffinity(0))) / work_s(1) for _ in range(times)]
 
 
-def _crowd_s(size: int) -> float:
+def work_s(size: int) -> float:
+    """CPU seconds that a fixed piece of work takes while so many processes do it."""
     processes = [
         subprocess.Popen([sys.executable, "-c", _CROWD], stdout=subprocess.PIPE, text=True)
         for _ in range(size)
