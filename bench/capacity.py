@@ -117,11 +117,12 @@ def main() -> None:
             config = load_config(
                 {"workers": str(workers), "database": server.conninfo(f"load_{workers}")}, {}
             ).config
-            costs = costs_of(
-                _calibration(options, config)
-            )  # for each: a machine is not the same for ten minutes
+            # For each: a machine that others share is not the same for ten minutes.
+            before_s = pace_s()
+            costs = costs_of(_calibration(options, config))
+            model = Model(costs, (before_s + pace_s()) / 2)
             print(HEAD)
-            for row in measure(config, costs, templates, options):
+            for row in measure(config, model, templates, options):
                 rows.append(row)
                 print(line_of(row), flush=True)
                 if options.stages:
