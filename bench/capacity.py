@@ -15,7 +15,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import mean, median
@@ -27,7 +27,7 @@ from bench.records import record
 from ingest.capacity.calibrate import calibrate
 from ingest.capacity.calibration import Calibration, load, save
 from ingest.capacity.catalogs import Template, from_directory, synthetic
-from ingest.capacity.costs import BatchCosts, Costs, Line, costs_of
+from ingest.capacity.costs import Costs, Line, costs_of
 from ingest.capacity.engine import children_of, free_port, machine_busy_s, measured_engine
 from ingest.capacity.instance import Arrival, Setup
 from ingest.capacity.machine import work_s
@@ -53,27 +53,6 @@ class Model(NamedTuple):
 
     costs: Costs
     pace_s: float
-
-    def at(self, pace_s: float) -> Costs:
-        """The costs while the machine is as quick as that."""
-        slower = pace_s / self.pace_s
-        costs = self.costs
-
-        def batch(one: BatchCosts) -> BatchCosts:
-            return BatchCosts(
-                one.batch_s * slower, one.idle_s * slower, one.content_s * slower, lines(one.message)
-            )
-
-        def lines(of: Mapping[str, Line]) -> dict[str, Line]:
-            return {kind: line(one) for kind, one in of.items()}
-
-        def line(one: Line) -> Line:
-            return Line(one.each_s * slower, one.byte_s * slower)
-
-        return costs._replace(
-            receiver=line(costs.receiver), broker=line(costs.broker), decoder=lines(costs.decoder),
-            writer=batch(costs.writer), postgresql=batch(costs.postgresql),
-        )  # fmt: skip
 
 
 def pace_s() -> float:
@@ -173,10 +152,9 @@ def measure(
             too_many = partial(fleet.run, rate=backlog["per_s"] * OVERLOAD, seconds=options.seconds)
             limit = quietest(too_many, options.tries)
             publisher = Line(0.0, limit["publisher_s"] / limit["bytes"])
-            limit_per_s = limit["per_s"]
             yield compare(limit, model, config, publisher, 1.0, options.raw)
             for share in options.loads:
-                rate = limit_per_s * share
+                rate = limit["per_s"] * share
                 found = quietest(partial(fleet.run, rate=rate, seconds=options.seconds), options.tries)
                 yield compare(found, model, config, publisher, share, options.raw)
             fleet.close()
@@ -224,11 +202,12 @@ def compare(
         batch_messages_max=config.batch_messages_max,
         window_messages_max=config.window_messages_max,
     )
-    costs = model.at(found["pace_s"])
+    slower = found["pace_s"] / model.pace_s
+    costs = model.costs.slower(slower)
     outcomes: list[Outcome] = [simulate(costs, setup, arrivals, seed) for seed in range(SIMULATIONS)]
     return found | {
         "load": share,
-        "slower": found["pace_s"] / model.pace_s,
+        "slower": slower,
         "model_per_s": mean(len(arrivals) / o.duration_s for o in outcomes),
         "model_p50": mean(quantile(o.freshness_s, 0.5) for o in outcomes),
         "model_p99": mean(quantile(o.freshness_s, 0.99) for o in outcomes),

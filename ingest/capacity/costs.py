@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -24,6 +24,9 @@ class Line(NamedTuple):
     def at(self, body_bytes: float) -> float:
         return self.each_s + self.byte_s * body_bytes
 
+    def slower(self, factor: float) -> Line:
+        return Line(self.each_s * factor, self.byte_s * factor)
+
 
 class BatchCosts(NamedTuple):
     """CPU seconds of a transaction in one place (writer or PostgreSQL)."""
@@ -32,6 +35,14 @@ class BatchCosts(NamedTuple):
     idle_s: float  # more for a batch whose writer had been idle
     content_s: float  # more for a batch that brings any content
     message: dict[str, Line]
+
+    def slower(self, factor: float) -> BatchCosts:
+        return BatchCosts(
+            self.batch_s * factor,
+            self.idle_s * factor,
+            self.content_s * factor,
+            _slower(self.message, factor),
+        )
 
 
 class Costs(NamedTuple):
@@ -46,6 +57,14 @@ class Costs(NamedTuple):
     postgresql: BatchCosts
     commit_s: float  # of a transaction: neither writer nor PostgreSQL computes
     crowding: float
+
+    def slower(self, factor: float) -> Costs:
+        """The same while the machine's cores are slower by that factor; the disk is not."""
+        return self._replace(
+            receiver=self.receiver.slower(factor), broker=self.broker.slower(factor),
+            decoder=_slower(self.decoder, factor), writer=self.writer.slower(factor),
+            postgresql=self.postgresql.slower(factor),
+        )  # fmt: skip
 
 
 def costs_of(calibration: Calibration) -> Costs:
@@ -110,7 +129,7 @@ def _lines(
     found = nonnegative(np.array(rows), np.ones(len(rows)))
     lines = {name: Line(found[2 * n], found[2 * n + 1]) for n, name in enumerate(names)}
     if "upgrade" in lines:
-        lines["upgrade_new"] = _scaled(lines["upgrade"], new_factor)
+        lines["upgrade_new"] = lines["upgrade"].slower(new_factor)
     return lines
 
 
@@ -143,7 +162,7 @@ def _as_in_life(decoder: dict[str, Line], mixed: Sequence[Round], crowding: floa
     if mixed and predicted_s(content):
         factor = max(0.5, (measured_s - predicted_s(["unchanged"])) / predicted_s(content))
         for kind in ("few", "upgrade", "upgrade_new"):
-            decoder[kind] = _scaled(decoder[kind], factor)
+            decoder[kind] = decoder[kind].slower(factor)
 
 
 def _cold(samples: Sequence[Sample], stage: str, line: Line) -> float:
@@ -165,7 +184,7 @@ def _batch_costs(rounds: Sequence[Round], stage: str, crowding: float, new_facto
         rows.append([value / total for value in row])
     found = nonnegative(np.array(rows), np.ones(len(rows)))
     lines = {kind: Line(found[3 + 2 * n], found[4 + 2 * n]) for n, kind in enumerate(KINDS)}
-    lines["upgrade_new"] = _scaled(lines["upgrade"], new_factor)
+    lines["upgrade_new"] = lines["upgrade"].slower(new_factor)
     return BatchCosts(found[0], found[1], found[2], lines)
 
 
@@ -178,8 +197,8 @@ def _noise(samples: Sequence[Sample], line: Line) -> tuple[float, ...]:
     return tuple(sorted(float(value) for value in kept / kept.mean()))
 
 
-def _scaled(line: Line, factor: float) -> Line:
-    return Line(line.each_s * factor, line.byte_s * factor)
+def _slower(lines: Mapping[str, Line], factor: float) -> dict[str, Line]:
+    return {kind: line.slower(factor) for kind, line in lines.items()}
 
 
 def nonnegative(matrix: NDArray[np.float64], target: NDArray[np.float64]) -> list[float]:

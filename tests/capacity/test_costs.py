@@ -34,6 +34,21 @@ def test_work_measured_on_crowded_cores_is_taken_as_it_is_on_idle_ones() -> None
     assert crowded.decoder["few"].at(LARGE) == pytest.approx(idle.decoder["few"].at(LARGE) / 1.25, rel=0.02)
 
 
+def test_slower_cores_make_all_work_longer_and_the_disk_no_slower() -> None:
+    costs = costs_of(made_up.calibration())
+    slower = costs.slower(1.5)
+    assert slower.receiver.at(LARGE) == pytest.approx(1.5 * costs.receiver.at(LARGE))
+    assert slower.broker.at(LARGE) == pytest.approx(1.5 * costs.broker.at(LARGE))
+    assert slower.decoder.keys() == costs.decoder.keys()
+    for kind, line in costs.decoder.items():
+        assert slower.decoder[kind].at(LARGE) == pytest.approx(1.5 * line.at(LARGE)), kind
+    assert slower.postgresql.batch_s == pytest.approx(1.5 * costs.postgresql.batch_s)
+    assert slower.writer.message["few"].at(LARGE) == pytest.approx(
+        1.5 * costs.writer.message["few"].at(LARGE)
+    )
+    assert (slower.commit_s, slower.crowding) == (costs.commit_s, costs.crowding)
+
+
 def test_mixed_rounds_decide_how_much_content_costs() -> None:
     """Where mixed rounds took half as much again, catalogs with content do."""
     plain = made_up.calibration()

@@ -168,7 +168,7 @@ def test_the_generator_alone_says_what_it_can_do(tmp_path: Path) -> None:
         (["--mix", "unchanged=2"], "--mix"),
         (["--formats", "xml"], "--formats"),
         (["--templates", "/nowhere"], "--templates"),
-        (["--nodes", "1", "--broker", "http://x"], "--queue-source"),
+        (["--nodes", "1", "--broker", "http://x"], "--broker: "),
         (["report", "/nowhere"], "DIR"),
     ],
 )

@@ -42,7 +42,9 @@ def main() -> None:
         click.echo(f"loadgen: {error.format_message()}", err=True)
         sys.exit(EXIT_USAGE)
     except IngestError as error:
-        click.echo(f"loadgen: {hide_passwords_of_addresses(str(error))}", err=True)
+        # The publisher is the engine's, and so are its settings' names.
+        text = hide_passwords_of_addresses(str(error)).replace("--queue-source", "--broker")
+        click.echo(f"loadgen: {text}", err=True)
         sys.exit(EXIT_UNAVAILABLE if isinstance(error, Unavailable) else EXIT_USAGE)
 
 
