@@ -109,7 +109,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     decode_memory_bytes_max: Annotated[int, About("what a decoder may allocate", 64 * MIB, TIB)] = 1024 * MIB
     decoder_cache_bytes_max: Annotated[
         int, About("each decoder's memory of resources it has met", MIB, TIB)
-    ] = 64 * MIB
+    ] = 96 * MIB
     writer_cache_entries: Annotated[
         int, About("ids that each writer remembers, about 150 bytes each", 1000, 100_000_000)
     ] = 400_000

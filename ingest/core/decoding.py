@@ -10,16 +10,21 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
-from operator import attrgetter
-from typing import Generic, Protocol, TypeVar
 
-import msgspec
 from blake3 import blake3
 
-from ingest.core.edges import Related, Relation, edge_name, encode_edges, normalise_edges
-from ingest.core.formats import Other, Skim, skim, slices
-from ingest.core.layout import Layout, cut, layout_of
+from ingest.core.edges import Related, edge_name, encode_edges, normalise_edges
+from ingest.core.formats import Other, Raw, Skim, skim, slices
+from ingest.core.layout import Cut, Layout, cut, layout_of
+from ingest.core.lineup import (
+    Alike,
+    Lineups,
+    alike,
+    differences,
+    line_up,
+    with_differences,
+)
+from ingest.core.met import MET_BYTES, Cache, Met, MetSet
 from ingest.core.model import Header, Ref
 from ingest.core.normalise import normalise_resource
 from ingest.core.routing import END_BYTES, START_BYTES, routing_key
@@ -30,7 +35,6 @@ from ingest.core.work import (
     Content,
     Deactivate,
     Descriptor,
-    EdgeSet,
     Full,
     PositionSet,
 )
@@ -41,9 +45,6 @@ NORMALISER_VERSION = b"3"
 Buffer = bytes | memoryview
 
 
-_key = attrgetter("key")
-
-MET_BYTES = 1200  # about what an entry costs beside its content: structs, strings, the dict's share
 LAYOUTS_BYTES_MAX = 100_000 * Layout.bytes_  # nodes
 # In a node's edges it stands for the certname. No UTF-8 has that byte, so two texts are one only with the same names
 # in the same places.
@@ -51,76 +52,14 @@ _NAME_STAND_IN = b"\xfe"
 KEPT_CONTENT_BYTES_MAX = 4096  # larger contents are made again when another lane wants them
 
 
-class Met(msgspec.Struct):
-    """A resource that was normalised before: all but its parameters."""
-
-    ref: Ref
-    key: bytes  # the ref as bytes: sorts as the ref does
-    edge_key: bytes  # all that edges may depend on: the ref and what it says about others
-    name: bytes  # what edges call it
-    exported: bool
-    relations: tuple[Relation, ...]
-    aliases: tuple[str, ...]
-    digest: bytes  # of its content
-    position: Position
-    content: (
-        Content | tuple[bytes, int, str]
-    )  # a large one is made again from its bytes (where they begin, family)
-    bytes_: int
-    is_virtual: bool = False
-    sent: int = 0  # a bit for each lane that was given the content
-
-
-class MetSet(msgspec.Struct):
-    """An edge set or a position set, by its digest."""
-
-    digest: bytes
-    content: EdgeSet | PositionSet
-    bytes_: int
-    sent: int = 0
-
-
-class Kept(Protocol):
-    """What a cache holds: anything that knows about how many bytes it takes."""
-
-    @property
-    def bytes_(self) -> int: ...
-
-
-K = TypeVar("K", bound=Kept)
-
-
-class Cache(Generic[K]):
-    """Bounded by its entries' bytes as their makers count them: the oldest go. What is asked for all the time goes too,
-    and comes back at the price of one miss."""
-
-    def __init__(self, bytes_max: int) -> None:
-        self.entries: dict[bytes, K] = {}
-        self._bytes_max = bytes_max
-        self._bytes = 0
-
-    def put(self, key: bytes, value: K) -> None:
-        before = self.entries.get(key)
-        self.entries[key] = value
-        self._bytes += value.bytes_ - (before.bytes_ if before else 0)
-        if self._bytes > self._bytes_max:
-            self._evict()
-
-    def _evict(self) -> None:
-        # An eighth at a time: to find the oldest entry means to pass by the places of all that went before.
-        for key in list(self.entries):
-            self._bytes -= self.entries.pop(key).bytes_
-            if self._bytes <= self._bytes_max * 7 // 8:
-                return
-
-
 class Decoding:
     """One decoder's knowledge and its one verb."""
 
     def __init__(self, cache_bytes_max: int, *, lanes: int = 1, thin: bool = False) -> None:
         self.hits = self.misses = 0  # of resources
-        self.resources = Cache[Met](cache_bytes_max * 3 // 4)
-        self._sets = Cache[MetSet](cache_bytes_max // 4)
+        self.resources = Cache[Met](cache_bytes_max // 2)
+        self._sets = Cache[MetSet](cache_bytes_max // 8)
+        self._lineups = Lineups(cache_bytes_max * 3 // 8)
         self._layouts = Cache[Layout](LAYOUTS_BYTES_MAX)
         self._large: list[tuple[bytes, int, str]] = []
         self._lanes = lanes
@@ -137,33 +76,37 @@ class Decoding:
         skimmed = skim(body, descriptor.headers, descriptor.received_at)
         if isinstance(skimmed, Other):
             return _command(descriptor, skimmed)
-        if (layout := layout_of(body, skimmed)) is not None:
+        layout = layout_of(body, skimmed)
+        if layout is not None:
             self._layouts.put(node, layout)
-        return self._of(descriptor, skimmed, known)
+        return self._of(descriptor, Cut(skimmed, layout), known)
 
     def _at_a_glance(
         self, descriptor: Descriptor, body: memoryview, node: bytes, known: Mapping[str, bytes]
     ) -> Claim | Full | None:
-        """The work, without a parse of the whole body, if that is laid out as the node's last one."""
+        """The work, without a parse of the whole body, if that is laid out as the node's last one, or one like it."""
         layout = self._layouts.entries.get(node)
+        if layout is None and (like := self._lineups.nearest(len(body))):
+            layout = like.layout
         found = layout and cut(body, layout, descriptor.headers, descriptor.received_at)
-        if not found:
+        if not found or found.layout is None:
             return None
         try:
-            work = self._of(descriptor, found.skimmed, known)
+            work = self._of(descriptor, found, known)
         except Rejected:
             return None  # by the cut, or by the catalog: only a whole parse can tell
         self._layouts.put(node, found.layout)
         return work
 
-    def _of(self, descriptor: Descriptor, skimmed: Skim, known: Mapping[str, bytes]) -> Claim | Full:
+    def _of(self, descriptor: Descriptor, found: Cut, known: Mapping[str, bytes]) -> Claim | Full:
+        skimmed = found.skimmed
         _require_plain_header(skimmed.header)
         raw_digest = self._raw_digest(skimmed.family, skimmed.resources, skimmed.edges)
         header = skimmed.header
         if not descriptor.complete and known.get(header.certname) == raw_digest[:16]:
             return Claim(descriptor.delivery, header, descriptor.received_at, raw_digest)
         try:
-            return self._full(descriptor, skimmed, raw_digest)
+            return self._full(descriptor, found, raw_digest)
         except RecursionError as error:
             raise Rejected("too_deep", "the JSON is nested too deeply") from error
         finally:
@@ -180,24 +123,14 @@ class Decoding:
         digest.update(edges)
         return digest.digest()[:DIGEST_BYTES]
 
-    def _full(self, descriptor: Descriptor, skimmed: Skim, raw_digest: bytes) -> Full:
+    def _full(self, descriptor: Descriptor, found: Cut, raw_digest: bytes) -> Full:
+        skimmed = found.skimmed
         lane = 1 << lane_of(skimmed.header.certname, self._lanes)
         everything = descriptor.complete
-        met = self._meet(skimmed)
-        if self._thin:
-            met = [m for m in met if m.exported]
-        met.sort(key=_key)
-        if len({m.key for m in met}) < len(met):
-            twice = next(before for before, after in pairwise(met) if before.key == after.key)
-            raise Rejected("duplicate_resource", f"{twice.ref.short} is in the catalog twice")
-        digests = b"".join([m.digest for m in met])
-        edges = self._edges(skimmed, met)
-        positions = self._positions(met)
-        contents: dict[int, Content] = {}
-        for slot, m in enumerate(met):
-            if everything or not m.sent & lane:
-                contents[slot] = _content(m)
-                m.sent |= lane
+        resources = self._meet(found, descriptor.length)
+        digests = resources.digests
+        edges = self._edges(skimmed, resources)
+        positions = self._positions(resources)
         full = Full(
             delivery=descriptor.delivery,
             header=skimmed.header,
@@ -205,10 +138,12 @@ class Decoding:
             raw_digest=raw_digest,
             content_digest=_digest(digests + edges.digest + positions.digest),
             digests=digests,
-            exported=tuple([slot for slot, m in enumerate(met) if m.exported]),
+            exported=resources.lineup.exported,
             edge_set=edges.digest,
             position_set=positions.digest,
-            contents=contents,
+            contents={
+                slot: _content(met) for slot, met in resources.give(lane, everything=everything).items()
+            },
             edges=edges.content if everything or not edges.sent & lane else None,  # type: ignore[arg-type]
             positions=positions.content if everything or not positions.sent & lane else None,  # type: ignore[arg-type]
             complete=everything,
@@ -217,19 +152,38 @@ class Decoding:
         positions.sent |= lane
         return full
 
-    def _meet(self, skimmed: Skim) -> list[Met]:
-        """Every resource of the catalog, from the cache where its bytes were met before."""
+    def _meet(self, cut_: Cut, length: int) -> Alike:
+        """Every resource of the catalog: those that stand where they stood in one like it, and the others."""
+        section, family = memoryview(cut_.skimmed.resources), cut_.skimmed.family
+        like = self._lineups.nearest(length)
+        differ = differences(section, like) if like and like.family == family else None
+        if like is None or differ is None:
+            like, met = None, self._known(slices(section), family)
+        else:
+            found = [(one, self._known(one.raws, family)) for one in differ]
+            kept = len(like.met) - sum(one.end - one.begin for one in differ)
+            self.hits += kept
+            if (resources := alike(like, found)) is not None:
+                return resources
+            met = with_differences(like, found)
+            if kept < len(met) / 2:
+                like = None  # another kind of catalog
+        lineup = line_up(bytes(section), met, thin=self._thin)
+        if lineup.is_compact:
+            lineup.family, lineup.layout, lineup.length = family, cut_.layout, length
+            self._lineups.put(lineup, instead=like)
+        return Alike(lineup, {})
+
+    def _known(self, raws: Sequence[Raw], family: str) -> list[Met]:
+        """These resources, from the cache where their bytes were met before."""
         # The same bytes mean another thing in another family: only PuppetDB's are keys as they are.
-        mark = b"" if skimmed.family == "puppetdb" else skimmed.family[:1].encode()
-        raws = slices(skimmed.resources)
+        mark = b"" if family == "puppetdb" else family[:1].encode()
         keys = [b"".join((mark, raw)) for raw in raws] if mark else list(map(bytes, raws))
         met = list(map(self.resources.entries.get, keys))
         self.hits += len(met)
         for at, one in enumerate(met):
             if one is None:
-                met[at] = self.resources.entries.get(keys[at]) or self._first_met(
-                    keys[at], mark, skimmed.family
-                )
+                met[at] = self.resources.entries.get(keys[at]) or self._first_met(keys[at], mark, family)
         return met  # type: ignore[return-value]  # none is None now
 
     def _first_met(self, key: bytes, mark: bytes, family: str) -> Met:
@@ -242,13 +196,16 @@ class Decoding:
         digest, content = encode_resource(resource, has_floats=normal.has_floats)
         said = (normal.relations, normal.aliases, normal.is_virtual)
         said_key = repr((resource.exported, *said)).encode("utf-8", "surrogatepass") if any(said) else b""
+        edge_key = b"".join((ref_key, said_key, b"\0"))  # repr writes no NUL
         is_kept = len(content.tail) <= KEPT_CONTENT_BYTES_MAX
         if not is_kept:
             self._large.append((key, len(mark), family))
         met = Met(
             ref=ref,
             key=ref_key,
-            edge_key=b"".join((ref_key, said_key, b"\0")),  # repr writes no NUL
+            edge_key=edge_key,
+            edge_digest=_digest(edge_key),
+            length=len(key) - len(mark),
             name=edge_name(ref, family),
             exported=resource.exported,
             relations=normal.relations,
@@ -259,7 +216,10 @@ class Decoding:
             bytes_=MET_BYTES + len(key) + (len(content.tail) + len(content.head) if is_kept else 0),
             is_virtual=normal.is_virtual,
         )
+        evictions = self.resources.evictions
         self.resources.put(key, met)
+        if self.resources.evictions != evictions:
+            self._lineups.clear()  # they hold what has just been forgotten
         return met
 
     def _forget_large(self) -> None:
@@ -269,22 +229,22 @@ class Decoding:
                 met.content = source
         self._large.clear()
 
-    def _edges(self, skimmed: Skim, met: Sequence[Met]) -> MetSet:
+    def _edges(self, skimmed: Skim, resources: Alike) -> MetSet:
         """The edge set, made only when neither these edges nor what they refer to was met before."""
         if self._thin:
             slices(skimmed.edges)  # nobody needs them, but they must be what they seem to be
             empty = encode_edges(())
             return MetSet(_digest(empty.fields), empty, MET_BYTES)
-        keys = b"".join([m.edge_key for m in met])
-        own = _edges_key(skimmed.edges, keys)
+        own = _edges_key(skimmed.edges, resources.edge_digests)
         found = self._sets.entries.get(own)
         if found is None:
-            found = self._edges_of_role(skimmed, met, keys)
+            found = self._edges_of_role(skimmed, resources.slots)
             self._sets.put(own, found)
         return found
 
-    def _edges_of_role(self, skimmed: Skim, met: Sequence[Met], keys: bytes) -> MetSet:
+    def _edges_of_role(self, skimmed: Skim, met: Sequence[Met]) -> MetSet:
         """The nodes of a role often have the same edges but for their names, and between slots they are the same."""
+        keys = b"".join([m.edge_key for m in met])
         edges, certname = bytes(skimmed.edges), skimmed.header.certname.encode("utf-8", "surrogatepass")
         if _NAME_STAND_IN in edges:
             return self._edges_first_met(skimmed, met)
@@ -305,14 +265,16 @@ class Decoding:
         edges = encode_edges(normalise_edges(skimmed, refs, names, related))
         return MetSet(_digest(edges.fields), edges, MET_BYTES + len(edges.fields))
 
-    def _positions(self, met: Sequence[Met]) -> MetSet:
-        digest = _digest(b"".join([m.position.digest for m in met]))
+    def _positions(self, resources: Alike) -> MetSet:
+        digest = _digest(resources.position_digests)
         found = self._sets.entries.get(digest)
         if found is None:
             indexes: dict[Position, int] = {}
-            places = tuple([indexes.setdefault(m.position, len(indexes)) for m in met])
+            places = tuple([indexes.setdefault(m.position, len(indexes)) for m in resources.slots])
             found = MetSet(
-                digest, PositionSet(tuple(indexes), places), MET_BYTES + 8 * len(met) + 150 * len(indexes)
+                digest,
+                PositionSet(tuple(indexes), places),
+                MET_BYTES + 8 * len(places) + 150 * len(indexes),
             )
             self._sets.put(digest, found)
         return found

@@ -39,10 +39,10 @@ class Layout(msgspec.Struct, frozen=True):
 
 
 class Cut(msgspec.Struct, frozen=True):
-    """A body as it seems to be: its sections not parsed yet."""
+    """A body in its parts; its sections may not be parsed yet."""
 
     skimmed: Skim
-    layout: Layout
+    layout: Layout | None  # None: not as Puppet does it
 
 
 def layout_of(body: memoryview, skimmed: Skim) -> Layout | None:

@@ -39,8 +39,8 @@ _KNOWN_NATIVE = _KNOWN | {"aliases"}
 
 _RELATION_TARGET = re.compile(r"^[A-Z][a-z0-9_]*(::[A-Z][a-z0-9_]*)*\[.*\]", re.DOTALL)
 _NUMBER = re.compile(r"\A\d+\Z")
-# PuppetDB's rule for tags: letters and digits of any script, _ : . -, no upper case. Several, a line each.
-_TAGS = re.compile(r"\A\w[\w:.\-]*(?:\n\w[\w:.\-]*)*\Z")
+# PuppetDB's rule for tags: letters and digits of any script, _ : . -, no upper case.
+_TAG = re.compile(r"\A\w[\w:.\-]*\Z")
 
 
 class _Float(Exception):
@@ -261,23 +261,19 @@ def _tags(given: Any, type_: str, title: str) -> tuple[str, ...]:
             return tags
     except TypeError:
         pass  # not even strings: named below
-    wrong = next(tag for tag in given if not isinstance(tag, str) or "\n" in tag or not _is_tag(tag))
+    wrong = next(tag for tag in given if not isinstance(tag, str) or not _is_tag(tag))
     raise Rejected("invalid_tag", f"{Ref(type_, title).short} has the tag {str(wrong)[:60]!r}")
 
 
 @lru_cache(maxsize=10_000)  # what a class declares has its tags, and those of who included it
 def _sorted_tags(given: tuple[str, ...]) -> tuple[str, ...] | None:
     """None when one of them is no tag; TypeError when one is no string."""
-    if not given:
-        return ()
-    lines = "\n".join(given)
-    if _TAGS.match(lines) and lines.count("\n") == len(given) - 1 and lines == lines.lower():
-        return tuple(sorted(set(given)))
-    return None
+    return tuple(sorted(set(given))) if all(map(_is_tag, given)) else None
 
 
+@lru_cache(maxsize=100_000)  # a fleet has some thousand
 def _is_tag(tag: str) -> bool:
-    return bool(_TAGS.match(tag)) and tag == tag.lower()
+    return bool(_TAG.match(tag)) and tag == tag.lower()
 
 
 def _optional(value: Any, type_: type, name: str) -> Any:

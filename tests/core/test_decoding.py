@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.core.decoding import KEPT_CONTENT_BYTES_MAX, Cache, Decoding, lane_of
+from ingest.core.decoding import KEPT_CONTENT_BYTES_MAX, Decoding, lane_of
+from ingest.core.met import Cache
 from ingest.core.work import DIGEST_BYTES, Claim, Content, Descriptor, EdgeSet, Full, PositionSet
 from ingest.errors import Rejected
 from tests import corpus
@@ -27,9 +28,14 @@ LARGE = "x" * (KEPT_CONTENT_BYTES_MAX + 1)
 def body(certname: str, resources: list[dict[str, Any]], family: str, *, edges: Any = ()) -> bytes:
     sections = {"resources": resources, "edges": edges}
     if family == "native":
-        return json.dumps({"name": certname, "version": 1} | sections).encode()
+        return compact({"name": certname, "version": 1} | sections)
     payload = {"certname": certname, "version": "1"} | sections
-    return json.dumps({"command": "replace catalog", "version": 9, "payload": payload}).encode()
+    return compact({"command": "replace catalog", "version": 9, "payload": payload})
+
+
+def compact(document: dict[str, Any]) -> bytes:
+    """As Puppet writes it."""
+    return json.dumps(document, separators=(",", ":")).encode()
 
 
 def decode(

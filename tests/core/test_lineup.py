@@ -1,0 +1,250 @@
+"""What a catalog is compared with never changes what it is: neither its elements, nor the work that is made of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingest.core.decoding import Decoding, lane_of
+from ingest.core.formats import slices
+from ingest.core.lineup import Lineup, Lineups, differences, line_up, with_differences
+from ingest.core.met import Met
+from ingest.core.model import Ref
+from ingest.core.storable import Position
+from ingest.core.work import Content, Full
+from ingest.errors import Rejected
+from tests import corpus
+from tests.core.test_decoding import CERTNAMES, LANES, Writers, body, full
+
+
+def met(raw: bytes) -> Met:
+    """One that is only its JSON."""
+    return Met(
+        ref=Ref("T", repr(raw)), key=raw, edge_key=raw, edge_digest=bytes(20), length=len(raw), name=raw, exported=False,
+        relations=(), aliases=(), digest=bytes(20), position=Position(bytes(20), b""), content=Content(b"", "", raw),
+        bytes_=0,
+    )  # fmt: skip
+
+
+def lineup_of(elements: list[bytes]) -> Lineup:
+    return line_up(b"[%b]" % b",".join(elements), [met(raw) for raw in elements], thin=False)
+
+
+def by_differences(section: bytes, lineup: Lineup) -> list[bytes] | None:
+    found = differences(memoryview(section), lineup)
+    if found is None:
+        return None
+    return [
+        one.key for one in with_differences(lineup, [(d, [met(bytes(raw)) for raw in d.raws]) for d in found])
+    ]
+
+
+# Elements that look like one another's begin, like their ends, and like what stands between them.
+ELEMENTS = [b'{"type":"File","title":"/%d","a":[1,{"b":"],["}]}' % n for n in range(12)]
+ELEMENTS += [
+    b'{"type":"File","title":"/1"}',
+    b"1",
+    b"12",
+    b"2",
+    b'"1"',
+    b'","',
+    b'"],["',
+    b"[]",
+    b"[1]",
+    b"{}",
+    b'{"a":[1]}',
+]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    old=st.lists(st.sampled_from(ELEMENTS), unique=True, max_size=12),
+    new=st.lists(st.sampled_from(ELEMENTS), max_size=12),
+    cut=st.tuples(
+        st.integers(0, 400), st.integers(0, 6), st.sampled_from([b"", b",", b"]", b"[", b'"', b" ", b"1"])
+    ),
+)
+def test_differences_are_true_or_not_told(
+    old: list[bytes], new: list[bytes], cut: tuple[int, int, bytes]
+) -> None:
+    """For every array, and for text that is none any more: its elements, or None; never what a parse does not find."""
+    lineup = lineup_of(old)
+    section = b"[%b]" % b",".join(new)
+    at, length, instead = cut
+    for text in (section, section[:at] + instead + section[at + length :]):
+        try:
+            expected: list[bytes] | None = list(map(bytes, slices(text)))
+        except Rejected:
+            expected = None
+        assert by_differences(text, lineup) in (expected, None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[1,2]3]", "[1,2],3]", "[1,2]]", "[1,]", "[1,2,]", "[,1]", "[1,,2]", "[1, ]", "[12]", "1,2", "[1,2"],
+)
+def test_what_only_begins_like_an_array_is_told_by_a_parse(text: str) -> None:
+    """Commas without values between, and what stands behind the end."""
+    found = by_differences(text.encode(), lineup_of([b"1", b"2"]))
+    assert found == ([b"12"] if text == "[12]" else None)
+
+
+EDITS = st.sampled_from(["change", "longer", "leave out", "insert", "swap"])
+
+
+@given(st.lists(st.tuples(EDITS, st.integers(10, 189)), max_size=10), st.integers(1, 3000))
+def test_a_few_differences_are_found_without_a_whole_parse(edits: list[tuple[str, int]], size: int) -> None:
+    """Wherever they are among two hundred resources, and only what is around them is parsed."""
+    old = [
+        b'{"type":"File","title":"/etc/%d","parameters":{"content":"%b"}}' % (n, b"x" * (n % 7))
+        for n in range(200)
+    ]
+    new = list(old)
+    for edit, at in edits:
+        if edit == "change":
+            new[at] = new[at].replace(b"x", b"y")
+        elif edit == "longer":
+            new[at] = new[at].replace(b'":"', b'":"' + b"z" * size, 1)
+        elif edit == "leave out":
+            del new[at]
+        elif edit == "insert":
+            new.insert(at, b'{"type":"File","title":"/new/%d"}' % len(new))
+        else:
+            new[at], new[at + 1] = new[at + 1], new[at]
+    section = b"[%b]" % b",".join(new)
+    found = differences(memoryview(section), lineup_of(old))
+    assert found is not None
+    assert sum(len(one.raws) for one in found) <= 40 * len(edits)
+    assert by_differences(section, lineup_of(old)) == new
+
+
+@st.composite
+def like_catalogs(draw: st.DrawFn) -> list[bytes]:
+    """Of nodes of two roles: each catalog is another one's with some edits."""
+    family = draw(st.sampled_from(["native", "wire"]))
+    roles = [
+        [{"type": "File", "title": f"/{role}/{n:02}", "exported": n % 5 == 0, "parameters": {"x": n}} for n in range(30)]
+        for role in "ab"
+    ]  # fmt: skip
+    bodies = []
+    for _ in range(draw(st.integers(2, 6))):
+        resources: list[dict[str, Any]] = draw(st.sampled_from(roles))
+        certname = draw(st.sampled_from(CERTNAMES))
+        for edit in draw(
+            st.lists(
+                st.sampled_from(["parameter", "line", "title", "exported", "insert", "delete"]), max_size=3
+            )
+        ):
+            at = draw(st.integers(0, len(resources) - 1))
+            if edit == "parameter":
+                resources[at]["parameters"] = {"x": draw(st.integers(0, 3))}
+            elif edit == "line":
+                resources[at]["line"] = draw(st.integers(0, 3))
+            elif edit == "title":
+                resources[at]["title"] = draw(
+                    st.sampled_from(["/a/00", "/b/07", f"/{certname}", f"/a/{at:02}x", "/zz"])
+                )
+            elif edit == "exported":
+                resources[at]["exported"] = not resources[at]["exported"]
+            elif edit == "insert":
+                resources.insert(at, {"type": "File", "title": f"/new/{len(resources)}", "exported": False})
+            else:
+                del resources[at]
+        ends = draw(st.tuples(st.sampled_from(resources), st.sampled_from(resources)))
+        edge: dict[str, Any] = {"source": f"File[{ends[0]['title']}]", "target": f"File[{ends[1]['title']}]"}
+        if family == "wire":
+            edge = {
+                way: {"type": "File", "title": end["title"]}
+                for way, end in zip(("source", "target"), ends, strict=True)
+            }
+            edge["relationship"] = "contains"
+        bodies.append(body(certname, resources, family, edges=[edge]))
+    return bodies
+
+
+@settings(max_examples=300, deadline=None)
+@given(like_catalogs(), st.sampled_from([0, 20_000, 100_000, 1 << 30]), st.booleans())
+def test_catalogs_alike_are_what_each_is_alone(bodies: list[bytes], cache_bytes_max: int, thin: bool) -> None:
+    """A lane can always put together what a new decoder says of the same body; also of one that is refused."""
+    one, writers = Decoding(cache_bytes_max, lanes=LANES, thin=thin), Writers()
+    for raw in bodies:
+        try:
+            alone: Full | str = full(Decoding(1 << 20, lanes=LANES, thin=thin), raw)
+        except Rejected as rejected:
+            alone = rejected.reason
+        try:
+            found: Full | str = full(one, raw)
+        except Rejected as rejected:
+            found = rejected.reason
+        if isinstance(found, Full) and isinstance(alone, Full):
+            assert writers.whole(found) == Writers().whole(alone)
+        else:
+            assert found == alone
+
+
+def role(*titles: str) -> list[dict[str, Any]]:
+    return [{"type": "File", "title": title, "parameters": {"x": title}} for title in (*TWENTY, *titles)]
+
+
+TWENTY = tuple(f"/f/{n:02}" for n in range(20))
+
+
+@pytest.mark.parametrize("title", ["/a", "/f/00", "/f/05", "/f/19", "/z"])
+def test_another_title_in_its_place_is_sorted_in(title: str) -> None:
+    """Wherever it belongs, and refused where there is one already."""
+    one, writers = Decoding(1 << 20, lanes=LANES), Writers()
+    writers.whole(full(one, body("a", role("/f/10x"), "wire")))
+    raw = body("a", role(title), "wire")
+    if title in TWENTY:
+        with pytest.raises(Rejected, match="twice"):
+            full(one, raw)
+    else:
+        assert writers.whole(full(one, raw)) == Writers().whole(full(Decoding(1 << 20, lanes=LANES), raw))
+
+
+def test_a_lane_gets_what_stood_in_anothers_place() -> None:
+    """A lane that was given all but the node's own resources is given another node's own when that one comes."""
+    first, second, third = [name for name in map(str, range(50)) if lane_of(name, LANES) == 1][:3]
+    one, writers = Decoding(1 << 20, lanes=LANES), Writers()
+    other = next(name for name in CERTNAMES if lane_of(name, LANES) == 0)
+    for certname, title in ((other, "/own/0"), (first, "/own/1"), (second, "/own/0"), (third, "/own/1")):
+        writers.whole(full(one, body(certname, role(title), "wire")))
+
+
+@pytest.mark.parametrize("form", ["wire", "native"])
+def test_a_real_catalog_with_a_few_changes_is_alike(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a node's next run, and of another node of its role: neither gets a lineup of its own."""
+    one, writers = Decoding(1 << 26, lanes=LANES), Writers()
+    first, next_ = (corpus.body("minimal-01", run, form) for run in (1, 3))
+    work = full(one, first)
+    certname = work.header.certname
+    writers.whole(work)
+    bodies = (next_, first.replace(certname.encode(), b"min-07.example.com"))
+    alone = [Writers().whole(full(Decoding(1 << 26, lanes=LANES), raw)) for raw in bodies]
+    monkeypatch.setattr("ingest.core.decoding.line_up", None)
+    assert [writers.whole(full(one, raw)) for raw in bodies] == alone
+
+
+def test_the_nearest_is_found_and_the_oldest_forgotten() -> None:
+    """By the body's length; what was asked for stays longer, and the bytes are a limit."""
+    a, b, c = (
+        lineup_of([b'"%b"' % (name * size)]) for name, size in ((b"a", 1000), (b"b", 1100), (b"c", 1500))
+    )
+    for one in (a, b, c):
+        one.length = len(one.section)
+    several = Lineups(a.bytes_ + b.bytes_)
+    assert several.nearest(7) is None
+    several.put(a, instead=None)
+    several.put(b, instead=None)
+    assert [several.nearest(length) for length in (7, 1060, 9999, 1050)] == [a, b, b, a]
+    several.put(c, instead=None)  # a was asked for last, and there is no room for two
+    assert [several.nearest(length) for length in (7, 9999)] == [c, c]
+    several = Lineups(a.bytes_ + b.bytes_)
+    several.put(a, instead=None)
+    several.put(b, instead=a)
+    assert several.nearest(7) is b
+    several.clear()
+    assert several.nearest(7) is None
