@@ -12,12 +12,13 @@ from ingest.core import rows
 from ingest.core.work import DIGEST_BYTES, Content, Full
 from ingest.store.content import ContentTable
 from ingest.store.session import Session
+from ingest.store.slots import LastSlots, Slots
 
 
 class Found(NamedTuple):
-    """Digest -> id; what is nowhere to be found is not in it."""
+    """``slots`` by delivery; digest -> id, what is nowhere to be found is not in it."""
 
-    resources: dict[bytes, int]
+    slots: dict[int, Slots]
     edge_sets: dict[bytes, int]
     position_sets: dict[bytes, int]
 
@@ -32,20 +33,19 @@ class Contents:
         self._resources = ContentTable("resources", cache_entries_max // 2)
         self._edge_sets = ContentTable("edge_sets", cache_entries_max // 16)
         self._position_sets = ContentTable("position_sets", cache_entries_max // 16)
+        self._slots = LastSlots()
         self._tables = (self._tags, self._positions, self._resources, self._edge_sets, self._position_sets)
 
-    def resolve(
-        self,
-        session: Session,
-        catalogs: Sequence[Full],
-        digests: Collection[Sequence[bytes]],
-        sources: Sequence[Full],
-    ) -> Found:
-        """The ids of what these catalogs refer to; ``digests`` are those of their slots. ``sources`` are the works
-        that may bring it along: also a superseded catalog has contents."""
-        wanted: set[bytes] = set().union(*digests)
+    def resolve(self, session: Session, catalogs: Sequence[Full], sources: Sequence[Full]) -> Found:
+        """The ids of what these catalogs refer to. ``sources`` are the works that may bring it along: also a superseded
+        catalog has contents."""
+        slots = {c.delivery: self._slots.of(c.digests) for c in catalogs}
+        wanted: set[bytes] = set().union(*[one.wanted() for one in slots.values()])
+        ids = self._resolve_resources(session, wanted, sources)
+        for one in slots.values():
+            one.fill(ids)
         return Found(
-            self._resolve_resources(session, wanted, sources),
+            slots,
             self._resolve_sets(
                 session, self._edge_sets, {c.edge_set for c in catalogs},
                 {c.edge_set: _edge_row(c) for c in sources if c.edges is not None},
@@ -56,14 +56,17 @@ class Contents:
     def committed(self) -> None:
         for table in self._tables:
             table.committed()
+        self._slots.committed()
 
     def rolled_back(self) -> None:
         for table in self._tables:
             table.rolled_back()
+        self._slots.rolled_back()
 
     def forget(self) -> None:
         for table in self._tables:
             table.forget()
+        self._slots.forget()
 
     def _resolve_resources(
         self, session: Session, wanted: set[bytes], sources: Sequence[Full]
@@ -145,11 +148,6 @@ class Contents:
         if new:
             ids.update(table.insert(session.cursor, new))
         return ids
-
-
-def slot_digests(catalog: Full) -> list[bytes]:
-    digests = catalog.digests
-    return [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)]
 
 
 def _resource_row(content: Content, tags: dict[str, bytes]) -> Callable[[], bytes]:

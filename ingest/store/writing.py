@@ -6,7 +6,6 @@ quarantine by digest. That is why several writers and several instances meet no 
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from itertools import compress
 from operator import not_
@@ -17,7 +16,7 @@ from ingest.core.work import Claim, Deactivate, Full, Outcome, Settled, Work
 from ingest.errors import Rejected
 from ingest.store.connection import Connection, meaning
 from ingest.store.content import Encoded
-from ingest.store.contents import Contents, slot_digests
+from ingest.store.contents import Contents
 from ingest.store.locks import CONTENT_LOCK, NODE_LOCK, node_key
 from ingest.store.membership import write_chunks, write_exports
 from ingest.store.quarantine import NO_LIMITS, QuarantineLimits, QuarantineRow, put, require_room
@@ -171,22 +170,19 @@ class Lane:
     ) -> tuple[dict[int, HeaderFields], set[int]]:
         """Writes what is new of these catalogs. Returns the header's fields of each, and the deliveries of which a
         content is nowhere to be found."""
-        digests = {c.delivery: slot_digests(c) for c in catalogs}
-        found = self._contents.resolve(session, catalogs, digests.values(), sources)
+        found = self._contents.resolve(session, catalogs, sources)
         missing = {
             c.delivery
             for c in catalogs
             if c.edge_set not in found.edge_sets
             or c.position_set not in found.position_sets
-            or not found.resources.keys() >= set(digests[c.delivery])
+            or found.slots[c.delivery].missing
         }
         if any(c.complete and c.delivery in missing for c in catalogs):
             raise Rejected("incomplete_work", "a decoder called its work complete and it was not")
         present = [c for c in catalogs if c.delivery not in missing]
         node_ids = {c.delivery: stored[c.header.certname].node_id for c in present}
-        slots = {
-            c.delivery: array("i", map(found.resources.__getitem__, digests[c.delivery])) for c in present
-        }
+        slots = {c.delivery: found.slots[c.delivery].ids for c in present}
         write_chunks(session, present, stored, node_ids, slots)
         write_exports(session, present, stored, node_ids, slots)
         headers = {
