@@ -47,7 +47,7 @@ bench-scale: $(VENV)/.made  ## collectors' questions to a fleet of 3000 nodes; f
 bench-load: $(VENV)/.made  ## 3000 nodes at sixty times their pace against an engine started here; three minutes
 	$(BIN)/python -m bench.load $(ARGS)
 
-bench-capacity: $(VENV)/.made  ## the capacity model against the real engine, table and plot; about five minutes
+bench-capacity: $(VENV)/.made  ## the capacity model against the real engine, table and plot; about twenty minutes
 	$(BIN)/python -m bench.capacity $(ARGS)
 
 faults: $(VENV)/.made  ## every fault, alone and several at once; what was lost (nothing) and how long recovery took

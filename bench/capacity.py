@@ -1,7 +1,8 @@
 """The capacity model against the real engine: loads from 10 to 95 % of its limit, several numbers of workers.
 
-The model is calibrated for each number of workers, or takes ``--calibration``; the loads here are others: other
-nodes, other mixes of kinds, messages at random times. Each message carries when it was due, and PostgreSQL remembers when it was
+The model is calibrated for each number of workers, before the loads and after them, or takes ``--calibration``; the loads
+are others: other nodes, other mixes of kinds, messages at random times. Each is run several times, and the run
+with the middle p99 is compared. Each message carries when it was due, and PostgreSQL remembers when it was
 committed (track_commit_timestamp): the difference is its freshness. The simulation gets the same arrivals, and how much
 slower the machine was than at the calibration: what the same piece of work took right before and after each.
 """
@@ -21,11 +22,13 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple
 
+import msgspec
+
 from bench.capacity_load import Fleet
 from bench.capacity_table import HEAD, QUIET_CORES, line_of, plot, quantile, stages_of, verdict
 from bench.records import record
 from ingest.capacity.calibrate import calibrate
-from ingest.capacity.calibration import Calibration, load, save
+from ingest.capacity.calibration import Calibration, load
 from ingest.capacity.catalogs import Template, from_directory, synthetic
 from ingest.capacity.costs import Costs, Line, costs_of
 from ingest.capacity.engine import children_of, free_port, machine_busy_s, measured_engine
@@ -67,7 +70,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--loads", type=float, nargs="+", default=LOADS)
     parser.add_argument("--seconds", type=float, default=8, help="of each load")
-    parser.add_argument("--tries", type=int, default=3, help="of a load, while others use the machine")
+    parser.add_argument("--times", type=int, default=3, help="each load; the run with the middle p99 counts")
     parser.add_argument(
         "--clones", type=int, default=50, help="nodes of each role; with few, catalogs overtake each other"
     )
@@ -96,12 +99,8 @@ def main() -> None:
             config = load_config(
                 {"workers": str(workers), "database": server.conninfo(f"load_{workers}")}, {}
             ).config
-            # For each: a machine that others share is not the same for ten minutes.
-            before_s = pace_s()
-            costs = costs_of(_calibration(options, config))
-            model = Model(costs, (before_s + pace_s()) / 2)
             print(HEAD)
-            for row in measure(config, model, templates, options):
+            for row in measure(config, templates, options):
                 rows.append(row)
                 print(line_of(row), flush=True)
                 if options.stages:
@@ -116,21 +115,45 @@ def main() -> None:
             print("record:", file, "plot:", file.with_suffix(".svg"))
 
 
-def _calibration(options: argparse.Namespace, config: Config) -> Calibration:
+def calibrated(options: argparse.Namespace, config: Config) -> tuple[Calibration, float]:
+    """With the machine's pace then."""
     if options.calibration:
-        return load(options.calibration)
+        return load(options.calibration), pace_s()
+    before_s = pace_s()
     templates = from_directory(options.templates, 1) if options.templates else synthetic(8, 1)
     made = calibrate(config, templates, str(options.templates or "synthetic"))
-    file = Path(tempfile.gettempdir()) / f"ingest-calibration-{config.workers}.json"
-    save(made, file)
-    print(f"calibrated with {config.workers} workers in {made.seconds:.0f} s: {file}")
-    return made
+    return made, (before_s + pace_s()) / 2
+
+
+def model_of(calibrations: Sequence[tuple[Calibration, float]]) -> Model:
+    """What they say together: a machine that others share is not the same for ten minutes."""
+    all_ = [calibration for calibration, _ in calibrations]
+    together = msgspec.structs.replace(
+        all_[0],
+        rounds=tuple(round_ for one in all_ for round_ in one.rounds),
+        samples=tuple(sample for one in all_ for sample in one.samples),
+        commit_s=tuple(sorted(wait_s for one in all_ for wait_s in one.commit_s)),
+        crowding=mean(one.crowding for one in all_),
+    )
+    return Model(costs_of(together), mean(pace for _, pace in calibrations))
 
 
 def measure(
-    config: Config, model: Model, templates: Sequence[Template], options: argparse.Namespace
+    config: Config, templates: Sequence[Template], options: argparse.Namespace
 ) -> Iterator[dict[str, Any]]:
-    """The limit, then each load below it."""
+    """The limit and each load below it, between two calibrations."""
+    calibrations = [calibrated(options, config)]
+    found, publisher = loads(config, templates, options)
+    calibrations.append(calibrated(options, config))
+    model = model_of(calibrations)
+    for row in found:
+        yield compare(row, model, config, publisher, options.raw)
+
+
+def loads(
+    config: Config, templates: Sequence[Template], options: argparse.Namespace
+) -> tuple[list[dict[str, Any]], Line]:
+    """What was measured of each, and what the generator takes."""
     before = set(children_of(os.getpid()))
     with embedded_broker(0) as url:
         config = load_config(
@@ -150,27 +173,25 @@ def measure(
             # After that caches are as they are in life, not as after a first load.
             backlog = fleet.run(rate=None, seconds=options.seconds)
             too_many = partial(fleet.run, rate=backlog["per_s"] * OVERLOAD, seconds=options.seconds)
-            limit = quietest(too_many, options.tries)
-            publisher = Line(0.0, limit["publisher_s"] / limit["bytes"])
-            yield compare(limit, model, config, publisher, 1.0, options.raw)
+            limit = middle(too_many, options.times)
+            found = [limit | {"load": 1.0}]
             for share in options.loads:
-                rate = limit["per_s"] * share
-                found = quietest(partial(fleet.run, rate=rate, seconds=options.seconds), options.tries)
-                yield compare(found, model, config, publisher, share, options.raw)
+                run = partial(fleet.run, rate=limit["per_s"] * share, seconds=options.seconds)
+                found.append(middle(run, options.times) | {"load": share})
             fleet.close()
+    return found, Line(0.0, limit["publisher_s"] / limit["bytes"])
 
 
-def quietest(run: Callable[[], dict[str, Any]], tries: int) -> dict[str, Any]:
-    """Again while others use the machine, and then the run that was disturbed least."""
+def middle(run: Callable[[], dict[str, Any]], times: int) -> dict[str, Any]:
+    """The run with the median p99 of several."""
     found = []
-    for _ in range(tries):
+    for _ in range(times):
         wait_for_quiet()
         before_s = pace_s()
         found.append(run())
         found[-1]["pace_s"] = (before_s + pace_s()) / 2
-        if found[-1]["elsewhere"] < QUIET_CORES:
-            break
-    return min(found, key=lambda row: row["elsewhere"])
+    found.sort(key=lambda row: float(row["p99"]))
+    return found[len(found) // 2] | {"p99_of_all": [row["p99"] for row in found]}
 
 
 def wait_for_quiet() -> None:
@@ -183,7 +204,7 @@ def wait_for_quiet() -> None:
 
 
 def compare(
-    found: dict[str, Any], model: Model, config: Config, publisher: Line, share: float, raw: Path | None
+    found: dict[str, Any], model: Model, config: Config, publisher: Line, raw: Path | None
 ) -> dict[str, Any]:
     """The row with the model's answer to the same arrivals."""
     arrivals: list[Arrival] = found.pop("arrivals")
@@ -206,7 +227,6 @@ def compare(
     costs = model.costs.slower(slower)
     outcomes: list[Outcome] = [simulate(costs, setup, arrivals, seed) for seed in range(SIMULATIONS)]
     return found | {
-        "load": share,
         "slower": slower,
         "model_per_s": mean(len(arrivals) / o.duration_s for o in outcomes),
         "model_p50": mean(quantile(o.freshness_s, 0.5) for o in outcomes),

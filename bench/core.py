@@ -54,7 +54,7 @@ def stages(bodies: list[bytes], passes: int) -> list[dict[str, Any]]:
         "skim": lambda at: skim(bodies[at], {}, AT),
         "digest of resources, BLAKE3": lambda at: blake3(sections[at]).digest(),
         "digest of resources, SHA-256": lambda at: hashlib.sha256(sections[at]).digest(),
-        "cut into resources": lambda at: slices(skims[at].resources),  # type: ignore[arg-type]
+        "cut into resources": lambda at: slices(sections[at]),
         "diff of 1000 slots, one new": lambda _: diff_chunks(stored, moved),
         "int4[] of 1000": lambda _: rows.int4_array(ids),
     }
