@@ -49,9 +49,7 @@ class Lineup(msgspec.Struct):
     """A catalog's resources in its document's order, and by slot what is asked of all of them at once."""
 
     section: bytes  # the JSON array
-    starts: list[
-        int
-    ]  # where each element begins, and where one more would; true when there is no space between
+    starts: list[int]  # where each element begins, and where one more would, with nothing but commas between
     met: list[Met]  # in the document's order
     slot_of: list[int]  # in the document's order
     slots: list[Met]
@@ -59,12 +57,11 @@ class Lineup(msgspec.Struct):
     edge_digests: bytes
     position_digests: bytes
     exported: tuple[int, ...]  # slots
-    unsent: dict[
-        int, list[int]
-    ] = {}  # by lane (a bit) the slots that it was not given; all of them if not here
+    unsent: dict[int, list[int]] = {}  # by lane (a bit) the slots it was not given; all if not here
+    # Of the body:
     family: str = ""
-    layout: Layout | None = None  # of the body
-    length: int = 0  # of the body
+    layout: Layout | None = None
+    length: int = 0
 
     @property
     def bytes_(self) -> int:
@@ -272,6 +269,8 @@ class Lineups:
         return lineup
 
     def put(self, lineup: Lineup, instead: Lineup | None) -> None:
+        if lineup.bytes_ > self._bytes_max // 4:
+            return  # not for one all others
         for other in (instead, self._by_length.get(lineup.length)):
             if other is not None:
                 self._forget(other)

@@ -230,21 +230,20 @@ def test_a_real_catalog_with_a_few_changes_is_alike(form: str, monkeypatch: pyte
 
 def test_the_nearest_is_found_and_the_oldest_forgotten() -> None:
     """By the body's length; what was asked for stays longer, and the bytes are a limit."""
-    a, b, c = (
-        lineup_of([b'"%b"' % (name * size)]) for name, size in ((b"a", 1000), (b"b", 1100), (b"c", 1500))
-    )
-    for one in (a, b, c):
+    five = [lineup_of([b'"%b"' % (b"x" * size)]) for size in (1000, 1040, 1080, 1120, 1160)]
+    for one in five:
         one.length = len(one.section)
-    several = Lineups(a.bytes_ + b.bytes_)
+    a, b, c, d, e = five
+    several = Lineups(sum(one.bytes_ for one in five) - 1)
     assert several.nearest(7) is None
-    several.put(a, instead=None)
-    several.put(b, instead=None)
-    assert [several.nearest(length) for length in (7, 1060, 9999, 1050)] == [a, b, b, a]
-    several.put(c, instead=None)  # a was asked for last, and there is no room for two
-    assert [several.nearest(length) for length in (7, 9999)] == [c, c]
-    several = Lineups(a.bytes_ + b.bytes_)
-    several.put(a, instead=None)
-    several.put(b, instead=a)
-    assert several.nearest(7) is b
+    for one in (a, b, c, d):
+        several.put(one, instead=None)
+    assert [several.nearest(length) for length in (7, 1050, 9999, 1085)] == [a, b, d, c]
+    several.put(e, instead=None)  # there is no room for five, and a was not asked for since
+    assert [several.nearest(length) for length in (7, 9999)] == [b, e]
+    several.put(lineup_of([b'"%b"' % (b"x" * 5000)]), instead=None)
+    assert several.nearest(7) is b  # one that takes a quarter of the room is not kept
+    several.put(a, instead=b)
+    assert [several.nearest(length) for length in (7, 1030)] == [a, a]
     several.clear()
     assert several.nearest(7) is None
