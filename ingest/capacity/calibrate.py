@@ -2,8 +2,9 @@
 
 Theory of operation. An engine of its own works between an embedded broker and a database that nobody else
 uses. In *backlog* rounds it is never idle: what a message costs when batches are full. Rounds of one kind, with
-small and with large catalogs apart, tell costs by kind and size; mixed ones, what they are with a decoder's cache as
-it is in life. In the *single* round each message has the engine to itself: what a batch costs beside its
+small and with large catalogs apart, tell costs by kind and size. In a *flow* round kinds come mixed, at a rate that can be kept
+up: what a decoder's cache is worth in life, and what broker and receiver take for bodies that do not wait in
+memory of their own. In the *single* round each message has the engine to itself: what a batch costs beside its
 messages, what a process that was idle takes more, and how much messages of one kind differ.
 """
 
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -40,6 +42,7 @@ MIX = {
     "few": 0.15,
     "upgrade": 0.02,
 }  # somewhat more change than in life: enough to know its mean
+FLOW_SHARE = 0.6  # of a backlog's rate: who publishes, and the broker's intake, need cores too
 RELEASES = 2  # that all nodes go through before kinds come mixed
 
 
@@ -48,7 +51,7 @@ class Scale(NamedTuple):
 
     clones: int = 12  # nodes of a role: most of what they have is shared, as in a fleet
     singles: int = 400
-    mixed: int = 10  # rounds of all nodes
+    mixed: int = 10  # times all nodes
     commits: int = 100
 
 
@@ -136,10 +139,9 @@ def _measure(
     changed_bytes = bench.table_bytes()
     chance = random.Random(SEED)
     everybody = [node for nodes in fleets for node in nodes]
-    for turn in range(scale.mixed):
-        progress("all kinds, mixed", 0.6 + 0.1 * turn / scale.mixed)
-        # No node twice in a round: while its last catalog is under way, nobody can know its next one as unchanged.
-        rounds.append(bench.backlog("mixed", _mixed(everybody, len(everybody), chance), fresh_pages=False))
+    progress("all kinds, mixed", 0.6)
+    messages = _mixed(everybody, scale.mixed * len(everybody), chance)
+    rounds.append(bench.flow("mixed", messages, FLOW_SHARE * _backlog_per_s(rounds)))
     progress("all kinds, one at a time", 0.7)
     samples: list[Sample] = []
     # Each is made when its turn comes: making one changes the nodes.
@@ -168,11 +170,21 @@ def _measure(
     return rounds, samples, sizes
 
 
+def _backlog_per_s(rounds: Sequence[Round]) -> float:
+    """How many of that mix a second, told from the rounds of one kind."""
+    each_s = 0.0
+    for kind, share in MIX.items():
+        mine = [r for r in rounds if kind in r.kinds]
+        each_s += share * sum(r.seconds for r in mine) / sum(r.messages for r in mine)
+    return 1 / each_s
+
+
 def _mixed(nodes: Sequence[Node], messages: int, chance: random.Random) -> list[tuple[Node, str]]:
-    """Random nodes in turn, each kind as often as ``MIX`` says."""
+    """The nodes in turn, each kind as often as ``MIX`` says. Always in one order: while a node's last catalog is under
+    way, nobody can know its next one as unchanged."""
     kinds = [kind for kind, share in MIX.items() for _ in range(round(share * messages))]
     chance.shuffle(kinds)
-    turns = [node for _ in range(-(-messages // len(nodes))) for node in chance.sample(nodes, len(nodes))]
+    turns = cycle(chance.sample(nodes, len(nodes)))
     return list(zip(turns, kinds, strict=False))
 
 

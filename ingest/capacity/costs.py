@@ -78,10 +78,12 @@ def costs_of(calibration: Calibration) -> Costs:
         [_with(r, "broker", r.cpu_s["broker"] + r.cpu_s["broker_in"]) for r in backlog],
         "broker", crowding, dict.fromkeys(KINDS, "any"),
     )["any"]  # fmt: skip
-    single_kind = [r for r in backlog if r.name != "mixed"]
+    flow = [_with(r, "broker", r.cpu_s["broker"] + r.cpu_s["broker_in"]) for r in rounds if r.mode == "flow"]
+    receiver = receiver.slower(_flow_factor(flow, "receiver", receiver, crowding))
+    broker = broker.slower(_flow_factor(flow, "broker", broker, crowding))
     by_kind = {kind: kind for kind in KINDS}
-    decoder = _lines(single_kind, "decoder", crowding, by_kind, _new_factor(samples, "decoder_s"))
-    _as_in_life(decoder, [r for r in backlog if r.name == "mixed"], crowding)
+    decoder = _lines(backlog, "decoder", crowding, by_kind, _new_factor(samples, "decoder_s"))
+    _as_in_life(decoder, flow, crowding)
     cold = {kind: _cold([s for s in samples if s.kind == kind], "decoder_s", decoder[kind]) for kind in KINDS}
     cold["receiver"] = _cold(samples, "receiver_s", receiver)
     singles = [r for r in rounds if r.mode == "single"]
@@ -146,6 +148,12 @@ def _with(round_: Round, stage: str, seconds: float) -> Round:
     return msgspec.structs.replace(round_, cpu_s=round_.cpu_s | {stage: seconds})
 
 
+def _flow_factor(flow: Sequence[Round], stage: str, line: Line, crowding: float) -> float:
+    """What a message takes that does not wait, of what one of a backlog takes: new memory is what costs."""
+    predicted_s = sum(line.each_s * r.messages + line.byte_s * r.body_bytes for r in flow)
+    return sum(r.cpu_s[stage] for r in flow) / crowding / predicted_s if predicted_s else 1.0
+
+
 def _as_in_life(decoder: dict[str, Line], mixed: Sequence[Round], crowding: float) -> None:
     """Where kinds and roles come mixed, a decoder's cache holds less of what each needs than in a round of one kind:
     one factor for all catalogs with content makes the mixed rounds come true."""
@@ -174,7 +182,7 @@ def _cold(samples: Sequence[Sample], stage: str, line: Line) -> float:
 def _batch_costs(rounds: Sequence[Round], stage: str, crowding: float, new_factor: float) -> BatchCosts:
     rows = []
     for r in rounds:
-        total = r.cpu_s[stage] / (crowding if r.mode == "backlog" else 1.0)
+        total = r.cpu_s[stage] / (1.0 if r.mode == "single" else crowding)
         idle_batches = r.batches if r.mode == "single" else 0
         row = [float(r.batches), float(idle_batches), float(r.content_batches), *[0.0] * (2 * len(KINDS))]
         for kind, messages, body_bytes in _weighted(r, new_factor):

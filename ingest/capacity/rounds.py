@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class Node:
 
 
 class Bench:
-    """The engine under measurement with its surroundings, and the two ways to feed it."""
+    """The engine under measurement with its surroundings, and the three ways to feed it."""
 
     def __init__(self, config: Config, engine: MeasuredEngine, watcher: Connection, broker_pid: int) -> None:
         self.config = config
@@ -89,6 +89,22 @@ class Bench:
             meter.start()
         self._wait(len(messages), BACKLOG_TIMEOUT_S)
         return meter.round(name, "backlog", fresh_pages, tally, {"broker_in": broker_in_s})
+
+    def flow(self, name: str, messages: Sequence[tuple[Node, str]], per_s: float) -> Round:
+        """As in life under load: they come one by one at a rate that can be kept up."""
+        tally = Tally()
+        meter = Meter(self)
+        start_s = time.monotonic()
+
+        def in_time() -> Iterator[bytes]:
+            for place, (node, kind) in enumerate(messages):
+                body = node.next(kind)
+                time.sleep(max(0.0, start_s + place / per_s - time.monotonic()))
+                yield tally.count(self._kind(node, kind), body)
+
+        self._publish(in_time())
+        self._wait(len(messages), BACKLOG_TIMEOUT_S)
+        return meter.round(name, "flow", False, tally, {"broker_in": 0.0})
 
     def single(self, name: str, messages: Iterable[tuple[Node, str]]) -> tuple[list[Sample], Round]:
         """Each is published when the one before is settled."""

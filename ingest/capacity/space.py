@@ -108,9 +108,7 @@ def _pages_day(calibration: Calibration, fleet: Fleet, record_bytes: dict[str, f
 
 def _each(calibration: Calibration, field: str) -> dict[str, float]:
     """Mean bytes a message of each kind, of rounds whose pages were not fresh."""
-    rounds = [
-        r for r in calibration.rounds if r.mode == "backlog" and not r.fresh_pages and r.name != "roles"
-    ]
+    rounds = [r for r in calibration.rounds if r.mode != "single" and not r.fresh_pages and r.name != "roles"]
     names = [kind for kind in KINDS if any(kind in r.kinds for r in rounds)]
     rows = np.array([[_part(r, kind) for kind in names] for r in rounds])
     totals = np.array([float(getattr(r, field)) for r in rounds])

@@ -63,6 +63,25 @@ def test_mixed_rounds_decide_how_much_content_costs() -> None:
     assert after.decoder["unchanged"].at(LARGE) == pytest.approx(before.decoder["unchanged"].at(LARGE))
 
 
+@pytest.mark.parametrize("stage", ["broker", "receiver"])
+def test_flow_decides_what_a_message_costs_that_does_not_wait(stage: str) -> None:
+    """A backlog's bodies are put into new memory; where they pass through, they take less."""
+    plain = made_up.calibration()
+    less = tuple(
+        msgspec.structs.replace(
+            r, cpu_s=r.cpu_s | {name: r.cpu_s[name] / 2 for name in r.cpu_s if name.startswith(stage)}
+        )
+        if r.mode == "flow"
+        else r
+        for r in plain.rounds
+    )
+    before, after = (
+        getattr(costs_of(plain), stage),
+        getattr(costs_of(made_up.calibration(rounds=less)), stage),
+    )
+    assert after.at(LARGE) == pytest.approx(before.at(LARGE) / 2)
+
+
 def test_no_cost_is_negative() -> None:
     """Where the unconstrained solution has a negative part, that part is nothing."""
     matrix = np.array([[1.0, 1.0], [1.0, 2.0], [1.0, 3.0]])
