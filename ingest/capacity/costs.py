@@ -78,7 +78,7 @@ def costs_of(calibration: Calibration) -> Costs:
         [_with(r, "broker", r.cpu_s["broker"] + r.cpu_s["broker_in"]) for r in backlog],
         "broker", crowding, dict.fromkeys(KINDS, "any"),
     )["any"]  # fmt: skip
-    flow = [_with(r, "broker", r.cpu_s["broker"] + r.cpu_s["broker_in"]) for r in rounds if r.mode == "flow"]
+    flow = [r for r in rounds if r.mode == "flow"]
     receiver = receiver.slower(_flow_factor(flow, "receiver", receiver, crowding))
     broker = broker.slower(_flow_factor(flow, "broker", broker, crowding))
     by_kind = {kind: kind for kind in KINDS}
@@ -151,7 +151,8 @@ def _with(round_: Round, stage: str, seconds: float) -> Round:
 def _flow_factor(flow: Sequence[Round], stage: str, line: Line, crowding: float) -> float:
     """What a message takes that does not wait, of what one of a backlog takes: new memory is what costs."""
     predicted_s = sum(line.each_s * r.messages + line.byte_s * r.body_bytes for r in flow)
-    return sum(r.cpu_s[stage] for r in flow) / crowding / predicted_s if predicted_s else 1.0
+    measured_s = sum(r.cpu_s[stage] + r.cpu_s.get(f"{stage}_in", 0.0) for r in flow)
+    return measured_s / crowding / predicted_s if predicted_s else 1.0
 
 
 def _as_in_life(decoder: dict[str, Line], mixed: Sequence[Round], crowding: float) -> None:
@@ -180,20 +181,25 @@ def _cold(samples: Sequence[Sample], stage: str, line: Line) -> float:
 
 
 def _batch_costs(rounds: Sequence[Round], stage: str, crowding: float, new_factor: float) -> BatchCosts:
-    rows = []
+    rows, totals = [], []
     for r in rounds:
-        total = r.cpu_s[stage] / (1.0 if r.mode == "single" else crowding)
         idle_batches = r.batches if r.mode == "single" else 0
         row = [float(r.batches), float(idle_batches), float(r.content_batches), *[0.0] * (2 * len(KINDS))]
         for kind, messages, body_bytes in _weighted(r, new_factor):
             place = 3 + 2 * KINDS.index(kind)
             row[place] += messages
             row[place + 1] += body_bytes
-        rows.append([value / total for value in row])
-    found = nonnegative(np.array(rows), np.ones(len(rows)))
+        rows.append(row)
+        totals.append(r.cpu_s[stage] / (1.0 if r.mode == "single" else crowding))
+    matrix, total = np.array(rows), np.array(totals)
+    found = nonnegative(matrix / total[:, None], np.ones(len(rows)))
     lines = {kind: Line(found[3 + 2 * n], found[4 + 2 * n]) for n, kind in enumerate(KINDS)}
     lines["upgrade_new"] = lines["upgrade"].slower(new_factor)
-    return BatchCosts(found[0], found[1], found[2], lines)
+    costs = BatchCosts(found[0], found[1], found[2], lines)
+    # Among other work, and with fewer messages a batch, the same takes more than in a backlog.
+    in_flow = np.array([r.mode == "flow" for r in rounds])
+    explained_s = float((matrix @ np.array(found))[in_flow].sum())
+    return costs.slower(float(total[in_flow].sum()) / explained_s) if explained_s else costs
 
 
 def _noise(samples: Sequence[Sample], line: Line) -> tuple[float, ...]:
