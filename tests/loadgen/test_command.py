@@ -73,7 +73,7 @@ def test_a_difference_is_found(broker: str, database: str, connection: Connectio
                END $$"""
         )
         vandal.execute(
-            "CREATE TRIGGER lose BEFORE INSERT ON catalog_resources FOR EACH ROW "
+            "CREATE TRIGGER lose BEFORE INSERT OR UPDATE ON catalog_resources FOR EACH ROW "
             "WHEN (NEW.node_id = 1 AND NEW.chunk = 0) EXECUTE FUNCTION lose()"
         )
     done = loadgen(
