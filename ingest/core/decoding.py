@@ -57,9 +57,11 @@ class Decoding:
 
     def __init__(self, cache_bytes_max: int, *, lanes: int = 1, thin: bool = False) -> None:
         self.hits = self.misses = 0  # of resources
-        self.resources = Cache[Met](cache_bytes_max // 2)
+        self.lineups = Lineups(cache_bytes_max * 3 // 8)
+        self.resources = Cache[Met](
+            cache_bytes_max // 2, lambda met: met.lineups > 0, self.lineups.forget_oldest
+        )
         self._sets = Cache[MetSet](cache_bytes_max // 8)
-        self._lineups = Lineups(cache_bytes_max * 3 // 8)
         self._layouts = Cache[Layout](LAYOUTS_BYTES_MAX)
         self._large: list[tuple[bytes, int, str]] = []
         self._lanes = lanes
@@ -86,8 +88,8 @@ class Decoding:
     ) -> Claim | Full | None:
         """The work, without a parse of the whole body, if that is laid out as the node's last one, or one like it."""
         layout = self._layouts.entries.get(node)
-        if layout is None and (like := self._lineups.nearest(len(body))):
-            layout = like.layout
+        if layout is None and (near := self.lineups.near(len(body))):
+            layout = near[0].layout
         found = layout and cut(body, layout, descriptor.headers, descriptor.received_at)
         if not found or found.layout is None:
             return None
@@ -155,8 +157,9 @@ class Decoding:
     def _meet(self, cut_: Cut, length: int) -> Alike:
         """Every resource of the catalog: those that stand where they stood in one like it, and the others."""
         section, family = memoryview(cut_.skimmed.resources), cut_.skimmed.family
-        like = self._lineups.nearest(length)
-        differ = differences(section, like) if like and like.family == family else None
+        evictions = self.resources.evictions
+        like = self.lineups.most_alike(section, length, family)
+        differ = differences(section, like) if like else None
         if like is None or differ is None:
             like, met = None, self._known(slices(section), family)
         else:
@@ -169,9 +172,10 @@ class Decoding:
             if kept < len(met) / 2:
                 like = None  # another kind of catalog
         lineup = line_up(bytes(section), met, thin=self._thin)
-        if lineup.is_compact:
+        # A lineup needs its resources: if some of them are forgotten already, they would take memory that nobody counts.
+        if lineup.is_compact and self.resources.evictions == evictions:
             lineup.family, lineup.layout, lineup.length = family, cut_.layout, length
-            self._lineups.put(lineup, instead=like)
+            self.lineups.put(lineup, behind=like)
         return Alike(lineup, {})
 
     def _known(self, raws: Sequence[Raw], family: str) -> list[Met]:
@@ -216,10 +220,7 @@ class Decoding:
             bytes_=MET_BYTES + len(key) + (len(content.tail) + len(content.head) if is_kept else 0),
             is_virtual=normal.is_virtual,
         )
-        evictions = self.resources.evictions
         self.resources.put(key, met)
-        if self.resources.evictions != evictions:
-            self._lineups.clear()  # they hold what has just been forgotten
         return met
 
     def _forget_large(self) -> None:

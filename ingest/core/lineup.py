@@ -29,8 +29,15 @@ SHIFT_BYTES_MAX = 8192  # and how much farther than they stood,
 SEARCH_BYTES_MAX = 256 * 1024  # but not farther than this
 OTHERS_SHARE_MAX = 1 / 8  # of the slots; with more a catalog gets a lineup of its own
 NO_SLOT = -1  # in a thin lineup: not exported, so not stored
+NEAR = 2  # lineups on either side of a length are looked at,
+SAMPLES = 16  # so many resources of each,
+SAMPLE_SHIFT_MAX = 2048  # up to so many bytes from where they stood
+SAMPLE_BYTES_MAX = 4096  # of a large one
 _BEGIN_BYTES = 64  # of a resource, by which it is found
 _RESOURCE_BYTES = 150  # of a lineup for each resource, beside the section
+
+Place = tuple[int, int]  # among all lineups: the body's length, and a number
+NOWHERE: Place = (0, 0)
 
 _digest = attrgetter("digest")
 _edge_digest = attrgetter("edge_digest")
@@ -62,6 +69,9 @@ class Lineup(msgspec.Struct):
     family: str = ""
     layout: Layout | None = None
     length: int = 0
+    # In its book:
+    place: Place = NOWHERE
+    elder: Place = NOWHERE  # of the one it was made from
 
     @property
     def bytes_(self) -> int:
@@ -216,6 +226,20 @@ def _next(section: memoryview, at: int, lineup: Lineup, place: int) -> tuple[int
     return len(section), len(starts) - 1
 
 
+def likeness(section: memoryview, lineup: Lineup) -> int:
+    """How many of ``SAMPLES`` of the lineup's resources stand in that section as they stood, and near where they stood."""
+    starts, old = lineup.starts, lineup.section
+    found = 0
+    for sample in range(SAMPLES):
+        place = sample * (len(starts) - 1) // SAMPLES
+        begin = starts[place]
+        text = old[begin : min(starts[place + 1] - 1, begin + SAMPLE_BYTES_MAX)]
+        found += text in bytes(
+            section[max(0, begin - SAMPLE_SHIFT_MAX) : begin + len(text) + SAMPLE_SHIFT_MAX]
+        )
+    return found
+
+
 def alike(lineup: Lineup, found: Sequence[tuple[Difference, Sequence[Met]]]) -> Alike | None:
     """The catalog as that lineup with these differences and what they mean; None when it needs one of its own."""
     others: dict[int, Met] = {}
@@ -251,41 +275,62 @@ def with_differences(lineup: Lineup, found: Sequence[tuple[Difference, Sequence[
 
 
 class Lineups:
-    """The last one of each kind of catalog, found by its body's length: those of a role differ little in that."""
+    """The last ones of each kind of catalog. They are found by their bodies' lengths, which differ little in a role, and of
+    those that are near the one is taken that has most in common: a role may be on its way from one release to the next.
+    """
 
     def __init__(self, bytes_max: int) -> None:
-        self._by_length: dict[int, Lineup] = {}  # the one that was used last is the last
-        self._lengths: list[int] = []
+        self._by_place: dict[Place, Lineup] = {}  # the one that was used last is the last
+        self._places: list[Place] = []  # ascending
         self._bytes_max = bytes_max
         self._bytes = 0
+        self._count = 0
 
-    def nearest(self, length: int) -> Lineup | None:
-        at = bisect_left(self._lengths, length)
-        near = self._lengths[max(0, at - 1) : at + 1]
-        if not near:
-            return None
-        length = min(near, key=lambda other: abs(other - length))
-        lineup = self._by_length[length] = self._by_length.pop(length)
-        return lineup
+    def near(self, length: int) -> list[Lineup]:
+        """Those whose lengths are next to that, the nearest first."""
+        at = bisect_left(self._places, (length, 0))
+        near = self._places[max(0, at - NEAR) : at + NEAR]
+        return [self._by_place[place] for place in sorted(near, key=lambda place: abs(place[0] - length))]
 
-    def put(self, lineup: Lineup, instead: Lineup | None) -> None:
+    def most_alike(self, section: memoryview, length: int, family: str) -> Lineup | None:
+        """One to compare that catalog with."""
+        best, most = None, -1
+        for lineup in self.near(length):
+            if lineup.family == family and (like := likeness(section, lineup)) > most:
+                best, most = lineup, like
+                if like == SAMPLES:
+                    break
+        if best is not None:
+            self._by_place[best.place] = self._by_place.pop(best.place)
+        return best
+
+    def put(self, lineup: Lineup, behind: Lineup | None) -> None:
+        """``behind`` is the one it was made from: that stays, but not the one that this was made from."""
         if lineup.bytes_ > self._bytes_max // 4:
             return  # not for one all others
-        for other in (instead, self._by_length.get(lineup.length)):
-            if other is not None:
-                self._forget(other)
-        self._by_length[lineup.length] = lineup
-        insort(self._lengths, lineup.length)
+        if behind is not None:
+            self._forget(behind.elder)
+        self._count += 1
+        lineup.place = (lineup.length, self._count)
+        lineup.elder = behind.place if behind is not None else NOWHERE
+        self._by_place[lineup.place] = lineup
+        insort(self._places, lineup.place)
         self._bytes += lineup.bytes_
+        for met in lineup.met:
+            met.lineups += 1
         while self._bytes > self._bytes_max:
-            self._forget(next(iter(self._by_length.values())))
+            self.forget_oldest()
 
-    def clear(self) -> None:
-        for lineup in list(self._by_length.values()):
-            self._forget(lineup)
+    def forget_oldest(self) -> bool:
+        """The one that was not used for longest; False when there is none."""
+        place = next(iter(self._by_place), NOWHERE)
+        self._forget(place)
+        return place != NOWHERE
 
-    def _forget(self, lineup: Lineup) -> None:
-        if self._by_length.get(lineup.length) is lineup:
-            del self._by_length[lineup.length]
-            del self._lengths[bisect_left(self._lengths, lineup.length)]
+    def _forget(self, place: Place) -> None:
+        lineup = self._by_place.pop(place, None)
+        if lineup is not None:
+            del self._places[bisect_left(self._places, place)]
             self._bytes -= lineup.bytes_
+            for met in lineup.met:
+                met.lineups -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
@@ -34,6 +35,7 @@ class Met(msgspec.Struct):
     bytes_: int
     is_virtual: bool = False
     sent: int = 0  # a bit for each lane that was given the content
+    lineups: int = 0  # that hold it: out of the cache it would take as much
 
 
 class MetSet(msgspec.Struct):
@@ -56,14 +58,22 @@ K = TypeVar("K", bound=Kept)
 
 
 class Cache(Generic[K]):
-    """Bounded by its entries' bytes as their makers count them: the oldest go. What is asked for all the time goes too,
-    and comes back at the price of one miss."""
+    """Bounded by its entries' bytes as their makers count them: the oldest go that nobody needs. What is asked for all the
+    time may go too, and comes back at the price of one miss."""
 
-    def __init__(self, bytes_max: int) -> None:
+    def __init__(
+        self,
+        bytes_max: int,
+        is_needed: Callable[[K], bool] = lambda value: False,
+        need_less: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``need_less`` is called while what is needed is too much; it says whether less is needed now."""
         self.entries: dict[bytes, K] = {}
         self.evictions = 0
         self._bytes_max = bytes_max
         self._bytes = 0
+        self._is_needed = is_needed
+        self._need_less = need_less
 
     def put(self, key: bytes, value: K) -> None:
         before = self.entries.get(key)
@@ -75,7 +85,13 @@ class Cache(Generic[K]):
     def _evict(self) -> None:
         # An eighth at a time: to find the oldest entry means to pass by the places of all that went before.
         self.evictions += 1
-        for key in list(self.entries):
+        enough = self._bytes_max * 7 // 8
+        self._shrink(enough)
+        while self._bytes > enough and self._need_less():
+            self._shrink(enough)
+
+    def _shrink(self, enough: int) -> None:
+        for key in [key for key, value in self.entries.items() if not self._is_needed(value)]:
             self._bytes -= self.entries.pop(key).bytes_
-            if self._bytes <= self._bytes_max * 7 // 8:
+            if self._bytes <= enough:
                 return

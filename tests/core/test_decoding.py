@@ -259,8 +259,9 @@ def test_slots_are_in_the_order_of_the_refs(refs: set[tuple[str, str]]) -> None:
 
 
 class Thing:
-    def __init__(self, bytes_: int = 10) -> None:
+    def __init__(self, bytes_: int = 10, name: bytes = b"") -> None:
         self.bytes_ = bytes_
+        self.name = name
 
 
 @given(st.integers(0, 200), st.lists(st.tuples(st.integers(0, 9), st.integers(1, 60)), max_size=100))
@@ -285,6 +286,28 @@ def test_all_that_fits_is_kept() -> None:
     cache.put(b"one more", Thing())
     assert b"0" not in cache.entries
     assert b"one more" in cache.entries
+
+
+def test_what_is_needed_stays_while_there_is_room() -> None:
+    """The oldest goes that nobody needs; when all are needed, less must be, or everything that is put goes again."""
+    needed = {b"%d" % number for number in range(5)}
+    given_up: list[bytes] = []
+    cache: Cache[Thing] = Cache(100, lambda thing: thing.name in needed, lambda: bool(give_up()))
+
+    def give_up() -> list[bytes]:
+        freed = sorted(needed)[:1]
+        needed.difference_update(freed)
+        given_up.extend(freed)
+        return freed
+
+    for number in range(11):
+        cache.put(b"%d" % number, Thing(name=b"%d" % number))
+    assert sorted(cache.entries) == sorted(b"%d" % number for number in (0, 1, 2, 3, 4, 8, 9, 10))
+    needed |= {b"%d" % number for number in range(5, 20)}
+    for number in range(11, 14):
+        cache.put(b"%d" % number, Thing(name=b"%d" % number))
+    assert given_up == [b"0", b"1", b"10"]  # the eighth that makes room is three of ten
+    assert len(cache.entries) == 8
 
 
 @given(st.text(st.characters(codec=None)), st.integers(1, 16))

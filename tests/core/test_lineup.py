@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from ingest.core.decoding import Decoding, lane_of
 from ingest.core.formats import slices
-from ingest.core.lineup import Lineup, Lineups, differences, line_up, with_differences
+from ingest.core.lineup import (
+    SAMPLES,
+    Lineup,
+    Lineups,
+    differences,
+    likeness,
+    line_up,
+    with_differences,
+)
 from ingest.core.met import Met
 from ingest.core.model import Ref
 from ingest.core.storable import Position
@@ -228,22 +236,81 @@ def test_a_real_catalog_with_a_few_changes_is_alike(form: str, monkeypatch: pyte
     assert [writers.whole(full(one, raw)) for raw in bodies] == alone
 
 
+def test_a_role_may_be_between_two_releases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its nodes' catalogs come from either, as long as each other: both stay known, also when the cache is full."""
+
+    def release(certname: str, number: int) -> bytes:
+        resources = role()
+        for one in resources[::2]:
+            one["line"] = number
+        own = {"type": "File", "title": "/own", "parameters": {"x": certname * 40}}
+        return body(certname, [*resources, own], "wire")
+
+    one, writers = Decoding(160_000, lanes=LANES), Writers()
+    certnames = [f"n{number:02}" for number in range(60)]
+    for number in (1, 2):
+        writers.whole(full(one, release(certnames[0], number)))
+    monkeypatch.setattr("ingest.core.decoding.line_up", None)
+    for place, certname in enumerate(certnames):
+        writers.whole(full(one, release(certname, 1 + place % 2)))
+    assert one.resources.evictions
+    cached = set(map(id, one.resources.entries.values()))
+    assert all(id(met) in cached for lineup in one.lineups.near(0) for met in lineup.met)  # so it is counted
+
+
+def sized(size: int) -> Lineup:
+    """A lineup of one resource of so many bytes."""
+    one = lineup_of([b'"%b"' % (b"x" * size)])
+    one.length = len(one.section)
+    return one
+
+
 def test_the_nearest_is_found_and_the_oldest_forgotten() -> None:
     """By the body's length; what was asked for stays longer, and the bytes are a limit."""
-    five = [lineup_of([b'"%b"' % (b"x" * size)]) for size in (1000, 1040, 1080, 1120, 1160)]
-    for one in five:
-        one.length = len(one.section)
-    a, b, c, d, e = five
+    five = a, b, c, d, e = [sized(size) for size in (1000, 1040, 1080, 1120, 1160)]
     several = Lineups(sum(one.bytes_ for one in five) - 1)
-    assert several.nearest(7) is None
+    assert not several.near(7)
+    assert several.most_alike(memoryview(b"[]"), 7, "") is None
     for one in (a, b, c, d):
-        several.put(one, instead=None)
-    assert [several.nearest(length) for length in (7, 1050, 9999, 1085)] == [a, b, d, c]
-    several.put(e, instead=None)  # there is no room for five, and a was not asked for since
-    assert [several.nearest(length) for length in (7, 9999)] == [b, e]
-    several.put(lineup_of([b'"%b"' % (b"x" * 5000)]), instead=None)
-    assert several.nearest(7) is b  # one that takes a quarter of the room is not kept
-    several.put(a, instead=b)
-    assert [several.nearest(length) for length in (7, 1030)] == [a, a]
-    several.clear()
-    assert several.nearest(7) is None
+        several.put(one, behind=None)
+    assert several.near(1050) == [b, c, a, d]
+    assert several.near(7) == [a, b]
+    assert several.most_alike(memoryview(d.section), 1120, "") is d
+    assert several.most_alike(memoryview(a.section), 1000, "") is a
+    assert several.most_alike(memoryview(a.section), 1000, "native") is None
+    several.put(e, behind=None)  # there is no room for five, and b was not asked for since
+    assert several.near(1050) == [c, a, d]
+    several.put(sized(5000), behind=None)
+    assert several.near(9999) == [e, d]  # one that takes a quarter of the room is not kept
+    assert a.met[0].lineups == 1
+    while several.forget_oldest():
+        pass
+    assert not several.near(7)
+    assert a.met[0].lineups == b.met[0].lineups == 0
+
+
+def test_of_a_kind_two_are_kept() -> None:
+    """The one that came last, and the one that it was made from."""
+    several = Lineups(1 << 20)
+    before = None
+    for size in range(1000, 1005):
+        one = sized(size)
+        several.put(one, behind=before)
+        before = one
+    assert [one.length for one in several.near(1002)] == [1007, 1008]
+
+
+def test_the_one_with_most_in_common_is_taken() -> None:
+    """Though another is nearer in length; a shift of what follows does not matter, one too far does."""
+    texts = [b'"%03d %b"' % (n, b"x" * 300) for n in range(100)]
+    moved = [text.replace(b"x", b"y") if n % 2 else text for n, text in enumerate(texts)]
+    lineups = [lineup_of(elements) for elements in (texts, moved)]
+    several = Lineups(1 << 20)
+    for length, one in zip((1000, 2000), lineups, strict=True):
+        one.length = length
+        several.put(one, behind=None)
+    for length in (1000, 2000):
+        assert several.most_alike(memoryview(lineups[0].section), length, "") is lineups[0]
+        assert several.most_alike(memoryview(lineups[1].section), length, "") is lineups[1]
+    assert likeness(memoryview(b"[%b]" % b",".join([b'"%b"' % (b"z" * 1000), *texts])), lineups[0]) == SAMPLES
+    assert likeness(memoryview(b"[%b]" % b",".join([b'"%b"' % (b"z" * 9000), *texts])), lineups[0]) == 0
