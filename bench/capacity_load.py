@@ -143,10 +143,7 @@ class Fleet:
         return "few" if kind == "upgrade" and node.release == max(role) != min(role) else kind
 
     def _body(self, node: Any, kind: str, due: datetime) -> memoryview:
-        node.tweak += kind == "few"
-        node.release += kind == "upgrade"
-        parts = node.template.parts(node.certname, due, tweak=node.tweak, release=node.release)
-        return self.sheet.write(parts)
+        return self.sheet.write(node.next_parts(kind, due))
 
     def _kind(self, node: Node, kind: str) -> str:
         """An upgrade is new when its role's release comes to the node's decoder for the first time."""

@@ -5,7 +5,7 @@ uses. In *backlog* rounds it is never idle: what a message costs when batches ar
 small and with large catalogs apart, tell costs by kind and size. In a *flow* round kinds come mixed, at a rate that can be kept
 up: what a decoder's cache is worth in life, and what broker and receiver take for bodies that do not wait in
 memory of their own. In the *single* round each message has the engine to itself: what a batch costs beside its
-messages, what a process that was idle takes more, and how much messages of one kind differ.
+messages, what a writer takes more that was idle, and how much messages of one kind differ.
 """
 
 from __future__ import annotations

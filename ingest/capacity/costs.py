@@ -50,8 +50,8 @@ class Costs(NamedTuple):
 
     receiver: Line
     broker: Line
+    broker_in: float  # the share of it before the message is in the queue
     decoder: dict[str, Line]  # by kind
-    cold: dict[str, float]  # receiver, and decoder by kind: how much more it costs after idleness
     noise: dict[str, tuple[float, ...]]  # by kind: single messages against the mean of their kind and size
     writer: BatchCosts
     postgresql: BatchCosts
@@ -84,15 +84,13 @@ def costs_of(calibration: Calibration) -> Costs:
     by_kind = {kind: kind for kind in KINDS}
     decoder = _lines(backlog, "decoder", crowding, by_kind, _new_factor(samples, "decoder_s"))
     _as_in_life(decoder, flow, crowding)
-    cold = {kind: _cold([s for s in samples if s.kind == kind], "decoder_s", decoder[kind]) for kind in KINDS}
-    cold["receiver"] = _cold(samples, "receiver_s", receiver)
     singles = [r for r in rounds if r.mode == "single"]
     waits = [(r.batch_s - r.cpu_s["writer"] - r.cpu_s["postgresql"]) / max(1, r.batches) for r in singles]
     return Costs(
         receiver=receiver,
         broker=broker,
+        broker_in=_share_before_the_queue(backlog),
         decoder=decoder,
-        cold=cold,
         noise={kind: _noise([s for s in samples if s.kind == kind], decoder[kind]) for kind in KINDS},
         writer=_batch_costs(fleet_rounds, "writer", crowding, _new_factor(samples, "writer_s")),
         postgresql=_batch_costs(fleet_rounds, "postgresql", crowding, _new_factor(samples, "postgresql_s")),
@@ -148,6 +146,12 @@ def _with(round_: Round, stage: str, seconds: float) -> Round:
     return msgspec.structs.replace(round_, cpu_s=round_.cpu_s | {stage: seconds})
 
 
+def _share_before_the_queue(backlog: Sequence[Round]) -> float:
+    """Of a broker's work: a backlog's is measured in two parts."""
+    before_s = sum(r.cpu_s["broker_in"] for r in backlog)
+    return before_s / (before_s + sum(r.cpu_s["broker"] for r in backlog))
+
+
 def _flow_factor(flow: Sequence[Round], stage: str, line: Line, crowding: float) -> float:
     """What a message takes that does not wait, of what one of a backlog takes: new memory is what costs."""
     predicted_s = sum(line.each_s * r.messages + line.byte_s * r.body_bytes for r in flow)
@@ -172,12 +176,6 @@ def _as_in_life(decoder: dict[str, Line], mixed: Sequence[Round], crowding: floa
         factor = max(0.5, (measured_s - predicted_s(["unchanged"])) / predicted_s(content))
         for kind in ("few", "upgrade", "upgrade_new"):
             decoder[kind] = decoder[kind].slower(factor)
-
-
-def _cold(samples: Sequence[Sample], stage: str, line: Line) -> float:
-    """What it took after idleness, over what a busy process takes; means, because work comes in means."""
-    predicted = sum(line.at(s.body_bytes) for s in samples)
-    return max(1.0, sum(getattr(s, stage) for s in samples) / predicted) if predicted else 1.0
 
 
 def _batch_costs(rounds: Sequence[Round], stage: str, crowding: float, new_factor: float) -> BatchCosts:

@@ -95,30 +95,25 @@ class Instance:
             not self._messages or self._bytes + body_bytes <= setup.window_bytes_max
         )
 
-    def receive(self, message: Message) -> None:
+    def receive(self, message: Message, done: Callable[[], None]) -> None:
+        """Takes it from the broker; ``received`` comes next."""
         message.instance = self
         size = message.arrival.body_bytes
         self._messages += 1
         self._bytes += size
         self.window_bytes_max = max(self.window_bytes_max, self._bytes)
-        costs = self._world.costs
+        self.receiver.serve(self._world.costs.receiver.at(size), done)
 
-        def demand_s(was_idle: bool) -> float:
-            # Where a core is free it is woken for every piece of a body; else the pieces add up meanwhile.
-            wakes = was_idle and not self._machine.is_full()
-            return costs.receiver.at(size) * (costs.cold["receiver"] if wakes else 1.0)
-
-        self.receiver.serve(demand_s, lambda: self._received(message))
+    def received(self, message: Message) -> None:
+        """All of its body is here."""
+        self._waiting.append(message)
+        self._dispatch()
 
     def settled(self, messages: Sequence[Message]) -> None:
         self._messages -= len(messages)
         self._bytes -= sum(message.arrival.body_bytes for message in messages)
         self._world.committed(messages)
         self._world.deliver()
-
-    def _received(self, message: Message) -> None:
-        self._waiting.append(message)
-        self._dispatch()
 
     def _dispatch(self) -> None:
         while self._waiting:
@@ -132,10 +127,7 @@ class Instance:
 
     def _decode(self, message: Message, chosen: int) -> None:
         costs, arrival = self._world.costs, message.arrival
-
-        def demand_s(was_idle: bool) -> float:
-            warm_s = costs.decoder[arrival.kind].at(arrival.body_bytes) * message.noise
-            return warm_s * (costs.cold[arrival.kind] if was_idle else 1.0)
+        demand_s = costs.decoder[arrival.kind].at(arrival.body_bytes) * message.noise
 
         def done() -> None:
             self._loads[chosen] -= 1
@@ -225,26 +217,25 @@ class Stage:
         self.served_s = 0.0
         self._env = env
         self._cores = cores
-        self._waiting: deque[tuple[Callable[[bool], float], Callable[[], None]]] = deque()
+        self._waiting: deque[tuple[float, Callable[[], None]]] = deque()
         self._is_busy = False
 
-    def serve(self, demand_s: Callable[[bool], float], done: Callable[[], None]) -> None:
-        """``demand_s`` is asked when it starts, and told whether the process had been idle."""
+    def serve(self, demand_s: float, done: Callable[[], None]) -> None:
+        """Calls ``done`` when that is done, after all that came before."""
         self._waiting.append((demand_s, done))
         if not self._is_busy:
-            self._start(was_idle=True)
+            self._start()
 
-    def _start(self, *, was_idle: bool) -> None:
+    def _start(self) -> None:
         self._is_busy = True
-        demand, done = self._waiting.popleft()
-        demand_s = demand(was_idle)
+        demand_s, done = self._waiting.popleft()
         self.served_s += demand_s
 
         def finished() -> None:
             self._is_busy = False
             done()
             if self._waiting and not self._is_busy:
-                self._start(was_idle=False)
+                self._start()
 
         self._cores.run(demand_s, finished)
 

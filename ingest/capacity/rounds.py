@@ -8,9 +8,10 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from ingest.capacity.calibration import Round, Sample
-from ingest.capacity.catalogs import Template
+from ingest.capacity.catalogs import Sheet, Template
 from ingest.capacity.engine import (
     MeasuredEngine,
     busy_elsewhere_s,
@@ -29,6 +30,7 @@ from ingest.store.connection import Connection
 
 BACKLOG_TIMEOUT_S = 120.0
 SINGLE_TIMEOUT_S = 20.0
+Body = TypeVar("Body", bytes, memoryview)
 
 
 class Node:
@@ -42,9 +44,15 @@ class Node:
 
     def next(self, kind: str) -> bytes:
         """Its next catalog."""
+        return b"".join(self.next_parts(kind))
+
+    def next_parts(self, kind: str, at: datetime | None = None) -> list[bytes]:
+        """The same in pieces, for a ``Sheet``."""
         self.tweak += kind == "few"
         self.release += kind == "upgrade"
-        return self.template.render(self.certname, datetime.now(UTC), tweak=self.tweak, release=self.release)
+        return self.template.parts(
+            self.certname, at or datetime.now(UTC), tweak=self.tweak, release=self.release
+        )
 
 
 class Bench:
@@ -95,10 +103,11 @@ class Bench:
         tally = Tally()
         meter = Meter(self)
         start_s = time.monotonic()
+        sheet = Sheet()
 
-        def in_time() -> Iterator[bytes]:
+        def in_time() -> Iterator[memoryview]:
             for place, (node, kind) in enumerate(messages):
-                body = node.next(kind)
+                body = sheet.write(node.next_parts(kind))
                 time.sleep(max(0.0, start_s + place / per_s - time.monotonic()))
                 yield tally.count(self._kind(node, kind), body)
 
@@ -161,7 +170,7 @@ class Bench:
     def table_bytes(self) -> dict[str, int]:
         return {name: table.total_bytes for name, table in store.tables(self.watcher).items()}
 
-    def _publish(self, bodies: Iterable[bytes]) -> None:
+    def _publish(self, bodies: Iterable[bytes | memoryview]) -> None:
         self._publisher.publish((body, {}) for body in bodies)
 
     def _wait(self, messages: int, timeout_s: float) -> None:
@@ -176,7 +185,7 @@ class Tally:
         self.kinds: dict[str, int] = {}
         self.kind_bytes: dict[str, int] = {}
 
-    def count(self, kind: str, body: bytes) -> bytes:
+    def count(self, kind: str, body: Body) -> Body:
         self.kinds[kind] = self.kinds.get(kind, 0) + 1
         self.kind_bytes[kind] = self.kind_bytes.get(kind, 0) + len(body)
         return body

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import simpy
@@ -68,19 +68,17 @@ class Simulation:
             self._publish(message)
 
     def _publish(self, message: Message) -> None:
-        size = message.arrival.body_bytes
-
-        def published() -> None:
-            if self.setup.broker_here:
-                self.broker.serve(lambda _: self.costs.broker.at(size), lambda: self._queued(message))
-            else:
-                self._queued(message)
-
-        line = self.setup.publisher
-        if line is None:
-            published()
-        else:
-            self.publisher.serve(lambda _: line.at(size), published)
+        """A body streams from a sender to the broker: both are at work until both are done."""
+        line, size = self.setup.publisher, message.arrival.body_bytes
+        parts = (line is not None) + self.setup.broker_here
+        if not parts:
+            self._queued(message)
+            return
+        done = after(parts, lambda: self._queued(message))
+        if line is not None:
+            self.publisher.serve(line.at(size), done)
+        if self.setup.broker_here:
+            self.broker.serve(self.costs.broker.at(size) * self.costs.broker_in, done)
 
     def _queued(self, message: Message) -> None:
         self._queue.append(message)
@@ -93,10 +91,19 @@ class Simulation:
                 instance = self.instances[(self._next_instance + step) % len(self.instances)]
                 if instance.has_room(self._queue[0].arrival.body_bytes):
                     self._next_instance = (self._next_instance + step + 1) % len(self.instances)
-                    instance.receive(self._queue.popleft())
+                    self._deliver_to(instance, self._queue.popleft())
                     break
             else:
                 return
+
+    def _deliver_to(self, instance: Instance, message: Message) -> None:
+        """It streams again, from the broker to the receiver."""
+        done = after(1 + self.setup.broker_here, lambda: instance.received(message))
+        instance.receive(message, done)
+        if self.setup.broker_here:
+            self.broker.serve(
+                self.costs.broker.at(message.arrival.body_bytes) * (1 - self.costs.broker_in), done
+            )
 
     def committed(self, messages: Sequence[Message]) -> None:
         self.batches += 1
@@ -144,6 +151,19 @@ class Simulation:
             batches=self.batches,
             duration_s=end_s,
         )
+
+
+def after(count: int, then: Callable[[], None]) -> Callable[[], None]:
+    """To be called so many times: the last of them does it."""
+    left = count
+
+    def one() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            then()
+
+    return one
 
 
 def simulate(costs: Costs, setup: Setup, arrivals: Sequence[Arrival], seed: int = 1) -> Outcome:

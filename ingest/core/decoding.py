@@ -57,9 +57,9 @@ class Decoding:
 
     def __init__(self, cache_bytes_max: int, *, lanes: int = 1, thin: bool = False) -> None:
         self.hits = self.misses = 0  # of resources
-        self.lineups = Lineups(cache_bytes_max * 3 // 8)
+        self.lineups = Lineups(cache_bytes_max * 5 // 16)
         self.resources = Cache[Met](
-            cache_bytes_max // 2, lambda met: met.lineups > 0, self.lineups.forget_oldest
+            cache_bytes_max * 9 // 16, lambda met: met.lineups > 0, self.lineups.forget_oldest
         )
         self._sets = Cache[MetSet](cache_bytes_max // 8)
         self._layouts = Cache[Layout](LAYOUTS_BYTES_MAX)

@@ -17,6 +17,7 @@ def test_the_costs_that_made_the_rounds_are_found_again(size: int) -> None:
     costs = costs_of(made_up.calibration())
     assert costs.receiver.at(size) == pytest.approx(made_up.RECEIVER_S * size, rel=0.02)
     assert costs.broker.at(size) == pytest.approx(made_up.BROKER_S * size, rel=0.02)
+    assert costs.broker_in == pytest.approx(0.5)
     for kind, byte_s in made_up.DECODER_S.items():
         assert costs.decoder[kind].at(size) == pytest.approx(byte_s * size, rel=0.05), kind
     for kind in ("few", "upgrade", "first"):

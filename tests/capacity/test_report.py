@@ -45,7 +45,7 @@ def test_a_plan_has_every_quantity(made: Plan) -> None:
     assert base.offered_per_s == pytest.approx(3000 / 1800)
     assert {"receiver", "decoders", "writers", "PostgreSQL", "cores"} <= set(base.utilisation)
     assert base.bottleneck in base.utilisation
-    assert base.utilisation_at_limit[base.bottleneck] > 0.9
+    assert base.utilisation_at_limit[base.bottleneck] > 0.85  # a core may be idle beside a busy one
     assert base.p50_s is not None
     assert base.p99_s is not None
     assert base.p50_s <= base.p99_s < 60

@@ -51,26 +51,30 @@ def test_jobs_share_a_core_as_theory_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "jobs", "crowding", "end_s"),
+    ("cores", "crowding", "ends_s"),
     [
-        (2, 2, 1.0, 1.0),
-        (2, 3, 1.0, 1.5),
-        (2, 8, 1.0, 4.0),
-        (1, 5, 1.0, 5.0),
-        (2, 2, 1.5, 1.5),
-        (2, 1, 1.5, 1.0),
+        (2, 1.0, [1.0]),
+        (2, 1.0, [1.0] * 2),
+        (2, 1.0, [1.0] + [2.0] * 2),
+        (2, 1.0, [4.0] * 8),
+        (1, 1.0, [5.0] * 5),
+        (2, 1.5, [1.0, 1.5]),
+        (3, 1.5, [1.0, 1.25, 1.5]),
     ],
 )
-def test_equal_jobs_end_together(cores: int, jobs: int, crowding: float, end_s: float) -> None:
-    """n equal jobs on N cores: all of them end after max(1, n/N), longer where crowding slows the cores."""
+def test_jobs_stay_on_the_core_that_had_least_to_do(cores: int, crowding: float, ends_s: list[float]) -> None:
+    """Equal ones that come together: n on a core end after n times their demand, also where another core becomes idle;
+    who comes when others are busy is slowed by them."""
     env = simpy.Environment()
     machine = Cores(env, cores, crowding)
     ends: list[float] = []
-    for _ in range(jobs):
+    for _ in ends_s:
         machine.run(1.0, lambda: ends.append(env.now))
     env.run()
-    assert ends == pytest.approx([end_s] * jobs)
-    assert machine.busy_s == pytest.approx(end_s * min(jobs, cores))
+    assert ends == pytest.approx(ends_s)
+    assert machine.busy_s == pytest.approx(
+        len(ends_s) * (1.0 if crowding == 1 else sum(ends_s) / len(ends_s))
+    )
 
 
 def test_a_stage_alone_on_its_core_is_m_d_1() -> None:
@@ -82,7 +86,7 @@ def test_a_stage_alone_on_its_core_is_m_d_1() -> None:
 
     def submit() -> None:
         start_s = env.now
-        stage.serve(lambda _: 1.0, lambda: waits.append(env.now - start_s - 1.0))
+        stage.serve(1.0, lambda: waits.append(env.now - start_s - 1.0))
 
     def source() -> simpy.events.ProcessGenerator:
         for _ in range(60_000):
@@ -99,7 +103,7 @@ def _costs(**changes: object) -> Costs:
     nothing = Line(0.0, 0.0)
     values: dict[str, object] = {
         "receiver": nothing, "broker": nothing, "decoder": {"unchanged": nothing},
-        "cold": {"receiver": 1.0, "unchanged": 1.0}, "noise": {"unchanged": (1.0,)}, "writer": FREE, "postgresql": FREE,
+        "broker_in": 0.5, "noise": {"unchanged": (1.0,)}, "writer": FREE, "postgresql": FREE,
         "commit_s": 0.0, "crowding": 1.0,
     }  # fmt: skip
     return Costs(**(values | changes))  # type: ignore[arg-type]
@@ -126,6 +130,20 @@ def test_a_lone_catalog_takes_the_sum_of_its_stages() -> None:
     )
     outcome = simulate(costs, Setup(cores=4, workers=4, writers=2, linger_s=0.02), _unchanged(1, 1.0))
     assert outcome.freshness_s == pytest.approx([0.001 + 0.002 + 0.0042 + 0.0053 + 0.006])
+
+
+def test_a_body_streams_from_one_to_the_next() -> None:
+    """Generator and broker are at work at once, then broker and receiver: the slower of each two counts."""
+    costs = _costs(broker=Line(0.010, 0.0), broker_in=0.4, receiver=Line(0.003, 0.0))
+    setup = Setup(cores=4, workers=1, writers=1, broker_here=True)
+    (arrival,) = _unchanged(1, 1.0)
+    assert simulate(costs, setup, [arrival]).freshness_s == pytest.approx([0.004 + 0.006])
+    with_generator = setup._replace(publisher=Line(0.005, 0.0))
+    outcome = simulate(costs, with_generator, [arrival])
+    assert outcome.freshness_s == pytest.approx([0.005 + 0.006])
+    assert [outcome.served_s[stage] for stage in ("publisher", "broker", "receiver")] == pytest.approx(
+        [0.005, 0.010, 0.003]
+    )
 
 
 def test_stages_are_busy_for_the_work_they_get() -> None:
