@@ -20,7 +20,7 @@ from typing import Any
 from bench.catalogs import ROUND_NAMES, fleet
 from bench.records import record
 from ingest.core.decoding import Decoding
-from ingest.core.work import Claim, Descriptor, Full, Outcome
+from ingest.core.work import Claim, Descriptor, Full, Outcome, SectionDigests
 from ingest.store.connection import Connection, connect
 from ingest.store.migrate import migrate
 from ingest.store.writing import Lane
@@ -82,7 +82,7 @@ def run(conninfo: str, rounds: dict[int, list[bytes]], batch: int) -> list[dict[
     lane = Lane(connection, 400_000)
     decoding = Decoding(64 * 1024 * 1024)
     reference = Reference()
-    known: dict[str, bytes] = {}
+    known: dict[str, SectionDigests] = {}
     found = []
     for round_, bodies in rounds.items():
         watcher.execute("CHECKPOINT")
@@ -102,7 +102,7 @@ def run(conninfo: str, rounds: dict[int, list[bytes]], batch: int) -> list[dict[
                 assert settled.outcome is not Outcome.REDO
             for work in works:
                 assert isinstance(work, Claim | Full)
-                known[work.header.certname] = work.raw_digest[:16]
+                known[work.header.certname] = work.sections
             write_s += time.perf_counter() - middle
             decode_s += middle - began
         rows, updates, hot = _rows(connection)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import bisect
 import mmap
 import os
+import secrets
 import select
 import selectors
 import struct
@@ -24,6 +25,8 @@ from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any, TypeVar
 
 import msgspec
+
+from ingest.core.work import DIGEST_BYTES, FINGERPRINT_BYTES, SectionDigests
 
 PIPE_BYTES = 1 << 20  # /proc/sys/fs/pipe-max-size of an unprivileged process
 _F_SETPIPE_SZ = 1031
@@ -316,37 +319,48 @@ class Arena:
 
 
 class Known:
-    """Raw digests of stored catalogs by certname: a lossy table in shared memory, written by the writers after
+    """Digests of stored catalogs by certname: a lossy table in shared memory, written by the writers after
     a commit, read by the decoders.
 
-    It is only a hint. A torn or overwritten entry makes a decoder do more work or make a claim that the
-    writer refutes from the database; never a wrong row.
+    It is only a hint. A lost entry makes a decoder do more work; one that is no longer true makes it claim what the
+    writer refutes from the database. A torn one is noticed: a fingerprint must not stand for another's digest.
     """
 
-    ENTRIES = 1 << 17  # 4 MiB; two nodes in one place only cost each other the short cut
-    _ENTRY = struct.Struct("=QQ16s")  # key, not used, digest
+    ENTRIES = 1 << 17  # 7 MiB; two nodes in one place only cost each other the short cut
+    _ENTRY = struct.Struct(f"=QI{FINGERPRINT_BYTES}s{DIGEST_BYTES}s")  # key, check, both digests
+    _SEED = struct.Struct("=Q")
 
     def __init__(self, memory_: mmap.mmap) -> None:
         self._memory = memory_
 
     @classmethod
     def size_bytes(cls) -> int:
-        return cls.ENTRIES * cls._ENTRY.size
+        return cls._SEED.size + cls.ENTRIES * cls._ENTRY.size
 
-    def put(self, certname: str, raw_digest: bytes) -> None:
-        key, at = self._place(certname)
-        self._ENTRY.pack_into(self._memory, at, key, 0, raw_digest[:16])
+    @property
+    def seed(self) -> int:
+        """Of the fingerprints in here: as random as the memory's first bytes."""
+        return int(self._SEED.unpack_from(self._memory)[0])
 
-    def get(self, certname: str) -> bytes | None:
-        """The first 16 bytes of the digest."""
+    def sow(self) -> None:
+        """Chooses a seed, while the table is still empty."""
+        self._SEED.pack_into(self._memory, 0, secrets.randbits(64))
+
+    def put(self, certname: str, sections: SectionDigests) -> None:
         key, at = self._place(certname)
-        found, _, digest = self._ENTRY.unpack_from(self._memory, at)
-        return digest if found == key else None
+        self._ENTRY.pack_into(self._memory, at, key, zlib.crc32(b"".join(sections)), *sections)
+
+    def get(self, certname: str) -> SectionDigests | None:
+        key, at = self._place(certname)
+        found, check, *digests = self._ENTRY.unpack_from(self._memory, at)
+        if found != key or zlib.crc32(b"".join(digests)) != check:
+            return None
+        return SectionDigests(*digests)
 
     def _place(self, certname: str) -> tuple[int, int]:
         name = certname.encode()
         key = zlib.crc32(name) << 32 | zlib.adler32(name)
-        return key, (key >> 32) % self.ENTRIES * self._ENTRY.size
+        return key, self._SEED.size + (key >> 32) % self.ENTRIES * self._ENTRY.size
 
 
 class Hands:

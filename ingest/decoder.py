@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource as limits
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from multiprocessing.connection import Connection as ControlConnection
 from pathlib import Path
 
@@ -40,10 +40,13 @@ class Decoder:
         self.row = row
         self.name = name
         self.log = structlog.get_logger()
+        self._known = Known(wires.memory["known"])
         self.decoding = Decoding(
-            config.decoder_cache_bytes_max, lanes=config.writers, thin=config.thin_storeconfigs
+            config.decoder_cache_bytes_max,
+            seed=self._known.seed,
+            lanes=config.writers,
+            thin=config.thin_storeconfigs,
         )
-        self._known = _KnownDigests(Known(wires.memory["known"]))
         self._hands = Hands(wires.memory["hands"], process_names(config))
 
     def loop(self) -> None:
@@ -132,28 +135,6 @@ class Decoder:
         if certname is None:
             return f"writer-{work.delivery % self.config.writers}"
         return f"writer-{lane_of(certname, self.config.writers)}"
-
-
-class _KnownDigests(Mapping[str, bytes]):
-    """The shared table as the mapping that pure code asks for."""
-
-    def __init__(self, known: Known) -> None:
-        self._known = known
-
-    def __getitem__(self, certname: str) -> bytes:
-        digest = self._known.get(certname)
-        if digest is None:
-            raise KeyError(certname)
-        return digest
-
-    def get(self, certname: str, default: bytes | None = None) -> bytes | None:  # type: ignore[override]
-        return self._known.get(certname) or default
-
-    def __iter__(self) -> Iterator[str]:
-        raise NotImplementedError("the table holds hashes of certnames, not their names")
-
-    def __len__(self) -> int:
-        return Known.ENTRIES
 
 
 def _quarantine(descriptor: Descriptor, body: memoryview, reason: str, detail: str) -> Quarantine:

@@ -98,6 +98,7 @@ class Supervisor:
         self.children = {name: Child(name) for name in self.names if name != "supervisor"}
         self._board_fd = memory("board", Board.size(len(self.names)))
         self._known_fd = memory("known", Known.size_bytes())
+        Known(_map(self._known_fd)).sow()
         self._hands_fd = memory("hands", Hands.size_bytes(len(self.names)))
         self._arena_fd = -1
         self.board = Board(_map(self._board_fd))

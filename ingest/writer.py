@@ -19,7 +19,16 @@ from ingest.board import Row
 from ingest.channels import Hands, Known, Order, Wires
 from ingest.config import Config
 from ingest.core.redact import redact
-from ingest.core.work import Claim, Full, Outcome, Quarantine, Settled, Work
+from ingest.core.work import (
+    NO_FINGERPRINT,
+    Claim,
+    Full,
+    Outcome,
+    Quarantine,
+    SectionDigests,
+    Settled,
+    Work,
+)
 from ingest.errors import Misconfigured, Refused, Rejected, Unavailable
 from ingest.metrics import Metric
 from ingest.processes import Ended, process_names, reloaded, start_process
@@ -176,7 +185,7 @@ class Writer:
                 Outcome.STORED,
                 Outcome.UNCHANGED,
             ):
-                self._known.put(work.header.certname, work.raw_digest)
+                self._known.put(work.header.certname, work.sections)
         assert self._lane is not None
         counts = self._lane.counts
         self.row.add(Metric.ROWS_WRITTEN, counts.rows_written)
@@ -318,6 +327,6 @@ class Writer:
         try:
             with answering_within(self._lane.connection, self._patience_s()):
                 for certname, raw_digest in self._lane.hints():
-                    self._known.put(certname, raw_digest)
+                    self._known.put(certname, SectionDigests(NO_FINGERPRINT, raw_digest))
         except (Unavailable, Misconfigured) as error:
             self._database_away(error)  # they are only hints

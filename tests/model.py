@@ -11,7 +11,7 @@ from ingest.core.decoding import Decoding
 from ingest.core.formats import Skim, skim
 from ingest.core.normalise import normalise
 from ingest.core.wire import to_wire
-from ingest.core.work import Claim, Deactivate, Descriptor, Full, Outcome, Settled
+from ingest.core.work import Claim, Deactivate, Descriptor, Full, Outcome, SectionDigests, Settled
 from ingest.store.connection import Connection
 from ingest.store.reading import read_catalog
 from ingest.store.writing import Lane
@@ -63,7 +63,7 @@ class Pipeline:
     def __init__(self, connection: Connection, *, thin: bool = False) -> None:
         self.lane = Lane(connection, cache_entries_max=1000)
         self.decoding = Decoding(4 * 1024 * 1024, thin=thin)
-        self.known: dict[str, bytes] = {}
+        self.known: dict[str, SectionDigests] = {}
         self._delivery = 0
 
     def take(self, *bodies: bytes) -> list[Outcome]:
@@ -84,7 +84,7 @@ class Pipeline:
         for work in works:
             outcome = {s.delivery: s.outcome for s in settled}[work.delivery]
             if isinstance(work, Claim | Full) and outcome in (Outcome.STORED, Outcome.UNCHANGED):
-                self.known[work.header.certname] = work.raw_digest[:16]
+                self.known[work.header.certname] = work.sections
         return settled
 
     def decode(self, body: bytes, *, complete: bool = False) -> Claim | Full | Deactivate:

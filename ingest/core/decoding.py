@@ -1,17 +1,19 @@
 """From a message's bytes to a writer's work: pure but for its caches, which only ever save work.
 
 Theory of operation. Most catalogs are unchanged, and most resources of a changed one are known. So: skim (find
-the sections, parse only the header); digest the sections; if the hint says that these very bytes are stored,
-claim so. Else cut the resources apart, digest each one's bytes and normalise only those never met before.
+the sections, parse only the header); take the sections' fingerprint; if these very bytes are known to be stored, claim
+so. Else cut the resources apart, digest each one's bytes and normalise only those never met before.
 """
 
 from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from blake3 import blake3
+from xxhash import xxh3_128
 
 from ingest.core.edges import Related, edge_name, encode_edges, normalise_edges
 from ingest.core.formats import Other, Raw, Skim, skim, slices
@@ -37,6 +39,7 @@ from ingest.core.work import (
     Descriptor,
     Full,
     PositionSet,
+    SectionDigests,
 )
 from ingest.errors import Rejected
 
@@ -52,10 +55,24 @@ _NAME_STAND_IN = b"\xfe"
 KEPT_CONTENT_BYTES_MAX = 4096  # larger contents are made again when another lane wants them
 
 
-class Decoding:
-    """One decoder's knowledge and its one verb."""
+class Digest(Protocol):
+    """One of a hash library's."""
 
-    def __init__(self, cache_bytes_max: int, *, lanes: int = 1, thin: bool = False) -> None:
+    def update(self, data: Buffer, /) -> object: ...
+    def digest(self) -> bytes: ...
+
+
+class Known(Protocol):
+    """What was stored last, by certname. A mapping is one."""
+
+    def get(self, certname: str, /) -> SectionDigests | None: ...
+
+
+class Decoding:
+    """One decoder's knowledge and its one verb. ``seed`` is that of fingerprints: 64 bits that the authors of catalogs do
+    not know, or they could make two that look alike."""
+
+    def __init__(self, cache_bytes_max: int, *, seed: int = 0, lanes: int = 1, thin: bool = False) -> None:
         self.hits = self.misses = 0  # of resources
         self.lineups = Lineups(cache_bytes_max * 5 // 16)
         self.resources = Cache[Met](
@@ -65,13 +82,12 @@ class Decoding:
         self._layouts = Cache[Layout](LAYOUTS_BYTES_MAX)
         self._large: list[tuple[bytes, int, str]] = []
         self._lanes = lanes
+        self._seed = seed
         self._thin = thin
         self._salt = NORMALISER_VERSION + (b"thin" if thin else b"")
 
-    def decode(
-        self, descriptor: Descriptor, body: memoryview, known: Mapping[str, bytes]
-    ) -> Claim | Full | Deactivate:
-        """``known`` gives the first bytes of the raw digest that is stored of a certname. Raises Rejected."""
+    def decode(self, descriptor: Descriptor, body: memoryview, known: Known) -> Claim | Full | Deactivate:
+        """The work that a body makes, measured against what is known of its node. Raises Rejected."""
         node = self._node_key(descriptor, body)
         if not descriptor.complete and (work := self._at_a_glance(descriptor, body, node, known)):
             return work
@@ -84,7 +100,7 @@ class Decoding:
         return self._of(descriptor, Cut(skimmed, layout), known)
 
     def _at_a_glance(
-        self, descriptor: Descriptor, body: memoryview, node: bytes, known: Mapping[str, bytes]
+        self, descriptor: Descriptor, body: memoryview, node: bytes, known: Known
     ) -> Claim | Full | None:
         """The work, without a parse of the whole body, if that is laid out as the node's last one, or one like it."""
         layout = self._layouts.entries.get(node)
@@ -100,15 +116,19 @@ class Decoding:
         self._layouts.put(node, found.layout)
         return work
 
-    def _of(self, descriptor: Descriptor, found: Cut, known: Mapping[str, bytes]) -> Claim | Full:
+    def _of(self, descriptor: Descriptor, found: Cut, known: Known) -> Claim | Full:
         skimmed = found.skimmed
         _require_plain_header(skimmed.header)
-        raw_digest = self._raw_digest(skimmed.family, skimmed.resources, skimmed.edges)
         header = skimmed.header
-        if not descriptor.complete and known.get(header.certname) == raw_digest[:16]:
-            return Claim(descriptor.delivery, header, descriptor.received_at, raw_digest)
+        stored = None if descriptor.complete else known.get(header.certname)
+        fingerprint = self._digested(skimmed, xxh3_128(seed=self._seed))
+        if stored and stored.fingerprint == fingerprint:
+            return Claim(descriptor.delivery, header, descriptor.received_at, stored)
+        sections = SectionDigests(fingerprint, self._digested(skimmed, blake3())[:DIGEST_BYTES])
+        if stored and stored.raw_digest == sections.raw_digest:
+            return Claim(descriptor.delivery, header, descriptor.received_at, sections)
         try:
-            return self._full(descriptor, found, raw_digest)
+            return self._full(descriptor, found, sections)
         except RecursionError as error:
             raise Rejected("too_deep", "the JSON is nested too deeply") from error
         finally:
@@ -118,14 +138,14 @@ class Decoding:
         start, end = bytes(body[:START_BYTES]), bytes(body[-END_BYTES:])
         return routing_key(descriptor.headers, start, end).to_bytes(4, "big")
 
-    def _raw_digest(self, family: str, resources: Buffer, edges: Buffer) -> bytes:
-        digest = blake3(self._salt + family.encode())
-        digest.update(resources)
+    def _digested(self, skimmed: Skim, digest: Digest) -> bytes:
+        digest.update(self._salt + skimmed.family.encode())
+        digest.update(skimmed.resources)
         digest.update(b"\0")
-        digest.update(edges)
-        return digest.digest()[:DIGEST_BYTES]
+        digest.update(skimmed.edges)
+        return digest.digest()
 
-    def _full(self, descriptor: Descriptor, found: Cut, raw_digest: bytes) -> Full:
+    def _full(self, descriptor: Descriptor, found: Cut, sections: SectionDigests) -> Full:
         skimmed = found.skimmed
         lane = 1 << lane_of(skimmed.header.certname, self._lanes)
         everything = descriptor.complete
@@ -137,7 +157,7 @@ class Decoding:
             delivery=descriptor.delivery,
             header=skimmed.header,
             received_at=descriptor.received_at,
-            raw_digest=raw_digest,
+            sections=sections,
             content_digest=_digest(digests + edges.digest + positions.digest),
             digests=digests,
             exported=resources.lineup.exported,

@@ -9,12 +9,23 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
 
 from ingest.core.model import Header
 
 DIGEST_BYTES = 20
+FINGERPRINT_BYTES = 16
+NO_FINGERPRINT = bytes(FINGERPRINT_BYTES)  # of what this engine has not read itself
+
+
+class SectionDigests(NamedTuple):
+    """Of the very bytes of a catalog's sections. The same fingerprint means the same ``raw_digest`` within one run of an
+    engine; only ``raw_digest`` is stored, and what the writer compares."""
+
+    fingerprint: bytes  # FINGERPRINT_BYTES
+    raw_digest: bytes  # DIGEST_BYTES
 
 
 class Content(msgspec.Struct, array_like=True, frozen=True):
@@ -44,7 +55,7 @@ class Claim(msgspec.Struct, array_like=True, frozen=True, tag="claim"):
     delivery: int
     header: Header
     received_at: datetime
-    raw_digest: bytes
+    sections: SectionDigests
 
 
 class Full(msgspec.Struct, array_like=True, frozen=True, tag="full"):
@@ -53,7 +64,7 @@ class Full(msgspec.Struct, array_like=True, frozen=True, tag="full"):
     delivery: int
     header: Header
     received_at: datetime
-    raw_digest: bytes
+    sections: SectionDigests
     content_digest: bytes
     digests: bytes  # DIGEST_BYTES a slot
     exported: tuple[int, ...]  # slots

@@ -141,7 +141,7 @@ class Lane:
                 settled.append(Settled(catalog.delivery, Outcome.STALE))
             elif isinstance(catalog, Full) and catalog.content_digest != there.content_digest:
                 full.append(catalog)
-            elif isinstance(catalog, Claim) and catalog.raw_digest != there.raw_digest:
+            elif isinstance(catalog, Claim) and catalog.sections.raw_digest != there.raw_digest:
                 settled.append(Settled(catalog.delivery, Outcome.REDO))
             else:
                 settled.append(Settled(catalog.delivery, Outcome.UNCHANGED))
@@ -210,7 +210,7 @@ class Lane:
             rows.int4(self._name_id("producers", header.producer)),
             rows.int4(slots),
             rows.boolean(content is not None),
-            rows.bytea(catalog.raw_digest),
+            rows.bytea(catalog.sections.raw_digest),
             rows.bytea(digest),
             rows.text(header.code_id),
             rows.text(header.job_id),
@@ -285,5 +285,5 @@ def _is_same_run(catalog: Claim | Full, stored: Stored) -> bool:
     return (
         catalog.header.producer_timestamp == stored.producer_timestamp
         and catalog.header.transaction_uuid == stored.transaction_uuid
-        and catalog.raw_digest == stored.raw_digest
+        and catalog.sections.raw_digest == stored.raw_digest
     )

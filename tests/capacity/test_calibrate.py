@@ -16,7 +16,7 @@ from ingest.capacity.instance import Arrival, Setup
 from ingest.capacity.simulation import simulate
 from ingest.config import load as load_config
 from ingest.core.decoding import Decoding
-from ingest.core.work import Claim, Descriptor, Full
+from ingest.core.work import Claim, Descriptor, Full, SectionDigests
 from ingest.store.connection import Connection
 from tests.model import at
 from tests.servers import Postgres
@@ -56,14 +56,14 @@ def test_made_up_catalogs_change_as_kinds_say() -> None:
     """Unchanged ones become claims; a tweak brings a few contents, a release more; of another node most is known."""
     (template,) = synthetic(1, 1)
     decoding = Decoding(64 << 20)
-    known: dict[str, bytes] = {}
+    known: dict[str, SectionDigests] = {}
 
     def decode(certname: str, **changes: int) -> Claim | Full:
         body = template.render(certname, at(0), **changes)
         descriptor = Descriptor(1, 1, 0, len(body), len(body), at(0), {})
         work = decoding.decode(descriptor, memoryview(bytearray(body)), known)
         assert isinstance(work, Claim | Full)
-        known[certname] = work.raw_digest[:16]
+        known[certname] = work.sections
         return work
 
     first = decode("a.example.com")

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from ingest.core.batching import Stored, is_stale, supersede
 from ingest.core.model import Header
-from ingest.core.work import Claim, Full
+from ingest.core.work import Claim, Full, SectionDigests
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
+SECTIONS = SectionDigests(b"f" * 16, b"r" * 20)
 _deliveries = itertools.count(1)
 
 
@@ -22,12 +23,12 @@ def header(certname: str, minute: int) -> Header:
 
 
 def claim(certname: str = "a", minute: int = 0) -> Claim:
-    return Claim(next(_deliveries), header(certname, minute), START, b"r" * 20)
+    return Claim(next(_deliveries), header(certname, minute), START, SECTIONS)
 
 
 def full(certname: str = "a", minute: int = 0, content: int = 0) -> Full:
     return Full(
-        next(_deliveries), header(certname, minute), START, b"r" * 20, bytes([content]) * 20, b"", (), b"e" * 20,
+        next(_deliveries), header(certname, minute), START, SECTIONS, bytes([content]) * 20, b"", (), b"e" * 20,
         b"p" * 20, {}, None, None, complete=False,
     )  # fmt: skip
 

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from ingest.core.decoding import KEPT_CONTENT_BYTES_MAX, Decoding, lane_of
 from ingest.core.met import Cache
-from ingest.core.work import DIGEST_BYTES, Claim, Content, Descriptor, EdgeSet, Full, PositionSet
+from ingest.core.work import (
+    DIGEST_BYTES,
+    Claim,
+    Content,
+    Descriptor,
+    EdgeSet,
+    Full,
+    PositionSet,
+    SectionDigests,
+)
 from ingest.errors import Rejected
 from tests import corpus
 
@@ -39,7 +48,7 @@ def compact(document: dict[str, Any]) -> bytes:
 
 
 def decode(
-    one: Decoding, raw: bytes, known: dict[str, bytes] | None = None, *, complete: bool = False
+    one: Decoding, raw: bytes, known: dict[str, SectionDigests] | None = None, *, complete: bool = False
 ) -> Claim | Full:
     descriptor = Descriptor(1, 1, 0, len(raw), len(raw), NOW, {}, complete)
     work = one.decode(descriptor, memoryview(raw), known or {})
@@ -70,7 +79,7 @@ class Writers:
         if work.positions is not None:
             self.sets[lane, work.position_set] = work.positions
         return (
-            work.header, work.raw_digest, work.content_digest, work.exported,
+            work.header, work.sections.raw_digest, work.content_digest, work.exported,
             [(digest, self.contents[lane, digest]) for digest in digests],
             self.sets[lane, work.edge_set], self.sets[lane, work.position_set],
         )  # fmt: skip
@@ -163,7 +172,7 @@ def test_complete_means_everything(bodies: list[bytes]) -> None:
     one = Decoding(1 << 20, lanes=LANES)
     for raw in bodies:
         before = full(one, raw)
-        known = {before.header.certname: before.raw_digest[:16]}
+        known = {before.header.certname: before.sections}
         assert isinstance(decode(one, raw, known), Claim)
         work = decode(one, raw, known, complete=True)
         assert isinstance(work, Full)
@@ -185,15 +194,18 @@ def test_real_catalogs_through_a_tiny_cache(form: str) -> None:
     assert tiny.misses > tiny.hits / 10  # it did forget
 
 
-def test_a_known_catalog_is_a_claim_and_another_family_is_none() -> None:
-    """The same sections mean another thing in another family; a thin decoder's claim is not a whole one's."""
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_known_catalog_is_a_claim_and_another_family_is_none(seed: int) -> None:
+    """The same sections mean another thing in another family; a thin decoder's claim is not a whole one's. So it is when
+    the fingerprint tells, and when that is of another run (another seed) and the raw digest does."""
     resources = [{"type": "File", "title": "/a", "parameters": {"before": []}}]
-    one, thin = Decoding(1 << 20), Decoding(1 << 20, thin=True)
-    native = full(one, body("a", resources, "native"))
-    known = {"a": native.raw_digest[:16]}
+    one, thin = Decoding(1 << 20, seed=seed), Decoding(1 << 20, seed=seed, thin=True)
+    native = full(Decoding(1 << 20), body("a", resources, "native"))
+    known = {"a": native.sections}
     claim = decode(one, body("a", resources, "native"), known)
     assert isinstance(claim, Claim)
-    assert (claim.raw_digest, claim.header) == (native.raw_digest, native.header)
+    assert (claim.sections.raw_digest, claim.header) == (native.sections.raw_digest, native.header)
+    assert (claim.sections.fingerprint == native.sections.fingerprint) == (seed == 0)
     assert isinstance(decode(one, body("a", resources, "wire"), known), Full)
     assert isinstance(decode(thin, body("a", resources, "native"), known), Full)
     assert isinstance(decode(one, body("b", resources, "native"), known), Full)

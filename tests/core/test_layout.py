@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ingest.core import decoding
 from ingest.core.decoding import Decoding
-from ingest.core.work import Claim, Deactivate, Descriptor, Full
+from ingest.core.work import Claim, Deactivate, Descriptor, Full, SectionDigests
 from ingest.errors import Rejected
 from tests import corpus
 
@@ -20,16 +20,16 @@ FORMS = ("wire", "native")
 BODIES = {form: tuple(corpus.body("minimal-01", run, form) for run in (1, 2, 3, 4)) for form in FORMS}
 
 
-def decode(one: Decoding, body: bytes, known: dict[str, bytes]) -> Claim | Full | Deactivate:
+def decode(one: Decoding, body: bytes, known: dict[str, SectionDigests]) -> Claim | Full | Deactivate:
     return one.decode(Descriptor(1, 1, 0, len(body), len(body), AT, {}), memoryview(body), known)
 
 
-def acquainted(form: str, *, thin: bool = False) -> tuple[Decoding, dict[str, bytes]]:
+def acquainted(form: str, *, thin: bool = False) -> tuple[Decoding, dict[str, SectionDigests]]:
     """A decoder that has met the first body, whose catalog is stored."""
     one = Decoding(1 << 20, thin=thin)
     work = decode(one, BODIES[form][0], {})
     assert isinstance(work, Full)
-    return one, {work.header.certname: work.raw_digest[:16]}
+    return one, {work.header.certname: work.sections}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -104,11 +104,11 @@ def test_a_damaged_body_is_read_as_without_the_glance(
     assert _reading(one, damaged, known) == _reading(Decoding(1 << 20, thin=thin), damaged, known)
 
 
-def _reading(one: Decoding, body: bytes, known: dict[str, bytes]) -> object:
+def _reading(one: Decoding, body: bytes, known: dict[str, SectionDigests]) -> object:
     try:
         work = decode(one, body, known)
     except Rejected as rejected:
         return rejected.reason, rejected.text
     if isinstance(work, Full):  # what was met before is not sent again: compare what does not depend on that
-        return work.header, work.raw_digest, work.content_digest
+        return work.header, work.sections.raw_digest, work.content_digest
     return work

@@ -17,7 +17,7 @@ from ingest.channels import PIPE_BYTES, Hands, Known, Outbox, ParentControl, Wir
 from ingest.config import Config
 from ingest.connection import Message
 from ingest.core.model import Header
-from ingest.core.work import Claim, Descriptor, Passed, Quarantine, Work
+from ingest.core.work import Claim, Descriptor, Passed, Quarantine, SectionDigests, Work
 from ingest.decoder import Decoder
 from ingest.processes import Ended, process_names
 from ingest.receiver import DECODER_DEPTH, KEPT_HEADERS, READ_AHEAD_BYTES, Receiver
@@ -93,7 +93,7 @@ class Neighbourhood:
 
 
 def claim(delivery: int) -> Claim:
-    return Claim(delivery, HEADER, START, bytes(20))
+    return Claim(delivery, HEADER, START, SectionDigests(bytes(16), bytes(20)))
 
 
 def test_a_batch_begins_with_what_the_last_one_left() -> None:
