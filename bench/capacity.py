@@ -97,8 +97,9 @@ def main() -> None:
         for workers in options.workers:
             server.execute("postgres", f"CREATE DATABASE load_{workers}")
             config = load_config(
-                {"workers": str(workers), "database": server.conninfo(f"load_{workers}")}, {}
-            ).config
+                {"workers": str(workers), "database": server.conninfo(f"load_{workers}"),
+                 "window_messages_max": str(WINDOW_MESSAGES)}, {},
+            ).config  # fmt: skip
             print(HEAD)
             for row in measure(config, templates, options):
                 rows.append(row)
@@ -156,11 +157,9 @@ def loads(
     """What was measured of each, and what the generator takes."""
     before = set(children_of(os.getpid()))
     with embedded_broker(0) as url:
-        config = load_config(
-            {"workers": str(config.workers), "database": config.database, "queue_source": url,
-             "metrics_port": str(free_port()), "log_level": "error", "gc_interval_s": "0",
-             "window_messages_max": str(WINDOW_MESSAGES)}, {},
-        ).config  # fmt: skip
+        config = msgspec.structs.replace(
+            config, queue_source=url, metrics_port=free_port(), log_level="error", gc_interval_s=0.0
+        )
         with measured_engine(config) as engine:
             pids = engine.pids() | {"supervisor": engine.process.pid}
             (pids["broker"],) = set(children_of(os.getpid())) - before - {engine.process.pid}
