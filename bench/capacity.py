@@ -158,7 +158,7 @@ def loads(
     before = set(children_of(os.getpid()))
     with embedded_broker(0) as url:
         config = msgspec.structs.replace(
-            config, queue_source=url, metrics_port=free_port(), log_level="error", gc_interval_s=0.0
+            config, queue_source=url, metrics_port=free_port(), log_level="warning", gc_interval_s=0.0
         )
         with measured_engine(config) as engine:
             pids = engine.pids() | {"supervisor": engine.process.pid}

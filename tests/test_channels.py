@@ -7,8 +7,11 @@ import mmap
 import os
 import random
 import select
+import signal
 import threading
+import time
 import zlib
+from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -235,6 +238,31 @@ def test_hands_hold_one_delivery_for_each_process() -> None:
     assert [seen.held(name) for name in names] == [None, (2**63, 12.5), (7, 0.25)]
     hands.empty("decoder-0")
     assert [seen.held(name) for name in names] == [None, None, (7, 0.25)]
+
+
+def test_who_looks_while_hands_are_filled_sees_no_delivery_without_its_time() -> None:
+    """The supervisor took such a delivery for one held since ever, and killed the decoder."""
+    shared = mmap.mmap(-1, Hands.size_bytes(1))
+    hands = Hands(shared, ["decoder-0"])
+    hands.hold("decoder-0", 1, 12.5)  # long ago
+    busy = os.fork()
+    if not busy:
+        while True:
+            for delivery in range(2, 1000):
+                hands.hold("decoder-0", delivery, 1000.0)
+                hands.empty("decoder-0")
+    try:
+        deadline_s = time.monotonic() + 20
+        seen: Counter[float] = Counter()
+        while seen[1000.0] < 200_000 and time.monotonic() < deadline_s:
+            held = hands.held("decoder-0")
+            if held is not None:
+                seen[held[1]] += 1
+    finally:
+        os.kill(busy, signal.SIGKILL)
+        os.waitpid(busy, 0)
+    assert seen.pop(1000.0) > 1000
+    assert set(seen) <= {12.5}  # before the other process began
 
 
 def test_hands_of_nobody_need_memory_all_the_same() -> None:
