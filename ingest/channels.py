@@ -364,35 +364,28 @@ class Known:
 
 
 class Hands:
-    """Which delivery each process has in its hands right now, and since when (monotonic seconds).
+    """Which delivery each process has in its hands right now.
 
     When a process dies, this tells what may have killed it; the supervisor reads from it who is stuck. It reads while
-    the other writes, so each number is stored at once (``struct`` would clear the place and fill it byte by byte),
-    and the time, which a delivery without one would make look stuck, comes first.
+    the other writes, so a number is stored at once: ``struct`` would clear its place and fill it byte by byte.
     """
 
-    _ENTRY_BYTES = 16
+    _ENTRY_BYTES = 8
 
     def __init__(self, memory_: mmap.mmap, processes: list[str]) -> None:
-        numbers = memoryview(memory_)
-        self._deliveries: memoryview[int] = numbers.cast("Q")
-        self._since_s: memoryview[float] = numbers.cast("d")
-        self._places = {name: 2 * at for at, name in enumerate(processes)}
+        self._deliveries: memoryview[int] = memoryview(memory_).cast("Q")
+        self._places = {name: at for at, name in enumerate(processes)}
 
     @classmethod
     def size_bytes(cls, processes: int) -> int:
         return max(1, processes) * cls._ENTRY_BYTES
 
-    def hold(self, process: str, delivery: int, since_s: float) -> None:
-        at = self._places[process]
-        self._since_s[at + 1] = since_s
-        self._deliveries[at] = delivery
+    def hold(self, process: str, delivery: int) -> None:
+        self._deliveries[self._places[process]] = delivery
 
     def empty(self, process: str) -> None:
         self._deliveries[self._places[process]] = 0
 
-    def held(self, process: str) -> tuple[int, float] | None:
-        """(delivery, since when), or None for empty hands."""
-        at = self._places[process]
-        delivery = self._deliveries[at]
-        return (delivery, self._since_s[at + 1]) if delivery else None
+    def held(self, process: str) -> int | None:
+        """The delivery's number, or None for empty hands."""
+        return self._deliveries[self._places[process]] or None

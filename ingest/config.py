@@ -104,7 +104,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         About("the longest pause between two tries to reach a broker or database", 0.05, 300, reloads=True),
     ] = 2.0
     decode_cpu_max_s: Annotated[
-        float, About("one message in one decoder, before it is killed", 0.5, 3600, reloads=True)
+        float, About("CPU time of one message in a decoder, before it is killed", 0.5, 3600, reloads=True)
     ] = 30.0
     decode_memory_bytes_max: Annotated[int, About("what a decoder may allocate", 64 * MIB, TIB)] = 1024 * MIB
     decoder_cache_bytes_max: Annotated[

@@ -85,7 +85,7 @@ class Decoder:
         self._pass(done)
 
     def _timed(self, descriptor: Descriptor, arena: Arena) -> Work:
-        self._hands.hold(self.name, descriptor.delivery, time.monotonic())
+        self._hands.hold(self.name, descriptor.delivery)
         started_s = time.process_time()
         work = self._decode(descriptor, arena.view(descriptor.offset, descriptor.length))
         self.row.add(Metric.DECODED)
@@ -122,7 +122,7 @@ class Decoder:
             outbox = self.wires.outboxes[writer]
             # Where memory ends msgspec's encoder gets no MemoryError, but a SIGSEGV: the large one, which stands at the
             # end, is the suspect. Not while it is sent: waiting for a writer is no fault of it.
-            self._hands.hold(self.name, its[-1].delivery, time.monotonic())
+            self._hands.hold(self.name, its[-1].delivery)
             encoded = outbox.encode(its)
             self._hands.empty(self.name)
             taker = writer if outbox.send_encoded(encoded) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,6 +35,16 @@ def reloaded(detail: str) -> Config:
     config = msgspec.json.decode(detail, type=Config)
     set_level(config.log_level)
     return config
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process so far, in nanosecond steps; /proc/PID/stat has steps of ten milliseconds, more than
+    most catalogs take. 0 for one that has ended."""
+    try:
+        # Source: Linux, include/linux/posix-timers_types.h: clock 2 (scheduler time) of the process ~pid.
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError:
+        return 0.0
 
 
 @contextmanager

@@ -135,7 +135,7 @@ class Receiver:
         held = self._hands.held(peer)
         self._hands.empty(peer)
         count = self.ledger.at(peer)
-        for delivery in self.ledger.lost(peer, held[0] if held else None):
+        for delivery in self.ledger.lost(peer, held):
             self.log.warning("message_condemned", delivery=delivery.id, deaths=delivery.deaths)
         if count:
             self.log.info("deliveries_given_out_again", peer=peer, deliveries=count)

@@ -28,7 +28,7 @@ from ingest.config import SETTINGS, Config
 from ingest.errors import IngestError
 from ingest.log import set_level
 from ingest.metrics import Metric
-from ingest.processes import process_names
+from ingest.processes import cpu_s, process_names
 from ingest.telemetry import Health
 
 TICK_S = 1.0
@@ -49,6 +49,8 @@ class Child:
         self.started_s = 0.0
         self.restart_at_s: float | None = None
         self.stopped_ticks = 0
+        self.held: int | None = None  # the delivery in its hands when that was last looked at
+        self.held_from_cpu_s = 0.0  # its CPU time when it was first seen there
         self.control: ParentControl | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.pidfd = -1
@@ -58,6 +60,7 @@ class Child:
         self.started_s = time.monotonic()
         self.restart_at_s = None
         self.stopped_ticks = 0
+        self.held = None
         self.control = ParentControl()
         fd = self.control.child.fileno()
         self.process = subprocess.Popen(
@@ -306,20 +309,26 @@ class Supervisor:
             if child.restart_at_s is not None and now >= child.restart_at_s:
                 self._replace(child)
             elif child.is_alive():
-                self._check(child, now)
+                self._check(child)
 
-    def _check(self, child: Child, now: float) -> None:
+    def _check(self, child: Child) -> None:
         """Kills a child that somebody stopped, or that a message keeps busy without end."""
         assert child.process is not None
         child.stopped_ticks = child.stopped_ticks + 1 if _state(child.process.pid) == "T" else 0
         if child.stopped_ticks >= STOPPED_TICKS_MAX:
             self.log.warning("child_stuck", child=child.name, reason="it is stopped")
             child.kill()
+        if child.kind == "decoder":
+            self._check_message(child, child.process.pid)
+
+    def _check_message(self, child: Child, pid: int) -> None:
+        """By the decoder's own clock: a machine that stood still or that others kept busy is no fault of a message."""
         held = self._hands.held(child.name)
-        since_s = max(held[1], child.started_s) if held else now  # a successor is not to blame
-        if child.kind == "decoder" and held and now - since_s > self.config.decode_cpu_max_s:
+        if held != child.held:
+            child.held, child.held_from_cpu_s = held, cpu_s(pid)
+        elif held and cpu_s(pid) - child.held_from_cpu_s > self.config.decode_cpu_max_s:
             self.log.warning(
-                "child_stuck", child=child.name, reason="decode_cpu_max_s is over", delivery=held[0]
+                "child_stuck", child=child.name, reason="decode_cpu_max_s is over", delivery=held
             )
             child.kill()
 

@@ -163,7 +163,7 @@ class Writer:
         while True:
             if self._connected():
                 assert self._lane is not None
-                self._hands.hold(self.name, lone, time.monotonic())
+                self._hands.hold(self.name, lone)
                 try:
                     with answering_within(self._lane.connection, self._patience_s()):
                         settled = self._lane.apply(present)

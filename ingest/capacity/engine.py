@@ -18,6 +18,7 @@ from typing import Any
 
 from ingest.config import SETTINGS, Config
 from ingest.errors import Unavailable
+from ingest.processes import cpu_s
 
 START_TIMEOUT_S = 30.0
 SETTLED = ("stored", "unchanged", "stale", "superseded", "quarantined")
@@ -115,16 +116,6 @@ def children_of(pid: int) -> list[int]:
     with contextlib.suppress(OSError):
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return []
-
-
-def cpu_s(pid: int) -> float:
-    """CPU seconds of a process so far, in nanosecond steps; /proc/PID/stat has steps of ten milliseconds, more than
-    most catalogs take. 0 for one that has ended."""
-    try:
-        # Source: Linux, include/linux/posix-timers_types.h: clock 2 (scheduler time) of the process ~pid.
-        return time.clock_gettime((~pid << 3) | 2)
-    except OSError:
-        return 0.0
 
 
 def cpu_of(pids: Mapping[str, int]) -> dict[str, float]:

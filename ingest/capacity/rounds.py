@@ -17,13 +17,13 @@ from ingest.capacity.engine import (
     busy_elsewhere_s,
     children_of,
     cpu_of,
-    cpu_s,
     machine_busy_s,
     private_bytes,
 )
 from ingest.config import Config
 from ingest.core.routing import decoders_at_work
 from ingest.errors import Unavailable
+from ingest.processes import cpu_s
 from ingest.publish import Publisher
 from ingest.store import capacity as store
 from ingest.store.connection import Connection

@@ -11,12 +11,13 @@ from ingest.capacity.calibrate import Scale, calibrate
 from ingest.capacity.calibration import KINDS, load, save
 from ingest.capacity.catalogs import synthetic
 from ingest.capacity.costs import costs_of
-from ingest.capacity.engine import children_of, cpu_s
+from ingest.capacity.engine import children_of
 from ingest.capacity.instance import Arrival, Setup
 from ingest.capacity.simulation import simulate
 from ingest.config import load as load_config
 from ingest.core.decoding import Decoding
 from ingest.core.work import Claim, Descriptor, Full, SectionDigests
+from ingest.processes import cpu_s
 from ingest.store.connection import Connection
 from tests.model import at
 from tests.servers import Postgres

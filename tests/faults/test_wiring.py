@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import mmap
+import signal
+import subprocess
+import sys
 import threading
+import time
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -19,8 +24,9 @@ from ingest.connection import Message
 from ingest.core.model import Header
 from ingest.core.work import Claim, Descriptor, Passed, Quarantine, SectionDigests, Work
 from ingest.decoder import Decoder
-from ingest.processes import Ended, process_names
+from ingest.processes import Ended, cpu_s, process_names
 from ingest.receiver import DECODER_DEPTH, KEPT_HEADERS, READ_AHEAD_BYTES, Receiver
+from ingest.supervisor import Supervisor
 from ingest.writer import Writer
 from tests.model import START
 
@@ -147,12 +153,46 @@ def test_who_is_suspected_when_encoding_kills() -> None:
     to_writer, to_receiver = link(), link()
     around.wires.outboxes = {"writer-0": Watched(to_writer[1], 1), "receiver": Outbox(to_receiver[1], 1)}
     decoder._pass([claim(7), Quarantine(8, "unreadable", "", "n.example.com", {}, START, 1, 0, 3, 3)])
-    assert seen[0][0] == 8
+    assert seen[0] == 8
     assert seen[1] is None
     assert [p.delivery for p in msgspec.msgpack.decode(to_receiver[0].recv_bytes(), type=list[Passed])] == [
         7,
         8,
     ]
+
+
+@pytest.mark.parametrize(
+    ("program", "delivery_next", "is_killed"),
+    [
+        ("while True: pass", 7, True),
+        ("while True: pass", 8, False),  # another message by now
+        ("import time; time.sleep(60)", 7, False),  # it waits for a core, or the whole machine stood still
+    ],
+)
+def test_a_message_is_blamed_for_its_decoders_own_time(
+    program: str, delivery_next: int, is_killed: bool
+) -> None:
+    config = msgspec.structs.replace(CONFIG, decode_cpu_max_s=0.2)
+    supervisor = Supervisor(config, lambda: config)
+    child = supervisor.children["decoder-0"]
+    with subprocess.Popen([sys.executable, "-c", program]) as process:
+        try:
+            child.process = process
+            supervisor._hands.hold("decoder-0", 7)
+            supervisor._check(child)
+            spent = time.monotonic if "sleep" in program else partial(cpu_s, process.pid)
+            begin_s = spent()
+            while spent() < begin_s + 0.3:
+                time.sleep(0.01)
+            supervisor._hands.hold("decoder-0", delivery_next)
+            supervisor._check(child)
+            if is_killed:
+                assert process.wait(10) == -signal.SIGKILL
+            else:
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(0.1)
+        finally:
+            process.kill()
 
 
 @pytest.fixture
