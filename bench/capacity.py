@@ -39,6 +39,7 @@ from ingest.capacity.simulation import Outcome, simulate
 from ingest.config import Config
 from ingest.config import load as load_config
 from ingest.embedded import embedded_broker
+from ingest.processes import leave_on_signals
 from ingest.store.capacity import backends
 from ingest.store.connection import connect
 from tests.servers import Postgres
@@ -64,6 +65,7 @@ def pace_s() -> float:
 
 
 def main() -> None:
+    leave_on_signals()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calibration", type=Path, help="instead of a new one")
     parser.add_argument("--templates", type=Path, help="real catalogs, for the calibration and the loads")

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench.servers import POSTGRESQL, broker_of, cpu_s
+from ingest.processes import leave_on_signals
 from tests.engine.engine import Engine
 from tests.servers import Postgres
 
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--broker", help="its URL, instead of RabbitMQ (or the embedded one) started here")
     options, fleet = parser.parse_known_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left behind
+    leave_on_signals()
     with ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="ingest-bench-"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)

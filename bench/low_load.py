@@ -21,6 +21,7 @@ from bench.records import record
 from bench.servers import POSTGRESQL, broker_of, cpu_s
 from ingest.config import load
 from ingest.core.formats import Skim, skim
+from ingest.processes import leave_on_signals
 from ingest.publish import Publisher
 from tests.engine.engine import Engine
 from tests.servers import Postgres
@@ -31,6 +32,7 @@ STORED = "SELECT 1 FROM node_catalogs WHERE certname = %s AND producer_timestamp
 
 
 def main() -> None:
+    leave_on_signals()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--catalogs", type=Path, help="a directory of ROLE/run-K/catalog-wire.json")
     parser.add_argument("--clones", type=int, default=4)

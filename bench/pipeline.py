@@ -23,11 +23,13 @@ from bench.receiver import drop
 from bench.records import record
 from bench.servers import POSTGRESQL, broker_of, cpu_s, publish
 from ingest.capacity.engine import machine_busy_s
+from ingest.processes import leave_on_signals
 from tests.engine.engine import Engine
 from tests.servers import Postgres
 
 
 def main() -> None:
+    leave_on_signals()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--catalogs", type=Path)
     parser.add_argument("--clones", type=int, default=8)

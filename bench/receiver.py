@@ -23,10 +23,12 @@ from ingest.channels import Arena, memory
 from ingest.config import load
 from ingest.connection import stomp_endpoint
 from ingest.errors import Unavailable
+from ingest.processes import leave_on_signals
 from ingest.transports import brokers
 
 
 def main() -> None:
+    leave_on_signals()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--catalogs", type=Path, help="a directory of ROLE/run-K/catalog-wire.json")
     parser.add_argument("--clones", type=int, default=8)

@@ -23,6 +23,7 @@ from bench.catalogs import fleet
 from bench.records import record
 from ingest.core.decoding import Decoding
 from ingest.core.work import Descriptor
+from ingest.processes import leave_on_signals
 from ingest.store.connection import Connection, connect
 from ingest.store.housekeeping import collect_garbage
 from ingest.store.migrate import migrate
@@ -38,6 +39,7 @@ BATCH = 24
 
 
 def main() -> None:
+    leave_on_signals()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--catalogs", type=Path, help="a directory of ROLE/run-K/catalog-wire.json")
     parser.add_argument("--nodes", type=int, default=3000)

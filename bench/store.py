@@ -21,6 +21,7 @@ from bench.catalogs import ROUND_NAMES, fleet
 from bench.records import record
 from ingest.core.decoding import Decoding
 from ingest.core.work import Claim, Descriptor, Full, Outcome, SectionDigests
+from ingest.processes import leave_on_signals
 from ingest.store.connection import Connection, connect
 from ingest.store.migrate import migrate
 from ingest.store.writing import Lane
@@ -44,6 +45,7 @@ TABLES = (
 
 
 def main() -> None:
+    leave_on_signals()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--catalogs", type=Path, help="a directory of ROLE/run-K/catalog-wire.json")
     parser.add_argument("--clones", type=int, default=3)

@@ -17,6 +17,7 @@ from ingest.config import SETTINGS, Origins, redact
 from ingest.core.passwords import hide_passwords
 from ingest.core.visible import visible
 from ingest.errors import IngestError, Misconfigured, Unavailable
+from ingest.processes import leave_on_signals
 
 # docs/operating.md lists these.
 EXIT_UNEXPECTED, EXIT_USAGE, EXIT_UNAVAILABLE, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 3, 5, 130
@@ -27,6 +28,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    leave_on_signals()
     try:
         code = cli.main(standalone_mode=False)
         sys.stdout.flush()

@@ -28,6 +28,7 @@ from bench.pipeline import one_round
 from bench.receiver import drop
 from bench.records import record
 from bench.servers import POSTGRESQL, broker_of, cpu_s
+from ingest.processes import leave_on_signals
 from tests.engine.engine import Engine
 from tests.servers import Postgres
 
@@ -37,6 +38,7 @@ PUPPETDB, INGEST = "PuppetDB", "ingest"
 
 
 def main() -> None:
+    leave_on_signals()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--catalogs", type=Path, help="a directory of ROLE/run-K/catalog-wire.json")
     parser.add_argument("--clones", type=int, default=10, help="of each catalog")

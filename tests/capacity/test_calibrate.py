@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -51,6 +55,36 @@ def test_the_real_engine_is_measured_and_leaves_nothing(
     assert costs.decoder["few"].at(1e6) > costs.decoder["unchanged"].at(1e6) > 0
     outcome = simulate(costs, Setup(cores=2, workers=2, writers=2), [Arrival(0.0, "few", 1_000_000, 1)])
     assert 0.002 < outcome.freshness_s[0] < 1  # a commit, and no more than a second of work
+
+
+def test_a_calibration_that_is_terminated_leaves_nothing(
+    postgres: Postgres, database: str, connection: Connection, tmp_path: Path
+) -> None:
+    """The engine is in a session of its own: no terminal ends it."""
+    before = _databases(connection)
+    command = [sys.executable, "-m", "ingest", "capacity", "calibrate", "--database", database]
+    with subprocess.Popen([*command, "--output", str(tmp_path / "c.json")]) as process:
+        deadline_s = time.monotonic() + 60
+        while not (engine := [pid for pid in _below(process.pid) if _is_receiver(pid)]):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.1)
+        everybody = _below(process.pid)
+        process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert engine[0] in everybody
+    assert [pid for pid in everybody if Path(f"/proc/{pid}").exists()] == []
+    assert _databases(connection) == before
+
+
+def _below(pid: int) -> list[int]:
+    return [one for child in children_of(pid) for one in (child, *_below(child))]
+
+
+def _is_receiver(pid: int) -> bool:
+    try:
+        return b"\0receiver\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def test_made_up_catalogs_change_as_kinds_say() -> None:

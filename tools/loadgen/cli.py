@@ -14,6 +14,7 @@ from ingest.config import load
 from ingest.core.passwords import hide_passwords_of_addresses
 from ingest.core.quantities import duration_s
 from ingest.errors import IngestError, Misconfigured, Unavailable
+from ingest.processes import leave_on_signals
 from ingest.publish import Publisher
 from tools.loadgen.alone import publish_alone
 from tools.loadgen.fleet import DEFAULT_MIX, Fleet, parse_forms, parse_mix
@@ -34,6 +35,7 @@ EXIT_DIFFERENT, EXIT_USAGE, EXIT_UNAVAILABLE, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 def main() -> None:
     """Errors as one line; the exit code says what kind."""
+    leave_on_signals()
     try:
         sys.exit(cli.main(prog_name="bench/loadgen", standalone_mode=False))
     except (click.exceptions.Abort, KeyboardInterrupt):
