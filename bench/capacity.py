@@ -46,7 +46,8 @@ from tests.servers import Postgres
 
 WINDOW_MESSAGES = 64  # fewer than nodes: a node has one catalog under way, as in life, and none is superseded
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95)
-OVERLOAD = 1.1  # of what a backlog's rate is: what comes through then can be kept up, the generator beside it
+MORE = 1.2  # times what was offered, until it is too much
+KEPT_UP = 0.9  # of it or less comes through when it is
 QUIET_WAIT_S = 8
 PACES = 5  # of a sixth of a second
 SIMULATIONS = 5  # with other noise; the means of their quantiles are compared
@@ -172,12 +173,13 @@ def loads(
             fleet = Fleet(config, engine, nodes, options.seed, pids)
             fleet.load_all()
             # After that caches are as they are in life, not as after a first load.
-            backlog = fleet.run(rate=None, seconds=options.seconds)
-            too_many = partial(fleet.run, rate=backlog["per_s"] * OVERLOAD, seconds=options.seconds)
-            limit = middle(too_many, options.times)
+            rate = fleet.run(rate=None, seconds=options.seconds)["per_s"]
+            while fleet.run(rate, options.seconds)["per_s"] > KEPT_UP * rate:
+                rate *= MORE
+            limit = middle(partial(fleet.run, rate, options.seconds), options.times)
             found = [limit | {"load": 1.0}]
             for share in options.loads:
-                run = partial(fleet.run, rate=limit["per_s"] * share, seconds=options.seconds)
+                run = partial(fleet.run, limit["per_s"] * share, options.seconds)
                 found.append(middle(run, options.times) | {"load": share})
             fleet.close()
     return found, Line(0.0, limit["publisher_s"] / limit["bytes"])
