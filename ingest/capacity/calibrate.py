@@ -4,7 +4,8 @@ Theory of operation. An engine of its own works between an embedded broker and a
 uses. In *backlog* rounds it is never idle: what a message costs when batches are full. Rounds of one kind, with
 small and with large catalogs apart, tell costs by kind and size. In a *flow* round kinds come mixed, at a rate that can be kept
 up: what a decoder's cache is worth in life, and what broker and receiver take for bodies that do not wait in
-memory of their own. In the *single* round each message has the engine to itself: what a batch costs beside its
+memory of their own. In a *calm* round they come so seldom that the machine comes to rest in between: what a message
+costs more that wakes it. In the *single* round each message has the engine to itself: what a batch costs beside its
 messages, what a writer takes more that was idle, and how much messages of one kind differ.
 """
 
@@ -42,7 +43,8 @@ MIX = {
     "few": 0.15,
     "upgrade": 0.02,
 }  # somewhat more change than in life: enough to know its mean
-FLOW_SHARE = 0.6  # of a backlog's rate: who publishes, and the broker's intake, need cores too
+FLOW_SHARE = 0.9  # of a backlog's rate: who publishes, and the broker's intake, need cores too
+CALM_SHARE = 0.12
 RELEASES = 2  # that all nodes go through before kinds come mixed
 
 
@@ -50,6 +52,7 @@ class Scale(NamedTuple):
     """How much is measured: with these numbers means hold to a tenth, in under a minute."""
 
     clones: int = 12  # nodes of a role: most of what they have is shared, as in a fleet
+    calm: int = 150
     singles: int = 400
     mixed: int = 10  # times all nodes
     commits: int = 100
@@ -141,7 +144,11 @@ def _measure(
     everybody = [node for nodes in fleets for node in nodes]
     progress("all kinds, mixed", 0.6)
     messages = _mixed(everybody, scale.mixed * len(everybody), chance)
-    rounds.append(bench.flow("mixed", messages, FLOW_SHARE * _backlog_per_s(rounds)))
+    per_s = _backlog_per_s(rounds)
+    rounds.append(bench.flow("flow", "mixed", messages, FLOW_SHARE * per_s))
+    progress("all kinds, now and then", 0.67)
+    messages = _mixed(everybody, scale.calm, chance)
+    rounds.append(bench.flow("calm", "calm", messages, CALM_SHARE * per_s))
     progress("all kinds, one at a time", 0.7)
     samples: list[Sample] = []
     # Each is made when its turn comes: making one changes the nodes.

@@ -29,7 +29,7 @@ class Round(msgspec.Struct, frozen=True):
     name: str
     kinds: dict[str, int]  # messages
     kind_bytes: dict[str, int]  # their bodies
-    mode: str  # "backlog": the engine is never idle; "flow": little waits; "single": one message at a time
+    mode: str  # "backlog": the engine is never idle; "flow": little waits; "calm": nothing does; "single": one at a time
     fresh_pages: bool  # a checkpoint came right before: WAL holds full-page images
     messages: int
     body_bytes: int

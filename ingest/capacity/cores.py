@@ -77,6 +77,10 @@ class Cores:
         """Core-seconds used by jobs that have ended, and some of the others'."""
         return sum(core.busy_s for core in self._cores)
 
+    @property
+    def are_at_rest(self) -> bool:
+        return not any(map(len, self._cores))
+
     def run(self, demand_s: float, done: Callable[[], None]) -> None:
         """Calls ``done`` when the demand has been served."""
         self._jobs += 1

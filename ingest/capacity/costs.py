@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 from ingest.capacity.calibration import KINDS, Calibration, Round, Sample
 
 NEW_FACTOR_MAX = 20.0  # more would be a disturbance
+REST_FACTOR_MAX = 3.0
 NOISE_MIN, NOISE_MAX = 0.2, 8.0  # of one message against its kind's mean; beyond that it was a disturbance
+
+
+ALONE = ("single", "calm")  # modes in which a message meets nobody
 
 
 class Line(NamedTuple):
@@ -52,11 +56,18 @@ class Costs(NamedTuple):
     broker: Line
     broker_in: float  # the share of it before the message is in the queue
     decoder: dict[str, Line]  # by kind
+    at_rest: dict[
+        str, float
+    ]  # by stage: how many times as much a message takes that finds the machine at rest
     noise: dict[str, tuple[float, ...]]  # by kind: single messages against the mean of their kind and size
     writer: BatchCosts
     postgresql: BatchCosts
     commit_s: float  # of a transaction: neither writer nor PostgreSQL computes
     crowding: float
+
+    def rest_factor(self, stage: str, found_rest: bool) -> float:
+        """For a message that found the machine at rest, or did not."""
+        return self.at_rest[stage] if found_rest else 1.0
 
     def slower(self, factor: float) -> Costs:
         """The same while the machine's cores are slower by that factor; the disk is not."""
@@ -84,6 +95,8 @@ def costs_of(calibration: Calibration) -> Costs:
     by_kind = {kind: kind for kind in KINDS}
     decoder = _lines(backlog, "decoder", crowding, by_kind, _new_factor(samples, "decoder_s"))
     _as_in_life(decoder, flow, crowding)
+    calm = [r for r in rounds if r.mode == "calm"]
+    everything = dict.fromkeys(KINDS, receiver), dict.fromkeys(KINDS, broker), decoder
     singles = [r for r in rounds if r.mode == "single"]
     waits = [(r.batch_s - r.cpu_s["writer"] - r.cpu_s["postgresql"]) / max(1, r.batches) for r in singles]
     return Costs(
@@ -91,6 +104,10 @@ def costs_of(calibration: Calibration) -> Costs:
         broker=broker,
         broker_in=_share_before_the_queue(backlog),
         decoder=decoder,
+        at_rest={
+            stage: _rest_factor(calm, stage, lines)
+            for stage, lines in zip(("receiver", "broker", "decoder"), everything, strict=True)
+        },
         noise={kind: _noise([s for s in samples if s.kind == kind], decoder[kind]) for kind in KINDS},
         writer=_batch_costs(fleet_rounds, "writer", crowding, _new_factor(samples, "writer_s")),
         postgresql=_batch_costs(fleet_rounds, "postgresql", crowding, _new_factor(samples, "postgresql_s")),
@@ -159,6 +176,17 @@ def _flow_factor(flow: Sequence[Round], stage: str, line: Line, crowding: float)
     return measured_s / crowding / predicted_s if predicted_s else 1.0
 
 
+def _rest_factor(calm: Sequence[Round], stage: str, lines: Mapping[str, Line]) -> float:
+    """Caches are cold then, and cores asleep."""
+    predicted_s = sum(
+        lines[kind].each_s * messages + lines[kind].byte_s * r.kind_bytes[kind]
+        for r in calm
+        for kind, messages in r.kinds.items()
+    )
+    measured_s = sum(r.cpu_s[stage] + r.cpu_s.get(f"{stage}_in", 0.0) for r in calm)
+    return min(max(1.0, measured_s / predicted_s), REST_FACTOR_MAX) if predicted_s else 1.0
+
+
 def _as_in_life(decoder: dict[str, Line], mixed: Sequence[Round], crowding: float) -> None:
     """Where kinds and roles come mixed, a decoder's cache holds less of what each needs than in a round of one kind:
     one factor for all catalogs with content makes the mixed rounds come true."""
@@ -181,14 +209,14 @@ def _as_in_life(decoder: dict[str, Line], mixed: Sequence[Round], crowding: floa
 def _batch_costs(rounds: Sequence[Round], stage: str, crowding: float, new_factor: float) -> BatchCosts:
     rows, totals = [], []
     for r in rounds:
-        idle_batches = r.batches if r.mode == "single" else 0
+        idle_batches = r.batches if r.mode in ALONE else 0
         row = [float(r.batches), float(idle_batches), float(r.content_batches), *[0.0] * (2 * len(KINDS))]
         for kind, messages, body_bytes in _weighted(r, new_factor):
             place = 3 + 2 * KINDS.index(kind)
             row[place] += messages
             row[place + 1] += body_bytes
         rows.append(row)
-        totals.append(r.cpu_s[stage] / (1.0 if r.mode == "single" else crowding))
+        totals.append(r.cpu_s[stage] / (1.0 if r.mode in ALONE else crowding))
     matrix, total = np.array(rows), np.array(totals)
     found = nonnegative(matrix / total[:, None], np.ones(len(rows)))
     lines = {kind: Line(found[3 + 2 * n], found[4 + 2 * n]) for n, kind in enumerate(KINDS)}

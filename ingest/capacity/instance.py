@@ -47,13 +47,14 @@ class Setup(NamedTuple):
 class Message:
     """A catalog under way."""
 
-    __slots__ = ("arrival", "instance", "noise", "number")
+    __slots__ = ("arrival", "found_rest", "instance", "noise", "number")
 
     def __init__(self, number: int, arrival: Arrival, noise: float) -> None:
         self.number = number
         self.arrival = arrival
         self.noise = noise
         self.instance: Instance | None = None
+        self.found_rest = False  # when it came
 
 
 class World(Protocol):
@@ -102,7 +103,9 @@ class Instance:
         self._messages += 1
         self._bytes += size
         self.window_bytes_max = max(self.window_bytes_max, self._bytes)
-        self.receiver.serve(self._world.costs.receiver.at(size), done)
+        costs = self._world.costs
+        factor = costs.rest_factor("receiver", message.found_rest)
+        self.receiver.serve(costs.receiver.at(size) * factor, done)
 
     def received(self, message: Message) -> None:
         """All of its body is here."""
@@ -127,7 +130,8 @@ class Instance:
 
     def _decode(self, message: Message, chosen: int) -> None:
         costs, arrival = self._world.costs, message.arrival
-        demand_s = costs.decoder[arrival.kind].at(arrival.body_bytes) * message.noise
+        factor = costs.rest_factor("decoder", message.found_rest)
+        demand_s = costs.decoder[arrival.kind].at(arrival.body_bytes) * message.noise * factor
 
         def done() -> None:
             self._loads[chosen] -= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -98,22 +99,25 @@ class Bench:
         self._wait(len(messages), BACKLOG_TIMEOUT_S)
         return meter.round(name, "backlog", fresh_pages, tally, {"broker_in": broker_in_s})
 
-    def flow(self, name: str, messages: Sequence[tuple[Node, str]], per_s: float) -> Round:
-        """As in life under load: they come one by one at a rate that can be kept up."""
+    def flow(self, mode: str, name: str, messages: Sequence[tuple[Node, str]], per_s: float) -> Round:
+        """As in life: they come at random times, as many a second as can be kept up."""
         tally = Tally()
         meter = Meter(self)
-        start_s = time.monotonic()
+        due_s = time.monotonic()
+        chance = random.Random(name)
         sheet = Sheet()
 
         def in_time() -> Iterator[memoryview]:
-            for place, (node, kind) in enumerate(messages):
+            nonlocal due_s
+            for node, kind in messages:
                 body = sheet.write(node.next_parts(kind))
-                time.sleep(max(0.0, start_s + place / per_s - time.monotonic()))
+                due_s += chance.expovariate(per_s)
+                time.sleep(max(0.0, due_s - time.monotonic()))
                 yield tally.count(self._kind(node, kind), body)
 
         self._publish(in_time())
         self._wait(len(messages), BACKLOG_TIMEOUT_S)
-        return meter.round(name, "flow", False, tally, {"broker_in": 0.0})
+        return meter.round(name, mode, False, tally, {"broker_in": 0.0})
 
     def single(self, name: str, messages: Iterable[tuple[Node, str]]) -> tuple[list[Sample], Round]:
         """Each is published when the one before is settled."""

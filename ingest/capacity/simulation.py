@@ -69,16 +69,18 @@ class Simulation:
 
     def _publish(self, message: Message) -> None:
         """A body streams from a sender to the broker: both are at work until both are done."""
+        message.found_rest = self.machines[0].are_at_rest  # the machines of several instances are alike
         line, size = self.setup.publisher, message.arrival.body_bytes
         parts = (line is not None) + self.setup.broker_here
         if not parts:
             self._queued(message)
             return
         done = after(parts, lambda: self._queued(message))
+        factor = self.costs.rest_factor("broker", message.found_rest)
         if line is not None:
-            self.publisher.serve(line.at(size), done)
+            self.publisher.serve(line.at(size) * factor, done)
         if self.setup.broker_here:
-            self.broker.serve(self.costs.broker.at(size) * self.costs.broker_in, done)
+            self.broker.serve(self.costs.broker.at(size) * self.costs.broker_in * factor, done)
 
     def _queued(self, message: Message) -> None:
         self._queue.append(message)
@@ -99,11 +101,11 @@ class Simulation:
     def _deliver_to(self, instance: Instance, message: Message) -> None:
         """It streams again, from the broker to the receiver."""
         done = after(1 + self.setup.broker_here, lambda: instance.received(message))
+        factor = self.costs.rest_factor("broker", message.found_rest)
         instance.receive(message, done)
         if self.setup.broker_here:
-            self.broker.serve(
-                self.costs.broker.at(message.arrival.body_bytes) * (1 - self.costs.broker_in), done
-            )
+            out = 1 - self.costs.broker_in
+            self.broker.serve(self.costs.broker.at(message.arrival.body_bytes) * out * factor, done)
 
     def committed(self, messages: Sequence[Message]) -> None:
         self.batches += 1

@@ -31,6 +31,7 @@ def calibration(**changes: object) -> Calibration:
             for size, batches in itertools.product((SMALL, LARGE), (4, 12))
         ),
         _round("mixed", {"unchanged": 200, "few": 36, "upgrade": 4}, SMALL, 40, mode="flow"),
+        _round("calm", {"unchanged": 40, "few": 8}, SMALL, 48, mode="calm"),
         _round("singles", {"unchanged": 40, "few": 8}, LARGE, 48, mode="single"),
     ]
     samples = [

@@ -83,6 +83,31 @@ def test_flow_decides_what_a_message_costs_that_does_not_wait(stage: str) -> Non
     assert after.at(LARGE) == pytest.approx(before.at(LARGE) / 2)
 
 
+@pytest.mark.parametrize("stage", ["broker", "receiver", "decoder"])
+def test_calm_decides_what_a_machine_at_rest_costs(stage: str) -> None:
+    """What a message takes more then, and never less."""
+    plain = made_up.calibration()
+
+    def factor(times: float) -> float:
+        rounds = tuple(
+            msgspec.structs.replace(
+                r, cpu_s=r.cpu_s | {name: r.cpu_s[name] * times for name in r.cpu_s if name.startswith(stage)}
+            )
+            if r.mode == "calm"
+            else r
+            for r in plain.rounds
+        )
+        return costs_of(made_up.calibration(rounds=rounds)).at_rest[stage]
+
+    assert factor(1.5) == pytest.approx(1.5, rel=0.05)
+    assert factor(0.5) == 1.0
+
+
+def test_a_calibration_without_a_calm_round_knows_no_rest() -> None:
+    rounds = tuple(r for r in made_up.calibration().rounds if r.mode != "calm")
+    assert set(costs_of(made_up.calibration(rounds=rounds)).at_rest.values()) == {1.0}
+
+
 def test_no_cost_is_negative() -> None:
     """Where the unconstrained solution has a negative part, that part is nothing."""
     matrix = np.array([[1.0, 1.0], [1.0, 2.0], [1.0, 3.0]])

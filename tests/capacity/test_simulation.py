@@ -103,6 +103,7 @@ def _costs(**changes: object) -> Costs:
     nothing = Line(0.0, 0.0)
     values: dict[str, object] = {
         "receiver": nothing, "broker": nothing, "decoder": {"unchanged": nothing},
+        "at_rest": {"receiver": 1.0, "broker": 1.0, "decoder": 1.0},
         "broker_in": 0.5, "noise": {"unchanged": (1.0,)}, "writer": FREE, "postgresql": FREE,
         "commit_s": 0.0, "crowding": 1.0,
     }  # fmt: skip
@@ -144,6 +145,21 @@ def test_a_body_streams_from_one_to_the_next() -> None:
     assert [outcome.served_s[stage] for stage in ("publisher", "broker", "receiver")] == pytest.approx(
         [0.005, 0.010, 0.003]
     )
+
+
+def test_who_finds_the_machine_at_rest_wakes_it() -> None:
+    """The first of two catalogs that come at once; the second one meets it at work."""
+    costs = _costs(
+        receiver=Line(0.001, 0.0), broker=Line(0.004, 0.0), decoder={"unchanged": Line(0.002, 0.0)},
+        at_rest={"receiver": 2.0, "broker": 3.0, "decoder": 4.0},
+    )  # fmt: skip
+    both = [Arrival(0.0, "unchanged", 1000, 1), Arrival(0.0001, "unchanged", 1000, 1)]
+    for here in (False, True):
+        setup = Setup(cores=4, workers=1, writers=1, broker_here=here)
+        served_s = simulate(costs, setup, both).served_s
+        assert served_s["receiver"] == pytest.approx(0.001 * 2 + 0.001)
+        assert served_s["decoder"] == pytest.approx(0.002 * 4 + 0.002)
+        assert served_s["broker"] == pytest.approx((0.004 * 3 + 0.004) * here)
 
 
 def test_stages_are_busy_for_the_work_they_get() -> None:
