@@ -47,7 +47,7 @@ from tests.servers import Postgres
 WINDOW_MESSAGES = 64  # fewer than nodes: a node has one catalog under way, as in life, and none is superseded
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95)
 MORE = 1.2  # times what was offered, until it is too much
-KEPT_UP = 0.9  # of it or less comes through when it is
+KEPT_UP = 0.9  # it is too much when no larger share of it comes through
 QUIET_WAIT_S = 8
 PACES = 5  # of a sixth of a second
 # By so much the same work differs from one look to the next; only more tells of a machine that is quicker or slower now.
