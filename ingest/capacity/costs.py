@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 from ingest.capacity.calibration import KINDS, Calibration, Round, Sample
 
 NEW_FACTOR_MAX = 20.0  # more would be a disturbance
-REST_FACTOR_MAX = 3.0
+REST_FACTOR_MAX = 3.0  # this too
 NOISE_MIN, NOISE_MAX = 0.2, 8.0  # of one message against its kind's mean; beyond that it was a disturbance
-
-
 ALONE = ("single", "calm")  # modes in which a message meets nobody
 
 
@@ -56,9 +54,7 @@ class Costs(NamedTuple):
     broker: Line
     broker_in: float  # the share of it before the message is in the queue
     decoder: dict[str, Line]  # by kind
-    at_rest: dict[
-        str, float
-    ]  # by stage: how many times as much a message takes that finds the machine at rest
+    at_rest: dict[str, float]  # by stage: times as much for a message that finds the machine at rest
     noise: dict[str, tuple[float, ...]]  # by kind: single messages against the mean of their kind and size
     writer: BatchCosts
     postgresql: BatchCosts
@@ -90,13 +86,16 @@ def costs_of(calibration: Calibration) -> Costs:
         "broker", crowding, dict.fromkeys(KINDS, "any"),
     )["any"]  # fmt: skip
     flow = [r for r in rounds if r.mode == "flow"]
-    receiver = receiver.slower(_flow_factor(flow, "receiver", receiver, crowding))
-    broker = broker.slower(_flow_factor(flow, "broker", broker, crowding))
+    # What a message takes that does not wait, of what one of a backlog takes: new memory is what costs.
+    receiver = receiver.slower(_factor(flow, "receiver", dict.fromkeys(KINDS, receiver), crowding))
+    broker = broker.slower(_factor(flow, "broker", dict.fromkeys(KINDS, broker), crowding))
     by_kind = {kind: kind for kind in KINDS}
     decoder = _lines(backlog, "decoder", crowding, by_kind, _new_factor(samples, "decoder_s"))
     _as_in_life(decoder, flow, crowding)
     calm = [r for r in rounds if r.mode == "calm"]
-    everything = dict.fromkeys(KINDS, receiver), dict.fromkeys(KINDS, broker), decoder
+    stages = {
+        "receiver": dict.fromkeys(KINDS, receiver), "broker": dict.fromkeys(KINDS, broker), "decoder": decoder,
+    }  # fmt: skip
     singles = [r for r in rounds if r.mode == "single"]
     waits = [(r.batch_s - r.cpu_s["writer"] - r.cpu_s["postgresql"]) / max(1, r.batches) for r in singles]
     return Costs(
@@ -104,9 +103,10 @@ def costs_of(calibration: Calibration) -> Costs:
         broker=broker,
         broker_in=_share_before_the_queue(backlog),
         decoder=decoder,
+        # Caches are cold then, and cores asleep.
         at_rest={
-            stage: _rest_factor(calm, stage, lines)
-            for stage, lines in zip(("receiver", "broker", "decoder"), everything, strict=True)
+            stage: min(max(1.0, _factor(calm, stage, lines)), REST_FACTOR_MAX)
+            for stage, lines in stages.items()
         },
         noise={kind: _noise([s for s in samples if s.kind == kind], decoder[kind]) for kind in KINDS},
         writer=_batch_costs(fleet_rounds, "writer", crowding, _new_factor(samples, "writer_s")),
@@ -169,22 +169,15 @@ def _share_before_the_queue(backlog: Sequence[Round]) -> float:
     return before_s / (before_s + sum(r.cpu_s["broker"] for r in backlog))
 
 
-def _flow_factor(flow: Sequence[Round], stage: str, line: Line, crowding: float) -> float:
-    """What a message takes that does not wait, of what one of a backlog takes: new memory is what costs."""
-    predicted_s = sum(line.each_s * r.messages + line.byte_s * r.body_bytes for r in flow)
-    measured_s = sum(r.cpu_s[stage] + r.cpu_s.get(f"{stage}_in", 0.0) for r in flow)
-    return measured_s / crowding / predicted_s if predicted_s else 1.0
-
-
-def _rest_factor(calm: Sequence[Round], stage: str, lines: Mapping[str, Line]) -> float:
-    """Caches are cold then, and cores asleep."""
+def _factor(rounds: Sequence[Round], stage: str, lines: Mapping[str, Line], crowding: float = 1.0) -> float:
+    """What these rounds took, of what lines by kind say."""
     predicted_s = sum(
         lines[kind].each_s * messages + lines[kind].byte_s * r.kind_bytes[kind]
-        for r in calm
+        for r in rounds
         for kind, messages in r.kinds.items()
     )
-    measured_s = sum(r.cpu_s[stage] + r.cpu_s.get(f"{stage}_in", 0.0) for r in calm)
-    return min(max(1.0, measured_s / predicted_s), REST_FACTOR_MAX) if predicted_s else 1.0
+    measured_s = sum(r.cpu_s[stage] + r.cpu_s.get(f"{stage}_in", 0.0) for r in rounds)
+    return measured_s / crowding / predicted_s if predicted_s else 1.0
 
 
 def _as_in_life(decoder: dict[str, Line], mixed: Sequence[Round], crowding: float) -> None:

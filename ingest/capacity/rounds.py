@@ -100,7 +100,7 @@ class Bench:
         return meter.round(name, "backlog", fresh_pages, tally, {"broker_in": broker_in_s})
 
     def flow(self, mode: str, name: str, messages: Sequence[tuple[Node, str]], per_s: float) -> Round:
-        """As in life: they come at random times, as many a second as can be kept up."""
+        """As in life: they come at random times, so many a second."""
         tally = Tally()
         meter = Meter(self)
         due_s = time.monotonic()
