@@ -44,7 +44,7 @@ MIX = {
     "upgrade": 0.02,
 }  # somewhat more change than in life: enough to know its mean
 FLOW_SHARE = 0.9  # of a backlog's rate: who publishes, and the broker's intake, need cores too
-CALM_SHARE = 0.12  # of it too: the machine is at rest nine tenths of the time
+CALM_SHARE = 0.12  # of it too: most messages find the machine at rest
 RELEASES = 2  # that all nodes go through before kinds come mixed
 
 
