@@ -192,6 +192,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         "puppet-ingest"
     )
 
+    @property
+    def database_patience_s(self) -> float:
+        """How long a transaction may take before the server counts as gone: PostgreSQL itself ends each statement in
+        time, and of one transaction two slow ones are two too many."""
+        return 2 * self.statement_timeout_s + self.lock_timeout_s
+
 
 class Setting(NamedTuple):
     """A field of ``Config`` with what is said about it."""

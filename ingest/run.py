@@ -19,7 +19,7 @@ from ingest.errors import IngestError, Misconfigured, Refused, Unavailable
 from ingest.log import configure, resolve_format
 from ingest.metrics import Metric
 from ingest.store import housekeeping
-from ingest.store.connection import Connection, connect
+from ingest.store.connection import Connection, connect, hang_up
 from ingest.store.migrate import migrate, require_current
 from ingest.supervisor import Supervisor
 from ingest.telemetry import serve
@@ -135,9 +135,16 @@ def keep_house(stop: threading.Event, supervisor: Supervisor) -> None:
         last_s = time.monotonic()
         try:
             connection = open_database(config)
+            # A server that keeps silent shall not end housekeeping for good.
+            silence = threading.Timer(
+                max(config.gc_interval_s, config.database_patience_s), hang_up, [connection]
+            )
+            silence.daemon = True
+            silence.start()
             try:
                 deleted = keep_house_once(config, connection)
             finally:
+                silence.cancel()
                 connection.close()
         except (Unavailable, IngestError) as error:
             log.warning("housekeeping_postponed", reason=str(error))

@@ -32,7 +32,7 @@ from ingest.core.work import (
 from ingest.errors import Misconfigured, Refused, Rejected, Unavailable
 from ingest.metrics import Metric
 from ingest.processes import Ended, process_names, reloaded, start_process
-from ingest.store.connection import answering_within, connect
+from ingest.store.connection import answering_within, connect, end_session
 from ingest.store.quarantine import QuarantineLimits, QuarantineRow
 from ingest.store.writing import Lane
 
@@ -165,7 +165,7 @@ class Writer:
                 assert self._lane is not None
                 self._hands.hold(self.name, lone)
                 try:
-                    with answering_within(self._lane.connection, self._patience_s()):
+                    with answering_within(self._lane.connection, self.config.database_patience_s):
                         settled = self._lane.apply(present)
                 except (Unavailable, Misconfigured) as error:
                     # A lost privilege or table is no fault of these messages: they wait until somebody mends it.
@@ -224,7 +224,7 @@ class Writer:
             if self._connected():
                 assert self._lane is not None
                 try:
-                    with answering_within(self._lane.connection, self._patience_s()):
+                    with answering_within(self._lane.connection, self.config.database_patience_s):
                         settled = self._lane.apply([row])
                     self.wires.outboxes["receiver"].send(settled)
                 except (Unavailable, Misconfigured) as error:
@@ -293,7 +293,11 @@ class Writer:
             limits = QuarantineLimits(
                 self.config.quarantine_messages_max, self.config.quarantine_per_minute_max
             )
-            with answering_within(connection, self._patience_s()):
+            with answering_within(connection, self.config.database_patience_s):
+                left = self._hands.session(self.name)
+                if left and end_session(connection, left):
+                    self.log.info("session_left_behind", backend_pid=left, note="ended it")
+                self._hands.open_session(self.name, connection.info.backend_pid)
                 self._lane = Lane(connection, self.config.writer_cache_entries, limits)
         except (Unavailable, Misconfigured) as error:
             self._database_away(error)
@@ -301,11 +305,6 @@ class Writer:
         self.row.set(Metric.DATABASE_UP, 1)
         self.row.add(Metric.DATABASE_CONNECTIONS)
         return True
-
-    def _patience_s(self) -> float:
-        """How long a whole transaction may take, before the server counts as gone: PostgreSQL itself ends each statement
-        in time, and of one transaction two slow ones are two too many."""
-        return 2 * self.config.statement_timeout_s + self.config.lock_timeout_s
 
     def _database_away(self, error: Exception) -> None:
         self.log.warning("database_unavailable", reason=str(error))
@@ -325,7 +324,7 @@ class Writer:
     def _publish_hints(self) -> None:
         assert self._lane is not None
         try:
-            with answering_within(self._lane.connection, self._patience_s()):
+            with answering_within(self._lane.connection, self.config.database_patience_s):
                 for certname, raw_digest in self._lane.hints():
                     self._known.put(certname, SectionDigests(NO_FINGERPRINT, raw_digest))
         except (Unavailable, Misconfigured) as error:

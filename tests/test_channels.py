@@ -225,18 +225,23 @@ def test_every_name_has_a_place_in_the_table(known: Known, name: str) -> None:
 # Hands
 
 
-def test_hands_hold_one_delivery_for_each_process() -> None:
-    """One process's row is not another's; empty hands hold nothing, and delivery numbers have 64 bits."""
+def test_hands_hold_one_delivery_and_one_session_for_each_process() -> None:
+    """One process's row is not another's; empty hands hold nothing, and delivery numbers have 64 bits. The session is
+    still there when the hands are empty: a successor ends what it finds."""
     names = ["receiver", "decoder-0", "writer-0"]
     shared = mmap.mmap(-1, Hands.size_bytes(len(names)))
     hands = Hands(shared, names)
     assert [hands.held(name) for name in names] == [None] * 3
     hands.hold("decoder-0", 2**63)
     hands.hold("writer-0", 7)
+    assert [hands.session(name) for name in names] == [None] * 3
+    hands.open_session("writer-0", 4711)
     seen = Hands(shared, names)
     assert [seen.held(name) for name in names] == [None, 2**63, 7]
     hands.empty("decoder-0")
     assert [seen.held(name) for name in names] == [None, None, 7]
+    hands.empty("writer-0")
+    assert [seen.session(name) for name in names] == [None, None, 4711]
 
 
 def test_who_looks_while_hands_are_filled_sees_a_whole_number() -> None:

@@ -13,6 +13,7 @@ from psycopg import errors as pg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ingest.errors import Misconfigured, Rejected, Unavailable
+from ingest.store.queries import query
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
@@ -39,6 +40,12 @@ def connect(
         # A writer that fell off the network in a transaction keeps its nodes locked for that long; ours are
         # never idle in one for longer than it takes to make the next rows.
         "idle_in_transaction_session_timeout": "15s",
+        # In the middle of a COPY a session is not idle, and PostgreSQL does not look at statement_timeout while it
+        # waits for more rows: only its TCP notices then that a client's machine has gone, by itself after two hours.
+        "tcp_keepalives_idle": "15",
+        "tcp_keepalives_interval": "5",
+        "tcp_keepalives_count": "3",
+        "tcp_user_timeout": "30000",
         "timezone": "UTC",
         "client_min_messages": "warning",
     }
@@ -70,17 +77,33 @@ def answering_within(connection: Connection, seconds: float) -> Iterator[None]:
     the operating system's when the other end's still answers. For the main thread: it takes SIGALRM.
     """
 
-    def hang_up(*_: object) -> None:
-        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as shared:
-            shared.shutdown(socket.SHUT_RDWR)
-
-    before = signal.signal(signal.SIGALRM, hang_up)
+    before = signal.signal(signal.SIGALRM, lambda *_: hang_up(connection))
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def hang_up(connection: Connection) -> None:
+    """Whoever waits on the connection, in whatever thread, finds it lost."""
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as shared:
+        shared.shutdown(socket.SHUT_RDWR)
+
+
+def end_session(connection: Connection, backend_pid: int) -> bool:
+    """Ends a session that this role left behind under the same application_name; False where there is none.
+
+    When a connection was given up because nothing came through, its other end does not know. In the middle of a COPY
+    it would keep its locks for as long as TCP finds nothing wrong, and behind a proxy that may be for ever.
+    """
+    with suppress(
+        psycopg.Error
+    ):  # it ends when TCP does, then; and the next statement tells what is wrong here
+        found = connection.execute(query("end_session"), [backend_pid]).fetchone()
+        return found is not None
+    return False
 
 
 @contextmanager

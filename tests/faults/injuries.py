@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # The limits of recovery, from the engine's promises.
 KILL_LIMIT_S, OUTAGE_LIMIT_S = 2.0, 5.0
+NOTICED_S = 5.0  # what the worlds' time limits make of a server that keeps silent
 FILLER_BYTES = 64 * 1024
 
 
@@ -336,7 +337,7 @@ class DatabaseStall(_Wire):
 class _Frozen(Fault):
     """Half-open for good: whoever waits for an answer waits for ever. Recovery includes noticing it."""
 
-    limit_s = None
+    limit_s = NOTICED_S + OUTAGE_LIMIT_S
 
     def begin(self, world: World) -> None:
         for proxy in world.database_proxies if self.area == "database" else world.broker_proxies:
@@ -346,6 +347,27 @@ class _Frozen(Fault):
 @fault
 class DatabaseFrozen(_Frozen):
     name, area = "PostgreSQL: connections dead without a word", "database"
+
+
+@fault
+class DatabaseFrozenInCopy(Fault):
+    """The server waits for rows that never come, with the locks of that transaction, and no time limit of its own
+    ends that."""
+
+    name, area = "PostgreSQL: a connection dead in the middle of a COPY", "database"
+    limit_s = NOTICED_S + OUTAGE_LIMIT_S
+
+    def begin(self, world: World) -> None:
+        for proxy in world.database_proxies:
+            proxy.freeze_after(b"COPY ")
+        world.wait_for(
+            lambda: not all(proxy.waits_to_freeze for proxy in world.database_proxies),
+            "a COPY in the traffic",
+        )
+
+    def end(self, world: World) -> None:
+        for proxy in world.database_proxies:
+            proxy.freeze_after(None)
 
 
 @fault

@@ -31,6 +31,7 @@ class Proxy:
         self.mode = Mode.PASS
         self.connections = 0  # ever made
         self.tail_to_server = self.tail_to_client = b""  # the last that passed, for a test to look at
+        self._freeze_after: bytes | None = None  # what a client says
         self._cut_after_bytes: int | None = None  # of what goes to the client, counted from ``cut_at``
         self._links: set[tuple[socket.socket, socket.socket]] = set()
         self._frozen: set[tuple[socket.socket, socket.socket]] = set()
@@ -53,6 +54,17 @@ class Proxy:
         """What is open now stays open and never passes a byte again, as behind a firewall that forgot it."""
         with self._lock:
             self._frozen |= self._links
+
+    def freeze_after(self, said: bytes | None) -> None:
+        """As ``freeze`` for the connection over which a client says this next: the server hears it, and its answer
+        comes to nobody. None: no longer."""
+        with self._lock:
+            self._freeze_after = said
+
+    @property
+    def waits_to_freeze(self) -> bool:
+        with self._lock:
+            return self._freeze_after is not None
 
     def cut_at(self, byte: int) -> None:
         """The connection over which the next bytes come to the client is reset after this many of them."""
@@ -115,6 +127,8 @@ class Proxy:
                     break
                 while self._is_stalled(link) and link in self._links:
                     self._closing.wait(POLL_S)  # what was read before the stall waits too
+                if not to_client:
+                    self._freeze_if_said(link, data)
                 sink.sendall(data)
                 self._remember(data, to_client)
         with self._lock:
@@ -127,6 +141,12 @@ class Proxy:
 
     def _is_stalled(self, link: tuple[socket.socket, socket.socket]) -> bool:
         return self.mode is Mode.STALL or link in self._frozen
+
+    def _freeze_if_said(self, link: tuple[socket.socket, socket.socket], data: bytes) -> None:
+        with self._lock:
+            if self._freeze_after is not None and self._freeze_after in data:
+                self._freeze_after = None
+                self._frozen.add(link)
 
     def _remember(self, data: bytes, to_client: bool) -> None:
         if to_client:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from tests.brokers.real import RabbitMQ
-from tests.faults.injuries import FAULTS
-from tests.faults.run import Run, kill_many, run, schedule
+from tests.faults.audit import Verdict
+from tests.faults.injuries import FAULTS, DatabaseFrozenInCopy, KillAllChildren
+from tests.faults.run import MESSAGES_PER_S, Run, kill_many, run, schedule
 from tests.faults.world import World
 
 SEED = 7
@@ -21,7 +24,10 @@ def told(found: Run) -> None:
 
 def check(world: World, found: Run) -> None:
     told(found)
-    verdict = found.verdict
+    assert_settled(world, found.verdict)
+
+
+def assert_settled(world: World, verdict: Verdict) -> None:
     assert verdict.lost == []
     assert verdict.stale_overwrites == 0
     assert verdict.duplicates_in_effect == 0
@@ -66,6 +72,23 @@ def test_kills_without_a_pause() -> None:
     world = World(seed=SEED)
     try:
         check(world, kill_many(world, 12, SEED))
+    finally:
+        world.close()
+
+
+def test_a_writer_that_dies_while_its_connection_is_dead() -> None:
+    """Nobody tells PostgreSQL, which waits in the middle of a COPY and keeps the locks: the writer's successor ends
+    that session, and the world goes on."""
+    world = World(seed=SEED)
+    try:
+        rng = random.Random(SEED)
+        with world.flow(MESSAGES_PER_S):
+            world.probe()
+            for fault in (DatabaseFrozenInCopy, KillAllChildren):
+                fault(rng).begin(world)
+            print(f"recovery {world.probe():.2f} s")
+        assert_settled(world, world.finish())
+        assert "session_left_behind" in world.log()
     finally:
         world.close()
 

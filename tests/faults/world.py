@@ -35,6 +35,7 @@ FLAGS = (
     # Here most processes die of the harness and not of a message.
     "--deaths-max", "100", "--quarantine-messages-max", "0", "--quarantine-per-minute-max", "0",
 )  # fmt: skip
+LOG_TAIL = 6000  # characters of it that a failure shows
 SMALL_DISK_BYTES = 48 * 1024 * 1024
 PATIENCE_S = 90.0  # until something that must come is given up; far above every limit that is checked
 
@@ -175,7 +176,7 @@ class World:
 
     def _is_ready(self) -> bool:
         assert self.engine is not None
-        assert self.engine.process.poll() is None, self.log()
+        assert self.engine.process.poll() is None, self.log()[-LOG_TAIL:]
         return bool(self.engine.status().get("health", {}).get("ready"))
 
     def child(self, name: str) -> int | None:
@@ -183,12 +184,12 @@ class World:
         return self.engine.children().get(name)
 
     def log(self) -> str:
-        return (self.directory / "log").read_text()[-6000:]
+        return (self.directory / "log").read_text()
 
     def wait_for(self, condition: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
-            assert time.monotonic() < deadline, f"not {what} in {timeout_s} s\n{self.log()}"
+            assert time.monotonic() < deadline, f"not {what} in {timeout_s} s\n{self.log()[-LOG_TAIL:]}"
             time.sleep(0.01)
 
     def fail_over(self) -> None:
@@ -279,7 +280,7 @@ class World:
         self.wait_for(lambda: audit.settled_all(self), "everything settled")
         assert self.engine is not None
         code = self.engine.stop()
-        assert code == 0, f"exit code {code}\n{self.log()}"
+        assert code == 0, f"exit code {code}\n{self.log()[-LOG_TAIL:]}"
         return audit.examine(self)
 
     def open_store(self) -> Connection:

@@ -118,3 +118,8 @@ SELECT count(*), count(*) FILTER (WHERE first_seen > now() - interval '1 minute'
 -- name: hints
 -- For the decoders: what each node's sections were when they were stored last.
 SELECT n.certname, c.raw_digest FROM catalogs c JOIN nodes n ON n.id = c.node_id
+
+-- name: end_session
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE pid = %s AND pid <> pg_backend_pid() AND usename = current_user
+  AND application_name = current_setting('application_name')
