@@ -141,7 +141,8 @@ def _hurt(world: World, faults: list[Fault], hold_share: float) -> Injury:
     for each in faults:
         each.begin(world)
     hold(faults, hold_share)
-    for each in reversed(faults):
+    # An engine that is to start again needs its database, or says so and ends.
+    for each in sorted(faults, key=lambda one: one.area == "process"):
         each.end(world)
     single = faults[0].limit_s if len(faults) == 1 else None
     return Injury(tuple(each.name for each in faults), world.probe(), single)
