@@ -3,19 +3,19 @@
 SELECT generation FROM content_state
 
 -- name: find_tags
-SELECT digest, id FROM tags WHERE digest = ANY (%s)
+SELECT digest, id FROM unnest(%s::bytea[]) AS asked (digest) JOIN tags USING (digest)
 
 -- name: find_positions
-SELECT digest, id FROM positions WHERE digest = ANY (%s)
+SELECT digest, id FROM unnest(%s::bytea[]) AS asked (digest) JOIN positions USING (digest)
 
 -- name: find_resources
-SELECT digest, id FROM resources WHERE digest = ANY (%s)
+SELECT digest, id FROM unnest(%s::bytea[]) AS asked (digest) JOIN resources USING (digest)
 
 -- name: find_edge_sets
-SELECT digest, id FROM edge_sets WHERE digest = ANY (%s)
+SELECT digest, id FROM unnest(%s::bytea[]) AS asked (digest) JOIN edge_sets USING (digest)
 
 -- name: find_position_sets
-SELECT digest, id FROM position_sets WHERE digest = ANY (%s)
+SELECT digest, id FROM unnest(%s::bytea[]) AS asked (digest) JOIN position_sets USING (digest)
 
 -- name: insert_tags
 -- No conflict target: an id that the cycling sequence met again is passed over like a digest that is there.
