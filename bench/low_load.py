@@ -28,6 +28,7 @@ from tests.servers import Postgres
 
 PAUSE_S = 0.1  # 3000 nodes at half an hour send every 0.6 s
 ASK_S = 0.002  # asking without a pause takes more of a core than the engine
+WAL_FILES = 6
 STORED = "SELECT 1 FROM node_catalogs WHERE certname = %s AND producer_timestamp = %s"
 
 
@@ -49,6 +50,7 @@ def main() -> None:
             server = Postgres(directory)
             server.start(**POSTGRESQL)
             stack.callback(server.stop)
+            serve_a_while(server)
             flags = ("--workers", str(options.workers), "--log-level", "warning")
             engine = Engine(broker, server.conninfo("postgres"), *flags, log=directory / "engine.log")
             stack.callback(engine.kill)
@@ -64,6 +66,16 @@ def main() -> None:
     finally:
         shutil.rmtree(directory)
     print("record:", record("low-load", vars(options), rows))
+
+
+def serve_a_while(server: Postgres) -> None:
+    """The WAL files of a server in service exist already; a new one fills each with 16 MiB of zeros first, and a commit
+    waits for that."""
+    with psycopg.connect(server.conninfo("postgres"), autocommit=True) as connection:
+        for _ in range(WAL_FILES):
+            connection.execute("SELECT pg_logical_emit_message(false, 'bench', 'x')")
+            connection.execute("SELECT pg_switch_wal()")
+        connection.execute("CHECKPOINT")
 
 
 def idle(engine: Engine, seconds: float, when: str) -> dict[str, Any]:
