@@ -16,7 +16,7 @@ from ingest.channels import Arena, Hands, Known, Order, Wires
 from ingest.config import Config
 from ingest.core.decoding import Decoding, lane_of
 from ingest.core.visible import visible
-from ingest.core.work import Claim, Descriptor, Passed, Quarantine, Work
+from ingest.core.work import Ahead, Claim, Descriptor, Passed, Quarantine, Work
 from ingest.errors import Rejected
 from ingest.metrics import Metric
 from ingest.processes import Ended, process_names, reloaded, start_process
@@ -46,6 +46,7 @@ class Decoder:
             seed=self._known.seed,
             lanes=config.writers,
             thin=config.thin_storeconfigs,
+            send_ahead=self._send_ahead,
         )
         self._hands = Hands(wires.memory["hands"], process_names(config))
 
@@ -111,6 +112,13 @@ class Decoder:
             )
         except RecursionError:
             return _quarantine(descriptor, body, "too_deep", "the JSON is nested too deeply")
+
+    def _send_ahead(self, ahead: Ahead) -> None:
+        outbox = self.wires.outboxes[self._writer_of(ahead)]
+        encoded = outbox.encode([ahead])
+        self._hands.empty(self.name)  # as in _pass
+        outbox.send_encoded(encoded)
+        self._hands.hold(self.name, ahead.delivery)
 
     def _pass(self, done: Sequence[Work]) -> None:
         """Gives each writer its work, and tells the receiver who has it now."""

@@ -21,6 +21,7 @@ from ingest.config import Config
 from ingest.core.redact import redact
 from ingest.core.work import (
     NO_FINGERPRINT,
+    Ahead,
     Claim,
     Full,
     Outcome,
@@ -68,8 +69,10 @@ class Writer:
             self._publish_hints()
         while True:
             self._gather()
-            self._settle(self._taken())
-            self._settled_s = time.monotonic()
+            batch = self._taken()
+            self._settle(batch)
+            if not all(isinstance(work, Ahead) for work in batch):
+                self._settled_s = time.monotonic()
 
     # Gathering
 
@@ -135,7 +138,8 @@ class Writer:
     def _settle(self, batch: Sequence[Work], *, asked_before: bool = False) -> None:
         """Brings the whole batch to an end, however often the database must be asked."""
         started_s = time.monotonic()
-        self.row.observe(Metric.BATCH_MESSAGES, len(batch))
+        if messages := sum(not isinstance(work, Ahead) for work in batch):
+            self.row.observe(Metric.BATCH_MESSAGES, messages)
         try:
             self._apply_until_settled(batch)
         except (Rejected, Refused) as error:
@@ -205,6 +209,8 @@ class Writer:
 
     def _refuse(self, work: Work, rejected: Rejected) -> None:
         """PostgreSQL will not have this one, alone as it is."""
+        if isinstance(work, Ahead):
+            return  # its catalog comes again, for what it finds missing, and is refused as a whole
         if not isinstance(work, Quarantine):
             # The quarantine keeps the body as it came, and only the receiver knows where that lies.
             verdict = (rejected.reason, rejected.text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from blake3 import blake3
@@ -33,6 +33,7 @@ from ingest.core.routing import END_BYTES, START_BYTES, routing_key
 from ingest.core.storable import Position, encode_position, encode_resource, require_plain
 from ingest.core.work import (
     DIGEST_BYTES,
+    Ahead,
     Claim,
     Content,
     Deactivate,
@@ -52,6 +53,7 @@ LAYOUTS_BYTES_MAX = 100_000 * Layout.bytes_  # nodes
 # In a node's edges it stands for the certname. No UTF-8 has that byte, so two texts are one only with the same names
 # in the same places.
 _NAME_STAND_IN = b"\xfe"
+AHEAD_BYTES = 128 * 1024  # of one catalog's new resources, as JSON
 KEPT_CONTENT_BYTES_MAX = 4096  # larger contents are made again when another lane wants them
 
 
@@ -68,11 +70,52 @@ class Known(Protocol):
     def get(self, certname: str, /) -> SectionDigests | None: ...
 
 
+class Advance:
+    """Sends the new contents of a catalog that has many of them ahead, ``bytes_`` of JSON at a time: the writer inserts
+    them while the decoder is busy with the next."""
+
+    def __init__(
+        self, send: Callable[[Ahead], None], bytes_: int, delivery: int, certname: str, lane: int
+    ) -> None:
+        self._send, self._enough = send, bytes_
+        self._delivery, self._certname, self._lane = delivery, certname, lane
+        self._new: list[Met] = []
+        self._bytes = 0
+        self._has_begun = False
+
+    def add(self, met: Met) -> None:
+        self._new.append(met)
+        self._bytes += met.length
+        if self._bytes >= self._enough:
+            self._has_begun = True
+            self.finish()
+
+    def finish(self) -> None:
+        """The last of them. Of a catalog with few new ones they go with the rest of it."""
+        if self._has_begun and self._new:
+            self._send(
+                Ahead(self._delivery, self._certname, {met.digest: _content(met) for met in self._new})
+            )
+            for met in self._new:
+                met.sent |= self._lane
+            self._new.clear()
+            self._bytes = 0
+
+
 class Decoding:
     """One decoder's knowledge and its one verb. ``seed`` is that of fingerprints: 64 bits that the authors of catalogs do
-    not know, or they could make two that look alike."""
+    not know, or they could make two that look alike. ``send_ahead`` takes what a writer can have before the rest."""
 
-    def __init__(self, cache_bytes_max: int, *, seed: int = 0, lanes: int = 1, thin: bool = False) -> None:
+    def __init__(
+        self,
+        cache_bytes_max: int,
+        *,
+        seed: int = 0,
+        lanes: int = 1,
+        thin: bool = False,
+        send_ahead: Callable[[Ahead], None] | None = None,
+        ahead_bytes: int = AHEAD_BYTES,
+    ) -> None:
         self.hits = self.misses = 0  # of resources
         self.lineups = Lineups(cache_bytes_max * 5 // 16)
         self.resources = Cache[Met](
@@ -83,6 +126,8 @@ class Decoding:
         self._large: list[tuple[bytes, int, str]] = []
         self._lanes = lanes
         self._seed = seed
+        self._send_ahead, self._ahead_bytes = send_ahead, ahead_bytes
+        self._advance: Advance | None = None
         self._thin = thin
         self._salt = NORMALISER_VERSION + (b"thin" if thin else b"")
 
@@ -147,8 +192,12 @@ class Decoding:
 
     def _full(self, descriptor: Descriptor, found: Cut, sections: SectionDigests) -> Full:
         skimmed = found.skimmed
-        lane = 1 << lane_of(skimmed.header.certname, self._lanes)
+        certname = skimmed.header.certname
+        lane = 1 << lane_of(certname, self._lanes)
         everything = descriptor.complete
+        self._advance = None
+        if self._send_ahead and not everything and not self._thin:
+            self._advance = Advance(self._send_ahead, self._ahead_bytes, descriptor.delivery, certname, lane)
         resources = self._meet(found, descriptor.length)
         digests = resources.digests
         edges = self._edges(skimmed, resources)
@@ -191,6 +240,8 @@ class Decoding:
             met = with_differences(like, found)
             if kept < len(met) / 2:
                 like = None  # another kind of catalog
+        if self._advance:
+            self._advance.finish()
         lineup = line_up(bytes(section), met, thin=self._thin)
         # A lineup needs its resources: if some of them are forgotten already, they would take memory that nobody counts.
         if lineup.is_compact and self.resources.evictions == evictions:
@@ -241,6 +292,8 @@ class Decoding:
             is_virtual=normal.is_virtual,
         )
         self.resources.put(key, met)
+        if self._advance:
+            self._advance.add(met)
         return met
 
     def _forget_large(self) -> None:

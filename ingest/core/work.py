@@ -105,7 +105,16 @@ class Quarantine(msgspec.Struct, array_like=True, frozen=True, tag="quarantine")
     body_crc32: int = 0
 
 
-Work = Claim | Full | Deactivate | Quarantine
+class Ahead(msgspec.Struct, array_like=True, frozen=True, tag="ahead"):
+    """New contents of a catalog of which the rest is still being decoded: what its ``Full`` will not bring any more. Nothing
+    refers to them yet, and nobody waits for them: lost, they are found missing like any other."""
+
+    delivery: int
+    certname: str
+    contents: dict[bytes, Content]  # by digest
+
+
+Work = Claim | Full | Deactivate | Quarantine | Ahead
 
 
 class Outcome(StrEnum):

@@ -36,12 +36,14 @@ class Contents:
         self._slots = LastSlots()
         self._tables = (self._tags, self._positions, self._resources, self._edge_sets, self._position_sets)
 
-    def resolve(self, session: Session, catalogs: Sequence[Full], sources: Sequence[Full]) -> Found:
+    def resolve(
+        self, session: Session, catalogs: Sequence[Full], sources: Sequence[Full], ahead: dict[bytes, Content]
+    ) -> Found:
         """The ids of what these catalogs refer to. ``sources`` are the works that may bring it along: also a superseded
-        catalog has contents."""
+        catalog has contents. ``ahead``: what others will refer to, by digest."""
         slots = {c.delivery: self._slots.of(c.digests) for c in catalogs}
-        wanted: set[bytes] = set().union(*[one.wanted() for one in slots.values()])
-        ids = self._resolve_resources(session, wanted, sources)
+        wanted = set(ahead).union(*[one.wanted() for one in slots.values()])
+        ids = self._resolve_resources(session, wanted, sources, ahead)
         for one in slots.values():
             one.fill(ids)
         return Found(
@@ -69,13 +71,13 @@ class Contents:
         self._slots.forget()
 
     def _resolve_resources(
-        self, session: Session, wanted: set[bytes], sources: Sequence[Full]
+        self, session: Session, wanted: set[bytes], sources: Sequence[Full], ahead: dict[bytes, Content]
     ) -> dict[bytes, int]:
         ids = self._resources.known(wanted)
         if len(ids) == len(wanted):
             return ids
         ids.update(self._resources.find(session.cursor, wanted - ids.keys()))
-        contents: dict[bytes, Content] = {}
+        contents = {digest: content for digest, content in ahead.items() if digest not in ids}
         for catalog in sources:
             for slot, content in catalog.contents.items():
                 digest = catalog.digests[slot * DIGEST_BYTES : (slot + 1) * DIGEST_BYTES]
@@ -101,7 +103,11 @@ class Contents:
             set(names.values()),
             {digest: _tag_row(name, digest) for name, digest in names.items()},
         )
-        return {tags: rows.int4_array([ids[names[tag]] for tag in list_]) for tags, list_ in lists.items()}
+        elements = {tag: rows.int4(ids[digest]) for tag, digest in names.items()}
+        return {
+            tags: rows.bytea(rows.array_of(rows.INT4_OID, [elements[tag] for tag in list_]))
+            for tags, list_ in lists.items()
+        }
 
     def _resolve_positions(
         self, session: Session, wanted: set[bytes], sources: Sequence[Full]

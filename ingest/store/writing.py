@@ -12,7 +12,7 @@ from operator import not_
 
 from ingest.core import rows
 from ingest.core.batching import Stored, is_stale, supersede
-from ingest.core.work import Claim, Deactivate, Full, Outcome, Settled, Work
+from ingest.core.work import Ahead, Claim, Content, Deactivate, Full, Outcome, Settled, Work
 from ingest.errors import Rejected
 from ingest.store.connection import Connection, meaning
 from ingest.store.content import Encoded
@@ -73,12 +73,16 @@ class Lane:
     def _apply(self, session: Session, batch: Sequence[Work | QuarantineRow]) -> list[Settled]:
         catalogs = [work for work in batch if isinstance(work, Claim | Full)]
         commands = [work for work in batch if isinstance(work, Deactivate)]
+        ahead: dict[bytes, Content] = {}
+        for work in batch:
+            if isinstance(work, Ahead):
+                ahead |= work.contents
         newest, superseded = supersede(catalogs)
         certnames = sorted({c.header.certname for c in newest} | {c.certname for c in commands})
         stored = self._lock_and_read(session, certnames)
 
         settled = []
-        settled += self._store(session, newest, stored, catalogs)
+        settled += self._store(session, newest, stored, catalogs, ahead)
         redo = {s.delivery for s in settled if s.outcome is Outcome.REDO}
         waiting = {c.header.certname for c in newest if c.delivery in redo}
         for catalog in superseded:
@@ -128,6 +132,7 @@ class Lane:
         newest: Sequence[Claim | Full],
         stored: dict[str, Stored],
         batch: Sequence[Claim | Full],
+        ahead: dict[bytes, Content],
     ) -> list[Settled]:
         settled: list[Settled] = []
         full: list[Full] = []
@@ -148,10 +153,10 @@ class Lane:
                 if not _is_same_run(catalog, there):
                     headers.append(self._header_fields(catalog, there))
                     touched.append(catalog)
-        if full:
+        if full or ahead:
             # A superseded catalog may have brought what the newest one refers to.
             sources = [c for c in batch if isinstance(c, Full)]
-            rows_, missing = self._store_contents(session, full, stored, sources)
+            rows_, missing = self._store_contents(session, full, stored, sources, ahead)
             for catalog in full:
                 if catalog.delivery in missing:
                     settled.append(Settled(catalog.delivery, Outcome.REDO))
@@ -166,11 +171,16 @@ class Lane:
         return settled
 
     def _store_contents(
-        self, session: Session, catalogs: Sequence[Full], stored: dict[str, Stored], sources: Sequence[Full]
+        self,
+        session: Session,
+        catalogs: Sequence[Full],
+        stored: dict[str, Stored],
+        sources: Sequence[Full],
+        ahead: dict[bytes, Content],
     ) -> tuple[dict[int, HeaderFields], set[int]]:
         """Writes what is new of these catalogs. Returns the header's fields of each, and the deliveries of which a
         content is nowhere to be found."""
-        found = self._contents.resolve(session, catalogs, sources)
+        found = self._contents.resolve(session, catalogs, sources, ahead)
         missing = {
             c.delivery
             for c in catalogs

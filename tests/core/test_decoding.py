@@ -14,6 +14,7 @@ from ingest.core.decoding import KEPT_CONTENT_BYTES_MAX, Decoding, lane_of
 from ingest.core.met import Cache
 from ingest.core.work import (
     DIGEST_BYTES,
+    Ahead,
     Claim,
     Content,
     Descriptor,
@@ -65,9 +66,16 @@ def full(one: Decoding, raw: bytes, *, complete: bool = False) -> Full:
 class Writers:
     """What each lane was given; ``whole`` puts a work together as its writer can."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, may_forget: bool = True) -> None:
+        self.may_forget = may_forget  # the decoder, what it sent
         self.contents: dict[tuple[int, bytes], Content] = {}
         self.sets: dict[tuple[int, bytes], EdgeSet | PositionSet] = {}
+
+    def take_ahead(self, ahead: Ahead) -> None:
+        lane = lane_of(ahead.certname, LANES)
+        for digest, content in ahead.contents.items():
+            assert (lane, digest) not in self.contents or self.may_forget
+            self.contents[lane, digest] = content
 
     def whole(self, work: Full) -> tuple[Any, ...]:
         lane = lane_of(work.header.certname, LANES)
@@ -105,11 +113,18 @@ def catalogs(draw: st.DrawFn) -> bytes:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(catalogs(), min_size=1, max_size=8), st.sampled_from([0, 8, 3000, 20_000, 1 << 30]))
-def test_a_cache_of_any_size_gives_the_same_catalogs(bodies: list[bytes], cache_bytes_max: int) -> None:
-    """One that forgets everything at once, one that forgets now and then, one that forgets nothing: a lane can
-    always put together what a new decoder says of the same body."""
-    one, writers = Decoding(cache_bytes_max, lanes=LANES), Writers()
+@given(
+    st.lists(catalogs(), min_size=1, max_size=8),
+    st.sampled_from([0, 8, 3000, 20_000, 1 << 30]),
+    st.sampled_from([0, 150, 1 << 30]),
+)
+def test_a_cache_of_any_size_gives_the_same_catalogs(
+    bodies: list[bytes], cache_bytes_max: int, ahead_bytes: int
+) -> None:
+    """One that forgets everything at once, one that forgets now and then, one that forgets nothing, and however much
+    goes ahead: a lane can always put together what a new decoder says of the same body."""
+    writers = Writers(may_forget=cache_bytes_max < 1 << 30)
+    one = Decoding(cache_bytes_max, lanes=LANES, send_ahead=writers.take_ahead, ahead_bytes=ahead_bytes)
     for raw in bodies:
         alone = full(Decoding(1 << 20, lanes=LANES), raw)
         assert writers.whole(full(one, raw)) == Writers().whole(alone)
@@ -165,13 +180,38 @@ def test_a_content_goes_to_each_lane_once(bodies: list[bytes]) -> None:
         assert None not in (work.edges, work.positions)
 
 
+def test_many_new_contents_go_ahead_in_pieces_and_only_once() -> None:
+    """Each piece is as large as was asked for, the last one takes the rest, and the work brings none of them. Few go with
+    their work; with thin storeconfigs all do, since most of them are not stored."""
+    resources = [{"type": "File", "title": f"/{n}", "parameters": {"x": "x" * 100}} for n in range(10)]
+    raw, few = body("a", resources, "wire"), body("a", [{"type": "File", "title": "/few"}], "wire")
+    ahead: list[Ahead] = []
+    one = Decoding(1 << 20, send_ahead=ahead.append, ahead_bytes=400)
+    work = full(one, raw)
+    assert [len(piece.contents) for piece in ahead] == [3, 3, 3, 1]
+    assert {(piece.delivery, piece.certname) for piece in ahead} == {(work.delivery, "a")}
+    assert work.contents == {}
+    whole = full(Decoding(1 << 20), raw)
+    digests = [whole.digests[at : at + DIGEST_BYTES] for at in range(0, len(whole.digests), DIGEST_BYTES)]
+    sent = [item for piece in ahead for item in piece.contents.items()]
+    assert sorted(sent) == sorted((digests[slot], content) for slot, content in whole.contents.items())
+    ahead.clear()
+    assert full(one, raw).contents == {}
+    assert full(one, few).contents.keys() == {0}
+    thin = Decoding(1 << 20, thin=True, send_ahead=ahead.append, ahead_bytes=0)
+    assert full(thin, raw).contents == {}
+    assert ahead == []
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(catalogs(), min_size=1, max_size=4))
 def test_complete_means_everything(bodies: list[bytes]) -> None:
-    """Whatever was sent before, also where the raw digest is the one that is stored."""
-    one = Decoding(1 << 20, lanes=LANES)
+    """Whatever was sent before, also ahead, and where the raw digest is the one that is stored."""
+    ahead: list[Ahead] = []
+    one = Decoding(1 << 20, lanes=LANES, send_ahead=ahead.append, ahead_bytes=0)
     for raw in bodies:
         before = full(one, raw)
+        ahead.clear()
         known = {before.header.certname: before.sections}
         assert isinstance(decode(one, raw, known), Claim)
         work = decode(one, raw, known, complete=True)
@@ -180,6 +220,7 @@ def test_complete_means_everything(bodies: list[bytes]) -> None:
         assert work.contents.keys() == set(range(work.slots))
         assert work.edges is not None
         assert work.positions is not None
+        assert ahead == []
 
 
 @pytest.mark.parametrize("form", ["native", "wire"])

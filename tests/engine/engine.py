@@ -51,6 +51,11 @@ class Engine:
         receiver = self.status().get("processes", {}).get("receiver", {})
         return {name: receiver.get(name, 0) for name in SETTLED}
 
+    def written(self, metric: str) -> float:
+        """The sum of a writers' metric."""
+        processes = self.status()["processes"]
+        return float(sum(its[metric] for name, its in processes.items() if name.startswith("writer-")))
+
     def wait_settled(self, messages: int) -> dict[str, float]:
         wait_for(lambda: sum(self.settled().values()) >= messages, self, f"{messages} settled")
         return self.settled()

@@ -144,6 +144,39 @@ def test_bytes_that_are_not_utf8_can_be_recovered(start: Start, broker: str, con
     assert found["parameters"]["content"].encode("utf-8", "surrogateescape") == b"caf\xe9"
 
 
+def large(certname: str, *titles: str) -> bytes:
+    """Its new contents are a megabyte: they go to the writer in pieces, before the whole is decoded."""
+    rest = [f"/{certname}/{n}" for n in range(1000)]
+    return wire_body(certname, 1, [resource(t, parameters={"content": t * 60}) for t in [*titles, *rest]])
+
+
+def test_a_large_catalog_is_written_while_it_is_decoded(
+    start: Start, broker: str, connection: Connection
+) -> None:
+    """Several transactions write its contents, one settles it."""
+    engine = start("--workers", "1", "--batch-linger-ms", "0")
+    body = large("large.example.com")
+    publish(broker, body)
+    assert engine.wait_settled(1)["stored"] == 1
+    assert stored(connection, "large.example.com") == expected(body)
+    assert engine.written("ingest_batch_messages_sum") == 1
+    wait_for(lambda: engine.written("ingest_batch_seconds_count") > 1, engine, "several transactions")
+
+
+def test_a_large_catalog_with_a_content_that_postgresql_refuses(
+    start: Start, broker: str, connection: Connection
+) -> None:
+    """What went ahead of it is refused first, and then the catalog, which is quarantined with that reason."""
+    connection.execute("ALTER TABLE resources ADD CONSTRAINT no_bad CHECK (title <> '/bad')")
+    engine = start("--workers", "1")
+    bad, good = large("bad.example.com", "/bad"), large("good.example.com")
+    publish(broker, bad, good)
+    settled = engine.wait_settled(2)
+    assert (settled["quarantined"], settled["stored"]) == (1, 1)
+    assert quarantined(connection) == ["refused_by_postgresql"]
+    assert stored(connection, "good.example.com") == expected(good)
+
+
 def test_a_body_of_exactly_the_default_limit_is_stored(
     start: Start, broker: str, connection: Connection
 ) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from tests.model import START, resource, wire_body
 
 NODES = 40
+KINDS = 4  # of large catalogs
 # What is not in order, and how often: one in so many messages.
 OUT_OF_ORDER, SENT_TWICE, LARGE, REFUSED, UNREADABLE = 10, 15, 25, 60, 40
 MINUTES_OF_CENTURY = 100 * 365 * 24 * 60
@@ -70,8 +71,11 @@ class Traffic:
         return Message(f"m{number}", certname, minute, self._body(certname, minute))
 
     def _body(self, certname: str, minute: int) -> bytes:
-        count = 300 if self._once_in(LARGE) else self._random.randrange(1, 15)
-        resources = [resource(f"/shared-{n}") for n in range(count)]
+        count, parameters = self._random.randrange(1, 15), {}
+        if self._once_in(LARGE):
+            # Of few kinds, since a disk is to be full at times only; a decoder that has just started has met none.
+            count, parameters = 300, {"content": str(minute // 30 % KINDS) * 600}
+        resources = [resource(f"/shared-{n}", parameters=parameters) for n in range(count)]
         changed = self._random.randrange(count)
         resources[changed] = resource(f"/own-{certname}-{minute // 30}", parameters={"n": minute // 30})
         edges = [(n, n + 1, "before") for n in range(0, count - 1, 2)]

@@ -33,6 +33,7 @@ EXAMPLES = int(os.environ.get("INGEST_TEST_STORE_EXAMPLES", "25"))
 MINUTES = 12
 CERTNAMES = ("a.example.com", "b.example.com", "c.example.com")
 WRITERS = (0, 1)
+AHEAD_BYTES = 300  # about two resources
 
 resources = st.builds(
     resource,
@@ -75,7 +76,7 @@ class Store(RuleBasedStateMachine):
         super().__init__()
         self.connection = connect(self.conninfo)
         empty(self.connection)
-        self.writers = [Pipeline(connect(self.conninfo)) for _ in WRITERS]
+        self.writers = [Pipeline(connect(self.conninfo), ahead_bytes=AHEAD_BYTES) for _ in WRITERS]
         self.reference = Reference()
         self.waiting: list[int] = []
 
