@@ -66,15 +66,13 @@ def full(one: Decoding, raw: bytes, *, complete: bool = False) -> Full:
 class Writers:
     """What each lane was given; ``whole`` puts a work together as its writer can."""
 
-    def __init__(self, *, may_forget: bool = True) -> None:
-        self.may_forget = may_forget  # the decoder, what it sent
+    def __init__(self) -> None:
         self.contents: dict[tuple[int, bytes], Content] = {}
         self.sets: dict[tuple[int, bytes], EdgeSet | PositionSet] = {}
 
     def take_ahead(self, ahead: Ahead) -> None:
         lane = lane_of(ahead.certname, LANES)
         for digest, content in ahead.contents.items():
-            assert (lane, digest) not in self.contents or self.may_forget
             self.contents[lane, digest] = content
 
     def whole(self, work: Full) -> tuple[Any, ...]:
@@ -123,7 +121,7 @@ def test_a_cache_of_any_size_gives_the_same_catalogs(
 ) -> None:
     """One that forgets everything at once, one that forgets now and then, one that forgets nothing, and however much
     goes ahead: a lane can always put together what a new decoder says of the same body."""
-    writers = Writers(may_forget=cache_bytes_max < 1 << 30)
+    writers = Writers()
     one = Decoding(cache_bytes_max, lanes=LANES, send_ahead=writers.take_ahead, ahead_bytes=ahead_bytes)
     for raw in bodies:
         alone = full(Decoding(1 << 20, lanes=LANES), raw)
