@@ -36,13 +36,13 @@ from ingest.capacity.instance import Arrival, Setup
 from ingest.capacity.machine import work_s
 from ingest.capacity.rounds import Node
 from ingest.capacity.simulation import Outcome, simulate
-from ingest.config import Config
-from ingest.config import load as load_config
-from ingest.embedded import embedded_broker
-from ingest.processes import leave_on_signals
+from ingest.config.settings import Config
+from ingest.config.settings import load as load_config
+from ingest.embedded.parts import embedded_broker
+from ingest.engine.process import leave_on_signals
 from ingest.store.capacity import backends
 from ingest.store.connection import connect
-from tests.servers import Postgres
+from lab.servers import Postgres
 
 WINDOW_MESSAGES = 64  # fewer than nodes: a node has one catalog under way, as in life, and none is superseded
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95)

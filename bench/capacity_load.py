@@ -16,10 +16,10 @@ from ingest.capacity.catalogs import Sheet
 from ingest.capacity.engine import MeasuredEngine, cpu_of, machine_busy_s
 from ingest.capacity.instance import Arrival
 from ingest.capacity.rounds import Node
-from ingest.config import Config
-from ingest.core.routing import decoders_at_work
-from ingest.publish import Publisher
+from ingest.config.settings import Config
+from ingest.core.delivery.routing import decoders_at_work
 from ingest.store.connection import connect
+from ingest.transport.publisher import Publisher
 
 # p99 shall be one of the upgrades, not the border between two kinds: that is chance.
 MIX = {"unchanged": 0.9, "few": 0.08, "upgrade": 0.02}

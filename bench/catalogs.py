@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatch
 from pathlib import Path
 
-from tests import corpus
+from lab import real_catalogs as corpus
 
 ROUNDS = (1, 2, 3, 4)
 ROUND_NAMES = {1: "first load", 2: "unchanged", 3: "few parameters", 4: "module upgrade"}

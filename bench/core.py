@@ -19,11 +19,11 @@ from xxhash import xxh3_128
 
 from bench.catalogs import ROUND_NAMES, fleet
 from bench.records import record
-from ingest.core import rows
-from ingest.core.decoding import Decoding
-from ingest.core.diff import diff_chunks
-from ingest.core.formats import Skim, skim, slices
-from ingest.core.work import Descriptor, SectionDigests
+from ingest.core import pgcopy
+from ingest.core.catalog.decoding import Decoding
+from ingest.core.catalog.diff import diff_chunks
+from ingest.core.catalog.formats import Skim, skim, slices
+from ingest.core.delivery.work import Descriptor, SectionDigests
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -58,7 +58,7 @@ def stages(bodies: list[bytes], passes: int) -> list[dict[str, Any]]:
         "digest of resources, SHA-256": lambda at: hashlib.sha256(sections[at]).digest(),
         "cut into resources": lambda at: slices(sections[at]),
         "diff of 1000 slots, one new": lambda _: diff_chunks(stored, moved),
-        "int4[] of 1000": lambda _: rows.int4_array(ids),
+        "int4[] of 1000": lambda _: pgcopy.int4_array(ids),
     }
     return [{"stage": name, "cpu_ms": _best_ms(step, len(bodies), passes)} for name, step in steps.items()]
 

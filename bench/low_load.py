@@ -19,12 +19,12 @@ import psycopg
 from bench.catalogs import fleet
 from bench.records import record
 from bench.servers import POSTGRESQL, broker_of, cpu_s
-from ingest.config import load
-from ingest.core.formats import Skim, skim
-from ingest.processes import leave_on_signals
-from ingest.publish import Publisher
-from tests.engine.engine import Engine
-from tests.servers import Postgres
+from ingest.config.settings import load
+from ingest.core.catalog.formats import Skim, skim
+from ingest.engine.process import leave_on_signals
+from ingest.transport.publisher import Publisher
+from lab.engine import Engine
+from lab.servers import Postgres
 
 PAUSE_S = 0.1  # 3000 nodes at half an hour send every 0.6 s
 ASK_S = 0.002  # asking without a pause takes more of a core than the engine

@@ -23,9 +23,9 @@ from bench.receiver import drop
 from bench.records import record
 from bench.servers import POSTGRESQL, broker_of, cpu_s, publish
 from ingest.capacity.engine import machine_busy_s
-from ingest.processes import leave_on_signals
-from tests.engine.engine import Engine
-from tests.servers import Postgres
+from ingest.engine.process import leave_on_signals
+from lab.engine import Engine
+from lab.servers import Postgres
 
 
 def main() -> None:

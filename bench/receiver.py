@@ -19,12 +19,12 @@ import stomp
 from bench.catalogs import fleet
 from bench.records import record
 from bench.servers import broker_of, publish
-from ingest.channels import Arena, memory
-from ingest.config import load
-from ingest.connection import stomp_endpoint
+from ingest.config.settings import load
+from ingest.engine.process import leave_on_signals
 from ingest.errors import Unavailable
-from ingest.processes import leave_on_signals
-from ingest.transports import brokers
+from ingest.ipc.arena import Arena, memory
+from ingest.transport.protocol import brokers
+from ingest.transport.stomp import stomp_endpoint
 
 
 def main() -> None:

@@ -21,16 +21,16 @@ from typing import Any
 
 from bench.catalogs import fleet
 from bench.records import record
-from ingest.core.decoding import Decoding
-from ingest.core.work import Descriptor
-from ingest.processes import leave_on_signals
+from ingest.core.catalog.decoding import Decoding
+from ingest.core.delivery.work import Descriptor
+from ingest.engine.process import leave_on_signals
+from ingest.store.catalog.reading import exported_resources, read_catalog, who_has
 from ingest.store.connection import Connection, connect
 from ingest.store.housekeeping import collect_garbage
 from ingest.store.migrate import migrate
 from ingest.store.queries import query
-from ingest.store.reading import exported_resources, read_catalog, who_has
 from ingest.store.writing import Lane
-from tests.servers import Postgres
+from lab.servers import Postgres
 
 ASKED_TYPE = "Nagios_host"  # one exported by each node
 LIMITS_MS = {"collect a type": 50, "one node's catalog": 30}

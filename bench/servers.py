@@ -6,10 +6,10 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
-from ingest.config import load
-from ingest.publish import Publisher
-from tests.brokers.real import RabbitMQ, rabbitmq
-from tests.servers import embedded_broker
+from ingest.config.settings import load
+from ingest.transport.publisher import Publisher
+from lab.brokers import RabbitMQ, rabbitmq
+from lab.servers import embedded_broker
 
 TICKS = os.sysconf("SC_CLK_TCK")
 # Sync is on, as in production; no checkpoint falls into a round but those that the benchmark asks for.

@@ -19,14 +19,14 @@ from typing import Any
 
 from bench.catalogs import ROUND_NAMES, fleet
 from bench.records import record
-from ingest.core.decoding import Decoding
-from ingest.core.work import Claim, Descriptor, Full, Outcome, SectionDigests
-from ingest.processes import leave_on_signals
+from ingest.core.catalog.decoding import Decoding
+from ingest.core.delivery.work import Claim, Descriptor, Full, Outcome, SectionDigests
+from ingest.engine.process import leave_on_signals
 from ingest.store.connection import Connection, connect
 from ingest.store.migrate import migrate
 from ingest.store.writing import Lane
-from tests.servers import Postgres
-from tests.store.reference import Reference
+from lab.servers import Postgres
+from lab.store_reference import Reference
 
 # WAL for a catalog, full-page images apart: what the store is to keep. PuppetDB 7.12.1 wrote 5214, 1, 153 and
 # 3513 KiB for the same rounds.

@@ -14,7 +14,7 @@ from hypothesis import settings
 
 from ingest.store.connection import Connection, connect
 from ingest.store.migrate import migrate
-from tests.servers import Postgres
+from lab.servers import Postgres
 
 # A red CI means the change, not luck: it takes the same examples each time. Everybody else looks for new ones.
 settings.register_profile("ci", derandomize=True)

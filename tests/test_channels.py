@@ -17,20 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ingest.channels import (
-    Arena,
-    Hands,
-    Inbox,
-    Known,
-    Order,
-    Outbox,
-    ParentControl,
-    Report,
-    Wires,
-    link,
-    memory,
-)
-from ingest.core.work import Outcome, SectionDigests, Settled
+from ingest.core.delivery.work import Outcome, SectionDigests, Settled
+from ingest.ipc.arena import Arena, memory
+from ingest.ipc.control import ChildChannels, Order, ParentChannel, Report
+from ingest.ipc.in_flight import InFlight
+from ingest.ipc.pipes import Inbox, Outbox, link
+from ingest.ipc.stored_digests import StoredDigests
 
 WITHOUT_CLOCKS = settings(
     deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
@@ -147,9 +139,9 @@ def test_what_is_not_used_any_more_is_given_back() -> None:
 # Known
 
 
-def table() -> tuple[Known, mmap.mmap]:
-    shared = mmap.mmap(-1, Known.size_bytes())
-    return Known(shared), shared
+def table() -> tuple[StoredDigests, mmap.mmap]:
+    shared = mmap.mmap(-1, StoredDigests.size_bytes())
+    return StoredDigests(shared), shared
 
 
 def digests(letter: bytes) -> SectionDigests:
@@ -164,7 +156,7 @@ def test_what_is_put_is_found() -> None:
     known.put("b.example.com", digests(b"b"))
     known.put("b.example.com", digests(b"c"))
     assert known.get("a.example.com") == (bytes(range(16)), bytes(range(20)))
-    assert Known(shared).get("b.example.com") == digests(b"c")
+    assert StoredDigests(shared).get("b.example.com") == digests(b"c")
     assert known.get("c.example.com") is None
 
 
@@ -172,7 +164,7 @@ def test_a_seed_is_sown_once_and_seen_by_all() -> None:
     """Another table has another one."""
     known, shared = table()
     known.sow()
-    assert Known(shared).seed == known.seed > 0
+    assert StoredDigests(shared).seed == known.seed > 0
     other, _ = table()
     other.sow()
     assert other.seed != known.seed
@@ -184,7 +176,7 @@ def test_two_names_in_one_place_cost_each_other_the_short_cut() -> None:
     places: dict[int, str] = {}
     for number in itertools.count():
         name = f"node-{number}"
-        other = places.setdefault(zlib.crc32(name.encode()) % Known.ENTRIES, name)
+        other = places.setdefault(zlib.crc32(name.encode()) % StoredDigests.ENTRIES, name)
         if other != name:
             break
     known.put(other, digests(b"o"))
@@ -196,47 +188,49 @@ def test_two_names_in_one_place_cost_each_other_the_short_cut() -> None:
 
 @settings(WITHOUT_CLOCKS)
 @given(
-    st.binary(min_size=1, max_size=1), st.binary(min_size=1, max_size=1), st.integers(0, Known._ENTRY.size)
+    st.binary(min_size=1, max_size=1),
+    st.binary(min_size=1, max_size=1),
+    st.integers(0, StoredDigests._ENTRY.size),
 )
 def test_a_torn_entry_is_none(before: bytes, after: bytes, cut: int) -> None:
     """However far a writer got with the next pair, nobody finds one's fingerprint with the other's digest."""
     known, shared = table()
     known.put("a", digests(before))
     _, at = known._place("a")
-    old = shared[at : at + Known._ENTRY.size]
+    old = shared[at : at + StoredDigests._ENTRY.size]
     known.put("a", digests(after))
-    shared[at + cut : at + Known._ENTRY.size] = old[cut:]
+    shared[at + cut : at + StoredDigests._ENTRY.size] = old[cut:]
     assert known.get("a") in (digests(before), digests(after), None)
 
 
 @pytest.fixture(scope="module")
-def known() -> Known:
+def known() -> StoredDigests:
     return table()[0]
 
 
 @settings(WITHOUT_CLOCKS)
 @given(name=st.text(st.characters(blacklist_categories=("Cs",))))
-def test_every_name_has_a_place_in_the_table(known: Known, name: str) -> None:
+def test_every_name_has_a_place_in_the_table(known: StoredDigests, name: str) -> None:
     """The table is as large as it says."""
     known.put(name, digests(b"d"))
     assert known.get(name) == digests(b"d")
 
 
-# Hands
+# InFlight
 
 
 def test_hands_hold_one_delivery_and_one_session_for_each_process() -> None:
     """One process's row is not another's; empty hands hold nothing, and delivery numbers have 64 bits. The session is
     still there when the hands are empty: a successor ends what it finds."""
     names = ["receiver", "decoder-0", "writer-0"]
-    shared = mmap.mmap(-1, Hands.size_bytes(len(names)))
-    hands = Hands(shared, names)
+    shared = mmap.mmap(-1, InFlight.size_bytes(len(names)))
+    hands = InFlight(shared, names)
     assert [hands.held(name) for name in names] == [None] * 3
     hands.hold("decoder-0", 2**63)
     hands.hold("writer-0", 7)
     assert [hands.session(name) for name in names] == [None] * 3
     hands.open_session("writer-0", 4711)
-    seen = Hands(shared, names)
+    seen = InFlight(shared, names)
     assert [seen.held(name) for name in names] == [None, 2**63, 7]
     hands.empty("decoder-0")
     assert [seen.held(name) for name in names] == [None, None, 7]
@@ -246,8 +240,8 @@ def test_hands_hold_one_delivery_and_one_session_for_each_process() -> None:
 
 def test_who_looks_while_hands_are_filled_sees_a_whole_number() -> None:
     """Half of one would be another delivery, which the supervisor or the receiver would blame."""
-    shared = mmap.mmap(-1, Hands.size_bytes(1))
-    hands = Hands(shared, ["decoder-0"])
+    shared = mmap.mmap(-1, InFlight.size_bytes(1))
+    hands = InFlight(shared, ["decoder-0"])
     deliveries = {(n << 56) + n: 0 for n in range(1, 100)}
     busy = os.fork()
     if not busy:
@@ -269,7 +263,7 @@ def test_who_looks_while_hands_are_filled_sees_a_whole_number() -> None:
 
 def test_hands_of_nobody_need_memory_all_the_same() -> None:
     """An empty mapping cannot be made."""
-    assert Hands.size_bytes(0) > 0
+    assert InFlight.size_bytes(0) > 0
 
 
 # Links
@@ -351,8 +345,8 @@ def test_a_receiver_that_dies_frees_a_sender_that_waits_for_it() -> None:
 
 def test_a_child_is_wired_by_its_control_socket() -> None:
     """An inbox, an outbox, memory: what is handed over works; a successor's end replaces the old one."""
-    control = ParentControl()
-    wires = Wires(control.child, {"writer": Settled})
+    control = ParentChannel()
+    wires = ChildChannels(control.child, {"writer": Settled})
     receiving, sending = link()
     control.hand_over("inbox", "writer-0", receiving.fileno(), 1)
     own, out = link()
@@ -396,8 +390,8 @@ def test_a_child_is_wired_by_its_control_socket() -> None:
 
 def test_both_ends_of_the_control_socket_notice_the_others_death() -> None:
     """The parent goes on and knows; the child gets the end; nothing raises anything else."""
-    control = ParentControl()
-    wires = Wires(control.child, {})
+    control = ParentChannel()
+    wires = ChildChannels(control.child, {})
     wires.report("ready", "now")
     assert list(control.reports()) == [Report("ready", "now")]
     assert not control.ended
@@ -408,7 +402,7 @@ def test_both_ends_of_the_control_socket_notice_the_others_death() -> None:
         wires.control()
     wires.report("nobody hears it")
 
-    control = ParentControl()
+    control = ParentChannel()
     control.child.send_bytes(control._encoder.encode(Report("drained")))
     control.child.close()
     assert list(control.reports()) == [Report("drained")]

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from ingest.board import Board
-from ingest.commands.reading import _lines
-from ingest.metrics import Metric
-from ingest.publish import headers_of
+from ingest.cli.reading import _lines
+from ingest.core.metrics import Metric
+from ingest.ipc.process_metrics import MetricsTable
+from ingest.observe.exposition import Health, serve
 from ingest.store.connection import Connection
-from ingest.telemetry import Health, serve
-from tests import corpus
-from tests.servers import embedded_broker, free_port
+from ingest.transport.publisher import headers_of
+from lab import real_catalogs as corpus
+from lab.servers import embedded_broker, free_port
 
 INGEST = [sys.executable, "-m", "ingest"]
 NOWHERE = "stomp://u:geheim@127.0.0.1:1"  # tcpmux: nobody listens there
@@ -304,7 +304,7 @@ def test_the_quarantine_can_be_looked_at_and_given_back(
 def test_status_shows_a_running_engine_to_a_person(healthy: bool) -> None:
     """Ready or why not, then each process with its numbers; the code says whether it is healthy."""
     names = ["receiver", "writer-0"]
-    board = Board(bytearray(Board.size(len(names))))
+    board = MetricsTable(bytearray(MetricsTable.size(len(names))))
     board.row(0).add(Metric.STORED, 12345)
     board.row(1).observe(Metric.BATCH_MESSAGES, 3)
     board.row(1).observe(Metric.BATCH_MESSAGES, 4)

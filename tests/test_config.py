@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.config import SETTINGS, Config, Setting, load, redact
+from ingest.config.puppet_conf import read_puppet_conf
+from ingest.config.settings import SETTINGS, Config, Setting, load, redact
 from ingest.core.passwords import HIDDEN, hide_passwords
 from ingest.core.quantities import duration_s, size_bytes
 from ingest.errors import Misconfigured
-from ingest.puppetconf import read_puppet_conf
 
 NUMBERS = [s for s in SETTINGS if s.type in (int, float)]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from ingest.embedded import embedded_broker, embedded_database, system_binaries, system_database
+from ingest.embedded.parts import embedded_broker, embedded_database, system_binaries, system_database
 from ingest.errors import Misconfigured, Unavailable
 
 BINARIES = system_binaries()

@@ -20,23 +20,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from ingest.board import Board
-from ingest.core.visible import visible
-from ingest.log import configure
-from ingest.metrics import METRICS, Metric
-from ingest.telemetry import Health, serve, snapshot
+from ingest.core.metrics import METRICS, Metric
+from ingest.core.printable import escape_unprintable
+from ingest.ipc.process_metrics import MetricsTable
+from ingest.observe.exposition import Health, serve, snapshot
+from ingest.observe.log import configure
 
 NAMES = ["receiver", "decoder-0", "decoder-1", "writer-0", "supervisor"]
 WELL = Health(healthy=True, ready=True)
 
 
 @pytest.fixture
-def board() -> Board:
-    return Board(bytearray(Board.size(len(NAMES))))
+def board() -> MetricsTable:
+    return MetricsTable(bytearray(MetricsTable.size(len(NAMES))))
 
 
 @contextmanager
-def _served(board: Board, health: Callable[[], Health] = lambda: WELL) -> Iterator[str]:
+def _served(board: MetricsTable, health: Callable[[], Health] = lambda: WELL) -> Iterator[str]:
     server = serve("127.0.0.1", 0, board, NAMES, health)
     try:
         yield f"http://127.0.0.1:{server.server_port}"
@@ -67,7 +67,7 @@ def _samples(url: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
 # The board
 
 
-def test_rows_never_touch_each_other(board: Board) -> None:
+def test_rows_never_touch_each_other(board: MetricsTable) -> None:
     """Filling every cell of one row leaves all others at zero."""
     row = board.row(1)
     for metric in Metric:
@@ -88,21 +88,21 @@ def test_rows_never_touch_each_other(board: Board) -> None:
 
 def test_a_row_is_seen_by_another_process() -> None:
     """What a child counts in shared memory, its parent reads."""
-    memory = mmap.mmap(-1, Board.size(len(NAMES)))
+    memory = mmap.mmap(-1, MetricsTable.size(len(NAMES)))
     child = os.fork()
     if not child:
         try:
-            Board(memory).row(2).add(Metric.DECODED, 7)
+            MetricsTable(memory).row(2).add(Metric.DECODED, 7)
         finally:
             os._exit(0)
     os.waitpid(child, 0)
-    assert Board(memory).value(2, Metric.DECODED) == 7
+    assert MetricsTable(memory).value(2, Metric.DECODED) == 7
 
 
 @given(st.lists(st.floats(0, 1e6)))
 def test_a_histogram_counts_each_value_once_in_its_bucket(values: list[float]) -> None:
     """A bucket's count is the number of values up to its limit and above the one before."""
-    board = Board(bytearray(Board.size(1)))
+    board = MetricsTable(bytearray(MetricsTable.size(1)))
     limits = Metric.BATCH_SECONDS.declared.buckets
     for value in values:
         board.row(0).observe(Metric.BATCH_SECONDS, value)
@@ -133,7 +133,7 @@ def test_every_metric_is_declared_whole() -> None:
 # What is served
 
 
-def test_every_metric_is_served_by_process_and_says_how_to_read_it(board: Board) -> None:
+def test_every_metric_is_served_by_process_and_says_how_to_read_it(board: MetricsTable) -> None:
     """/metrics has each metric for each process of its stage, and its line in HELP."""
     board.row(0).add(Metric.STORED, 3)
     board.row(2).add(Metric.DECODED, 4)
@@ -164,7 +164,7 @@ def test_every_metric_is_served_by_process_and_says_how_to_read_it(board: Board)
     ],
 )
 def test_health_is_a_status_code_with_its_reasons(
-    board: Board, health: Health, healthz: int, readyz: int
+    board: MetricsTable, health: Health, healthz: int, readyz: int
 ) -> None:
     """Probes see 200 or 503, people see why."""
     with _served(board, lambda: health) as url:
@@ -176,7 +176,9 @@ def test_health_is_a_status_code_with_its_reasons(
         assert _get(f"{url}/elsewhere")[0] == 404
 
 
-def test_a_scraper_that_leaves_early_is_no_event(board: Board, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_scraper_that_leaves_early_is_no_event(
+    board: MetricsTable, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A connection that is reset in the middle of an answer writes nothing, and the next one is served."""
     asked, gone = threading.Event(), threading.Event()
 
@@ -267,7 +269,7 @@ def test_a_broken_log_does_not_end_the_engine() -> None:
 @given(st.text(st.characters(codec=None)))
 def test_visible_text_has_nothing_that_breaks_a_line(text: str) -> None:
     """Every character that comes out is printable, and printable text comes out as it is."""
-    assert visible(text).isprintable()
+    assert escape_unprintable(text).isprintable()
     if text.isprintable():
-        assert visible(text) == text
-    visible(text).encode("utf-8")
+        assert escape_unprintable(text) == text
+    escape_unprintable(text).encode("utf-8")

@@ -28,9 +28,9 @@ from bench.pipeline import one_round
 from bench.receiver import drop
 from bench.records import record
 from bench.servers import POSTGRESQL, broker_of, cpu_s
-from ingest.processes import leave_on_signals
-from tests.engine.engine import Engine
-from tests.servers import Postgres
+from ingest.engine.process import leave_on_signals
+from lab.engine import Engine
+from lab.servers import Postgres
 
 # Throughput at least so many times PuppetDB's, and its CPU for a catalog divided by at least so much.
 GOALS = {1: (25, 35), 2: (16, 35), 3: (20, 40), 4: (30, 40)}

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from tests.servers import Postgres, free_port
+from lab.servers import Postgres, free_port
 
 JAR = Path("/usr/share/puppetdb/puppetdb.jar")
 BOOTSTRAP = Path("/etc/puppetdb/bootstrap.cfg")

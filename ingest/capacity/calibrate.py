@@ -31,9 +31,9 @@ from ingest.capacity.catalogs import Template
 from ingest.capacity.engine import children_of, free_port, measured_engine
 from ingest.capacity.machine import commit, crowding, machine
 from ingest.capacity.rounds import Bench, Node
-from ingest.config import Config
-from ingest.embedded import embedded_broker, embedded_database, system_binaries, system_database
-from ingest.run import keep_house_once
+from ingest.config.settings import Config
+from ingest.embedded.parts import embedded_broker, embedded_database, system_binaries, system_database
+from ingest.engine.run import keep_house_once
 from ingest.store import capacity as store
 from ingest.store.connection import connect
 

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ingest.config import SETTINGS, Config
+from ingest.config.settings import SETTINGS, Config
+from ingest.engine.process import cpu_s
 from ingest.errors import Unavailable
-from ingest.processes import cpu_s
 
 START_TIMEOUT_S = 30.0
 SETTLED = ("stored", "unchanged", "stale", "superseded", "quarantined")
@@ -52,8 +52,8 @@ class MeasuredEngine:
         found = {}
         for pid in children_of(self.process.pid):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if b"ingest.child" in words:
-                found[words[words.index(b"ingest.child") + 1].decode()] = pid
+            if b"ingest.engine.child" in words:
+                found[words[words.index(b"ingest.engine.child") + 1].decode()] = pid
         return found
 
     def wait(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:

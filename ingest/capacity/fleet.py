@@ -10,7 +10,7 @@ import msgspec
 
 from ingest.capacity.calibration import Calibration
 from ingest.capacity.instance import Arrival
-from ingest.core.routing import decoders_at_work
+from ingest.core.delivery.routing import decoders_at_work
 from ingest.errors import Misconfigured, Refused
 from ingest.store.capacity import StoredFleet
 

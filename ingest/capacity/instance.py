@@ -13,7 +13,7 @@ import simpy
 
 from ingest.capacity.cores import Cores
 from ingest.capacity.costs import BatchCosts, Costs, Line
-from ingest.core.routing import choose, decoders_at_work
+from ingest.core.delivery.routing import choose, decoders_at_work
 
 DECODER_DEPTH = 32  # as in receiver.py
 PAUSE = 2  # as in writer.py

@@ -21,13 +21,13 @@ from ingest.capacity.engine import (
     machine_busy_s,
     private_bytes,
 )
-from ingest.config import Config
-from ingest.core.routing import decoders_at_work
+from ingest.config.settings import Config
+from ingest.core.delivery.routing import decoders_at_work
+from ingest.engine.process import cpu_s
 from ingest.errors import Unavailable
-from ingest.processes import cpu_s
-from ingest.publish import Publisher
 from ingest.store import capacity as store
 from ingest.store.connection import Connection
+from ingest.transport.publisher import Publisher
 
 BACKLOG_TIMEOUT_S = 120.0
 SINGLE_TIMEOUT_S = 20.0

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import Identifier
 
-from ingest.store.connection import Connection, connect, meaning
+from ingest.store.connection import Connection, connect, translate_errors
 from ingest.store.queries import query
 
 
@@ -39,13 +39,13 @@ class StoredFleet(NamedTuple):
 @contextmanager
 def own_database(conninfo: str, name: str) -> Iterator[str]:
     """The conninfo of a new database in the same cluster, dropped at the end."""
-    with meaning(opening=True):
+    with translate_errors(opening=True):
         connection = connect(conninfo)
         connection.execute(query("capacity_create_database").format(name=Identifier(name)))
     try:
         yield make_conninfo(conninfo, dbname=name)
     finally:
-        with meaning():
+        with translate_errors():
             connection.execute(query("capacity_drop_database").format(name=Identifier(name)))
         connection.close()
 
@@ -56,7 +56,7 @@ def server(connection: Connection) -> Server:
 
 def backends(connection: Connection) -> dict[str, int]:
     """Writer's name -> pid of its server process."""
-    with meaning():
+    with translate_errors():
         rows: Any = connection.execute(query("capacity_backends")).fetchall()
     return dict(rows)
 
@@ -68,14 +68,14 @@ def wal_bytes(connection: Connection) -> int:
 
 
 def checkpoint(connection: Connection) -> None:
-    with meaning():
+    with translate_errors():
         connection.execute(query("capacity_checkpoint"))
 
 
 def commit_seconds(connection: Connection, times: int) -> list[float]:
     """How long the smallest commits take on this disk."""
     found = []
-    with meaning():
+    with translate_errors():
         for _ in range(times):
             started_s = time.perf_counter()
             connection.execute(query("capacity_commit"))
@@ -84,7 +84,7 @@ def commit_seconds(connection: Connection, times: int) -> list[float]:
 
 
 def tables(connection: Connection) -> dict[str, Table]:
-    with meaning():
+    with translate_errors():
         rows: Any = connection.execute(query("capacity_table_bytes")).fetchall()
     return {name: Table(total_bytes, pages) for name, total_bytes, pages in rows}
 
@@ -96,5 +96,5 @@ def stored_fleet(connection: Connection) -> StoredFleet:
 
 
 def _row(connection: Connection, name: str) -> Any:
-    with meaning():
+    with translate_errors():
         return connection.execute(query(name)).fetchone()

@@ -49,7 +49,7 @@ def connect(
         "timezone": "UTC",
         "client_min_messages": "warning",
     }
-    with meaning(opening=True):
+    with translate_errors(opening=True):
         given = conninfo_to_dict(conninfo)
         options = " ".join([str(given.get("options") or ""), *(f"-c {k}={v}" for k, v in settings.items())])
         connection = psycopg.connect(
@@ -70,7 +70,7 @@ def connect(
 
 
 @contextmanager
-def answering_within(connection: Connection, seconds: float) -> Iterator[None]:
+def hang_up_after(connection: Connection, seconds: float) -> Iterator[None]:
     """Hangs up on a server that stays silent: the statement ends as if the server had gone, with Unavailable.
 
     The server's own time limits are worth nothing when what is silent is a proxy, a firewall or a frozen server, and
@@ -107,7 +107,7 @@ def end_session(connection: Connection, backend_pid: int) -> bool:
 
 
 @contextmanager
-def meaning(*, opening: bool = False) -> Iterator[None]:
+def translate_errors(*, opening: bool = False) -> Iterator[None]:
     """Turns psycopg's errors into this package's: what to do about them, not where they came from."""
     try:
         yield

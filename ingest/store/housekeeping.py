@@ -18,7 +18,7 @@ from datetime import timedelta
 import msgspec
 from psycopg import errors as pg
 
-from ingest.store.connection import Connection, meaning
+from ingest.store.connection import Connection, translate_errors
 from ingest.store.locks import CONTENT_LOCK, NODE_LOCK, node_key
 from ingest.store.queries import query
 
@@ -50,7 +50,7 @@ def collect_garbage(
         xmin, ids = _unused(connection, table)
         for start in range(0, len(ids), step_rows):
             step = ids[start : start + step_rows]
-            with meaning(), connection.transaction():
+            with translate_errors(), connection.transaction():
                 if _locked_alone(connection, int(patience_s / POLL_S), pause):
                     deleted = _delete(connection, table, step, xmin, hold_timeout_s)
                 else:
@@ -66,7 +66,7 @@ def collect_garbage(
 def expire_nodes(connection: Connection, node_ttl: timedelta, *, step_nodes: int = 100) -> list[str]:
     """Marks nodes whose newest catalog is older than that; returns their certnames."""
     expired: list[str] = []
-    with meaning():
+    with translate_errors():
         nodes = connection.execute(query("silent_nodes"), [node_ttl]).fetchall()
         for start in range(0, len(nodes), step_nodes):
             with _locked(connection, nodes[start : start + step_nodes]) as ids:
@@ -78,7 +78,7 @@ def expire_nodes(connection: Connection, node_ttl: timedelta, *, step_nodes: int
 def purge_nodes(connection: Connection, node_purge_ttl: timedelta, *, step_nodes: int = 100) -> int:
     """Deletes nodes that have been deactivated or expired for that long; returns how many."""
     purged = 0
-    with meaning():
+    with translate_errors():
         nodes = connection.execute(query("purgeable_nodes"), [node_purge_ttl]).fetchall()
         for start in range(0, len(nodes), step_nodes):
             with _locked(connection, nodes[start : start + step_nodes]) as ids:
@@ -89,7 +89,7 @@ def purge_nodes(connection: Connection, node_purge_ttl: timedelta, *, step_nodes
 
 def forget_quarantined(connection: Connection, retention: timedelta) -> int:
     """Deletes quarantined messages not seen again for that long; returns how many."""
-    with meaning():
+    with translate_errors():
         return connection.execute(query("forget_quarantined"), [retention]).rowcount
 
 
@@ -103,7 +103,7 @@ def _locked(connection: Connection, nodes: Sequence[tuple[object, ...]]) -> Iter
 
 
 def _unused(connection: Connection, table: str) -> tuple[str, list[int]]:
-    with meaning(), connection.transaction():
+    with translate_errors(), connection.transaction():
         connection.execute(query("one_snapshot"))
         row = connection.execute(query("snapshot_xmin")).fetchone()
         assert row is not None

@@ -9,7 +9,7 @@ from importlib.resources import files
 from psycopg.sql import SQL, Identifier
 
 from ingest.errors import Refused
-from ingest.store.connection import Connection, meaning
+from ingest.store.connection import Connection, translate_errors
 from ingest.store.queries import query
 
 # Any number will do, as long as nobody else on the database uses it: "ingest" on a phone's keys.
@@ -33,7 +33,7 @@ def migrate(connection: Connection, announce: Callable[[str], None] = lambda lin
     """
     done = 0
     known = migrations()
-    with meaning():
+    with translate_errors():
         connection.execute(query("lock_migrations"), [MIGRATION_LOCK])
         try:
             connection.execute(query("create_migrations_table"))
@@ -55,7 +55,7 @@ def migrate(connection: Connection, announce: Callable[[str], None] = lambda lin
 
 def schema_version(connection: Connection) -> int:
     """The number of the newest migration in the database; 0 for an empty one."""
-    with meaning():
+    with translate_errors():
         row = connection.execute(query("has_migrations_table")).fetchone()
         if row is None or not row[0]:
             return 0
@@ -85,7 +85,7 @@ def require_current(connection: Connection) -> None:
 
 def grant(connection: Connection, engine_role: str | None, reader_role: str | None) -> None:
     """Lets ``engine_role`` do what ``ingest run`` needs and ``reader_role`` read the views, no more."""
-    with meaning(), connection.transaction():
+    with translate_errors(), connection.transaction():
         for name, role in (("grant_engine", engine_role), ("grant_reader", reader_role)):
             if role is not None:
                 statement = query(name).as_string(connection).replace("ROLE_NAME", "{role}")

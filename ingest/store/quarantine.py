@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 from psycopg.types.json import Jsonb
 
-from ingest.core.work import Outcome, Settled
+from ingest.core.delivery.work import Outcome, Settled
 from ingest.errors import Refused
-from ingest.store.connection import Connection, meaning
+from ingest.store.connection import Connection, translate_errors
 from ingest.store.queries import query
 from ingest.store.session import Session
 
@@ -83,7 +83,7 @@ def require_room(session: Session, limits: QuarantineLimits) -> None:
 
 def entries(connection: Connection, *, reason: str | None = None, limit: int = 100) -> list[Quarantined]:
     """The newest first, without their bodies."""
-    with meaning():
+    with translate_errors():
         rows: Any = connection.execute(
             query("list_quarantine"), {"reason": reason, "limit": limit}
         ).fetchall()
@@ -92,7 +92,7 @@ def entries(connection: Connection, *, reason: str | None = None, limit: int = 1
 
 def entry(connection: Connection, id_: int) -> Quarantined:
     """One message with its body. Raises Refused when there is none of that number."""
-    with meaning():
+    with translate_errors():
         row: Any = connection.execute(query("show_quarantine"), [id_]).fetchone()
     if row is None:
         raise Refused(f"nothing in quarantine has the number {id_}: 'ingest quarantine list' shows what has")
@@ -101,5 +101,5 @@ def entry(connection: Connection, id_: int) -> Quarantined:
 
 def drop(connection: Connection, ids: list[int]) -> int:
     """Throws messages away; returns how many there were."""
-    with meaning():
+    with translate_errors():
         return connection.execute(query("drop_quarantine"), [ids]).rowcount

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import psycopg
 
-from ingest.store.content import copy_into
+from ingest.store.content_table import copy_into
 from ingest.store.queries import query
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]

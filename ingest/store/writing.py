@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from itertools import compress
 from operator import not_
 
-from ingest.core import rows
-from ingest.core.batching import Stored, is_stale, supersede
-from ingest.core.work import Ahead, Claim, Content, Deactivate, Full, Outcome, Settled, Work
+from ingest.core import pgcopy
+from ingest.core.delivery.batching import Stored, is_stale, supersede
+from ingest.core.delivery.work import Ahead, Claim, Content, Deactivate, Full, Outcome, Settled, Work
 from ingest.errors import Rejected
-from ingest.store.connection import Connection, meaning
-from ingest.store.content import Encoded
-from ingest.store.contents import Contents
+from ingest.store.catalog.content_store import Contents
+from ingest.store.catalog.membership import write_chunks, write_exports
+from ingest.store.connection import Connection, translate_errors
+from ingest.store.content_table import Encoded
 from ingest.store.locks import CONTENT_LOCK, NODE_LOCK, node_key
-from ingest.store.membership import write_chunks, write_exports
 from ingest.store.quarantine import NO_LIMITS, QuarantineLimits, QuarantineRow, put, require_room
 from ingest.store.queries import query
 from ingest.store.session import Counts, Session
@@ -26,8 +26,8 @@ from ingest.store.session import Counts, Session
 # What is written of a catalog's header, as encoded fields in the order of the statements, and their types.
 HeaderFields = tuple[bytes, ...]
 HEADER_OIDS = (
-    *[rows.INT4_OID] * 6, rows.BOOL_OID, rows.BYTEA_OID, rows.BYTEA_OID, *[rows.TEXT_OID] * 3, rows.UUID_OID,
-    rows.UUID_OID, rows.TIMESTAMPTZ_OID, rows.TIMESTAMPTZ_OID,
+    *[pgcopy.INT4_OID] * 6, pgcopy.BOOL_OID, pgcopy.BYTEA_OID, pgcopy.BYTEA_OID, *[pgcopy.TEXT_OID] * 3, pgcopy.UUID_OID,
+    pgcopy.UUID_OID, pgcopy.TIMESTAMPTZ_OID, pgcopy.TIMESTAMPTZ_OID,
 )  # fmt: skip
 
 
@@ -46,14 +46,14 @@ class Lane:
         self._generation: int | None = None
         self._names: dict[tuple[str, str], int] = {}
         self._contents = Contents(cache_entries_max)
-        with meaning():
+        with translate_errors():
             connection.execute(query("create_staging"))
 
     def apply(self, batch: Sequence[Work | QuarantineRow]) -> list[Settled]:
         """Settles a batch in one transaction. Raises Unavailable, Rejected (PostgreSQL refuses something in it)
         or Refused (the quarantine is full); nothing happened then, and halves of the batch may fare better."""
         try:
-            with meaning(), self.connection.transaction(), self.connection.cursor() as cursor:
+            with translate_errors(), self.connection.transaction(), self.connection.cursor() as cursor:
                 session = Session(cursor)
                 self.counts = session.counts
                 settled = self._apply(session, batch)
@@ -66,7 +66,7 @@ class Lane:
 
     def hints(self) -> list[tuple[str, bytes]]:
         """(certname, raw digest) of every stored catalog."""
-        with meaning(), self.connection.cursor(binary=True) as cursor:
+        with translate_errors(), self.connection.cursor(binary=True) as cursor:
             cursor.execute(query("hints"))
             return [(str(certname), bytes(digest)) for certname, digest in cursor]  # type: ignore[call-overload]
 
@@ -213,22 +213,22 @@ class Lane:
         edge_set, position_set, slots = content or (stored.edge_set_id, stored.position_set_id, stored.slots)
         digest = catalog.content_digest if isinstance(catalog, Full) else stored.content_digest
         return (
-            rows.int4(stored.node_id),
-            rows.int4(edge_set),
-            rows.int4(position_set),
-            rows.int4(self._name_id("environments", header.environment)),
-            rows.int4(self._name_id("producers", header.producer)),
-            rows.int4(slots),
-            rows.boolean(content is not None),
-            rows.bytea(catalog.sections.raw_digest),
-            rows.bytea(digest),
-            rows.text(header.code_id),
-            rows.text(header.job_id),
-            rows.text(header.version),
-            rows.uuid_or_null(header.transaction_uuid),
-            rows.uuid_or_null(header.catalog_uuid),
-            rows.timestamptz(header.producer_timestamp),
-            rows.timestamptz(catalog.received_at),
+            pgcopy.int4(stored.node_id),
+            pgcopy.int4(edge_set),
+            pgcopy.int4(position_set),
+            pgcopy.int4(self._name_id("environments", header.environment)),
+            pgcopy.int4(self._name_id("producers", header.producer)),
+            pgcopy.int4(slots),
+            pgcopy.boolean(content is not None),
+            pgcopy.bytea(catalog.sections.raw_digest),
+            pgcopy.bytea(digest),
+            pgcopy.text(header.code_id),
+            pgcopy.text(header.job_id),
+            pgcopy.text(header.version),
+            pgcopy.uuid_or_null(header.transaction_uuid),
+            pgcopy.uuid_or_null(header.catalog_uuid),
+            pgcopy.timestamptz(header.producer_timestamp),
+            pgcopy.timestamptz(catalog.received_at),
         )
 
     def _resolve_names(self, session: Session, catalogs: Sequence[Claim | Full]) -> None:
@@ -287,7 +287,7 @@ def _write_headers(session: Session, statement: str, headers: Sequence[HeaderFie
     """Rows of ``catalogs`` as one array a column."""
     if headers:
         columns = zip(HEADER_OIDS, zip(*headers, strict=True), strict=True)
-        session.execute(statement, [Encoded(rows.array_of(oid, fields)) for oid, fields in columns])
+        session.execute(statement, [Encoded(pgcopy.array_of(oid, fields)) for oid, fields in columns])
 
 
 def _is_same_run(catalog: Claim | Full, stored: Stored) -> bool:

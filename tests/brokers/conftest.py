@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.brokers import BROKERS, KINDS, Broker
+from lab.engine import Engine, Start
 from tests.brokers.certificates import Certificates
-from tests.brokers.real import BROKERS, KINDS, Broker
-from tests.engine.engine import Engine, Start
 
 _numbers = itertools.count()
 

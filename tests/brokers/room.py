@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ingest.connection import Message
+from ingest.transport.stomp import Message
 
 
 class Room:

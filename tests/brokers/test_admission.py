@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ingest.broker.admission import Admission
+from ingest.embedded.broker.admission import Admission
 
 
 class Held:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from ingest.broker.admission import Admission
-from ingest.broker.connection import CONNECT_TIMEOUT_S, LINGER_S, Connection, Gone
-from ingest.broker.frames import Limits
-from ingest.broker.queues import Queues
-from ingest.broker.session import Faults
+from ingest.embedded.broker.admission import Admission
+from ingest.embedded.broker.connection import CONNECT_TIMEOUT_S, LINGER_S, Connection, Gone
+from ingest.embedded.broker.frames import Limits
+from ingest.embedded.broker.queues import Queues
+from ingest.embedded.broker.session import Faults
 
 
 class Wire:

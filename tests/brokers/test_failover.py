@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from ingest.store.connection import Connection
+from lab.brokers import Broker
+from lab.engine import Start, wait_for
+from lab.servers import free_port
 from tests.brokers.command import ingest
-from tests.brokers.real import Broker
 from tests.brokers.test_real_brokers import (
     assert_empty,
     assert_stored,
@@ -20,8 +22,6 @@ from tests.brokers.test_real_brokers import (
     stored_nodes,
     window,
 )
-from tests.engine.engine import Start, wait_for
-from tests.servers import free_port
 
 
 @pytest.mark.parametrize("first", ["nobody listens", "wrong password"])

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import pytest
 
 from ingest.store.connection import Connection
-from tests import corpus
-from tests.brokers.real import PASSWORD, USER, Broker
-from tests.engine.engine import Start
-from tests.model import expected, stored
+from lab import real_catalogs as corpus
+from lab.brokers import PASSWORD, USER, Broker
+from lab.engine import Start
+from lab.store_model import expected, stored
 
 FOREIGN = Path(__file__).parent / "foreign"
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.broker.frames import READ_BYTES, Frame, Limits, Parser
-from ingest.broker.headers import HangUp, read_head, write_head
+from ingest.embedded.broker.frames import READ_BYTES, Frame, Limits, Parser
+from ingest.embedded.broker.headers import HangUp, read_head, write_head
 
 VERSIONS = ("1.0", "1.1", "1.2")
 

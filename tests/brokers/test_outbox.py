@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.broker.outbox import JOINED_BYTES_MAX, Outbox
-from ingest.broker.queues import Consumer, Delivery, Message, Subscription
+from ingest.embedded.broker.outbox import JOINED_BYTES_MAX, Outbox
+from ingest.embedded.broker.queues import Consumer, Delivery, Message, Subscription
 
 SUBSCRIPTION = Subscription(Consumer(), "s", "/queue/a", "auto", 10)
 

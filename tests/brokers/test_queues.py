@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ingest.broker.queues import Consumer, Delivery, Depth, Queues, held_bytes
+from ingest.embedded.broker.queues import Consumer, Delivery, Depth, Queues, held_bytes
 
 QUEUE = "/queue/catalog"
 

@@ -11,17 +11,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from ingest.connection import Connection as StompConnection
-from ingest.connection import Endpoint, Message, opening
 from ingest.errors import Unavailable
 from ingest.store.connection import Connection
-from tests import corpus
+from ingest.transport.stomp import Connection as StompConnection
+from ingest.transport.stomp import Endpoint, Message, opening
+from lab import real_catalogs as corpus
+from lab.brokers import BROKERS, PASSWORD, READER, USER, Broker
+from lab.engine import Engine, Start, wait_for
+from lab.store_model import expected, resource, stored, wire_body
 from tests.brokers.client import Client
 from tests.brokers.command import ingest
-from tests.brokers.real import BROKERS, PASSWORD, READER, USER, Broker
 from tests.brokers.room import Room
-from tests.engine.engine import Engine, Start, wait_for
-from tests.model import expected, resource, stored, wire_body
 
 # What the engine makes of a broker's own window; the first one that fits, as StompServer sends one at a time.
 WINDOW_MESSAGES = 3

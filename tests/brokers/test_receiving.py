@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.connection import BUFFER_BYTES, Connection, Endpoint, Message
-from ingest.connection.frames import flow_control
 from ingest.errors import IngestError, Misconfigured, Unavailable
+from ingest.transport.stomp import BUFFER_BYTES, Connection, Endpoint, Message
+from ingest.transport.stomp.frames import flow_control
 from tests.brokers.room import Room
 
 CONNECTED = b"CONNECTED\nversion:1.2\nheart-beat:1000,1000\n\n\0"

@@ -25,14 +25,14 @@ os.environ.setdefault("STOMP_SKIP_HOSTNAME_SCAN", "1")
 import stomp
 from stomp.exception import ConnectFailedException
 
-from ingest.broker.admission import Admission
-from ingest.broker.connection import Connection
-from ingest.broker.depths import read_depths
-from ingest.broker.frames import Frame, Limits, Parser
-from ingest.broker.headers import write_head
-from ingest.broker.queues import Depth, Queues
-from ingest.broker.server import Server, Settings, serve
-from ingest.broker.session import Credentials, Faults
+from ingest.embedded.broker.admission import Admission
+from ingest.embedded.broker.connection import Connection
+from ingest.embedded.broker.depths import read_depths
+from ingest.embedded.broker.frames import Frame, Limits, Parser
+from ingest.embedded.broker.headers import write_head
+from ingest.embedded.broker.queues import Depth, Queues
+from ingest.embedded.broker.server import Server, Settings, serve
+from ingest.embedded.broker.session import Credentials, Faults
 from ingest.errors import Misconfigured, Unavailable
 
 PATIENCE_S = 20.0  # until a test is given up; no claim about speed
@@ -675,7 +675,7 @@ def test_bytes_that_tls_has_decrypted_are_not_forgotten(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     monkeypatch.setattr(
-        "ingest.broker.connection.READS_MAX", 2
+        "ingest.embedded.broker.connection.READS_MAX", 2
     )  # all of it has to fit into a socket's buffer
     ours, theirs = socket.socketpair()
     queues = Queues("b")
@@ -730,7 +730,7 @@ def test_the_command_listens_and_ends_on_sigterm(tmp_path: Path) -> None:
     """It says where it listens and what it is for, asks for the login, and leaves with 0."""
     ready = tmp_path / "ready"
     arguments = ["--port", "0", "--login", "user:a:b", "--ready-file", ready]
-    command = [sys.executable, "-m", "ingest.broker", *arguments]
+    command = [sys.executable, "-m", "ingest.embedded.broker", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -756,15 +756,22 @@ def test_the_command_listens_and_ends_on_sigterm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "line"),
     [
-        (["--login", "user"], 2, "ingest.broker: --login: is USER:PASSWORD\n"),
-        (["--certfile", "/nowhere"], 2, "ingest.broker: --certfile: cannot be used: "),
-        (["--host", "192.0.2.1"], 69, "ingest.broker: the embedded broker cannot listen on 192.0.2.1:"),
+        (["--login", "user"], 2, "ingest.embedded.broker: --login: is USER:PASSWORD\n"),
+        (["--certfile", "/nowhere"], 2, "ingest.embedded.broker: --certfile: cannot be used: "),
+        (
+            ["--host", "192.0.2.1"],
+            69,
+            "ingest.embedded.broker: the embedded broker cannot listen on 192.0.2.1:",
+        ),
     ],
 )
 def test_a_wrong_argument_is_one_clear_line(arguments: list[str], status: int, line: str) -> None:
     """And an exit status; never a stack trace."""
     done = subprocess.run(
-        [sys.executable, "-m", "ingest.broker", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "ingest.embedded.broker", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == status
     assert done.stderr.startswith(line)

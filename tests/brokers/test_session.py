@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from ingest.broker.frames import Frame, Head, Parser
-from ingest.broker.headers import HangUp
-from ingest.broker.queues import Queues
-from ingest.broker.session import Credentials, Faults, Session
+from ingest.embedded.broker.frames import Frame, Head, Parser
+from ingest.embedded.broker.headers import HangUp
+from ingest.embedded.broker.queues import Queues
+from ingest.embedded.broker.session import Credentials, Faults, Session
 
 Headers = dict[str, str]
 

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from ingest.connection import Connection as StompConnection
-from ingest.connection import Endpoint
 from ingest.store.connection import Connection
-from tests import corpus
+from ingest.transport.stomp import Connection as StompConnection
+from ingest.transport.stomp import Endpoint
+from lab import real_catalogs as corpus
+from lab.brokers import ActiveMQ, Broker
+from lab.engine import Start
+from lab.store_model import expected, stored
 from tests.brokers.certificates import Certificates
 from tests.brokers.command import ingest
-from tests.brokers.real import ActiveMQ, Broker
 from tests.brokers.room import Room
-from tests.engine.engine import Start
-from tests.model import expected, stored
 
 
 @pytest.fixture(params=["rabbitmq", "activemq", "embedded-tls"])

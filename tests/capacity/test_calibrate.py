@@ -18,13 +18,13 @@ from ingest.capacity.costs import costs_of
 from ingest.capacity.engine import children_of
 from ingest.capacity.instance import Arrival, Setup
 from ingest.capacity.simulation import simulate
-from ingest.config import load as load_config
-from ingest.core.decoding import Decoding
-from ingest.core.work import Claim, Descriptor, Full, SectionDigests
-from ingest.processes import cpu_s
+from ingest.config.settings import load as load_config
+from ingest.core.catalog.decoding import Decoding
+from ingest.core.delivery.work import Claim, Descriptor, Full, SectionDigests
+from ingest.engine.process import cpu_s
 from ingest.store.connection import Connection
-from tests.model import at
-from tests.servers import Postgres
+from lab.servers import Postgres
+from lab.store_model import at
 
 SMALL = Scale(clones=2, singles=20, mixed=3, commits=5)
 

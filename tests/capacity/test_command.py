@@ -15,12 +15,12 @@ from ingest.capacity import calibrate as calibrating
 from ingest.capacity import calibration as saved
 from ingest.capacity import plan as planning
 from ingest.capacity.calibration import Calibration
-from ingest.cli import cli
-from ingest.commands import capacity as command
-from ingest.config import Config
+from ingest.cli import capacity as command
+from ingest.cli.main import cli
+from ingest.config.settings import Config
 from ingest.errors import IngestError, Misconfigured, Refused
+from lab.store_model import Pipeline, resource, wire_body
 from tests.capacity import made_up
-from tests.model import Pipeline, resource, wire_body
 
 
 @pytest.fixture(autouse=True)

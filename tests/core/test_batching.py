@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.core.batching import Stored, is_stale, supersede
-from ingest.core.model import Header
-from ingest.core.work import Claim, Full, SectionDigests
+from ingest.core.catalog.model import Header
+from ingest.core.delivery.batching import Stored, is_stale, supersede
+from ingest.core.delivery.work import Claim, Full, SectionDigests
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SECTIONS = SectionDigests(b"f" * 16, b"r" * 20)

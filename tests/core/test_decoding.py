@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.core.decoding import KEPT_CONTENT_BYTES_MAX, Decoding, lane_of
-from ingest.core.met import Cache
-from ingest.core.work import (
+from ingest.core.catalog.cache import Cache
+from ingest.core.catalog.decoding import KEPT_CONTENT_BYTES_MAX, Decoding, lane_of
+from ingest.core.delivery.work import (
     DIGEST_BYTES,
     Ahead,
     Claim,
@@ -24,7 +24,7 @@ from ingest.core.work import (
     SectionDigests,
 )
 from ingest.errors import Rejected
-from tests import corpus
+from lab import real_catalogs as corpus
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CERTNAMES = ["a", "b", "c", "d"]

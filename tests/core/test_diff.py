@@ -7,7 +7,7 @@ from array import array
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ingest.core.diff import CHUNK_SLOTS, ChunkDiff, diff_chunks
+from ingest.core.catalog.diff import CHUNK_SLOTS, ChunkDiff, diff_chunks
 
 ids = st.integers(1, 2**31 - 1)
 # Sizes around the ends of chunks, and runs of one id: a list of hundreds of free integers is slow to draw.

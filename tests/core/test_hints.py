@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from ingest.core.decoding import Decoding
-from ingest.core.formats import Skim, skim
-from ingest.core.model import Catalog
-from ingest.core.normalise import normalise
-from ingest.core.work import Descriptor
+from ingest.core.catalog.decoding import Decoding
+from ingest.core.catalog.formats import Skim, skim
+from ingest.core.catalog.model import Catalog
+from ingest.core.catalog.normalise import normalise
+from ingest.core.delivery.work import Descriptor
 from ingest.errors import Rejected
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

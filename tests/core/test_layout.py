@@ -8,11 +8,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ingest.core import decoding
-from ingest.core.decoding import Decoding
-from ingest.core.work import Claim, Deactivate, Descriptor, Full, SectionDigests
+from ingest.core.catalog import decoding
+from ingest.core.catalog.decoding import Decoding
+from ingest.core.delivery.work import Claim, Deactivate, Descriptor, Full, SectionDigests
 from ingest.errors import Rejected
-from tests import corpus
+from lab import real_catalogs as corpus
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 FORMS = ("wire", "native")

@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from ingest.core.ledger import Delivery, Ledger
-from ingest.core.work import Outcome, Settled
+from ingest.core.delivery.ledger import Delivery, Ledger
+from ingest.core.delivery.work import Outcome, Settled
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DEATHS_MAX = 2

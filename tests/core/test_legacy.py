@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from ingest.core.formats import Skim, skim
-from ingest.core.model import Catalog
-from ingest.core.normalise import normalise
-from ingest.core.wire import canonical_json, to_wire
-from ingest.core.work import Outcome
+from ingest.core.catalog.formats import Skim, skim
+from ingest.core.catalog.model import Catalog
+from ingest.core.catalog.normalise import normalise
+from ingest.core.catalog.wire import canonical_json, to_wire
+from ingest.core.delivery.work import Outcome
 from ingest.store.connection import Connection
-from tests.model import Pipeline, expected, stored
+from lab.store_model import Pipeline, expected, stored
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EPOCH_S = 1_300_000_000  # a catalog's version: seconds since 1970

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.core.decoding import Decoding, lane_of
-from ingest.core.formats import slices
-from ingest.core.lineup import (
+from ingest.core.catalog.cache import Met
+from ingest.core.catalog.decoding import Decoding, lane_of
+from ingest.core.catalog.formats import slices
+from ingest.core.catalog.lineup import (
     SAMPLES,
     Lineup,
     Lineups,
@@ -19,12 +20,11 @@ from ingest.core.lineup import (
     line_up,
     with_differences,
 )
-from ingest.core.met import Met
-from ingest.core.model import Ref
-from ingest.core.storable import Position
-from ingest.core.work import Content, Full
+from ingest.core.catalog.model import Ref
+from ingest.core.catalog.storable import Position
+from ingest.core.delivery.work import Content, Full
 from ingest.errors import Rejected
-from tests import corpus
+from lab import real_catalogs as corpus
 from tests.core.test_decoding import CERTNAMES, LANES, Writers, body, full
 
 
@@ -232,7 +232,7 @@ def test_a_real_catalog_with_a_few_changes_is_alike(form: str, monkeypatch: pyte
     writers.whole(work)
     bodies = (next_, first.replace(certname.encode(), b"min-07.example.com"))
     alone = [Writers().whole(full(Decoding(1 << 26, lanes=LANES), raw)) for raw in bodies]
-    monkeypatch.setattr("ingest.core.decoding.line_up", None)
+    monkeypatch.setattr("ingest.core.catalog.decoding.line_up", None)
     assert [writers.whole(full(one, raw)) for raw in bodies] == alone
 
 
@@ -250,7 +250,7 @@ def test_a_role_may_be_between_two_releases(monkeypatch: pytest.MonkeyPatch) -> 
     certnames = [f"n{number:02}" for number in range(60)]
     for number in (1, 2):
         writers.whole(full(one, release(certnames[0], number)))
-    monkeypatch.setattr("ingest.core.decoding.line_up", None)
+    monkeypatch.setattr("ingest.core.catalog.decoding.line_up", None)
     for place, certname in enumerate(certnames):
         writers.whole(full(one, release(certname, 1 + place % 2)))
     assert one.resources.evictions

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.core.edges import SLOT_BITS, pack_edge, parse_reference, unpack_edge
-from ingest.core.formats import Skim, skim
-from ingest.core.model import RELATIONSHIPS, Catalog, Ref, Resource
-from ingest.core.namevars import COMPOSITE, NAMEVARS, NOT_ISOMORPHIC
-from ingest.core.normalise import RELATIONSHIP_PARAMETERS, normalise, normalise_resource
-from ingest.core.richdata import SENSITIVE
+from ingest.core.catalog.edges import SLOT_BITS, pack_edge, parse_reference, unpack_edge
+from ingest.core.catalog.formats import Skim, skim
+from ingest.core.catalog.model import RELATIONSHIPS, Catalog, Ref, Resource
+from ingest.core.catalog.namevars import COMPOSITE, NAMEVARS, NOT_ISOMORPHIC
+from ingest.core.catalog.normalise import RELATIONSHIP_PARAMETERS, normalise, normalise_resource
+from ingest.core.catalog.rich_data import SENSITIVE
 from ingest.errors import Rejected
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

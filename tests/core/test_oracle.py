@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from ingest.core.formats import Skim, skim
-from ingest.core.model import Catalog
-from ingest.core.normalise import normalise
-from ingest.core.wire import canonical_json, to_wire
-from tests import corpus
+from ingest.core.catalog.formats import Skim, skim
+from ingest.core.catalog.model import Catalog
+from ingest.core.catalog.normalise import normalise
+from ingest.core.catalog.wire import canonical_json, to_wire
+from lab import real_catalogs as corpus
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CASES = [(role, round_) for role in corpus.ROLES for round_ in corpus.ROUNDS]

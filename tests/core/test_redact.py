@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.core import redact as module
-from ingest.core.redact import REDACTED, redact
-from tests import corpus
+from ingest.core import secrets as module
+from ingest.core.secrets import REDACTED, redact
+from lab import real_catalogs as corpus
 
 SECRET = "hunter2hunter2"
 SECRETS = st.sampled_from([SECRET, [SECRET], {"a": SECRET}, f'"{SECRET}"', f"a\n{SECRET}\\"])

@@ -6,8 +6,8 @@ import zlib
 
 import pytest
 
-from ingest.core.routing import END_BYTES, PATIENCE, START_BYTES, choose, routing_key
-from tests import corpus
+from ingest.core.delivery.routing import END_BYTES, PATIENCE, START_BYTES, choose, routing_key
+from lab import real_catalogs as corpus
 
 DECODERS = ["decoder-0", "decoder-1", "decoder-2"]
 

@@ -12,25 +12,25 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ingest.core import rows
-from ingest.core.wire import canonical_json
+from ingest.core import pgcopy
+from ingest.core.catalog.wire import canonical_json
 from ingest.store.connection import Connection, connect
-from tests.servers import Postgres
+from lab.servers import Postgres
 
 FEWER = settings(max_examples=60)  # each asks a server
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 # Column, its type, how a value is encoded.
 COLUMNS: dict[str, tuple[str, Any]] = {
-    "t": ("text", rows.text),
-    "b": ("bytea", rows.bytea),
-    "f": ("boolean", rows.boolean),
-    "i": ("int4", rows.int4),
-    "l": ("int8", rows.int8),
-    "j": ("jsonb", lambda value: rows.jsonb(canonical_json(value))),
-    "ia": ("int4[]", rows.int4_array),
-    "sa": ("int2[]", rows.int2_array),
-    "w": ("timestamptz", rows.timestamptz),
-    "u": ("uuid", rows.uuid_or_null),
+    "t": ("text", pgcopy.text),
+    "b": ("bytea", pgcopy.bytea),
+    "f": ("boolean", pgcopy.boolean),
+    "i": ("int4", pgcopy.int4),
+    "l": ("int8", pgcopy.int8),
+    "j": ("jsonb", lambda value: pgcopy.jsonb(canonical_json(value))),
+    "ia": ("int4[]", pgcopy.int4_array),
+    "sa": ("int2[]", pgcopy.int2_array),
+    "w": ("timestamptz", pgcopy.timestamptz),
+    "u": ("uuid", pgcopy.uuid_or_null),
 }
 plain_text = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), max_size=20)
 json_values = st.recursive(
@@ -73,10 +73,10 @@ def copy_in(connection: Connection, values: list[dict[str, Any]]) -> list[tuple[
     connection.execute("TRUNCATE everything")
     with connection.cursor() as cursor:
         with cursor.copy("COPY everything FROM STDIN WITH (FORMAT BINARY)") as copy:
-            copy.write(rows.HEADER)
+            copy.write(pgcopy.HEADER)
             for value in values:
-                copy.write(rows.row(*(encode(value[name]) for name, (_, encode) in COLUMNS.items())))
-            copy.write(rows.TRAILER)
+                copy.write(pgcopy.row(*(encode(value[name]) for name, (_, encode) in COLUMNS.items())))
+            copy.write(pgcopy.TRAILER)
         return list(cursor.execute("SELECT * FROM everything"))
 
 
@@ -108,20 +108,20 @@ def test_arrays_of_any_size_are_arrays_of_one_dimension(table: Connection) -> No
 @example([])
 def test_an_array_comes_back_as_it_went(table: Connection, numbers: list[int]) -> None:
     """Both as this module writes it and as PostgreSQL sends it."""
-    assert rows.read_int4_array(rows.int4_array(numbers)[4:]).tolist() == numbers
+    assert pgcopy.read_int4_array(pgcopy.int4_array(numbers)[4:]).tolist() == numbers
     with table.cursor(binary=True) as cursor:
         cursor.execute("SELECT %s::int4[]", [numbers])
         assert cursor.pgresult is not None
         sent = cursor.pgresult.get_value(0, 0)
     assert sent is not None
-    assert rows.read_int4_array(sent).tolist() == numbers
-    assert rows.int4_array(numbers)[4:] == sent
+    assert pgcopy.read_int4_array(sent).tolist() == numbers
+    assert pgcopy.int4_array(numbers)[4:] == sent
 
 
 @given(moments)
 def test_microseconds_are_exact(moment: datetime) -> None:
     """No rounding by way of floats, before 2000 neither."""
-    assert datetime(2000, 1, 1, tzinfo=UTC) + timedelta(microseconds=rows.microseconds(moment)) == moment
+    assert datetime(2000, 1, 1, tzinfo=UTC) + timedelta(microseconds=pgcopy.microseconds(moment)) == moment
 
 
 @pytest.mark.parametrize("value", ["a\0b", "\ud800"])
@@ -134,8 +134,8 @@ def test_a_text_that_is_none_never_gets_through(table: Connection, value: str) -
 
 
 BEYOND = [
-    (rows.int4, 2**31), (rows.int8, 2**63), (rows.int4_array, [2**31]), (rows.int2_array, [2**15]),
-    (rows.int2_array, [-(2**15) - 1]),
+    (pgcopy.int4, 2**31), (pgcopy.int8, 2**63), (pgcopy.int4_array, [2**31]), (pgcopy.int2_array, [2**15]),
+    (pgcopy.int2_array, [-(2**15) - 1]),
 ]  # fmt: skip
 
 
@@ -151,8 +151,8 @@ def test_a_number_beyond_its_type_is_an_error(encode: Any, value: Any) -> None:
 @given(plain_text)
 def test_a_names_digest_fits_its_column(name: str) -> None:
     """20 bytes, others for other names."""
-    assert len(rows.name_digest(name)) == 20
-    assert rows.name_digest(name) != rows.name_digest(name + "x")
+    assert len(pgcopy.name_digest(name)) == 20
+    assert pgcopy.name_digest(name) != pgcopy.name_digest(name + "x")
 
 
 def test_jsonb_is_read_with_its_version(table: Connection) -> None:

@@ -11,13 +11,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingest.core.model import Resource
-from ingest.core.normalise import normalise_resource
-from ingest.core.storable import encode_position, encode_resource, nearest, nearest_text, require_plain
-from ingest.core.work import DIGEST_BYTES, Outcome
+from ingest.core.catalog.model import Resource
+from ingest.core.catalog.normalise import normalise_resource
+from ingest.core.catalog.storable import (
+    encode_position,
+    encode_resource,
+    nearest,
+    nearest_text,
+    require_plain,
+)
+from ingest.core.delivery.work import DIGEST_BYTES, Outcome
 from ingest.errors import Rejected
 from ingest.store.connection import Connection
-from tests.model import Pipeline, expected, stored, wire_body
+from lab.store_model import Pipeline, expected, stored, wire_body
 
 NODE = "n.example.com"
 texts = st.text(st.sampled_from("a\0\ud800\udfff\udce9\\u0e\"'é\n\x7f\ufffd\U0001f600"), max_size=5)

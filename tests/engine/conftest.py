@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.engine import Engine, Start
-from tests.servers import embedded_broker
+from lab.engine import Engine, Start
+from lab.servers import embedded_broker
 
 
 @pytest.fixture

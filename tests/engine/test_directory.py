@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from ingest.core.wire import canonical_json
-from tests.engine.engine import Start, publish
-from tests.model import expected
+from ingest.core.catalog.wire import canonical_json
+from lab.engine import Start, publish
+from lab.store_model import expected
 
 DIRECTORY = os.environ.get("INGEST_TEST_CATALOGS")
 MEMBERS = ("certname", "version", "environment", "resources", "edges")

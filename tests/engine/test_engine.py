@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from ingest.config import Config
+from ingest.config.settings import Config
 from ingest.store.connection import Connection
-from tests import corpus
-from tests.engine.engine import Engine, Start, publish, wait_for
-from tests.model import expected, resource, stored, wire_body
+from lab import real_catalogs as corpus
+from lab.engine import Engine, Start, publish, wait_for
+from lab.store_model import expected, resource, stored, wire_body
 
 
 def quarantined(connection: Connection) -> list[str]:

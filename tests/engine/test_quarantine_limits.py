@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ingest.store.connection import Connection
-from tests.engine.engine import Engine, Start, publish, wait_for
-from tests.model import expected, resource, stored, wire_body
+from lab.engine import Engine, Start, publish, wait_for
+from lab.store_model import expected, resource, stored, wire_body
 
 BAD = [b'{"command": "replace universe", "version": 1, "payload": {"n": %d}}' % n for n in range(20)]
 GOOD = [wire_body(f"n{n}.example.com", 1, [resource(f"/{n}")]) for n in range(20)]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ingest.store.connection import Connection
-from tests.engine.engine import Engine, publish, wait_for
-from tests.model import resource, wire_body
+from lab.engine import Engine, publish, wait_for
+from lab.store_model import resource, wire_body
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from ingest.store.connection import Connection
-from tests.engine.engine import Start, publish
+from lab.engine import Start, publish
 
 
 def body(minute: int, *exported: str) -> bytes:

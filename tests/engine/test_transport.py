@@ -6,14 +6,14 @@ import textwrap
 from pathlib import Path
 
 from ingest.store.connection import Connection
-from tests.engine.engine import Engine, wait_for
+from lab.engine import Engine, wait_for
 
 # A queue that is a directory: each file a message, acknowledged by deleting it.
 SPOOL = '''
 import os
 from pathlib import Path
 
-from ingest.connection import Message
+from ingest.transport.stomp import Message
 
 
 class Directory:

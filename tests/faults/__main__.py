@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from bench.records import record
-from tests.brokers.real import BROKERS
+from lab.brokers import BROKERS
 from tests.faults.injuries import FAULTS
 from tests.faults.run import Run, kill_many, run, schedule
 from tests.faults.world import World

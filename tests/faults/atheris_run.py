@@ -11,7 +11,7 @@ from pathlib import Path
 
 import atheris  # an extra that not every platform has
 
-with atheris.instrument_imports(include=["ingest.core", "ingest.decoder"]):
+with atheris.instrument_imports(include=["ingest.core", "ingest.engine.decoder"]):
     from tests.faults.decoding import Bench
 
 from tests.faults.test_fuzz import SEEDS

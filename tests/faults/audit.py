@@ -7,8 +7,8 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ingest.store.connection import Connection
+from lab.store_model import expected, stored
 from tests.faults.queue_depth import take_all
-from tests.model import expected, stored
 
 if TYPE_CHECKING:
     from tests.faults.world import World

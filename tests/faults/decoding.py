@@ -9,14 +9,16 @@ from typing import Any
 
 import msgspec
 
-from ingest.channels import Arena, Hands, Known, memory
-from ingest.config import Config
-from ingest.core.work import Descriptor, Quarantine, Work
-from ingest.decoder import Decoder
-from ingest.processes import process_names
+from ingest.config.settings import Config
+from ingest.core.delivery.work import Descriptor, Quarantine, Work
+from ingest.engine.decoder import Decoder
+from ingest.engine.process import process_names
+from ingest.engine.writer import Writer
+from ingest.ipc.arena import Arena, memory
+from ingest.ipc.in_flight import InFlight
+from ingest.ipc.stored_digests import StoredDigests
 from ingest.store.quarantine import QuarantineRow
-from ingest.writer import Writer
-from tests.model import START
+from lab.store_model import START
 
 ARENA = 1
 ARENA_BYTES = 64 * 1024 * 1024
@@ -31,7 +33,7 @@ class Bench:
         self.slowest_s = 0.0
         self._arena = Arena(memory("fuzz", ARENA_BYTES))
         names = process_names(self.config)
-        shared = {"known": _map(Known.size_bytes()), "hands": _map(Hands.size_bytes(len(names)))}
+        shared = {"known": _map(StoredDigests.size_bytes()), "hands": _map(InFlight.size_bytes(len(names)))}
         wires: Any = SimpleNamespace(memory=shared, arenas={ARENA: self._arena})
         nothing: Any = None
         self._decoder = Decoder(self.config, wires, nothing, "decoder-0")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
 
-from tests.faults.proxy import Mode
+from lab.proxy import Mode
 
 if TYPE_CHECKING:
     from tests.faults.world import World

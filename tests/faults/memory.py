@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ingest.config import Config
-from tests.engine.engine import Engine
+from ingest.config.settings import Config
+from lab.engine import Engine
 
 MIB = 1024 * 1024
 SAMPLE_S = 0.05

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ingest.store.connection import Connection
-from tests.engine.engine import Engine, publish, wait_for
-from tests.model import expected, resource, stored, wire_body
+from lab.engine import Engine, publish, wait_for
+from lab.store_model import expected, resource, stored, wire_body
 
 LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 

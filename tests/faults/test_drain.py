@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from ingest.store.connection import Connection
-from tests.brokers.real import RabbitMQ
-from tests.engine.engine import Engine, publish, wait_for
-from tests.faults.proxy import Mode, Proxy
+from lab.brokers import RabbitMQ
+from lab.engine import Engine, publish, wait_for
+from lab.proxy import Mode, Proxy
+from lab.store_model import resource, wire_body
 from tests.faults.queue_depth import take_all
-from tests.model import resource, wire_body
 
 MESSAGES = 500
 DRAINED, GIVEN_UP = 0, 7  # exit codes, docs/operating.md

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.brokers.real import RabbitMQ
+from lab.brokers import RabbitMQ
 from tests.faults.audit import Verdict
 from tests.faults.injuries import FAULTS, DatabaseFrozenInCopy, KillAllChildren
 from tests.faults.run import MESSAGES_PER_S, Run, kill_many, run, schedule

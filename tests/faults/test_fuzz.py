@@ -15,14 +15,14 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from ingest.core.work import Claim, Full, Outcome, Quarantine, Settled, Work
+from ingest.core.delivery.work import Claim, Full, Outcome, Quarantine, Settled, Work
 from ingest.errors import Rejected
 from ingest.store.connection import Connection
 from ingest.store.quarantine import QuarantineRow
 from ingest.store.writing import Lane
-from tests import corpus
+from lab import real_catalogs as corpus
+from lab.store_model import resource, wire_body
 from tests.faults.decoding import Bench
-from tests.model import resource, wire_body
 
 EXAMPLES = int(os.environ.get("INGEST_FUZZ_EXAMPLES", "300"))
 MUTANTS = settings(

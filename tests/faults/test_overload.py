@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from ingest.config import Config, load
+from ingest.config.settings import Config, load
 from ingest.store.connection import Connection
-from tests.engine.engine import Engine, publish, wait_for
+from lab.engine import Engine, publish, wait_for
+from lab.proxy import Mode
+from lab.store_model import resource, wire_body
 from tests.faults.memory import MIB, Peak, limit_bytes, tree_bytes, watched
-from tests.faults.proxy import Mode
 from tests.faults.test_drain import Lines, receiver
 from tests.faults.traffic import Producer
-from tests.model import resource, wire_body
 
 PATIENCE_S = 240
 

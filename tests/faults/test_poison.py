@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ingest.store.connection import Connection
-from tests.engine.engine import Start, publish, wait_for
+from lab.engine import Start, publish, wait_for
+from lab.store_model import expected, resource, stored, wire_body
 from tests.faults.traffic import MINUTES_OF_CENTURY, dated
-from tests.model import expected, resource, stored, wire_body
 
 MIB = 1024 * 1024
 OPERATING = Path(__file__).parents[2] / "docs" / "operating.md"

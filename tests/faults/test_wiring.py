@@ -17,18 +17,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from ingest.board import Board
-from ingest.channels import PIPE_BYTES, Hands, Known, Outbox, ParentControl, Wires, link, memory
-from ingest.config import Config
-from ingest.connection import Message
-from ingest.core.model import Header
-from ingest.core.work import Claim, Descriptor, Passed, Quarantine, SectionDigests, Work
-from ingest.decoder import Decoder
-from ingest.processes import Ended, cpu_s, process_names
-from ingest.receiver import DECODER_DEPTH, KEPT_HEADERS, READ_AHEAD_BYTES, Receiver
-from ingest.supervisor import Supervisor
-from ingest.writer import Writer
-from tests.model import START
+from ingest.config.settings import Config
+from ingest.core.catalog.model import Header
+from ingest.core.delivery.work import Claim, Descriptor, Forwarded, Quarantine, SectionDigests, Work
+from ingest.engine.decoder import Decoder
+from ingest.engine.process import Ended, cpu_s, process_names
+from ingest.engine.receiver import DECODER_DEPTH, KEPT_HEADERS, READ_AHEAD_BYTES, Receiver
+from ingest.engine.supervisor import Supervisor
+from ingest.engine.writer import Writer
+from ingest.ipc.arena import memory
+from ingest.ipc.control import ChildChannels, ParentChannel
+from ingest.ipc.in_flight import InFlight
+from ingest.ipc.pipes import PIPE_BYTES, Outbox, link
+from ingest.ipc.process_metrics import MetricsTable
+from ingest.ipc.stored_digests import StoredDigests
+from ingest.transport.stomp import Message
+from lab.store_model import START
 
 CONFIG = Config(workers=1, writers=1, database="host=127.0.0.1 port=1", connect_timeout_s=0.1)
 ARENA_BYTES = 1024 * 1024
@@ -39,10 +43,10 @@ HEADER = Header("n.example.com", START, "1")
 def test_an_end_and_its_replacement_in_one_round(kind: type[Decoder] | type[Writer], peer: str) -> None:
     """The old inbox is ready (it has ended) and so is the control socket (with its successor, which is empty): the
     process goes on to what the supervisor says next."""
-    control = ParentControl()
-    wires = Wires(control.child, {"receiver": list[Descriptor], "decoder": list[Work]})
+    control = ParentChannel()
+    wires = ChildChannels(control.child, {"receiver": list[Descriptor], "decoder": list[Work]})
     names = process_names(CONFIG)
-    for role, size in (("known", Known.size_bytes()), ("hands", Hands.size_bytes(len(names)))):
+    for role, size in (("known", StoredDigests.size_bytes()), ("hands", InFlight.size_bytes(len(names)))):
         control.hand_over(role, "", memory(role, size))
         wires.control()
     old_receiving, old_sending = link()
@@ -53,7 +57,7 @@ def test_an_end_and_its_replacement_in_one_round(kind: type[Decoder] | type[Writ
         "inbox", peer, new_receiving.fileno(), 2
     )  # first: it is first in the list of what is ready
     old_sending.close()
-    row = Board(mmap.mmap(-1, Board.size(len(names)))).row(0)
+    row = MetricsTable(mmap.mmap(-1, MetricsTable.size(len(names)))).row(0)
     process = kind(CONFIG, wires, row, names[1] if kind is Decoder else names[2])
     ended = threading.Event()
 
@@ -74,12 +78,15 @@ class Neighbourhood:
 
     def __init__(self, config: Config) -> None:
         self.names = process_names(config)
-        self.control = ParentControl()
-        self.wires = Wires(self.control.child, {"receiver": list[Descriptor], "decoder": list[Work]})
-        for role, size in (("known", Known.size_bytes()), ("hands", Hands.size_bytes(len(self.names)))):
+        self.control = ParentChannel()
+        self.wires = ChildChannels(self.control.child, {"receiver": list[Descriptor], "decoder": list[Work]})
+        for role, size in (
+            ("known", StoredDigests.size_bytes()),
+            ("hands", InFlight.size_bytes(len(self.names))),
+        ):
             self.hand_over(role, "", memory(role, size))
         self.hand_over("arena", "", memory("arena", ARENA_BYTES), 1)
-        self.row = Board(mmap.mmap(-1, Board.size(len(self.names)))).row(0)
+        self.row = MetricsTable(mmap.mmap(-1, MetricsTable.size(len(self.names)))).row(0)
 
     def hand_over(self, role: str, peer: str, fd: int, number: int = 0) -> None:
         self.control.hand_over(role, peer, fd, number)
@@ -138,7 +145,7 @@ def test_who_is_suspected_when_encoding_kills() -> None:
     moment, and in nobody's while the writer is waited for."""
     around = Neighbourhood(CONFIG)
     decoder = Decoder(CONFIG, around.wires, around.row, "decoder-0")
-    hands = Hands(around.wires.memory["hands"], around.names)
+    hands = InFlight(around.wires.memory["hands"], around.names)
     seen: list[Any] = []
 
     class Watched(Outbox):
@@ -155,7 +162,9 @@ def test_who_is_suspected_when_encoding_kills() -> None:
     decoder._pass([claim(7), Quarantine(8, "unreadable", "", "n.example.com", {}, START, 1, 0, 3, 3)])
     assert seen[0] == 8
     assert seen[1] is None
-    assert [p.delivery for p in msgspec.msgpack.decode(to_receiver[0].recv_bytes(), type=list[Passed])] == [
+    assert [
+        p.delivery for p in msgspec.msgpack.decode(to_receiver[0].recv_bytes(), type=list[Forwarded])
+    ] == [
         7,
         8,
     ]

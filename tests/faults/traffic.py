@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from tests.model import START, resource, wire_body
+from lab.store_model import START, resource, wire_body
 
 NODES = 40
 KINDS = 4  # of large catalogs

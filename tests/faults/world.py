@@ -18,14 +18,14 @@ import psycopg
 
 from ingest.store.connection import Connection, connect
 from ingest.store.migrate import migrate
-from tests.brokers.real import BROKERS, PASSWORD, USER, Broker
-from tests.engine.engine import Engine
+from lab.brokers import BROKERS, PASSWORD, USER, Broker
+from lab.engine import Engine
+from lab.proxy import Proxy
+from lab.servers import Postgres, embedded_broker, free_port
+from lab.store_model import resource, wire_body
 from tests.faults import audit
-from tests.faults.proxy import Proxy
 from tests.faults.traces import Traces
 from tests.faults.traffic import Producer, Traffic, dated
-from tests.model import resource, wire_body
-from tests.servers import Postgres, embedded_broker, free_port
 
 DATABASE = "faults"
 LANES = 2

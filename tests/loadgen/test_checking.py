@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ingest.core.work import Descriptor, Full
+from ingest.core.delivery.work import Descriptor, Full
 from ingest.store.connection import Connection
-from tests.model import Pipeline
+from lab.store_model import Pipeline
 from tools.loadgen.checking import differences
 from tools.loadgen.fleet import Fleet, headers
 

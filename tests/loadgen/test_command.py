@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from ingest.store.connection import Connection, connect
-from tests.engine.engine import Engine
-from tests.servers import embedded_broker
+from lab.engine import Engine
+from lab.servers import embedded_broker
 from tools.loadgen.cli import main
 from tools.loadgen.results import Results
 

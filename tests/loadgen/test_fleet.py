@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from ingest.capacity.catalogs import FORMS, synthetic
-from ingest.core.formats import Skim, skim
-from ingest.core.normalise import normalise
-from ingest.core.wire import to_wire
+from ingest.core.catalog.formats import Skim, skim
+from ingest.core.catalog.normalise import normalise
+from ingest.core.catalog.wire import to_wire
 from ingest.errors import Misconfigured
 from tools.loadgen.fleet import CHANGES, Fleet, headers, parse_mix
 from tools.loadgen.schedule import OUTAGE_S, SCENARIOS, schedule

@@ -15,8 +15,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from lab.servers import free_port
 from tests.puppet.site import Site
-from tests.servers import free_port
 
 JAR = Path("/usr/share/puppetserver/puppetserver.jar")
 START_TIMEOUT_S = (

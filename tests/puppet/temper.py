@@ -8,7 +8,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 
-from tests.servers import free_port
+from lab.servers import free_port
 
 Behaviour = Callable[[socket.socket], None]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from lab.servers import Postgres, embedded_broker
 from tests.puppet import temper
 from tests.puppet.site import Site, messages, problems, refs
 from tests.puppet.world import World
-from tests.servers import Postgres, embedded_broker
 
 CODE = "notify { $trusted['certname']: }\n@@notify { \"x ${trusted['certname']}\": }\n"
 TEMPERS = [

@@ -12,9 +12,9 @@ import pytest
 
 from ingest.store.connection import connect
 from ingest.store.migrate import grant
+from lab.servers import Postgres
 from tests.puppet import temper
 from tests.puppet.site import Site, problems, refs
-from tests.servers import Postgres
 
 CODE = "notify { 'own': }\nNotify <<| |>>\n"
 

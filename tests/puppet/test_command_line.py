@@ -8,9 +8,9 @@ import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
+from lab.servers import Postgres, embedded_broker
 from tests.puppet.site import MODULE, Site, messages
 from tests.puppet.world import World
-from tests.servers import Postgres, embedded_broker
 
 
 def puppet(site: Site, *arguments: str) -> str:

@@ -8,9 +8,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from lab.servers import embedded_broker
 from tests.puppet import temper
 from tests.puppet.site import Answer, Site
-from tests.servers import embedded_broker
 
 MEASURED = ("seconds", "cpu_seconds", "publish_seconds")
 RESOURCES, ROUNDS, WARM_UP = 1000, 10, 2  # the first ones load code

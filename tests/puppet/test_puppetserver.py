@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from lab.brokers import BROKERS, PASSWORD, USER, Broker
+from lab.engine import Engine
+from lab.servers import Postgres
 from tests.brokers.client import Client
-from tests.brokers.real import BROKERS, PASSWORD, USER, Broker
-from tests.engine.engine import Engine
 from tests.puppet import temper
 from tests.puppet.puppetserver import PuppetServer, Refused
 from tests.puppet.shapes import SHAPES, TYPES, manifest
 from tests.puppet.site import MODULE, Site, messages, refs
-from tests.servers import Postgres
 
 AGENTS, RUNS = 4, 6
 TIMEOUT_S = 120.0

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from ingest.core.wire import to_wire
+from ingest.core.catalog.wire import to_wire
+from ingest.store.catalog.reading import read_catalog
 from ingest.store.connection import connect
-from ingest.store.reading import read_catalog
+from lab.servers import Postgres, embedded_broker
 from tests.puppet import temper
 from tests.puppet.site import Site, messages, problems
 from tests.puppet.world import World
-from tests.servers import Postgres, embedded_broker
 
 TERMINUS = Path("/usr/lib/ruby/vendor_ruby/puppet/indirector/catalog/puppetdb.rb")
 

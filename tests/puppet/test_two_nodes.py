@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers.real import rabbitmq
+from lab.brokers import rabbitmq
+from lab.servers import Postgres, embedded_broker
 from tests.puppet.shapes import SHAPES, TYPES, manifest
 from tests.puppet.site import has, problems, refs
 from tests.puppet.world import World
-from tests.servers import Postgres, embedded_broker
 
 
 def populated(stack: ExitStack, postgres: Postgres, broker: str, directory: Path) -> World:

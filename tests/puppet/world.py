@@ -6,9 +6,9 @@ import itertools
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.engine.engine import Engine
+from lab.engine import Engine
+from lab.servers import Postgres
 from tests.puppet.site import Answer, Site
-from tests.servers import Postgres
 
 _numbers = itertools.count()
 

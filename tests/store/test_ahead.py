@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from ingest.core.work import Ahead, Claim, Deactivate, Full, Outcome
+from ingest.core.delivery.work import Ahead, Claim, Deactivate, Full, Outcome
 from ingest.errors import Rejected
 from ingest.store.connection import Connection, connect
 from ingest.store.housekeeping import collect_garbage
-from tests.model import Pipeline, expected, resource, stored, wire_body
+from lab.store_model import Pipeline, expected, resource, stored, wire_body
 
 NODE = "n.example.com"
 BODY = wire_body(NODE, 1, [resource(f"/{n}", tags=[f"tag-{n}"], parameters={"n": n}) for n in range(9)])
 
 
 class Split(Pipeline):
-    """Hands out what goes ahead instead of applying it."""
+    """InFlight out what goes ahead instead of applying it."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection, ahead_bytes=0)

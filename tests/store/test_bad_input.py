@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from ingest.core.work import Outcome
+from ingest.core.delivery.work import Outcome
 from ingest.errors import Rejected
 from ingest.store.connection import Connection
-from tests.engine.engine import Engine, publish
-from tests.model import Pipeline, expected, resource, stored, wire_body
-from tests.servers import embedded_broker
+from lab.engine import Engine, publish
+from lab.servers import embedded_broker
+from lab.store_model import Pipeline, expected, resource, stored, wire_body
 
 NODE = "n.example.com"
 _chance = random.Random(1)

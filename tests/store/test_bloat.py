@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ingest.core.work import Outcome
+from ingest.core.delivery.work import Outcome
 from ingest.store.connection import Connection
-from tests.model import Pipeline, resource, wire_body
+from lab.store_model import Pipeline, resource, wire_body
 
 NODES, FEW, BATCH, ROUNDS = 60, 20, 20, 50
 SETTLED_ROUNDS = 5  # by then every page has the dead rows that pruning keeps room for

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from ingest.core.work import Outcome
+from ingest.core.delivery.work import Outcome
 from ingest.store.connection import Connection, connect
 from ingest.store.housekeeping import POLL_S, collect_garbage
 from ingest.store.locks import CONTENT_LOCK
 from ingest.store.queries import query
-from tests.model import Pipeline, expected, resource, stored, wire_body
+from lab.store_model import Pipeline, expected, resource, stored, wire_body
 
 NODE = "n.example.com"
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from ingest.store.connection import Connection
-from tests.engine.engine import Engine, publish, wait_for
-from tests.model import expected, resource, stored, wire_body
-from tests.servers import Postgres, embedded_broker
+from lab.engine import Engine, publish, wait_for
+from lab.servers import Postgres, embedded_broker
+from lab.store_model import expected, resource, stored, wire_body
 
 # make test-store-long: 200 nodes, 20 rounds.
 NODES = int(os.environ.get("INGEST_TEST_STORE_NODES", "60"))

@@ -8,12 +8,12 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 
-from ingest.core.work import Outcome
+from ingest.core.delivery.work import Outcome
 from ingest.store.connection import Connection, connect
 from ingest.store.housekeeping import collect_garbage, expire_nodes, forget_quarantined, purge_nodes
 from ingest.store.quarantine import QuarantineRow
-from tests.model import Pipeline, expected, resource, stored, wire_body
-from tests.servers import Postgres
+from lab.servers import Postgres
+from lab.store_model import Pipeline, expected, resource, stored, wire_body
 from tests.store.test_writing import deactivate
 
 WRITERS = 3

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from ingest.core.work import Outcome
+from ingest.core.delivery.work import Outcome
 from ingest.store.connection import Connection
 from ingest.store.housekeeping import expire_nodes, purge_nodes
-from tests.model import Pipeline, at, expected, resource, stored, wire_body
+from lab.store_model import Pipeline, at, expected, resource, stored, wire_body
 
 NODE, OTHER = "n.example.com", "other.example.com"
 # Everything in which a collector or a tool of the old storeconfigs would meet a node.
@@ -29,7 +29,7 @@ def catalog(certname: str, minute: int) -> bytes:
     )
 
 
-def visible(connection: Connection) -> dict[str, int]:
+def escape_unprintable(connection: Connection) -> dict[str, int]:
     """How many nodes, or things that belong to one node only, each view shows."""
     found = {}
     for view, column in VIEWS.items():
@@ -61,9 +61,9 @@ def test_a_deactivated_node_is_in_no_view(connection: Connection, body: bytes) -
     """Of every version of the command; another node stays, and the catalog can still be shown."""
     pipeline = Pipeline(connection)
     pipeline.take(catalog(NODE, 0), catalog(OTHER, 0))
-    both = visible(connection)
+    both = escape_unprintable(connection)
     pipeline.take(body)
-    assert all(0 < seen < both[view] for view, seen in visible(connection).items())
+    assert all(0 < seen < both[view] for view, seen in escape_unprintable(connection).items())
     assert stored(connection, NODE) == expected(catalog(NODE, 0))
 
 
@@ -71,24 +71,24 @@ def test_an_expired_node_is_in_no_view_until_it_is_heard_of(connection: Connecti
     """node-ttl counts from the producer's timestamp of the newest catalog."""
     pipeline = Pipeline(connection)
     pipeline.take(catalog(NODE, 1), catalog(OTHER, 9))
-    both = visible(connection)
+    both = escape_unprintable(connection)
     assert expire_nodes(connection, threshold(0)) == []
     assert expire_nodes(connection, threshold(5)) == [NODE]
-    assert all(0 < seen < both[view] for view, seen in visible(connection).items())
+    assert all(0 < seen < both[view] for view, seen in escape_unprintable(connection).items())
     assert expire_nodes(connection, threshold(5)) == []
     pipeline.take(catalog(NODE, 10))
-    assert visible(connection) == both
+    assert escape_unprintable(connection) == both
 
 
 def test_an_unchanged_catalog_brings_a_node_back(connection: Connection) -> None:
     """What counts is that something newer came, not that its content is new."""
     pipeline = Pipeline(connection)
     pipeline.take(catalog(NODE, 1))
-    seen = visible(connection)
+    seen = escape_unprintable(connection)
     pipeline.take(command(3, {"certname": NODE, "producer_timestamp": at(2).isoformat()}))
-    assert visible(connection)["exported_resources"] == 0
+    assert escape_unprintable(connection)["exported_resources"] == 0
     assert pipeline.take(catalog(NODE, 3)) == [Outcome.UNCHANGED]
-    assert visible(connection) == seen
+    assert escape_unprintable(connection) == seen
 
 
 def test_an_older_catalog_does_not_bring_a_node_back(connection: Connection) -> None:
@@ -97,7 +97,7 @@ def test_an_older_catalog_does_not_bring_a_node_back(connection: Connection) -> 
     pipeline.take(catalog(NODE, 1))
     pipeline.take(command(3, {"certname": NODE, "producer_timestamp": at(5).isoformat()}))
     assert pipeline.take(catalog(NODE, 4)) == [Outcome.UNCHANGED]
-    assert visible(connection)["exported_resources"] == 0
+    assert escape_unprintable(connection)["exported_resources"] == 0
 
 
 def test_a_node_heard_of_just_now_is_not_expired(connection: Connection, database: str) -> None:

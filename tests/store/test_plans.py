@@ -10,8 +10,8 @@ import pytest
 
 from ingest.store.connection import Connection
 from ingest.store.queries import query
-from tests import corpus
-from tests.model import Pipeline
+from lab import real_catalogs as corpus
+from lab.store_model import Pipeline
 
 COLLECTOR = (
     "SELECT certname, type, title, parameters::text, encode(exact, 'hex') FROM exported_resources"

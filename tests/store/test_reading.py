@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from ingest.core.diff import CHUNK_SLOTS
+from ingest.core.catalog.diff import CHUNK_SLOTS
+from ingest.store.catalog.reading import exported_resources
 from ingest.store.connection import Connection, connect
-from ingest.store.reading import exported_resources
-from tests.model import Pipeline, expected, resource, stored, wire_body
+from lab.store_model import Pipeline, expected, resource, stored, wire_body
 from tests.store.test_writing import deactivate
 
 

@@ -14,9 +14,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from ingest.store.connection import Connection
-from tests.engine.engine import Engine, publish, wait_for
-from tests.model import resource, wire_body
-from tests.servers import Postgres, embedded_broker
+from lab.engine import Engine, publish, wait_for
+from lab.servers import Postgres, embedded_broker
+from lab.store_model import resource, wire_body
 from tests.store.test_writing import deactivate
 
 VIEWS = ("node_catalogs", "node_resources", "exported_resources", "edges")

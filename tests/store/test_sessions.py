@@ -9,12 +9,12 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from ingest.config import Config
-from ingest.run import keep_house
+from ingest.config.settings import Config
+from ingest.engine.run import keep_house
 from ingest.store.connection import Connection, connect, end_session
 from ingest.store.locks import NODE_LOCK
-from tests.faults.proxy import Proxy
-from tests.servers import Postgres
+from lab.proxy import Proxy
+from lab.servers import Postgres
 from tests.store.test_roles import Roles, roles  # noqa: F401 - a fixture
 
 NODE = 7

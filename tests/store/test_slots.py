@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.core.work import DIGEST_BYTES
-from ingest.store.slots import LISTS_MAX, LastSlots
+from ingest.core.delivery.work import DIGEST_BYTES
+from ingest.store.catalog.slot_ids import LISTS_MAX, LastSlots
 
 
 def digest(number: int) -> bytes:

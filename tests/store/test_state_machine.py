@@ -20,12 +20,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from ingest.core.work import Claim, Deactivate, Full, Outcome
+from ingest.core.delivery.work import Claim, Deactivate, Full, Outcome
+from ingest.store.catalog.reading import exported_resources
 from ingest.store.connection import Connection, connect
 from ingest.store.housekeeping import collect_garbage, expire_nodes, purge_nodes
-from ingest.store.reading import exported_resources
-from tests.model import Pipeline, at, resource, stored, wire_body
-from tests.store.reference import Reference
+from lab.store_model import Pipeline, at, resource, stored, wire_body
+from lab.store_reference import Reference
 from tests.store.test_writing import deactivate
 
 # make test-store-long has more of them.

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from ingest.core.work import Outcome
+from ingest.core.delivery.work import Outcome
 from ingest.errors import Rejected
+from ingest.store.catalog.reading import exported_resources
 from ingest.store.connection import Connection
 from ingest.store.housekeeping import collect_garbage, expire_nodes, purge_nodes
-from ingest.store.reading import exported_resources
-from tests import corpus
-from tests.model import Pipeline, expected, resource, stored, wire_body
+from lab import real_catalogs as corpus
+from lab.store_model import Pipeline, expected, resource, stored, wire_body
 
 
 def count(connection: Connection, table: str) -> int:
@@ -239,7 +239,7 @@ def test_a_row_that_postgresql_refuses_takes_nothing_with_it(connection: Connect
 def deactivate(certname: str, minute: int) -> bytes:
     import json
 
-    from tests.model import at
+    from lab.store_model import at
 
     payload = {"certname": certname, "producer_timestamp": at(minute).isoformat()}
     return json.dumps({"command": "deactivate node", "version": 3, "payload": payload}).encode()

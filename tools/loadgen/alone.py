@@ -9,8 +9,8 @@ from contextlib import ExitStack
 
 import msgspec
 
-from ingest.config import load
-from ingest.publish import Publisher
+from ingest.config.settings import load
+from ingest.transport.publisher import Publisher
 from tools.loadgen.fleet import Fleet
 from tools.loadgen.progress import Bar
 from tools.loadgen.sending import Sender

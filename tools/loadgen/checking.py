@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from ingest.core.decoding import Decoding
-from ingest.core.formats import Skim, skim
-from ingest.core.normalise import normalise
-from ingest.core.wire import to_wire
-from ingest.core.work import DIGEST_BYTES, Descriptor, Full
+from ingest.core.catalog.decoding import Decoding
+from ingest.core.catalog.formats import Skim, skim
+from ingest.core.catalog.normalise import normalise
+from ingest.core.catalog.wire import to_wire
+from ingest.core.delivery.work import DIGEST_BYTES, Descriptor, Full
 from ingest.errors import Refused
-from ingest.store.reading import read_catalog
+from ingest.store.catalog.reading import read_catalog
 from tools.loadgen.fleet import Fleet, Node, headers
 
 CACHE_BYTES = 512 * 1024 * 1024

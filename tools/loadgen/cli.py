@@ -10,12 +10,12 @@ from pathlib import Path
 import click
 import msgspec
 
-from ingest.config import load
+from ingest.config.settings import load
 from ingest.core.passwords import hide_passwords_of_addresses
 from ingest.core.quantities import duration_s
+from ingest.engine.process import leave_on_signals
 from ingest.errors import IngestError, Misconfigured, Unavailable
-from ingest.processes import leave_on_signals
-from ingest.publish import Publisher
+from ingest.transport.publisher import Publisher
 from tools.loadgen.alone import publish_alone
 from tools.loadgen.fleet import DEFAULT_MIX, Fleet, parse_forms, parse_mix
 from tools.loadgen.progress import console

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from ingest.capacity.catalogs import Sheet
-from ingest.publish import Publisher
+from ingest.transport.publisher import Publisher
 from tools.loadgen.fleet import Fleet, Node, headers
 from tools.loadgen.results import Lines, Sent
 from tools.loadgen.schedule import Due

@@ -11,7 +11,7 @@ import msgspec
 import psycopg
 
 from ingest.errors import Misconfigured, Unavailable
-from ingest.publish import Publisher
+from ingest.transport.publisher import Publisher
 from tools.loadgen.checking import differences
 from tools.loadgen.fleet import Fleet
 from tools.loadgen.progress import Bar, console

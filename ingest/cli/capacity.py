@@ -1,0 +1,239 @@
+"""``ingest capacity``: what a fleet needs, from service times measured here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from ingest.cli.settings import database, with_settings
+from ingest.config.settings import Config, Origins
+from ingest.core.quantities import duration_s, size_bytes
+from ingest.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from ingest.capacity.calibration import Calibration
+    from ingest.capacity.fleet import Fleet
+
+INTERVAL_S = 1800.0  # runinterval, Puppet's own default
+TEMPLATES_HELP = (
+    "real catalogs in wire form instead of made-up ones: DIR/*.json or DIR/*/run-1/catalog-wire.json"
+)
+
+
+class _Duration(click.ParamType[float]):
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            found = duration_s(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no duration like 30m", param, ctx)
+        if found <= 0:
+            self.fail(f"{value!r} is no time at all", param, ctx)
+        return found
+
+
+class _Size(click.ParamType[int]):
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return size_bytes(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no number of bytes like 500KiB or 2MiB", param, ctx)
+
+
+@click.group("capacity", invoke_without_command=True)
+@click.option("--calibration", "calibration_file", type=click.Path(path_type=Path), metavar="FILE",
+              help="a saved calibration; without one this machine is measured first")  # fmt: skip
+@click.option("--nodes", type=int, help="how many nodes there are")
+@click.option("--from-database", is_flag=True, help="the fleet as --database has it: nodes, interval, sizes")
+@click.option("--interval", "interval_s", type=_Duration(), help="how often each reports  [default: 30m]")
+@click.option("--run", "run_s", type=_Duration(), default="20s", show_default=True,
+              help="how long a run of the agent takes at least")  # fmt: skip
+@click.option("--unchanged", type=float, default=0.9, show_default=True, help="share of unchanged catalogs")
+@click.option("--parameters", type=float, help="share that differs in a few parameters  [default: the rest]")
+@click.option(
+    "--upgrade", type=float, help="share after a module upgrade  [default: a tenth of what changes]"
+)
+@click.option("--catalog-size", "body_bytes", type=_Size(), help="mean  [default: the calibration's]")
+@click.option("--roles", type=int, help="kinds of nodes  [default: the calibration's]")
+@click.option(
+    "--growth", type=float, default=0.0, show_default=True, help="of the fleet in a year, 0.1: a tenth"
+)
+@click.option("--fresh-within", "target_s", type=_Duration(), default="60s", show_default=True,
+              help="what p99 freshness has to keep to")  # fmt: skip
+@click.option("--outage", "outage_s", type=_Duration(), default="1h", show_default=True,
+              help="how long an outage to recover from")  # fmt: skip
+@click.option("--cores", type=click.IntRange(1, 1024), help="of the machine  [default: the calibration's]")
+@click.option(
+    "--instances", type=click.IntRange(1, 64), default=1, show_default=True, help="machines with an engine"
+)
+@click.option("--database-apart", is_flag=True, help="PostgreSQL has a machine of its own, as large")
+@click.option("--broker-here", is_flag=True, help="the embedded broker shares the machine")
+@click.option("--templates", type=click.Path(path_type=Path), metavar="DIR", help=TEMPLATES_HELP)
+@click.option("--output", "outputs", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
+              help="report to FILE.html, FILE.md or FILE.json, may be repeated  [default: Markdown to the terminal]")  # fmt: skip
+@with_settings
+@click.pass_context
+def capacity_group(context: click.Context, /, settings: Origins, **options: Any) -> None:
+    """What a fleet needs of this engine: a report, from service times measured on this machine.
+
+    \b
+    ingest capacity --nodes 3000 --interval 30m --unchanged 0.9 --output plan.html
+    ingest capacity calibrate --output calibration.json
+    """
+    if context.invoked_subcommand is None:
+        _report(settings.config, settings.origins, **options)
+
+
+@capacity_group.command("calibrate")
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", required=True, help="where to")
+@click.option("--templates", type=click.Path(path_type=Path), metavar="DIR", help=TEMPLATES_HELP)
+@with_settings
+def calibrate_command(settings: Origins, output: Path, templates: Path | None) -> None:
+    """Measure this machine, in under a minute, and save the record.
+
+    It starts an engine, an embedded broker and a PostgreSQL of its own. With --database the measuring is done in a
+    new database of that server, dropped afterwards; no other database is touched.
+    """
+    _require_extra()
+    from ingest.capacity.calibration import save
+
+    _require_writable(output)
+    # A database that a file or a variable names is the one at work: only who asks for it here has it measured.
+    server = settings.config.database if settings.origins["database"] == "--database" else ""
+    calibration = _calibrate(settings.config, templates, server)
+    save(calibration, output)
+    click.echo(f"calibrated in {calibration.seconds:.0f} s: {output}")
+
+
+def _report(config: Config, origins: dict[str, str], **options: Any) -> None:
+    _require_extra()
+    from ingest.capacity.calibration import load
+    from ingest.capacity.instance import Setup
+    from ingest.capacity.plan import plan
+    from ingest.capacity.report import format_of, render
+
+    outputs: tuple[Path, ...] = options["outputs"]
+    formats = [format_of(file) for file in outputs]
+    for file in outputs:
+        _require_writable(file)
+    if (options["nodes"] is None) != options["from_database"]:
+        raise Misconfigured("--nodes", "say how many nodes there are, or --from-database, one of the two")
+    if options["calibration_file"] is not None:
+        calibration = load(options["calibration_file"])
+    else:
+        _fleet(config, None, options)  # a wrong fleet is told before a minute's measuring
+        calibration = _calibrate(config, options["templates"], server="")
+    fleet = _fleet(config, calibration, options)
+    cores = options["cores"] or calibration.machine.cores
+    setup = Setup(
+        cores=cores,
+        workers=cores if origins["workers"] == "default" else config.workers,
+        writers=config.writers,
+        instances=options["instances"],
+        database_apart=options["database_apart"],
+        broker_here=options["broker_here"],
+        linger_s=config.batch_linger_ms / 1000,
+        batch_messages_max=config.batch_messages_max,
+        window_messages_max=config.window_messages_max,
+        window_bytes_max=config.window_bytes_max,
+    )
+    with _progress() as progress:
+        found = plan(
+            calibration,
+            fleet,
+            setup,
+            target_s=options["target_s"],
+            outage_s=options["outage_s"],
+            progress=progress,
+        )
+    for file, format_ in zip(outputs, formats, strict=True):
+        try:
+            file.write_text(render(found, format_), encoding="utf-8")
+        except OSError as error:
+            raise Misconfigured("--output", f"cannot write {file}: {error.strerror}") from error
+        click.echo(f"report: {file}")
+    if not outputs:
+        click.echo(render(found, "markdown"), nl=False)
+    if found.interrupted:
+        raise KeyboardInterrupt
+
+
+def _fleet(config: Config, calibration: Calibration | None, options: dict[str, Any]) -> Fleet:
+    """The fleet as given, or as the database has it with what was given besides."""
+    from ingest.capacity.fleet import described, fleet_of
+    from ingest.store.capacity import stored_fleet
+
+    nodes, interval_s, body_bytes = options["nodes"], options["interval_s"], options["body_bytes"]
+    stored = None
+    if options["from_database"]:
+        with database(config) as connection:
+            stored = stored_fleet(connection)
+        nodes, stored_interval_s, stored_bytes = described(stored, calibration)
+        interval_s = interval_s or max(stored_interval_s, 1.0)
+        body_bytes = body_bytes or stored_bytes
+    fleet = fleet_of(
+        nodes=nodes,
+        interval_s=interval_s or INTERVAL_S,
+        run_s=options["run_s"],
+        unchanged=options["unchanged"],
+        parameters=options["parameters"],
+        upgrade=options["upgrade"],
+        body_bytes=body_bytes,
+        body_bytes_max=config.body_bytes_max,
+        roles=options["roles"],
+        growth=options["growth"],
+        calibration=calibration,
+    )
+    if stored is None:
+        return fleet
+    return msgspec.structs.replace(
+        fleet, database_bytes=stored.database_bytes, origin="as the database has it, its changes as given"
+    )
+
+
+def _calibrate(config: Config, templates: Path | None, server: str) -> Calibration:
+    """``server``: where to make a database to measure in; empty: a PostgreSQL of its own."""
+    from ingest.capacity.calibrate import calibrate
+    from ingest.capacity.catalogs import ROLES, SEED, from_directory, synthetic
+
+    found = synthetic(ROLES, SEED) if templates is None else from_directory(templates, SEED)
+    named = "made up" if templates is None else f"{len(found)} of {templates}"
+    with _progress() as progress:
+        return calibrate(msgspec.structs.replace(config, database=server), found, named, progress)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float], None]]:
+    """A bar on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:<40}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda what, share: bar.update(task, description=what, completed=share)
+
+
+def _require_extra() -> None:
+    """Raises Misconfigured where the extra is not installed."""
+    missing = [name for name in ("simpy", "numpy", "jinja2", "matplotlib") if find_spec(name) is None]
+    if missing:
+        raise Misconfigured(
+            "ingest capacity", f"{', '.join(missing)} is missing: pip install 'puppet-ingest[capacity]'"
+        )
+
+
+def _require_writable(file: Path) -> None:
+    """Told before anything is measured. Raises Misconfigured."""
+    if file.is_dir() or not os.access(file if file.exists() else file.absolute().parent, os.W_OK):
+        raise Misconfigured("--output", f"cannot write {file}")

@@ -1,0 +1,148 @@
+"""The command line: reads settings, calls one function, turns its errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import click
+
+from ingest.cli.capacity import capacity_group
+from ingest.cli.publishing import publish_command
+from ingest.cli.quarantine import quarantine_group
+from ingest.cli.reading import query_group, show_command, status_command
+from ingest.cli.settings import database, with_settings
+from ingest.config.settings import SETTINGS, Origins, redact
+from ingest.core.passwords import hide_passwords
+from ingest.core.printable import escape_unprintable
+from ingest.engine.process import leave_on_signals
+from ingest.errors import IngestError, Misconfigured, Unavailable
+
+# docs/operating.md lists these.
+EXIT_UNEXPECTED, EXIT_USAGE, EXIT_UNAVAILABLE, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 3, 5, 130
+
+
+def main() -> None:
+    """The console script."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    leave_on_signals()
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        sys.exit(EXIT_INTERRUPTED)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(EXIT_USAGE)
+    except click.ClickException as error:
+        _complain(error.format_message() + _hint(error))
+        sys.exit(EXIT_USAGE)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has left
+        sys.exit(EXIT_UNEXPECTED)  # as click does when it notices first
+    except Exception as error:
+        if debug:
+            raise
+        if isinstance(error, IngestError):
+            _complain(str(error))
+            sys.exit(_code(error))
+        _complain(f"{type(error).__name__}: {error} (--debug shows where)")
+        sys.exit(EXIT_UNEXPECTED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(text: str) -> None:
+    """One line, whatever the error had to say, and never a password."""
+    click.echo(f"ingest: {escape_unprintable(hide_passwords(' '.join(text.split())))}", err=True)
+
+
+def _hint(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f" ('{context.command_path} --help' tells more)" if context is not None else ""
+
+
+def _code(error: IngestError) -> int:
+    if isinstance(error, Misconfigured):
+        return EXIT_USAGE
+    return EXIT_UNAVAILABLE if isinstance(error, Unavailable) else EXIT_REFUSED
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="puppet-ingest", prog_name="ingest")
+def cli() -> None:
+    """Takes Puppet catalogs from a message queue and keeps PostgreSQL equal to the newest of every node.
+
+    Every setting is a flag here, a key of ingest.toml and a variable INGEST_NAME; flags win, then variables.
+    """
+
+
+for command in (publish_command, show_command, query_group, status_command, quarantine_group, capacity_group):
+    cli.add_command(command)
+
+
+@cli.command("run")
+@with_settings
+def run_command(settings: Origins) -> int:
+    """Run the engine until SIGTERM or Ctrl-C; both let it finish what it has."""
+    from ingest.engine.run import run
+
+    return run(settings.config, settings.again)
+
+
+@cli.command("demo")
+@click.option(
+    "--seconds",
+    default=20.0,
+    help="how long the small fleet publishes",
+    show_default=True,
+    type=click.FloatRange(0, 3600),
+)
+@click.option("--nodes", default=30, help="its size", show_default=True, type=click.IntRange(1, 1000))
+@with_settings
+def demo_command(settings: Origins, seconds: float, nodes: int) -> int:
+    """Show the whole way in a temporary directory: a fleet publishes, the engine stores, queries answer."""
+    from ingest.cli.demo import demo
+
+    return demo(settings.config, seconds=seconds, nodes=nodes)
+
+
+@cli.command("config")
+@with_settings
+def config_command(settings: Origins) -> None:
+    """Print every setting, and where its value comes from."""
+    width = max(len(setting.name) for setting in SETTINGS)
+    for setting in SETTINGS:
+        value = getattr(settings.config, setting.name)
+        shown = json.dumps(redact(setting.name, value)) if setting.type is str else json.dumps(value)
+        click.echo(f"{setting.name:<{width}} = {shown}  # {settings.origins[setting.name]}")
+
+
+@cli.command("migrate")
+@click.option("--grant-to", metavar="ROLE", help="let this role do what 'ingest run' needs, no more")
+@click.option("--grant-read-to", metavar="ROLE", help="let this role read the views that collectors need")
+@with_settings
+def migrate_command(settings: Origins, grant_to: str | None, grant_read_to: str | None) -> None:
+    """Bring the database to this program's schema."""
+    from ingest.store.migrate import grant, migrate, schema_version
+
+    with database(settings.config) as connection:
+        done = migrate(connection, click.echo)
+        state = f"{done} migrations ran" if done else "up to date"
+        click.echo(f"schema {schema_version(connection)}, {state}")
+        if grant_to or grant_read_to:
+            grant(connection, grant_to, grant_read_to)
+            click.echo("granted to " + ", ".join(role for role in (grant_to, grant_read_to) if role))
+
+
+@cli.command("gc")
+@with_settings
+def gc_command(settings: Origins) -> None:
+    """Delete what no node has any more, expire and purge nodes; safe while the engine runs."""
+    from ingest.engine.run import keep_house_once
+
+    with database(settings.config) as connection:
+        for name, count in keep_house_once(settings.config, connection).items():
+            click.echo(f"{name:<22} {count}")

@@ -1,0 +1,124 @@
+"""Commands that only look: at what is stored, and at a running engine."""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import click
+
+from ingest.cli.settings import database, with_settings
+from ingest.config.settings import Origins
+from ingest.errors import Unavailable
+
+
+@click.command("show")
+@click.argument("certname")
+@with_settings
+def show_command(settings: Origins, certname: str) -> None:
+    """Print a node's stored catalog as wire-form JSON."""
+    from ingest.core.catalog.wire import canonical
+    from ingest.store.catalog.reading import read_catalog
+
+    with database(settings.config) as connection:
+        sys.stdout.buffer.write(canonical(read_catalog(connection, certname)) + b"\n")
+
+
+@click.group("query")
+def query_group() -> None:
+    """Ask what is stored."""
+
+
+@query_group.command("exported")
+@click.option("--type", "type_", required=True, metavar="T", help="resource type, capitalised")
+@click.option("--tag", "tags", multiple=True, help="must be among its tags; several: all of them")
+@click.option("--title")
+@click.option(
+    "--parameter",
+    "parameters",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="must have that value, or an array with it; VALUE is JSON where it can be (80, true, '\"80\"'), else text",
+)
+@with_settings
+def exported_command(
+    settings: Origins, type_: str, tags: tuple[str, ...], title: str | None, parameters: tuple[str, ...]
+) -> None:
+    """What a collector would get: one JSON object a line, ordered by certname and title."""
+    from ingest.store.catalog.reading import exported_resources
+
+    wanted = dict(map(_parameter, parameters))
+    with database(settings.config) as connection:
+        _print_lines(exported_resources(connection, type_, tags=tags, title=title, parameters=wanted))
+
+
+@query_group.command("who-has")
+@click.argument("type_", metavar="TYPE")
+@click.argument("title")
+@with_settings
+def who_has_command(settings: Origins, type_: str, title: str) -> None:
+    """The active nodes that have a resource, and where it is declared: one JSON object a line, by certname."""
+    from ingest.store.catalog.reading import who_has
+
+    with database(settings.config) as connection:
+        _print_lines(who_has(connection, type_, title))
+
+
+def _print_lines(found: Iterable[dict[str, Any]]) -> None:
+    from ingest.core.catalog.wire import canonical_json
+
+    for one in found:
+        sys.stdout.buffer.write(canonical_json(one) + b"\n")
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--parameter")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+@click.command("status")
+@with_settings
+def status_command(settings: Origins) -> None:
+    """What a running engine says about itself."""
+    url = f"http://{settings.config.metrics_host}:{settings.config.metrics_port}/status.json"
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            status = json.load(answer)
+        health, processes = status["health"], status["processes"]
+        lines = ["ready" if health["ready"] else "not ready: " + "; ".join(health["reasons"])]
+        for process, numbers in processes.items():
+            lines += ["", process, *_lines(numbers)]
+    except (urllib.error.URLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = getattr(error, "reason", None) or f"{type(error).__name__} in its answer"
+        raise Unavailable(f"no engine answers at {url} (--metrics-port): {reason}") from error
+    click.echo("\n".join(lines))
+    if not health["healthy"]:
+        raise Unavailable("; ".join(health["reasons"]))
+
+
+def _lines(numbers: Mapping[str, Any]) -> list[str]:
+    """A line for each number, of a histogram its mean."""
+    found = []
+    for name, value in numbers.items():
+        shown = name.removeprefix("ingest_").removesuffix("_total").replace("_", " ")
+        if name.endswith("_sum"):
+            continue
+        if name.endswith("_count"):
+            base = name.removesuffix("_count")
+            mean = numbers[f"{base}_sum"] / value if value else 0.0
+            shown, value = f"{base.removeprefix('ingest_').replace('_', ' ')}, mean", mean
+        found.append(f"  {shown:<28} {_number(value):>16}")
+    return found
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"

@@ -1,0 +1,372 @@
+"""The settings: one frozen object from defaults < ingest.toml < puppet.conf < environment < flags.
+
+``Config`` declares each one once; flags, variables, keys and what ``ingest config`` prints are made from it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
+
+import msgspec
+import platformdirs
+
+from ingest.config.puppet_conf import read_puppet_conf
+from ingest.core.passwords import hide_passwords_of_addresses
+from ingest.core.quantities import duration_s, size_bytes
+from ingest.errors import Misconfigured
+
+MIB = 1024 * 1024
+TIB = MIB * MIB  # more than any machine has: the upper end of what is a typing error
+DAY_S = 86400.0
+DEFAULT_TOML = Path("ingest.toml")
+
+
+class About(NamedTuple):
+    """What a setting is for, why its default is what it is, and which values make sense."""
+
+    help: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    is_secret: bool = False  # may hold a password
+    reloads: bool = False  # SIGHUP changes it at work
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Every setting by its name, with its unit at the end."""
+
+    queue_type: Annotated[str, About("the transport, by its registered name")] = "stomp"
+    queue_source: Annotated[
+        str,
+        About(
+            "the brokers, stomp://user:password@host:port or stomp+ssl://...; several, separated by commas, "
+            "are failover; empty starts the embedded broker, for evaluation",
+            is_secret=True,
+            reloads=True,
+        ),
+    ] = ""
+    destination: Annotated[str, About("the queue; the name that Puppet has always used")] = "/queue/catalog"
+    database: Annotated[
+        str,
+        About(
+            "a libpq conninfo or URI; empty starts the embedded PostgreSQL, for evaluation",
+            is_secret=True,
+            reloads=True,
+        ),
+    ] = ""
+    workers: Annotated[int, About("decoder processes; one a core", 1, 256)] = os.cpu_count() or 1
+    writers: Annotated[int, About("writer processes, each with one connection to the database", 1, 64)] = 2
+    window_messages_max: Annotated[
+        int, About("unsettled messages; ActiveMQ's own default prefetch", 1, 65535)
+    ] = 1000
+    window_bytes_max: Annotated[
+        int, About("shared memory for unsettled bodies; about 180 large catalogs", MIB, TIB)
+    ] = 256 * MIB
+    body_bytes_max: Annotated[
+        int, About("one body; twenty times the largest real catalog seen", 1024, TIB)
+    ] = 64 * MIB
+    batch_messages_max: Annotated[int, About("messages in one transaction", 1, 1000, reloads=True)] = 100
+    batch_bytes_max: Annotated[int, About("bytes of work in one transaction", 1024, TIB, reloads=True)] = (
+        8 * MIB
+    )
+    batch_linger_ms: Annotated[
+        float,
+        About("how long a batch waits for company, unless it comes after a pause", 0, 10_000, reloads=True),
+    ] = 20.0
+    drain_timeout_s: Annotated[
+        float, About("how long SIGTERM lets the engine finish", 0, 3600, reloads=True)
+    ] = 30.0
+    heartbeat_s: Annotated[
+        float, About("STOMP heart-beats, both ways; 0 asks for none", 0, 600, reloads=True)
+    ] = 10.0
+    connect_timeout_s: Annotated[
+        float, About("until a broker or database must have answered", 0.1, 300, reloads=True)
+    ] = 5.0
+    hold_s: Annotated[
+        float,
+        About(
+            "how long a delivery may stay unacknowledged before the engine lets go of all; "
+            "RabbitMQ closes the channel after 1800",
+            1,
+            DAY_S,
+            reloads=True,
+        ),
+    ] = 1200.0
+    statement_timeout_s: Annotated[float, About("one SQL statement", 1, 3600, reloads=True)] = 60.0
+    lock_timeout_s: Annotated[float, About("waiting for one lock", 0.1, 3600, reloads=True)] = 30.0
+    backoff_max_s: Annotated[
+        float,
+        About("the longest pause between two tries to reach a broker or database", 0.05, 300, reloads=True),
+    ] = 2.0
+    decode_cpu_max_s: Annotated[
+        float, About("CPU time of one message in a decoder, before it is killed", 0.5, 3600, reloads=True)
+    ] = 30.0
+    decode_memory_bytes_max: Annotated[int, About("what a decoder may allocate", 64 * MIB, TIB)] = 1024 * MIB
+    decoder_cache_bytes_max: Annotated[
+        int, About("each decoder's memory of resources it has met", MIB, TIB)
+    ] = 96 * MIB
+    writer_cache_entries: Annotated[
+        int, About("ids that each writer remembers, about 150 bytes each", 1000, 100_000_000)
+    ] = 400_000
+    deaths_max: Annotated[
+        int, About("processes that may die of one message before it is quarantined", 1, 100)
+    ] = 2
+    gc_interval_s: Annotated[float, About("garbage collection; 0: never", 0, 30 * DAY_S, reloads=True)] = (
+        3600.0
+    )
+    node_ttl_s: Annotated[
+        float,
+        About(
+            "nodes silent for that long expire (PuppetDB's node-ttl); 0: never", 0, 3650 * DAY_S, reloads=True
+        ),
+    ] = 0.0
+    node_purge_ttl_s: Annotated[
+        float,
+        About(
+            "expired and deactivated nodes are deleted after that long "
+            "(PuppetDB's node-purge-ttl, 14 days); 0: never",
+            0,
+            3650 * DAY_S,
+            reloads=True,
+        ),
+    ] = 14 * DAY_S
+    quarantine_messages_max: Annotated[
+        int,
+        About(
+            "messages in quarantine; the engine stops before it would add another; 0: no limit",
+            0,
+            10**9,
+            reloads=True,
+        ),
+    ] = 1000
+    quarantine_per_minute_max: Annotated[
+        int,
+        About(
+            "messages that enter quarantine within a minute, or the engine stops: half of what 3000 nodes "
+            "send, so that a bad deploy leaves its messages at the broker; 0: no limit",
+            0,
+            10**9,
+            reloads=True,
+        ),
+    ] = 50
+    quarantine_ttl_s: Annotated[
+        float,
+        About(
+            "quarantined messages are kept for that long (30 days); 0: for ever",
+            0,
+            3650 * DAY_S,
+            reloads=True,
+        ),
+    ] = 30 * DAY_S
+    thin_storeconfigs: Annotated[
+        bool, About("store exported resources only, as Puppet's setting of that name")
+    ] = False
+    metrics_host: Annotated[str, About("where /metrics, /healthz and /readyz are served")] = "127.0.0.1"
+    metrics_port: Annotated[
+        int, About("0: nowhere; 9464 is what OpenTelemetry's exporter of Prometheus text uses", 0, 65535)
+    ] = 9464
+    log_format: Annotated[
+        str, About("console, json, or what fits the terminal", choices=("auto", "console", "json"))
+    ] = "auto"
+    log_level: Annotated[
+        str,
+        About(
+            "the least important events to show", choices=("debug", "info", "warning", "error"), reloads=True
+        ),
+    ] = "info"
+    migrate: Annotated[bool, About("bring the database to this program's schema at the start")] = True
+    tls_ca_file: Annotated[
+        str, About("certificates that a stomp+ssl broker may be signed by; empty: the system's", reloads=True)
+    ] = ""
+    tls_cert_file: Annotated[
+        str, About("our own certificate, for brokers that ask for one", reloads=True)
+    ] = ""
+    tls_key_file: Annotated[str, About("its key", reloads=True)] = ""
+    tls_verify: Annotated[bool, About("check the broker's certificate and name", reloads=True)] = True
+    data_dir: Annotated[str, About("where the embedded PostgreSQL lives")] = platformdirs.user_data_dir(
+        "puppet-ingest"
+    )
+
+    @property
+    def database_patience_s(self) -> float:
+        """How long a transaction may take before the server counts as gone: PostgreSQL itself ends each statement in
+        time, and of one transaction two slow ones are two too many."""
+        return 2 * self.statement_timeout_s + self.lock_timeout_s
+
+
+class Setting(NamedTuple):
+    """A field of ``Config`` with what is said about it."""
+
+    name: str
+    type: type
+    default: Any
+    about: About
+
+    @property
+    def help(self) -> str:
+        return self.about.help
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def variable(self) -> str:
+        return f"INGEST_{self.name.upper()}"
+
+
+def _settings() -> tuple[Setting, ...]:
+    hints = get_type_hints(Config, include_extras=True)
+    fields = msgspec.structs.fields(Config)
+    return tuple(Setting(field.name, *_annotated(hints[field.name], field.default)) for field in fields)
+
+
+def _annotated(hint: Any, default: Any) -> tuple[type, Any, About]:
+    type_, about = get_args(hint)
+    return type_, default, about
+
+
+SETTINGS = _settings()
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+class Origins(NamedTuple):
+    """A configuration and where each value of it came from. ``again`` reads all the sources once more."""
+
+    config: Config
+    origins: dict[str, str]
+    again: Callable[[], Config]
+
+
+def load(
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str],
+    toml_file: Path | None = None,
+    puppet_conf: Path | None = None,
+) -> Origins:
+    """Puts the sources together. Raises Misconfigured naming the setting and where its value stands."""
+    values: dict[str, Any] = {}
+    origins = {setting.name: "default" for setting in SETTINGS}
+
+    def take(found: Mapping[str, Any], origin: str) -> None:
+        for name, value in found.items():
+            values[name] = _checked(_BY_NAME[name], value, origin)
+            origins[name] = origin
+
+    take(_from_toml(toml_file), str(toml_file or DEFAULT_TOML))
+    # Above ingest.toml: it is asked for on the command line, the other one may just lie there.
+    if puppet_conf is not None:
+        take(read_puppet_conf(puppet_conf), "puppet.conf")
+    for setting in SETTINGS:
+        if setting.variable in environment:
+            take({setting.name: environment[setting.variable]}, setting.variable)
+    for name, value in flags.items():
+        if value is not None:
+            take({name: value}, _BY_NAME[name].flag)
+    config = Config(**values)
+    if config.body_bytes_max > config.window_bytes_max // 2:
+        raise Misconfigured(
+            "--body-bytes-max",
+            f"{config.body_bytes_max} is more than half of window_bytes_max={config.window_bytes_max}: "
+            "two bodies must fit",
+        )
+    return Origins(config, origins, lambda: load(flags, environment, toml_file, puppet_conf).config)
+
+
+def redact(name: str, value: Any) -> str:
+    """The value of a setting for a person's eyes: without passwords."""
+    text = str(value)
+    return hide_passwords_of_addresses(text) if _BY_NAME[name].about.is_secret else text
+
+
+def _from_toml(file: Path | None) -> dict[str, Any]:
+    path = file or DEFAULT_TOML
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if file is None:
+            return {}
+        raise Misconfigured("--config", f"there is no file {file}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise Misconfigured("--config", f"{path}: {error}") from error
+    for name in document:
+        if name not in _BY_NAME:
+            raise Misconfigured(name, f"no setting has this name (in {path}); 'ingest config' lists them")
+    return document
+
+
+def _checked(setting: Setting, value: Any, origin: str) -> Any:
+    """The value in its type and within its limits. Raises Misconfigured."""
+    about = setting.about
+
+    def wrong(expected: str) -> Misconfigured:
+        return Misconfigured(
+            setting.flag, f"{redact(setting.name, value)!r} (from {origin}) is not {expected}"
+        )
+
+    if setting.type is str:
+        if isinstance(value, list) and setting.name == "queue_source":
+            value = ",".join(map(str, value))
+        if not isinstance(value, str):
+            raise wrong("text")
+        if about.choices and value not in about.choices:
+            raise wrong("one of " + ", ".join(about.choices))
+        return value
+    try:
+        checked = _READERS[setting.type](setting.name, value)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        raise wrong(_expected(setting)) from None
+    if about.minimum is not None and checked < about.minimum:
+        raise wrong(f"at least {about.minimum:.10g}")
+    if about.maximum is not None and checked > about.maximum:
+        raise wrong(f"at most {about.maximum:.10g}")
+    return checked
+
+
+_WORDS = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+
+
+def _read_bool(_: str, value: Any) -> bool:
+    return _WORDS[str(value).strip().lower()]
+
+
+def _read_int(name: str, value: Any) -> int:
+    if isinstance(value, str):
+        return size_bytes(value) if "_bytes_" in name else int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(value)
+    return value
+
+
+def _read_float(name: str, value: Any) -> float:
+    if isinstance(value, str) and name.endswith("_s"):
+        return duration_s(value)
+    number = float(value)
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise ValueError(value)
+    return number
+
+
+_READERS: Mapping[type, Any] = {bool: _read_bool, int: _read_int, float: _read_float}
+
+
+def _expected(setting: Setting) -> str:
+    if setting.type is bool:
+        return "true or false"
+    if setting.type is int:
+        return "a number of bytes, like 64MiB" if "_bytes_" in setting.name else "a whole number"
+    return "a number or a duration like 30m" if setting.name.endswith("_s") else "a number"

@@ -1,0 +1,173 @@
+"""The receiver's book of deliveries that are not settled: where each one is, and who gets it next.
+
+Pure bookkeeping: no socket, no clock. A delivery is waiting, at a decoder or at a writer. When one of those
+dies its deliveries wait again, and the one that it had in its hands counts a death; after ``deaths_max`` of
+them it is condemned, so that one message cannot kill the engine for ever.
+
+What processes get of a delivery is a copy, with a number of its own. When it is given out again, only the new copy's
+report counts: else an earlier one that was still on its way could settle it, and its body's place would be given to
+another message while the new copy is being read.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from datetime import datetime
+
+import msgspec
+
+from ingest.core.delivery.work import Outcome, Settled
+
+# A copy's number: the delivery's id below, which copy it is above. Old copies are gone long before the count begins again.
+_COPY_SHIFT = 56
+_COPIES = 128  # the number stays below 2**63
+_ID_MASK = (1 << _COPY_SHIFT) - 1
+
+
+class Delivery(msgspec.Struct):
+    """One message between its arrival and its acknowledgement."""
+
+    id: int
+    epoch: int  # of the connection it came on; acknowledged there or not at all
+    ack: str
+    message_id: str
+    offset: int
+    length: int
+    body_bytes: int
+    received_at: datetime
+    received_s: float  # monotonic
+    headers: dict[str, str]
+    is_decoded: bool = False
+    place: str | None = None  # the process that has it; None: waiting
+    complete: bool = False
+    deaths: int = 0
+    verdict: tuple[str, str] | None = None
+    routing_key: int = 0
+    given_again: int = 0  # how often
+
+    @property
+    def copy(self) -> int:
+        """The number by which processes speak of it now."""
+        return self.id | self.given_again % _COPIES << _COPY_SHIFT
+
+
+class Ledger:
+    """Bounded by its owner: ``messages`` says how full the window is, ``undecoded_bytes`` how much of it the decoders
+    have before them."""
+
+    def __init__(self, deaths_max: int) -> None:
+        self.undecoded_bytes = 0
+        self._deaths_max = deaths_max
+        self._deliveries: dict[int, Delivery] = {}  # in the order of arrival
+        self._waiting: deque[int] = deque()
+        self._at: dict[str, set[int]] = {}
+
+    @property
+    def messages(self) -> int:
+        return len(self._deliveries)
+
+    @property
+    def waiting(self) -> int:
+        # Not the queue's length: what was passed on or settled while it waited still stands there.
+        return len(self._deliveries) - sum(map(len, self._at.values()))
+
+    def at(self, place: str) -> int:
+        """How many deliveries that process has."""
+        return len(self._at.get(place, ()))
+
+    def bytes_at(self, place: str) -> int:
+        return sum(self._deliveries[id_].length for id_ in self._at.get(place, ()))
+
+    def oldest(self) -> Delivery | None:
+        return next(iter(self._deliveries.values()), None)
+
+    def add(self, delivery: Delivery) -> None:
+        self._deliveries[delivery.id] = delivery
+        self._waiting.append(delivery.id)
+        self.undecoded_bytes += delivery.length
+
+    def next(self) -> Delivery | None:
+        """The delivery that is due for a decoder; it stays waiting until ``assign``."""
+        while self._waiting:
+            delivery = self._deliveries.get(self._waiting[0])
+            if delivery is not None and delivery.place is None:
+                return delivery
+            self._waiting.popleft()
+        return None
+
+    def assign(self, delivery: Delivery, place: str) -> None:
+        if self._waiting and self._waiting[0] == delivery.id:
+            self._waiting.popleft()
+        self._move(delivery, place)
+
+    def passed(self, copy: int, writer: str | None) -> None:
+        """A decoder handed it to that writer; None: the writer was gone, it waits again."""
+        delivery = self._of(copy)
+        if delivery is None:
+            return
+        if writer is None:
+            self._again([delivery])
+        else:
+            self._move(delivery, writer, is_decoded=True)
+
+    def settle(self, settled: Settled) -> Delivery | None:
+        """The delivery, now out of the book; None when it was settled before, or is to be decoded again."""
+        delivery = self._of(settled.delivery)
+        if delivery is None:
+            return None
+        if settled.outcome is Outcome.REDO:
+            delivery.complete = True
+            delivery.verdict = settled.verdict or delivery.verdict
+            self._again([delivery])
+            return None
+        self._move(delivery, None, is_decoded=True)
+        del self._deliveries[delivery.id]
+        return delivery
+
+    def lost(self, place: str, in_hands: int | None) -> list[Delivery]:
+        """That process died: its deliveries wait again, in their old order. Returns the condemned."""
+        condemned = []
+        deliveries = [self._deliveries[id_] for id_ in sorted(self._at.get(place, ()))]
+        for delivery in deliveries:
+            if in_hands is not None and delivery.id == in_hands & _ID_MASK:
+                delivery.deaths += 1
+                if delivery.deaths >= self._deaths_max and delivery.verdict is None:
+                    delivery.verdict = (
+                        "killed_its_process",
+                        f"{delivery.deaths} processes died while they had this message in their hands",
+                    )
+                    condemned.append(delivery)
+        self._again(deliveries)
+        return condemned
+
+    def clear(self) -> list[Delivery]:
+        """Lets go of everything: the broker will deliver it again. Returns what was in the book."""
+        deliveries = list(self._deliveries.values())
+        self._deliveries.clear()
+        self._waiting.clear()
+        self._at.clear()
+        self.undecoded_bytes = 0
+        return deliveries
+
+    def _of(self, copy: int) -> Delivery | None:
+        """The delivery of which this is the copy that counts."""
+        delivery = self._deliveries.get(copy & _ID_MASK)
+        return delivery if delivery is not None and delivery.copy == copy else None
+
+    def _again(self, deliveries: Iterable[Delivery]) -> None:
+        ordered = list(deliveries)
+        for delivery in ordered:
+            self._move(delivery, None)
+            delivery.given_again += 1
+        self._waiting.extendleft(delivery.id for delivery in reversed(ordered))
+
+    def _move(self, delivery: Delivery, place: str | None, *, is_decoded: bool = False) -> None:
+        if delivery.is_decoded != is_decoded:
+            self.undecoded_bytes += -delivery.length if is_decoded else delivery.length
+            delivery.is_decoded = is_decoded
+        if delivery.place is not None:
+            self._at[delivery.place].discard(delivery.id)
+        if place is not None:
+            self._at.setdefault(place, set()).add(delivery.id)
+        delivery.place = place

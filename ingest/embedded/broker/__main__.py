@@ -1,0 +1,95 @@
+"""``python -m ingest.embedded.broker``: the embedded broker as a process of its own, for tests and evaluation.
+
+Prints ``listening HOST:PORT`` when it is ready, logs on standard error, and ends cleanly on SIGTERM or
+SIGINT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import signal
+import sys
+
+import structlog
+
+from ingest.embedded.broker.frames import Limits
+from ingest.embedded.broker.server import Server, Settings
+from ingest.embedded.broker.session import Credentials
+from ingest.errors import IngestError, Misconfigured
+
+EXIT_USAGE = 2  # as argparse's own
+EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
+
+
+def main() -> int:
+    asked = _arguments().parse_args()
+    if asked.with_parent:
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # prctl(2): PR_SET_PDEATHSIG
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(colors=False),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+    )
+    try:
+        server = Server(asked.host, asked.port, _settings(asked))
+    except IngestError as error:
+        print(f"ingest.embedded.broker: {error}", file=sys.stderr)
+        return EXIT_USAGE if isinstance(error, Misconfigured) else EXIT_UNAVAILABLE
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: server.stop())
+    try:
+        _announce("{}:{}".format(*server.address), asked.ready_file)
+        server.run()
+    finally:
+        server.close()
+    return 0
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m ingest.embedded.broker", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=61613, help="0 picks a free one (default: %(default)s)")
+    parser.add_argument("--login", metavar="USER:PASSWORD", help="refuse everybody else")
+    parser.add_argument("--ready-file", metavar="F", help="write HOST:PORT there when ready")
+    parser.add_argument("--memory-bytes-max", type=int, default=Settings().memory_bytes_max)
+    parser.add_argument("--body-bytes-max", type=int, default=Limits().body_bytes_max)
+    parser.add_argument(
+        "--with-parent", action="store_true", help="end when the process that started it ends"
+    )
+    parser.add_argument("--certfile", default="", help="PEM; with it the broker speaks TLS only")
+    parser.add_argument("--keyfile", default="", help="PEM, if not in the certificate's file")
+    return parser
+
+
+def _settings(asked: argparse.Namespace) -> Settings:
+    credentials = None
+    if asked.login is not None:
+        login, colon, passcode = asked.login.partition(":")
+        if not (login and colon):
+            raise Misconfigured("--login", "is USER:PASSWORD")
+        credentials = Credentials(login, passcode)
+    return Settings(
+        credentials=credentials,
+        memory_bytes_max=asked.memory_bytes_max,
+        limits=Limits(body_bytes_max=asked.body_bytes_max),
+        certfile=asked.certfile,
+        keyfile=asked.keyfile,
+    )
+
+
+def _announce(address: str, ready_file: str | None) -> None:
+    if ready_file:
+        # Under another name first: who finds the file finds all of it.
+        with open(f"{ready_file}.part", "w", encoding="utf-8") as part:
+            part.write(f"{address}\n")
+        os.replace(f"{ready_file}.part", ready_file)
+    print(f"listening {address}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,287 @@
+"""The broker's process: one thread that waits for all clients and moves their bytes.
+
+``serve`` is the whole life of a broker, for a process of its own; ``Server`` is the same for the caller
+to drive. Everything is in memory and ends with the process: for evaluation and tests only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, cast
+
+import structlog
+
+from ingest.embedded.broker.admission import Admission
+from ingest.embedded.broker.connection import Connection, Gone
+from ingest.embedded.broker.frames import Limits
+from ingest.embedded.broker.queues import Depth, Queues
+from ingest.embedded.broker.session import SERVER, Credentials, Faults
+from ingest.errors import Misconfigured, Unavailable
+
+CONNECTIONS_MAX = 500  # half of the descriptors that Debian gives a process (ulimit -n: 1024)
+BACKLOG = 128  # connections the kernel completes before we accept them
+ACCEPTS_MAX = 64  # in one turn, so that a storm of clients does not starve those who are here
+LOOK_AROUND_S = 1.0  # the longest wait, so that ``stop`` is asked this often
+
+
+class Settings(NamedTuple):
+    credentials: Credentials | None = None
+    memory_bytes_max: int = 1024**3  # of all messages held; over it, producers wait
+    limits: Limits = Limits()
+    connections_max: int = CONNECTIONS_MAX
+    certfile: str = ""  # with it, TLS
+    keyfile: str = ""
+
+
+class Readable(Protocol):
+    def fileno(self) -> int: ...
+
+
+def serve(
+    host: str,
+    port: int,
+    *,
+    ready: Callable[[str, int], None],
+    stop: Callable[[], bool],
+    wake_on: Sequence[Readable] = (),
+    settings: Settings | None = None,
+) -> None:
+    """Runs a broker until ``stop`` says so, which is asked once a second and as soon as one of ``wake_on``
+    has data. ``ready`` gets the address. Raises Unavailable or Misconfigured when it cannot start."""
+    server = Server(host, port, settings)
+    try:
+        ready(*server.address)
+        server.run(stop, wake_on)
+    finally:
+        server.close()
+
+
+class Server:
+    """``run`` and ``close`` belong to one thread; ``stop`` is for any thread and for signal handlers."""
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        settings: Settings | None = None,
+        *,
+        faults: Faults | None = None,
+        instance: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Listens. ``instance`` begins every message id; random unless given."""
+        self._settings = settings = settings or Settings()
+        if settings.limits.body_bytes_max > settings.memory_bytes_max:
+            raise Misconfigured("memory_bytes_max", "is smaller than the largest body that is let in")
+        self._faults = faults or Faults()
+        self._clock = clock
+        self._log = structlog.get_logger()
+        self._queues = Queues(instance or os.urandom(4).hex())
+        self._admission = Admission(settings.memory_bytes_max, lambda: self._queues.held_bytes)
+        self._connections: set[Connection] = set()
+        self._accepted = 0
+        self._touched: set[Connection] = set()  # whose interests may have changed in this turn
+        self._look_at_s = 0.0  # when the next heart-beat or time limit is due
+        self._stopping = False
+        self._tls = _tls_context(settings.certfile, settings.keyfile)
+        self._listener = _listen(host, port)
+        self.address: tuple[str, int] = self._listener.getsockname()[:2]
+        self._waker, self._wakened = socket.socketpair()
+        self._waker.setblocking(False)
+        self._wakened.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ, None)
+        self._selector.register(self._wakened, selectors.EVENT_READ, None)
+        self._log.info(
+            "embedded_broker_started",
+            server=SERVER,
+            host=self.address[0],
+            port=self.address[1],
+            tls=self._tls is not None,
+            login=settings.credentials is not None,
+            memory_bytes_max=settings.memory_bytes_max,
+            note="for evaluation and tests: messages are kept in memory only and end with this process",
+        )
+
+    def run(self, stop: Callable[[], bool] = lambda: False, wake_on: Sequence[Readable] = ()) -> None:
+        for readable in wake_on:
+            self._selector.register(readable, selectors.EVENT_READ, None)
+        try:
+            while not self._stopping and not stop():
+                self._turn()
+        finally:
+            for readable in wake_on:
+                self._selector.unregister(readable)
+
+    def stop(self) -> None:
+        self._stopping = True
+        with contextlib.suppress(OSError):  # full: it wakes up anyway; closed: it has ended
+            self._waker.send(b"\0")
+
+    def depths(self) -> dict[str, Depth]:
+        """How much each destination holds. For the thread of ``run``; others use ``read_depths``."""
+        return self._queues.depths()
+
+    def close(self) -> None:
+        for connection in list(self._connections):
+            with contextlib.suppress(Gone):
+                connection.write(self._clock())  # what the kernel takes at once
+            self._part_with(connection)
+        lost = sum(depth.ready for depth in self._queues.depths().values())
+        for opened in (self._listener, self._waker, self._wakened):
+            opened.close()
+        self._selector.close()
+        self._log.info("embedded_broker_stopped", messages_forgotten=lost)
+
+    # One turn of the loop
+
+    def _turn(self) -> None:
+        events = self._selector.select(self._patience_s())
+        now_s = self._clock()
+        # What TLS has decrypted already, no selector tells.
+        for connection in [one for one in self._touched if one.has_unread]:
+            self._attempt(connection, connection.read, now_s)
+        for key, mask in events:
+            if key.data is None:
+                self._look_at(key.fileobj, now_s)
+                continue
+            connection = cast(Connection, key.data)
+            self._touched.add(connection)
+            if mask & selectors.EVENT_READ:
+                self._attempt(connection, connection.read, now_s)
+        self._let_producers_in(now_s)
+        for delivery in self._queues.deliveries():
+            connection = cast(Connection, delivery.subscription.consumer.owner)
+            connection.deliver(delivery)
+            self._touched.add(connection)
+        for connection in list(self._touched):
+            self._attempt(connection, connection.write, now_s)
+        if now_s >= self._look_at_s:
+            self._keep_time(now_s)
+        self._touched = {one for one in self._touched if self._listen_to(one)}
+
+    def _patience_s(self) -> float:
+        # A message that a write has just made room for, or bytes inside TLS, wait for no event.
+        if self._queues.is_active or self._touched or self._admission.next_in_line() is not None:
+            return 0.0
+        return min(LOOK_AROUND_S, max(0.0, self._look_at_s - self._clock()))
+
+    def _look_at(self, opened: object, now_s: float) -> None:
+        if opened is self._listener:
+            self._accept(now_s)
+        elif opened is self._wakened:
+            with contextlib.suppress(BlockingIOError):
+                self._wakened.recv(4096)
+
+    def _attempt(self, connection: Connection, action: Callable[[float], None], now_s: float) -> None:
+        if connection not in self._connections:
+            return
+        was_connected = connection.session.version is not None
+        try:
+            action(now_s)
+        except Gone:
+            self._part_with(connection)
+        else:
+            if connection.closing or was_connected != (connection.session.version is not None):
+                self._look_at_s = 0.0  # a heart-beat or a time limit is new
+
+    def _let_producers_in(self, now_s: float) -> None:
+        while (producer := self._admission.next_in_line()) is not None:
+            connection = cast(Connection, producer)
+            self._touched.add(connection)
+            self._attempt(connection, connection.process, now_s)
+
+    def _keep_time(self, now_s: float) -> None:
+        for connection in list(self._connections):
+            self._attempt(connection, connection.tick, now_s)
+            if connection in self._connections:
+                if connection.wants_write:
+                    self._attempt(connection, connection.write, now_s)
+                self._touched.add(connection)
+        self._look_at_s = min((one.due_s() for one in self._connections), default=float("inf"))
+
+    # Connections
+
+    def _accept(self, now_s: float) -> None:
+        for _ in range(ACCEPTS_MAX):
+            try:
+                opened, peer = self._listener.accept()
+            except OSError:
+                return  # none left, or it has gone again
+            if len(self._connections) >= self._settings.connections_max:
+                self._log.warning("client_turned_away", connections_max=self._settings.connections_max)
+                opened.close()
+                continue
+            opened.setblocking(False)
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                opened = self._tls.wrap_socket(opened, server_side=True, do_handshake_on_connect=False)
+            self._accepted += 1
+            connection = Connection(
+                opened,
+                f"{peer[0]}:{peer[1]}-{self._accepted}",
+                self._queues,
+                self._admission,
+                self._settings.limits,
+                self._settings.credentials,
+                self._faults,
+                now_s=now_s,
+            )
+            self._connections.add(connection)
+            self._touched.add(connection)
+            self._selector.register(opened, selectors.EVENT_READ, connection)
+            self._look_at_s = 0.0
+
+    def _listen_to(self, connection: Connection) -> bool:
+        """Tells the selector what the connection waits for. True: it has to have another turn at once."""
+        if connection not in self._connections:
+            return False
+        wanted = selectors.EVENT_READ * connection.wants_read | selectors.EVENT_WRITE * connection.wants_write
+        key = self._selector.get_map().get(connection.socket)
+        if key is None:
+            if wanted:
+                self._selector.register(connection.socket, wanted, connection)
+        elif not wanted:
+            self._selector.unregister(connection.socket)
+        elif key.events != wanted:
+            self._selector.modify(connection.socket, wanted, connection)
+        return connection.has_unread
+
+    def _part_with(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(connection.socket)
+        connection.close()
+        if connection.reason:
+            self._log.warning("client_hung_up_on", client=connection.session.name, reason=connection.reason)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise Unavailable(f"the embedded broker cannot listen on {host}:{port}: {reason}") from error
+    return listener
+
+
+def _tls_context(certfile: str, keyfile: str) -> ssl.SSLContext | None:
+    if not certfile:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certfile, keyfile or None)
+    except OSError as error:
+        raise Misconfigured("--certfile", f"cannot be used: {error}") from error
+    return context

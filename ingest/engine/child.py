@@ -1,0 +1,40 @@
+"""The entry of every child process: ``python -m ingest.engine.child NAME CONTROL_FD``, started by the supervisor."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from multiprocessing.connection import Connection
+
+import msgspec
+
+# structlog takes rich along for tracebacks that no child ever prints: 5 MiB in each process.
+sys.modules["rich"] = None  # type: ignore[assignment]
+
+from ingest.config.settings import Config  # noqa: E402
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def main() -> None:
+    name, control_fd, parent = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    # Whatever happens to the supervisor, no child stays behind.
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return
+    control = Connection(control_fd)
+    config = msgspec.msgpack.decode(control.recv_bytes(), type=Config)
+    kind = name.partition("-")[0]
+    if kind == "receiver":
+        from ingest.engine import receiver as process
+    elif kind == "decoder":
+        from ingest.engine import decoder as process  # type: ignore[no-redef]
+    else:
+        from ingest.engine import writer as process  # type: ignore[no-redef]
+    process.run(config, control, name)
+
+
+if __name__ == "__main__":
+    main()

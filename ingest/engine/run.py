@@ -1,0 +1,172 @@
+"""``ingest run``: puts the parts together, checks that they can work, and runs the supervisor."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from ingest.config.settings import Config
+from ingest.core.metrics import Metric
+from ingest.embedded.parts import embedded_broker, embedded_database
+from ingest.engine.supervisor import Supervisor
+from ingest.errors import IngestError, Misconfigured, Refused, Unavailable
+from ingest.observe.exposition import serve
+from ingest.observe.log import configure, resolve_format
+from ingest.store import housekeeping
+from ingest.store.connection import Connection, connect, hang_up
+from ingest.store.migrate import migrate, require_current
+from ingest.transport.protocol import brokers, connect_first
+from ingest.transport.stomp import STOMP_PORT
+
+HOUSEKEEPING_TICK_S = 1.0  # how late a changed gc_interval_s may be noticed
+DRAIN_FAILED = 7  # exit code: the time was up; nothing is lost, the broker has what was not settled
+
+
+def run(config: Config, read_again: Callable[[], Config]) -> int:
+    """Runs the engine until a signal; returns the exit code. ``read_again`` reads the settings once more, for
+    SIGHUP. Raises IngestError when it cannot start or must not go on."""
+    config = msgspec.structs.replace(config, log_format=resolve_format(config.log_format))
+    configure(config.log_format, config.log_level, process="supervisor")
+    with ExitStack() as stack:
+        config = add_embedded(config, stack)
+        brokers(config)  # a wrong setting is told before anything starts
+        prepare_database(config)
+        connect_first(config).close()
+        supervisor = Supervisor(config, lambda: _completed(read_again(), config))
+        if config.metrics_port:
+            _serve_metrics(config, supervisor, stack)
+        stop = threading.Event()
+        keeper = threading.Thread(target=keep_house, args=(stop, supervisor), daemon=True)
+        keeper.start()
+        try:
+            drained = supervisor.run()
+        finally:
+            stop.set()
+        if supervisor.stopped_because is not None:
+            raise Refused(supervisor.stopped_because)
+        return 0 if drained else DRAIN_FAILED
+
+
+def _completed(wanted: Config, running: Config) -> Config:
+    """Settings read again, with what this run had worked out: embedded parts, the format of the log.
+    Raises Misconfigured."""
+    brokers(wanted)
+    return msgspec.structs.replace(
+        wanted,
+        queue_source=wanted.queue_source or running.queue_source,
+        database=wanted.database or running.database,
+        log_format=resolve_format(wanted.log_format),
+    )
+
+
+def add_embedded(config: Config, stack: ExitStack, *, broker_port: int = STOMP_PORT) -> Config:
+    """Starts the embedded broker and database where none is named."""
+    log = structlog.get_logger()
+    if not config.queue_source:
+        url = stack.enter_context(embedded_broker(broker_port))
+        log.warning(
+            "embedded_broker", url=url, note="in memory, for evaluation: name a real one with --queue-source"
+        )
+        config = msgspec.structs.replace(config, queue_source=url)
+    if not config.database:
+        directory = Path(config.data_dir) / "postgresql"
+        uri = stack.enter_context(embedded_database(directory))
+        log.warning(
+            "embedded_database",
+            directory=str(directory),
+            note="for evaluation: name a real one with --database",
+        )
+        config = msgspec.structs.replace(config, database=uri)
+    return config
+
+
+def open_database(config: Config) -> Connection:
+    """A connection for a command of a person."""
+    return connect(
+        config.database,
+        connect_timeout_s=config.connect_timeout_s,
+        statement_timeout_s=config.statement_timeout_s,
+        lock_timeout_s=config.lock_timeout_s,
+    )
+
+
+def prepare_database(config: Config) -> None:
+    """Migrates, or demands the current schema."""
+    log = structlog.get_logger()
+    connection = open_database(config)
+    try:
+        if config.migrate:
+            migrate(connection, lambda line: log.info("migrated", step=line))
+        else:
+            require_current(connection)
+    finally:
+        connection.close()
+
+
+def _serve_metrics(config: Config, supervisor: Supervisor, stack: ExitStack) -> None:
+    try:
+        server = serve(
+            config.metrics_host, config.metrics_port, supervisor.board, supervisor.names, supervisor.health
+        )
+    except OSError as error:
+        raise Misconfigured(
+            "--metrics-port",
+            f"cannot listen on {config.metrics_host}:{config.metrics_port}: {error.strerror}; 0 serves no metrics",
+        ) from error
+    stack.callback(server.server_close)
+    stack.callback(server.shutdown)
+
+
+def keep_house(stop: threading.Event, supervisor: Supervisor) -> None:
+    """Garbage, expiry and purging in the background, once every ``gc_interval_s``."""
+    log = structlog.get_logger()
+    last_s = time.monotonic()
+    while not stop.wait(HOUSEKEEPING_TICK_S):
+        config = supervisor.config  # it may have been read again
+        if not config.gc_interval_s or time.monotonic() - last_s < config.gc_interval_s:
+            continue
+        last_s = time.monotonic()
+        try:
+            connection = open_database(config)
+            # A server that keeps silent shall not end housekeeping for good.
+            silence = threading.Timer(
+                max(config.gc_interval_s, config.database_patience_s), hang_up, [connection]
+            )
+            silence.daemon = True
+            silence.start()
+            try:
+                deleted = keep_house_once(config, connection)
+            finally:
+                silence.cancel()
+                connection.close()
+        except (Unavailable, IngestError) as error:
+            log.warning("housekeeping_postponed", reason=str(error))
+            continue
+        supervisor.count(Metric.COLLECTED, sum(deleted.values()))
+        log.info("housekeeping", **deleted)
+
+
+def keep_house_once(config: Config, connection: Connection) -> dict[str, int]:
+    """One round; what it did, by name."""
+    done: dict[str, int] = {}
+    if config.node_ttl_s:
+        done["nodes_expired"] = len(
+            housekeeping.expire_nodes(connection, timedelta(seconds=config.node_ttl_s))
+        )
+    if config.node_purge_ttl_s:
+        done["nodes_purged"] = housekeeping.purge_nodes(
+            connection, timedelta(seconds=config.node_purge_ttl_s)
+        )
+    if config.quarantine_ttl_s:
+        done["quarantine_forgotten"] = housekeeping.forget_quarantined(
+            connection, timedelta(seconds=config.quarantine_ttl_s)
+        )
+    collected = housekeeping.collect_garbage(connection)
+    return done | collected.deleted | {"postponed": collected.postponed}

@@ -1,0 +1,204 @@
+"""The receiver's subscription to the destination, kept alive: over reconnects, over a list of brokers.
+
+Each connection is an epoch of its own: what was acknowledged too late for it is forgotten, because the broker
+delivers it again, and a later connection may not speak of an earlier one's deliveries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import selectors
+import time
+from collections.abc import Iterator
+
+import structlog
+
+from ingest.config.settings import Config
+from ingest.core.metrics import Metric
+from ingest.errors import Misconfigured, Unavailable
+from ingest.ipc.process_metrics import ProcessMetrics
+from ingest.transport.protocol import Broker, Link, brokers
+from ingest.transport.stomp import Message, Space
+
+BACKOFF_START_S = 0.1
+EVENT = "broker"  # how the selector calls the socket
+
+
+class Subscription:
+    """Nothing in it raises Unavailable: a connection that ends is logged, and the next one tried when it is time."""
+
+    def __init__(
+        self, config: Config, space: Space, number: int, selector: selectors.BaseSelector, row: ProcessMetrics
+    ) -> None:
+        """``number`` tells this receiver from its predecessors."""
+        self.config = config
+        self.epoch = 0
+        self._link: Link | None = None
+        self._space = space
+        self._number = number
+        self._selector = selector
+        self._row = row
+        self._log = structlog.get_logger()
+        self._brokers = brokers(config)
+        self._next_broker = 0
+        self._name = ""  # of the broker that we are connected to
+        self._retry_at_s = 0.0
+        self._backoff_s = BACKOFF_START_S
+        self._connected_s = 0.0
+        self._acks: list[tuple[str, str]] = []
+        self._registered = 0  # the events that the socket is registered for
+
+    def reload(self, config: Config) -> None:
+        """For the next connection."""
+        self.config = config
+        self._brokers = brokers(config)
+
+    @property
+    def is_connected(self) -> bool:
+        return self._link is not None
+
+    @property
+    def unread(self) -> bool:
+        """Whether messages may be here that no event of the socket will tell of."""
+        return self._link is not None and self._link.unread
+
+    @property
+    def has_acknowledged(self) -> bool:
+        return not self._acks
+
+    @property
+    def window_messages(self) -> int:
+        # Cumulative acknowledgement: one message at a time, or one ack settles others.
+        one_by_one = self._link is not None and self._link.acknowledges_cumulatively
+        return 1 if one_by_one else self.config.window_messages_max
+
+    def wait_s(self) -> float:
+        """Seconds until ``keep`` has something to do, if no event comes."""
+        return self._retry_at_s - time.monotonic() if self._link is None else self._link.next_beat_s()
+
+    def read(self) -> Iterator[Message]:
+        """The messages that are here now; the caller may stop earlier."""
+        if self._link is not None:
+            with self._losing():
+                yield from self._link.read()
+
+    def listen(self) -> None:
+        """Instead of ``read``, when no message is wanted now."""
+        if self._link is not None:
+            with self._losing():
+                self._link.listen()
+
+    def acknowledge(self, epoch: int, ack: str, message_id: str) -> None:
+        """With the next ``keep``."""
+        if epoch == self.epoch and self._link is not None:
+            self._acks.append((ack, message_id))
+
+    def keep(self) -> None:
+        """Sends what is due: acknowledgements, heart-beats."""
+        link = self._link
+        if link is None:
+            return
+        with self._losing():
+            if self._acks:
+                link.acknowledge(self._acks, self._id())
+                self._row.add(Metric.ACKNOWLEDGED, len(self._acks))
+                self._acks.clear()
+            link.flush()
+            link.beat()
+            self._register(link)
+
+    def connect_if_due(self) -> None:
+        """Tries the next broker of the list, when it is time."""
+        if self._link is None and time.monotonic() >= self._retry_at_s:
+            self._connect()
+
+    def let_go(self) -> None:
+        """Ends the connection: the broker gives its messages to whoever asks next."""
+        link, self._link = self._link, None
+        if link is not None:
+            if self._registered:
+                self._selector.unregister(link)
+            link.close()
+        self._registered = 0
+        self._acks.clear()  # they belonged to that epoch; the broker will deliver again
+
+    def leave(self) -> Iterator[Message]:
+        """DISCONNECT with a receipt: when this ends, the broker has seen every acknowledgement. Gives messages that
+        still come; they stay at the broker."""
+        link = self._link
+        if link is None:
+            return
+        receipt = f"bye-{self.epoch}"
+        deadline = time.monotonic() + self.config.connect_timeout_s
+        # The broker may close first; what it had not seen acknowledged it delivers again.
+        with contextlib.suppress(Unavailable):
+            link.disconnect(receipt)
+            while receipt not in link.receipts and time.monotonic() < deadline:
+                yield from link.read()
+                link.flush()
+                time.sleep(0.002)
+        self.let_go()
+
+    @contextlib.contextmanager
+    def _losing(self) -> Iterator[None]:
+        """For steps that may find the connection broken."""
+        try:
+            yield
+        except Unavailable as error:
+            self._log.warning("connection_lost", broker=self._name, reason=str(error))
+            self.let_go()
+            if time.monotonic() - self._connected_s > self.config.backoff_max_s:
+                # Not before: one that lets us in and throws us out again is no better than one that is away.
+                self._backoff_s = BACKOFF_START_S
+            self._retry_later()
+
+    def _connect(self) -> None:
+        broker = self._brokers[self._next_broker % len(self._brokers)]
+        self._next_broker += 1
+        try:
+            self._subscribe(broker)
+        except (Unavailable, Misconfigured) as error:
+            self._log.warning("broker_unavailable", broker=str(broker), reason=str(error))
+            self.let_go()
+            self._retry_later()
+
+    def _subscribe(self, broker: Broker) -> None:
+        link = self._link = broker.connect(self._space)
+        self._name = str(broker)
+        self.epoch += 1
+        link.subscribe(
+            self.config.destination, self._id(), self.window_messages, self.config.window_bytes_max
+        )
+        self._connected_s = time.monotonic()
+        self._register(link)
+        self._row.add(Metric.CONNECTIONS)
+        self._log.info(
+            "connected", broker=self._name, server=link.server or "unnamed", protocol=link.protocol, epoch=self.epoch
+        )  # fmt: skip
+
+    def _id(self) -> str:
+        # Never the same twice: RabbitMQ takes an old connection's ack for another message.
+        return f"ingest-{self._number}-{self.epoch}"
+
+    def _retry_later(self) -> None:
+        self._retry_at_s = time.monotonic() + self._backoff_s * random.uniform(0.5, 1.0)
+        if self._next_broker % len(self._brokers) == 0:
+            self._backoff_s = min(self._backoff_s * 2, self.config.backoff_max_s)
+
+    def _register(self, link: Link) -> None:
+        """Listens to the socket for what can be done now. With a full window that is heart-beats."""
+        events = 0
+        if link.listens:
+            events |= selectors.EVENT_READ
+        if link.wants_write:
+            events |= selectors.EVENT_WRITE
+        if events == self._registered:
+            return
+        if not self._registered:
+            self._selector.register(link, events, EVENT)
+        elif events:
+            self._selector.modify(link, events, EVENT)
+        else:
+            self._selector.unregister(link)
+        self._registered = events

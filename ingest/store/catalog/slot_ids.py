@@ -1,0 +1,99 @@
+"""The ids of a catalog's resources by slot, told from those of the last catalog that is like it.
+
+The nodes of a role have nearly the same digests in the same slots. What is the same needs no lookup: a thousand of
+them for each catalog that changed were most of a writer's own work.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+
+from ingest.core.delivery.work import DIGEST_BYTES
+
+LISTS_MAX = 256  # 24 bytes for each resource of them
+_TOGETHER_BYTES = 16 * DIGEST_BYTES
+_DIFFERENCES_MAX = 64  # beyond these it is another kind of catalog
+
+
+class Slots:
+    """One catalog's digests, and their ids when they are found."""
+
+    def __init__(self, digests: bytes, like: Slots | None) -> None:
+        self.digests = digests
+        self.count = len(digests) // DIGEST_BYTES
+        differing = None if like is None else _differing(digests, like.digests)
+        self.open: Sequence[int] = range(self.count) if differing is None else differing
+        self.ids = array("i")
+        self.missing: set[int] = set()  # slots
+        self._like = None if differing is None else like
+
+    def wanted(self) -> list[bytes]:
+        """The digests whose ids ``fill`` must be given."""
+        return [self._digest(slot) for slot in self.open]
+
+    def fill(self, ids: Mapping[bytes, int]) -> None:
+        """After that of the catalog that this one is like."""
+        like, self._like = self._like, None
+        if like is None:
+            self.ids = array("i", bytes(4 * self.count))
+        else:
+            self.ids = like.ids[:]
+            self.missing = like.missing.difference(self.open)
+        for slot, digest in zip(self.open, self.wanted(), strict=True):
+            id_ = ids.get(digest)
+            if id_ is None:
+                self.missing.add(slot)
+            else:
+                self.ids[slot] = id_
+        self.open = ()
+
+    def _digest(self, slot: int) -> bytes:
+        return self.digests[slot * DIGEST_BYTES : (slot + 1) * DIGEST_BYTES]
+
+
+class LastSlots:
+    """The last catalog with each number of slots. Those of a transaction count for later ones when it has committed: a
+    rolled back row has no id."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, Slots] = {}
+        self._fresh: dict[int, Slots] = {}
+
+    def of(self, digests: bytes) -> Slots:
+        count = len(digests) // DIGEST_BYTES
+        slots = self._fresh[count] = Slots(digests, self._fresh.get(count) or self._last.get(count))
+        return slots
+
+    def committed(self) -> None:
+        for count, slots in self._fresh.items():
+            if not slots.missing:
+                self._last.pop(count, None)
+                self._last[count] = slots
+        while len(self._last) > LISTS_MAX:
+            del self._last[next(iter(self._last))]
+        self._fresh.clear()
+
+    def rolled_back(self) -> None:
+        self._fresh.clear()
+
+    def forget(self) -> None:
+        """Garbage was collected: an id may be gone."""
+        self._last.clear()
+        self._fresh.clear()
+
+
+def _differing(digests: bytes, others: bytes) -> list[int] | None:
+    """The slots whose digests differ, of as many; None when they are too many."""
+    found: list[int] = []
+    for begin in range(0, len(digests), _TOGETHER_BYTES):
+        end = begin + _TOGETHER_BYTES
+        if digests[begin:end] != others[begin:end]:
+            found += [
+                at // DIGEST_BYTES
+                for at in range(begin, min(end, len(digests)), DIGEST_BYTES)
+                if digests[at : at + DIGEST_BYTES] != others[at : at + DIGEST_BYTES]
+            ]
+            if len(found) > _DIFFERENCES_MAX:
+                return None
+    return found

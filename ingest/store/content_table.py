@@ -1,0 +1,142 @@
+"""Content tables from the writer's side: digests in, ids out, rows inserted where the database has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from itertools import islice
+
+import psycopg
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
+
+from ingest.core.pgcopy import HEADER, TRAILER, digest_array
+from ingest.store.queries import query
+
+# Rounds of insert-and-look. A second one happens when another transaction brought the row, a third when
+# the cycling sequence met an id in use; ten in a row mean that something else is wrong.
+ROUNDS_MAX = 10
+
+
+class Encoded:
+    """A parameter in PostgreSQL's binary format: psycopg would write each of thousands of digests as text, with escapes.
+    Its type is what the statement says."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+class _EncodedDumper(Dumper):
+    format = Format.BINARY
+    oid = 0
+
+    def dump(self, obj: Encoded) -> bytes:
+        return obj.data
+
+
+psycopg.adapters.register_dumper(Encoded, _EncodedDumper)
+
+
+class Ids:
+    """A cache of digest -> id bounded by count: the oldest go.
+
+    The database's ``content_state.generation`` tells when it may hold ids of rows that were collected.
+    """
+
+    def __init__(self, entries_max: int) -> None:
+        self.entries_max = max(1, entries_max)
+        self._ids: dict[bytes, int] = {}
+
+    def known(self, digests: Collection[bytes]) -> dict[bytes, int]:
+        """Those that are here. Thousands are asked for at once, and mostly all of them are."""
+        ids = list(map(self._ids.get, digests))
+        found = zip(digests, ids, strict=True)
+        if None not in ids:
+            return dict(found)  # type: ignore[arg-type]
+        return {digest: id_ for digest, id_ in found if id_ is not None}
+
+    def put(self, ids: Mapping[bytes, int]) -> None:
+        self._ids.update(ids)
+        # An eighth more than needed: to find the oldest means to pass by the places of all that went before.
+        excess = len(self._ids) - self.entries_max
+        if excess > 0:
+            for digest in list(islice(self._ids, excess + self.entries_max // 8)):
+                del self._ids[digest]
+
+    def clear(self) -> None:
+        self._ids.clear()
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+
+class ContentTable:
+    """One content table (``tags``, ``resources``, ...) of one writer.
+
+    Ids found in a transaction are remembered only when it has committed: a rolled back row has no id.
+    """
+
+    def __init__(self, name: str, entries_max: int) -> None:
+        self.name = name
+        self.rows_written = 0
+        self._ids = Ids(entries_max)
+        self._fresh: dict[bytes, int] = {}
+
+    def known(self, digests: Collection[bytes]) -> dict[bytes, int]:
+        """The ids of those digests that are in the cache."""
+        return self._ids.known(digests)
+
+    def find(
+        self, cursor: psycopg.Cursor[tuple[object, ...]], digests: Collection[bytes]
+    ) -> dict[bytes, int]:
+        """The ids of those digests that the database has."""
+        if not digests:
+            return {}
+        cursor.execute(query(f"find_{self.name}"), [Encoded(digest_array(digests))], binary=True)
+        found = {bytes(digest): int(id_) for digest, id_ in cursor}  # type: ignore[call-overload]
+        self._fresh.update(found)
+        return found
+
+    def insert(
+        self,
+        cursor: psycopg.Cursor[tuple[object, ...]],
+        rows: Mapping[bytes, Callable[[], bytes]],
+    ) -> dict[bytes, int]:
+        """Inserts rows that the database may lack; returns the id of each, whoever inserted it.
+
+        In the order of digests: two transactions that bring the same rows wait for each other, never in a
+        circle.
+        """
+        ids: dict[bytes, int] = {}
+        for _ in range(ROUNDS_MAX):
+            missing = sorted(rows.keys() - ids.keys())
+            if not missing:
+                self._fresh.update(ids)
+                return ids
+            copy_into(cursor, f"copy_{self.name}", [rows[digest]() for digest in missing])
+            cursor.execute(query(f"insert_{self.name}"), binary=True)
+            inserted = {bytes(digest): int(id_) for digest, id_ in cursor}  # type: ignore[call-overload]
+            self.rows_written += len(inserted)
+            ids.update(inserted)
+            if len(ids) < len(rows):
+                ids.update(self.find(cursor, [digest for digest in missing if digest not in inserted]))
+        raise psycopg.OperationalError(f"{self.name}: no free id after {ROUNDS_MAX} rounds")
+
+    def committed(self) -> None:
+        self._ids.put(self._fresh)
+        self._fresh.clear()
+
+    def rolled_back(self) -> None:
+        self._fresh.clear()
+
+    def forget(self) -> None:
+        """Garbage was collected: an id in the cache may be gone."""
+        self._ids.clear()
+        self._fresh.clear()
+
+
+def copy_into(cursor: psycopg.Cursor[tuple[object, ...]], statement: str, rows: Collection[bytes]) -> int:
+    """Sends encoded rows with one of the COPY statements; returns the bytes sent."""
+    data = b"".join((HEADER, *rows, TRAILER))
+    with cursor.copy(query(statement)) as copy:
+        copy.write(data)
+    return len(data)

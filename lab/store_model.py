@@ -1,0 +1,127 @@
+"""The plain reference: what the database must hold, as a dict of nodes. And a small generator of catalogs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ingest.core.catalog.decoding import Decoding
+from ingest.core.catalog.formats import Skim, skim
+from ingest.core.catalog.normalise import normalise
+from ingest.core.catalog.wire import to_wire
+from ingest.core.delivery.work import (
+    Ahead,
+    Claim,
+    Deactivate,
+    Descriptor,
+    Full,
+    Outcome,
+    SectionDigests,
+    Settled,
+)
+from ingest.store.catalog.reading import read_catalog
+from ingest.store.connection import Connection
+from ingest.store.writing import Lane
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def wire_body(
+    certname: str,
+    minute: int,
+    resources: Sequence[Mapping[str, Any]],
+    edges: Sequence[tuple[int, int, str]] = (),
+) -> bytes:
+    """A ``replace catalog`` command; edges are (source, target, relationship) by place in ``resources``."""
+
+    def ref(place: int) -> dict[str, Any]:
+        return {"type": resources[place]["type"], "title": resources[place]["title"]}
+
+    payload = {
+        "certname": certname,
+        "version": str(minute),
+        "environment": "production",
+        "transaction_uuid": f"00000000-0000-0000-0000-{minute:012d}",
+        "catalog_uuid": None,
+        "code_id": None,
+        "job_id": None,
+        "producer": "puppet.example.com",
+        "producer_timestamp": at(minute).isoformat(),
+        "resources": list(resources),
+        "edges": [{"source": ref(s), "target": ref(t), "relationship": r} for s, t, r in edges],
+    }
+    return json.dumps(
+        {"command": "replace catalog", "version": 9, "certname": certname, "payload": payload}
+    ).encode()
+
+
+def resource(title: str, *, type_: str = "File", **members: Any) -> dict[str, Any]:
+    base = {"type": type_, "title": title, "exported": False, "tags": ["a", "b"], "file": "/m.pp", "line": 1}
+    return base | {"parameters": {}} | members
+
+
+def at(minute: int) -> datetime:
+    return START + timedelta(minutes=minute)
+
+
+class Pipeline:
+    """Decoding and writing without processes: what a message does to the database.
+
+    ``ahead_bytes``: so much of new content goes ahead, and arrives at once, with the rest, or never, in turn.
+    """
+
+    def __init__(self, connection: Connection, *, thin: bool = False, ahead_bytes: int | None = None) -> None:
+        self.lane = Lane(connection, cache_entries_max=1000)
+        self.ahead: list[Ahead] = []
+        self.decoding = Decoding(
+            4 * 1024 * 1024, thin=thin, ahead_bytes=ahead_bytes or 0,
+            send_ahead=None if ahead_bytes is None else self._take_ahead,
+        )  # fmt: skip
+        self.known: dict[str, SectionDigests] = {}
+        self._delivery = 0
+
+    def take(self, *bodies: bytes) -> list[Outcome]:
+        """Applies the messages as one batch, redoing what has to be; outcomes in the order given."""
+        return self.settle([self.decode(body) for body in bodies], bodies)
+
+    def settle(self, works: Sequence[Claim | Full | Deactivate], bodies: Sequence[bytes]) -> list[Outcome]:
+        """Applies what was decoded, perhaps a while ago, as one batch; redoes what has to be."""
+        settled = {s.delivery: s.outcome for s in self._apply(works)}
+        for work, body in zip(works, bodies, strict=True):
+            if settled[work.delivery] is Outcome.REDO:
+                again = self.decode(body, complete=True)
+                settled[work.delivery] = self._apply([again])[0].outcome
+        return [settled[work.delivery] for work in works]
+
+    def _apply(self, works: Sequence[Claim | Full | Deactivate]) -> list[Settled]:
+        settled = self.lane.apply([*self.ahead, *works])
+        self.ahead.clear()
+        for work in works:
+            outcome = {s.delivery: s.outcome for s in settled}[work.delivery]
+            if isinstance(work, Claim | Full) and outcome in (Outcome.STORED, Outcome.UNCHANGED):
+                self.known[work.header.certname] = work.sections
+        return settled
+
+    def decode(self, body: bytes, *, complete: bool = False) -> Claim | Full | Deactivate:
+        self._delivery += 1
+        descriptor = Descriptor(self._delivery, 1, 0, len(body), len(body), at(0), {}, complete)
+        return self.decoding.decode(descriptor, memoryview(body), self.known)
+
+    def _take_ahead(self, ahead: Ahead) -> None:
+        if ahead.delivery % 3 == 0:
+            assert self.lane.apply([ahead]) == []
+        elif ahead.delivery % 3 == 1:
+            self.ahead.append(ahead)
+
+
+def expected(body: bytes) -> dict[str, Any]:
+    """What must be read back after this body was stored."""
+    skimmed = skim(body, {}, START)
+    assert isinstance(skimmed, Skim)
+    return to_wire(normalise(skimmed))
+
+
+def stored(connection: Connection, certname: str) -> dict[str, Any]:
+    return to_wire(read_catalog(connection, certname))
