@@ -76,7 +76,7 @@ def measure(broker: str, rounds: dict[int, list[bytes]], workers: int, writers: 
         engine.wait_ready()
         for round_, bodies in rounds.items():
             server.execute("postgres", "CHECKPOINT")
-            row = {"workers": workers, "writers": writers, "round": round_}
+            row: dict[str, Any] = {"workers": workers, "writers": writers, "round": round_}
             row |= one_round(engine, server, broker, bodies)
             found.append(row)
             name = f"{round_} {ROUND_NAMES[round_]}"

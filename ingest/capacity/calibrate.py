@@ -150,17 +150,8 @@ def _measure(
     messages = _mixed(everybody, scale.calm, chance)
     rounds.append(bench.flow("calm", "calm", messages, CALM_SHARE * per_s))
     progress("all kinds, one at a time", 0.7)
-    samples: list[Sample] = []
-    # Each is made when its turn comes: making one changes the nodes.
-    singles: tuple[tuple[str, Callable[[], list[tuple[Node, str]]]], ...] = (
-        ("singles", lambda: _mixed(everybody, scale.singles, chance)),
-        ("upgrades", lambda: _upgrades(templates, everybody)),
-        ("newcomers", lambda: [(Node(template, scale.clones, RELEASES), "first") for template in templates]),
-    )
-    for name, in_turn in singles:
-        found, round_ = bench.single(name, in_turn())
-        samples += found
-        rounds.append(round_)
+    samples, single_rounds = _one_at_a_time(bench, templates, everybody, scale, chance)
+    rounds += single_rounds
     progress("what the database takes", 0.96)
     keep_house_once(bench.config, bench.watcher)
     count = len(everybody)
@@ -175,6 +166,25 @@ def _measure(
         catalogs_pages=pages,
     )
     return rounds, samples, sizes
+
+
+def _one_at_a_time(
+    bench: Bench, templates: Sequence[Template], nodes: Sequence[Node], scale: Scale, chance: random.Random
+) -> tuple[list[Sample], list[Round]]:
+    """What a catalog takes that finds the engine idle."""
+    # Each is made when its turn comes: making one changes the nodes.
+    singles: tuple[tuple[str, Callable[[], list[tuple[Node, str]]]], ...] = (
+        ("singles", lambda: _mixed(nodes, scale.singles, chance)),
+        ("upgrades", lambda: _upgrades(templates, nodes)),
+        ("newcomers", lambda: [(Node(template, scale.clones, RELEASES), "first") for template in templates]),
+    )
+    samples: list[Sample] = []
+    rounds: list[Round] = []
+    for name, in_turn in singles:
+        found, round_ = bench.single(name, in_turn())
+        samples += found
+        rounds.append(round_)
+    return samples, rounds
 
 
 def _backlog_per_s(rounds: Sequence[Round]) -> float:

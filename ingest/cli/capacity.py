@@ -20,6 +20,7 @@ from ingest.errors import Misconfigured
 if TYPE_CHECKING:
     from ingest.capacity.calibration import Calibration
     from ingest.capacity.fleet import Fleet
+    from ingest.capacity.instance import Setup
 
 INTERVAL_S = 1800.0  # runinterval, Puppet's own default
 TEMPLATES_HELP = (
@@ -118,7 +119,6 @@ def calibrate_command(settings: Origins, output: Path, templates: Path | None) -
 def _report(config: Config, origins: dict[str, str], **options: Any) -> None:
     _require_extra()
     from ingest.capacity.calibration import load
-    from ingest.capacity.instance import Setup
     from ingest.capacity.plan import plan
     from ingest.capacity.report import format_of, render
 
@@ -134,19 +134,7 @@ def _report(config: Config, origins: dict[str, str], **options: Any) -> None:
         _fleet(config, None, options)  # a wrong fleet is told before a minute's measuring
         calibration = _calibrate(config, options["templates"], server="")
     fleet = _fleet(config, calibration, options)
-    cores = options["cores"] or calibration.machine.cores
-    setup = Setup(
-        cores=cores,
-        workers=cores if origins["workers"] == "default" else config.workers,
-        writers=config.writers,
-        instances=options["instances"],
-        database_apart=options["database_apart"],
-        broker_here=options["broker_here"],
-        linger_s=config.batch_linger_ms / 1000,
-        batch_messages_max=config.batch_messages_max,
-        window_messages_max=config.window_messages_max,
-        window_bytes_max=config.window_bytes_max,
-    )
+    setup = _setup(config, origins, options, options["cores"] or calibration.machine.cores)
     with _progress() as progress:
         found = plan(
             calibration,
@@ -166,6 +154,24 @@ def _report(config: Config, origins: dict[str, str], **options: Any) -> None:
         click.echo(render(found, "markdown"), nl=False)
     if found.interrupted:
         raise KeyboardInterrupt
+
+
+def _setup(config: Config, origins: dict[str, str], options: dict[str, Any], cores: int) -> Setup:
+    """The engine that is planned: as the settings have it, on so many cores."""
+    from ingest.capacity.instance import Setup
+
+    return Setup(
+        cores=cores,
+        workers=cores if origins["workers"] == "default" else config.workers,
+        writers=config.writers,
+        instances=options["instances"],
+        database_apart=options["database_apart"],
+        broker_here=options["broker_here"],
+        linger_s=config.batch_linger_ms / 1000,
+        batch_messages_max=config.batch_messages_max,
+        window_messages_max=config.window_messages_max,
+        window_bytes_max=config.window_bytes_max,
+    )
 
 
 def _fleet(config: Config, calibration: Calibration | None, options: dict[str, Any]) -> Fleet:
