@@ -109,7 +109,7 @@ def test_what_is_not_there_is_refused(database: str) -> None:
 def test_what_nobody_thought_of_is_one_line_too() -> None:
     """Any exception: its type and text without passwords; --debug shows where."""
     script = (
-        "import sys\nfrom ingest import cli\n@cli.cli.command('boom')\ndef boom():\n"
+        "import sys\nfrom ingest.cli import main as cli\n@cli.cli.command('boom')\ndef boom():\n"
         "    raise RuntimeError('at stomp://u:geheim@h:1\\nand more\\x1b[2J')\ncli.main()\n"
     )
     done = subprocess.run(

@@ -56,7 +56,7 @@ def test_the_systems_postgresql_ends_with_whoever_started_it(directory: Path) ->
     """kill -9 of the engine leaves no server behind, and the next one starts on the same files."""
     assert BINARIES is not None
     script = (
-        "import signal, sys\nfrom pathlib import Path\nfrom ingest.embedded import system_database\n"
+        "import signal, sys\nfrom pathlib import Path\nfrom ingest.embedded.parts import system_database\n"
         "with system_database(Path(sys.argv[1]), Path(sys.argv[2])) as conninfo:\n"
         "    print(conninfo, flush=True)\n    signal.pause()\n"
     )
