@@ -20,9 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
+from lab.certificates import Certificates
 from lab.servers import free_port
-from tests.brokers.certificates import Certificates
-from tests.brokers.client import Client
+from lab.stomp_client import Client
 
 START_TIMEOUT_S = 90.0  # a JVM or an Erlang machine on a machine that is busy with other tests
 USER, PASSWORD = "ingest", "s3cret"

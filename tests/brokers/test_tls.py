@@ -15,9 +15,9 @@ from ingest.transport.stomp import Connection as StompConnection
 from ingest.transport.stomp import Endpoint
 from lab import real_catalogs as corpus
 from lab.brokers import ActiveMQ, Broker
+from lab.certificates import Certificates
 from lab.engine import Start
 from lab.store_model import expected, stored
-from tests.brokers.certificates import Certificates
 from tests.brokers.command import ingest
 from tests.brokers.room import Room
 

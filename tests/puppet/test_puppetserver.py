@@ -21,7 +21,7 @@ import pytest
 from lab.brokers import BROKERS, PASSWORD, USER, Broker
 from lab.engine import Engine
 from lab.servers import Postgres
-from tests.brokers.client import Client
+from lab.stomp_client import Client
 from tests.puppet import temper
 from tests.puppet.puppetserver import PuppetServer, Refused
 from tests.puppet.shapes import SHAPES, TYPES, manifest
