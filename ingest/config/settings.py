@@ -163,6 +163,22 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             reloads=True,
         ),
     ] = 30 * DAY_S
+    producers_file: Annotated[
+        str,
+        About(
+            "a TOML file that says which publishers may speak for which nodes (docs/security.md); "
+            "empty: any publisher for any node",
+            reloads=True,
+        ),
+    ] = ""
+    producer_header: Annotated[
+        str,
+        About(
+            "the header in which the broker tells who published, for producers_file; empty: user-id at RabbitMQ, "
+            "JMSXUserID at ActiveMQ, _AMQ_VALIDATED_USER at Artemis",
+            reloads=True,
+        ),
+    ] = ""
     thin_storeconfigs: Annotated[
         bool, About("store exported resources only, as Puppet's setting of that name")
     ] = False

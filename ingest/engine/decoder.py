@@ -11,13 +11,15 @@ from pathlib import Path
 
 import structlog
 
+from ingest.config.producers import load_producer_rules
 from ingest.config.settings import Config
 from ingest.core.catalog.decoding import Decoding, lane_of
-from ingest.core.delivery.work import Ahead, Claim, Descriptor, Forwarded, Quarantine, Work
+from ingest.core.delivery.producers import PUBLISHER
+from ingest.core.delivery.work import Ahead, Claim, Descriptor, Forwarded, Full, Quarantine, Work
 from ingest.core.metrics import Metric
 from ingest.core.printable import escape_unprintable
 from ingest.engine.process import Ended, process_names, reloaded, start_process
-from ingest.errors import Rejected
+from ingest.errors import Misconfigured, Rejected
 from ingest.ipc.arena import Arena
 from ingest.ipc.control import ChildChannels, Order
 from ingest.ipc.in_flight import InFlight
@@ -51,6 +53,7 @@ class Decoder:
             thin=config.thin_storeconfigs,
             send_ahead=self._send_ahead,
         )
+        self._rules = load_producer_rules(config.producers_file)
         self._hands = InFlight(wires.memory["hands"], process_names(config))
 
     def loop(self) -> None:
@@ -61,9 +64,16 @@ class Decoder:
                     if isinstance(message, Order) and message.word == "stop":
                         raise Ended
                     if isinstance(message, Order) and message.word == "reload":
-                        self.config = reloaded(message.detail)
+                        self._reload(reloaded(message.detail))
                     break  # it may have replaced an inbox that is in this list: what is ready says so again
                 self._receive(key.data)
+
+    def _reload(self, config: Config) -> None:
+        self.config = config
+        try:
+            self._rules = load_producer_rules(config.producers_file)
+        except Misconfigured as error:  # it was right a moment ago, when the supervisor read it
+            self.log.warning("producers_not_reloaded", reason=str(error))
 
     def _receive(self, peer: str) -> None:
         inbox = self.wires.inboxes.get(peer)
@@ -103,7 +113,10 @@ class Decoder:
         if descriptor.verdict is not None:
             return _quarantine(descriptor, body, *descriptor.verdict)
         try:
-            return self.decoding.decode(descriptor, body, self._known)
+            work = self.decoding.decode(descriptor, body, self._known)
+            if self._rules is not None:
+                self._rules.require(descriptor.headers.get(PUBLISHER), _certname_of(work) or "")
+            return work
         except Rejected as rejected:
             return _quarantine(descriptor, body, rejected.reason, rejected.text)
         except MemoryError:
@@ -139,10 +152,14 @@ class Decoder:
             self.wires.outboxes["receiver"].send(passed)
 
     def _writer_of(self, work: Work) -> str:
-        certname = work.certname if hasattr(work, "certname") else work.header.certname
+        certname = _certname_of(work)
         if certname is None:
             return f"writer-{work.delivery % self.config.writers}"
         return f"writer-{lane_of(certname, self.config.writers)}"
+
+
+def _certname_of(work: Work) -> str | None:
+    return work.header.certname if isinstance(work, Claim | Full) else work.certname
 
 
 def _quarantine(descriptor: Descriptor, body: memoryview, reason: str, detail: str) -> Quarantine:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 
@@ -15,6 +16,7 @@ import structlog
 
 from ingest.config.settings import Config
 from ingest.core.delivery.ledger import Delivery, Ledger
+from ingest.core.delivery.producers import PUBLISHER
 from ingest.core.delivery.routing import END_BYTES, START_BYTES, choose, decoders_at_work, routing_key
 from ingest.core.delivery.work import Descriptor, Forwarded, Outcome, Settled
 from ingest.core.metrics import Metric
@@ -280,7 +282,7 @@ class Receiver:
             body_bytes=message.body_bytes,
             received_at=datetime.now(UTC),
             received_s=time.monotonic(),
-            headers={name: _cut(value) for name, value in headers.items() if name in KEPT_HEADERS},
+            headers=self._kept(headers),
             verdict=verdict,
             routing_key=self._routing_key(message),
         )
@@ -289,6 +291,15 @@ class Receiver:
         self.row.add(Metric.RECEIVED_BYTES, message.body_bytes)
         if headers.get("redelivered") == "true":
             self.row.add(Metric.REDELIVERED)
+
+    def _kept(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """The headers that the decoder and the quarantine need, and who published, if the broker tells."""
+        kept = {name: _cut(value) for name, value in headers.items() if name in KEPT_HEADERS}
+        if self.config.producers_file:
+            publisher = headers.get(self.subscription.user_header)
+            if publisher is not None:
+                kept[PUBLISHER] = _cut(publisher)
+        return kept
 
     def _routing_key(self, message: Message) -> int:
         if message.offset is None:

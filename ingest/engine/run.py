@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from ingest.config.producers import load_producer_rules
 from ingest.config.settings import Config
 from ingest.core.metrics import Metric
 from ingest.embedded.parts import embedded_broker, embedded_database
@@ -37,6 +38,7 @@ def run(config: Config, read_again: Callable[[], Config]) -> int:
     with ExitStack() as stack:
         config = add_embedded(config, stack)
         brokers(config)  # a wrong setting is told before anything starts
+        load_producer_rules(config.producers_file)
         prepare_database(config)
         connect_first(config).close()
         supervisor = Supervisor(config, lambda: _completed(read_again(), config))
@@ -58,6 +60,7 @@ def _completed(wanted: Config, running: Config) -> Config:
     """Settings read again, with what this run had worked out: embedded parts, the format of the log.
     Raises Misconfigured."""
     brokers(wanted)
+    load_producer_rules(wanted.producers_file)
     return msgspec.structs.replace(
         wanted,
         queue_source=wanted.queue_source or running.queue_source,

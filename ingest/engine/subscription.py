@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import structlog
 
 from ingest.config.settings import Config
+from ingest.core.delivery.producers import user_header
 from ingest.core.metrics import Metric
 from ingest.errors import Misconfigured, Unavailable
 from ingest.ipc.process_metrics import ProcessMetrics
@@ -57,6 +58,11 @@ class Subscription:
     @property
     def is_connected(self) -> bool:
         return self._link is not None
+
+    @property
+    def user_header(self) -> str:
+        """The header in which this broker tells who published a message; empty: it does not."""
+        return self.config.producer_header or user_header(self._link.server if self._link else "")
 
     @property
     def unread(self) -> bool:

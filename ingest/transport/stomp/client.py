@@ -118,6 +118,8 @@ class Connection:
     def send_message(self, destination: str, body: bytes | memoryview, headers: dict[str, str]) -> None:
         """Queues a persistent SEND; ``flush`` sends it, a receipt appears in ``receipts``. The body is not copied."""
         fixed = {"destination": destination, "persistent": "true", "content-length": str(len(body))}
+        if "rabbitmq" in self.server.lower() and self.endpoint.user is not None:
+            fixed["user-id"] = self.endpoint.user  # it vouches for that, and adds none by itself
         head = encode("SEND", headers | fixed, self.version)
         self._outgoing.extend((head[:-1], body, b"\0"))  # its own NUL ends an empty frame
 
