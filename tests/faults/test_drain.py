@@ -172,14 +172,13 @@ class Impatient(RabbitMQ):
         return given | {name: given.get(name, "") + " -rabbit channel_tick_interval 1000"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hold_s", ["2", "1000"])
 def test_rabbitmq_does_not_lose_its_patience(
-    database: str, connection: Connection, tmp_path: Path, hold_s: str, long: bool
+    database: str, connection: Connection, tmp_path: Path, hold_s: str
 ) -> None:
     """With a hold_s below its consumer_timeout it never closes the connection of the engine; with a longer one it
     does, and still nothing is lost."""
-    if not long:
-        pytest.skip("takes half a minute: make faults-long")
     if missing := RabbitMQ.missing():
         pytest.skip(missing)
     server = Impatient()
