@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ingest.ipc.names import WRITER, kind_of
 from lab.servers import free_port
 
 # Starts an engine against the test's own broker and database, with more flags.
@@ -54,7 +55,7 @@ class Engine:
     def written(self, metric: str) -> float:
         """The sum of a writers' metric."""
         processes = self.status()["processes"]
-        return float(sum(its[metric] for name, its in processes.items() if name.startswith("writer-")))
+        return float(sum(its[metric] for name, its in processes.items() if kind_of(name) == WRITER))
 
     def wait_settled(self, messages: int) -> dict[str, float]:
         wait_for(lambda: sum(self.settled().values()) >= messages, self, f"{messages} settled")

@@ -226,7 +226,9 @@ def _progress() -> Iterator[Callable[[str, float], None]]:
 
 def _require_extra() -> None:
     """Raises Misconfigured where the extra is not installed."""
-    missing = [name for name in ("simpy", "numpy", "jinja2", "matplotlib") if find_spec(name) is None]
+    missing = [
+        name for name in ("simpy", "numpy", "jinja2", "matplotlib", "psutil") if find_spec(name) is None
+    ]
     if missing:
         raise Misconfigured(
             "ingest capacity", f"{', '.join(missing)} is missing: pip install 'puppet-ingest[capacity]'"

@@ -20,6 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from ingest.core.metrics import METRICS, Declared
+from ingest.ipc.names import kind_of
 from ingest.ipc.process_metrics import MetricsTable
 
 REQUEST_TIMEOUT_S = 10.0  # of a scraper that says nothing; Prometheus gives up after 10 s itself
@@ -65,7 +66,7 @@ def snapshot(board: MetricsTable, names: Sequence[str]) -> dict[str, dict[str, f
 def _of_stage(names: Sequence[str], metric: Declared) -> Iterator[tuple[int, str]]:
     """The rows that have this metric."""
     for process, name in enumerate(names):
-        if name.partition("-")[0] == metric.stage:
+        if kind_of(name) == metric.stage:
             yield process, name
 
 
