@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,19 @@ class Engine:
     """``ingest run`` against a given broker and database."""
 
     def __init__(
-        self, broker: str, database: str, *flags: str, log: Path, environment: Mapping[str, str] | None = None
+        self,
+        broker: str,
+        database: str,
+        *flags: str,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        through: Sequence[str] = (),  # a program that becomes it, such as prlimit
     ) -> None:
         self.port = free_port()
         self.log = log
         with log.open("ab") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ingest", "run", "--queue-source", broker, "--database", database,
+                [*through, sys.executable, "-m", "ingest", "run", "--queue-source", broker, "--database", database,
                  "--metrics-port", str(self.port), "--log-format", "json", *flags],
                 stderr=file,
                 env=os.environ | {"INGEST_GC_INTERVAL_S": "0"} | dict(environment or {}),

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +18,7 @@ import psutil
 from ingest.config.settings import SETTINGS, Config
 from ingest.engine.process import cpu_s
 from ingest.errors import Unavailable
+from ingest.observe.asking import read_status
 
 START_TIMEOUT_S = 30.0
 CHILD_MODULE = "ingest.engine.child"
@@ -32,12 +31,10 @@ class MeasuredEngine:
     def __init__(self, process: subprocess.Popen[bytes], config: Config) -> None:
         self.process = process
         self.config = config
-        self._url = f"http://{config.metrics_host}:{config.metrics_port}/status.json"
 
     def status(self) -> dict[str, Any]:
-        with contextlib.suppress(OSError), urllib.request.urlopen(self._url, timeout=5) as answer:
-            found: dict[str, Any] = json.load(answer)
-            return found
+        with contextlib.suppress(Unavailable):
+            return read_status(self.config)
         return {}
 
     def counters(self) -> dict[str, dict[str, float]]:

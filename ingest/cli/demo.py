@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -29,6 +28,7 @@ from ingest.config.settings import SETTINGS, Config
 from ingest.embedded.parts import embedded_broker, embedded_database
 from ingest.engine.run import open_database
 from ingest.errors import Unavailable
+from ingest.observe.asking import read_status
 from ingest.store.catalog.reading import exported_resources
 from ingest.transport.publisher import Publisher
 
@@ -49,7 +49,12 @@ def demo(config: Config, *, seconds: float, nodes: int) -> int:
         uri = stack.enter_context(embedded_database(directory / "postgresql"))
         console.print("Embedded PostgreSQL (for evaluation): started")
         config = msgspec.structs.replace(
-            config, queue_source=url, database=uri, log_level="warning", metrics_port=_free_port()
+            config,
+            queue_source=url,
+            database=uri,
+            log_level="warning",
+            metrics_host="127.0.0.1",
+            metrics_port=_free_port(),
         )
         stack.enter_context(engine(config))
         console.print(f"ingest run --workers {config.workers}: ready\n")
@@ -164,12 +169,9 @@ def _settled(status: dict[str, Any]) -> float:
 
 
 def _status(config: Config) -> dict[str, Any]:
-    url = f"http://{config.metrics_host}:{config.metrics_port}/status.json"
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            status: dict[str, Any] = json.load(answer)
-            return status
-    except OSError:
+        return read_status(config, timeout_s=2)
+    except Unavailable:
         return {}
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -89,17 +87,18 @@ def _parameter(text: str) -> tuple[str, Any]:
 @with_settings
 def status_command(settings: Origins) -> None:
     """What a running engine says about itself."""
-    url = f"http://{settings.config.metrics_host}:{settings.config.metrics_port}/status.json"
+    from ingest.observe.asking import read_status, where
+
+    status = read_status(settings.config)
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            status = json.load(answer)
         health, processes = status["health"], status["processes"]
         lines = ["ready" if health["ready"] else "not ready: " + "; ".join(health["reasons"])]
         for process, numbers in processes.items():
             lines += ["", process, *_lines(numbers)]
-    except (urllib.error.URLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = getattr(error, "reason", None) or f"{type(error).__name__} in its answer"
-        raise Unavailable(f"no engine answers at {url} (--metrics-port): {reason}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Unavailable(
+            f"no engine answers at {where(settings.config)} (--metrics-port): {type(error).__name__} in its answer"
+        ) from error
     click.echo("\n".join(lines))
     if not health["healthy"]:
         raise Unavailable("; ".join(health["reasons"]))

@@ -166,10 +166,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     thin_storeconfigs: Annotated[
         bool, About("store exported resources only, as Puppet's setting of that name")
     ] = False
-    metrics_host: Annotated[str, About("where /metrics, /healthz and /readyz are served")] = "127.0.0.1"
+    metrics_host: Annotated[
+        str,
+        About("where /metrics, /healthz and /readyz are served; unix:/PATH is a socket for owner and group"),
+    ] = "127.0.0.1"
     metrics_port: Annotated[
         int, About("0: nowhere; 9464 is what OpenTelemetry's exporter of Prometheus text uses", 0, 65535)
     ] = 9464
+    metrics_names: Annotated[
+        str,
+        About(
+            "names under which scrapers ask for them, separated by commas; addresses, localhost and this "
+            "machine's own name are always answered"
+        ),
+    ] = ""
     log_format: Annotated[
         str, About("console, json, or what fits the terminal", choices=("auto", "console", "json"))
     ] = "auto"
