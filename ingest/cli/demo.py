@@ -25,7 +25,9 @@ from rich.live import Live
 from rich.table import Table
 
 from ingest.config.settings import SETTINGS, Config
-from ingest.embedded.parts import embedded_broker, embedded_database
+from ingest.core.passwords import hide_passwords
+from ingest.embedded.broker.starting import embedded_broker
+from ingest.embedded.postgresql import embedded_database
 from ingest.engine.run import open_database
 from ingest.errors import Unavailable
 from ingest.observe.asking import read_status
@@ -45,7 +47,7 @@ def demo(config: Config, *, seconds: float, nodes: int) -> int:
             f"A demonstration, with embedded parts, in [bold]{directory}[/]; it leaves nothing behind."
         )
         url = stack.enter_context(embedded_broker(0))
-        console.print(f"Embedded STOMP broker (for evaluation): {url}")
+        console.print(f"Embedded STOMP broker (for evaluation): {hide_passwords(url)}")
         uri = stack.enter_context(embedded_database(directory / "postgresql"))
         console.print("Embedded PostgreSQL (for evaluation): started")
         config = msgspec.structs.replace(

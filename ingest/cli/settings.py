@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from ingest.config.settings import SETTINGS, Config, load, redact
 from ingest.errors import Misconfigured
@@ -67,11 +68,13 @@ def database(config: Config) -> Iterator[Any]:
 @contextmanager
 def publisher(config: Config) -> Iterator[Any]:
     """A connection to the named broker that only sends."""
+    from ingest.embedded.broker.starting import running_broker
     from ingest.transport.publisher import Publisher
 
-    if not config.queue_source:
+    source = config.queue_source or running_broker(config.data_dir)
+    if not source:
         raise Misconfigured("--queue-source", "name the broker, for example stomp://127.0.0.1:61613")
-    opened = Publisher(config)
+    opened = Publisher(msgspec.structs.replace(config, queue_source=source))
     try:
         yield opened
     finally:

@@ -16,7 +16,8 @@ import structlog
 
 from ingest.config.settings import Config
 from ingest.core.metrics import Metric
-from ingest.embedded.parts import embedded_broker, embedded_database
+from ingest.embedded.broker.starting import URL_FILE, embedded_broker
+from ingest.embedded.postgresql import embedded_database
 from ingest.engine.supervisor import Supervisor
 from ingest.errors import IngestError, Misconfigured, Refused, Unavailable
 from ingest.ipc.names import SUPERVISOR
@@ -77,9 +78,15 @@ def add_embedded(config: Config, stack: ExitStack, *, broker_port: int = STOMP_P
     """Starts the embedded broker and database where none is named."""
     log = structlog.get_logger()
     if not config.queue_source:
-        url = stack.enter_context(embedded_broker(broker_port))
+        url_file = Path(config.data_dir) / URL_FILE
+        url = stack.enter_context(
+            embedded_broker(broker_port, url_file, log_format=config.log_format, log_level=config.log_level)
+        )
         log.warning(
-            "embedded_broker", url=url, note="in memory, for evaluation: name a real one with --queue-source"
+            "embedded_broker",
+            url=url,
+            url_file=str(url_file),
+            note="in memory, for evaluation: name a real one with --queue-source",
         )
         config = msgspec.structs.replace(config, queue_source=url)
     if not config.database:
@@ -88,6 +95,7 @@ def add_embedded(config: Config, stack: ExitStack, *, broker_port: int = STOMP_P
         log.warning(
             "embedded_database",
             directory=str(directory),
+            conninfo=uri,
             note="for evaluation: name a real one with --database",
         )
         config = msgspec.structs.replace(config, database=uri)

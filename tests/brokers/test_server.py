@@ -729,7 +729,8 @@ def test_a_certificate_that_is_not_there_is_named() -> None:
 def test_the_command_listens_and_ends_on_sigterm(tmp_path: Path) -> None:
     """It says where it listens and what it is for, asks for the login, and leaves with 0."""
     ready = tmp_path / "ready"
-    arguments = ["--port", "0", "--login", "user:a:b", "--ready-file", ready]
+    (tmp_path / "login").write_text("user:a:b\n")
+    arguments = ["--port", "0", "--login-file", tmp_path / "login", "--ready-file", ready]
     command = [sys.executable, "-m", "ingest.embedded.broker", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -756,7 +757,9 @@ def test_the_command_listens_and_ends_on_sigterm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "line"),
     [
-        (["--login", "user"], 2, "ingest.embedded.broker: --login: is USER:PASSWORD\n"),
+        (["--login-file", "/dev/null"], 2, "ingest.embedded.broker: --login-file: its first line is not"),
+        (["--login-file", "/nowhere"], 2, "ingest.embedded.broker: --login-file: /nowhere: No such file"),
+        (["--login-file", "/"], 2, "ingest.embedded.broker: --login-file: /: Is a directory"),
         (["--certfile", "/nowhere"], 2, "ingest.embedded.broker: --certfile: cannot be used: "),
         (
             ["--host", "192.0.2.1"],

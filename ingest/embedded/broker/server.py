@@ -27,6 +27,7 @@ from ingest.errors import Misconfigured, Unavailable
 CONNECTIONS_MAX = 500  # half of the descriptors that Debian gives a process (ulimit -n: 1024)
 BACKLOG = 128  # connections the kernel completes before we accept them
 ACCEPTS_MAX = 64  # in one turn, so that a storm of clients does not starve those who are here
+WARNINGS_MAX, WARNINGS_S = 20, 10.0  # lines about clients, and in how many seconds
 LOOK_AROUND_S = 1.0  # the longest wait, so that ``stop`` is asked this often
 
 
@@ -86,6 +87,7 @@ class Server:
         self._admission = Admission(settings.memory_bytes_max, lambda: self._queues.held_bytes)
         self._connections: set[Connection] = set()
         self._accepted = 0
+        self._warnings, self._warnings_from_s = 0, -WARNINGS_S
         self._touched: set[Connection] = set()  # whose interests may have changed in this turn
         self._look_at_s = 0.0  # when the next heart-beat or time limit is due
         self._stopping = False
@@ -215,7 +217,7 @@ class Server:
             except OSError:
                 return  # none left, or it has gone again
             if len(self._connections) >= self._settings.connections_max:
-                self._log.warning("client_turned_away", connections_max=self._settings.connections_max)
+                self._warn(now_s, "client_turned_away", connections_max=self._settings.connections_max)
                 opened.close()
                 continue
             opened.setblocking(False)
@@ -259,7 +261,19 @@ class Server:
             self._selector.unregister(connection.socket)
         connection.close()
         if connection.reason:
-            self._log.warning("client_hung_up_on", client=connection.session.name, reason=connection.reason)
+            self._warn(
+                self._clock(), "client_hung_up_on", client=connection.session.name, reason=connection.reason
+            )
+
+    def _warn(self, now_s: float, event: str, **details: object) -> None:
+        """Of a client: anybody on this machine can make as many of these as they like, but no more lines than that."""
+        if now_s >= self._warnings_from_s + WARNINGS_S:
+            self._warnings_from_s, self._warnings = now_s, 0
+        self._warnings += 1
+        if self._warnings < WARNINGS_MAX:
+            self._log.warning(event, **details)
+        elif self._warnings == WARNINGS_MAX:
+            self._log.warning(event, **details, note=f"no more of these for {WARNINGS_S:.0f} s")
 
 
 def _listen(host: str, port: int) -> socket.socket:
