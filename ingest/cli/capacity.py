@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from ingest.cli.printing import say, say_lines
 from ingest.cli.settings import database, with_settings
 from ingest.config.settings import Config, Origins
 from ingest.core.quantities import duration_s, size_bytes
@@ -112,7 +113,7 @@ def calibrate_command(settings: Origins, output: Path, templates: Path | None) -
     server = settings.config.database if settings.origins["database"] == "--database" else ""
     calibration = _calibrate(settings.config, templates, server)
     save(calibration, output)
-    click.echo(f"calibrated in {calibration.seconds:.0f} s: {output}")
+    say(f"calibrated in {calibration.seconds:.0f} s: {output}")
 
 
 def _report(config: Config, origins: dict[str, str], **options: Any) -> None:
@@ -161,9 +162,9 @@ def _report(config: Config, origins: dict[str, str], **options: Any) -> None:
             file.write_text(render(found, format_), encoding="utf-8")
         except OSError as error:
             raise Misconfigured("--output", f"cannot write {file}: {error.strerror}") from error
-        click.echo(f"report: {file}")
+        say(f"report: {file}")
     if not outputs:
-        click.echo(render(found, "markdown"), nl=False)
+        say_lines(render(found, "markdown"))
     if found.interrupted:
         raise KeyboardInterrupt
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
 
+from ingest.cli.printing import say_json, say_lines
 from ingest.cli.settings import database, with_settings
 from ingest.config.settings import Origins
+from ingest.core.printable import escape_unprintable
 from ingest.errors import Unavailable
 
 
@@ -23,7 +24,7 @@ def show_command(settings: Origins, certname: str) -> None:
     from ingest.store.catalog.reading import read_catalog
 
     with database(settings.config) as connection:
-        sys.stdout.buffer.write(canonical(read_catalog(connection, certname)) + b"\n")
+        say_json(canonical(read_catalog(connection, certname)))
 
 
 @click.group("query")
@@ -70,7 +71,7 @@ def _print_lines(found: Iterable[dict[str, Any]]) -> None:
     from ingest.core.catalog.wire import canonical_json
 
     for one in found:
-        sys.stdout.buffer.write(canonical_json(one) + b"\n")
+        say_json(canonical_json(one))
 
 
 def _parameter(text: str) -> tuple[str, Any]:
@@ -99,7 +100,7 @@ def status_command(settings: Origins) -> None:
         raise Unavailable(
             f"no engine answers at {where(settings.config)} (--metrics-port): {type(error).__name__} in its answer"
         ) from error
-    click.echo("\n".join(lines))
+    say_lines("\n".join(map(escape_unprintable, lines)))
     if not health["healthy"]:
         raise Unavailable("; ".join(health["reasons"]))
 

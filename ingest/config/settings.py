@@ -50,6 +50,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             reloads=True,
         ),
     ] = ""
+    queue_password_file: Annotated[
+        str,
+        About(
+            "its first line is the password of each user whom queue_source names without one; read again at SIGHUP",
+            reloads=True,
+        ),
+    ] = ""
     destination: Annotated[str, About("the queue; the name that Puppet has always used")] = "/queue/catalog"
     database: Annotated[
         str,

@@ -15,6 +15,7 @@ sys.modules["rich"] = None  # type: ignore[assignment]
 
 from ingest.config.settings import Config  # noqa: E402
 from ingest.ipc.names import DECODER, RECEIVER, kind_of  # noqa: E402
+from ingest.observe.log import show_traceback  # noqa: E402
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -25,6 +26,7 @@ def main() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return
+    sys.excepthook = show_traceback
     control = Connection(control_fd)
     config = msgspec.msgpack.decode(control.recv_bytes(), type=Config)
     kind = kind_of(name)
