@@ -37,7 +37,8 @@ class Engine:
         self.log = log
         with log.open("ab") as file:
             self.process = subprocess.Popen(
-                [*through, sys.executable, "-m", "ingest", "run", "--queue-source", broker, "--database", database,
+                [*through, sys.executable, "-m", "ingest", "run", "--queue-source", broker,
+                 *(("--database", database) if database else ()),
                  "--metrics-port", str(self.port), "--log-format", "json", *flags],
                 stderr=file,
                 env=os.environ | {"INGEST_GC_INTERVAL_S": "0"} | dict(environment or {}),

@@ -64,7 +64,7 @@ def demo(config: Config, *, seconds: float, nodes: int) -> int:
         _ask(config, console, nodes)
         console.print(f"\n{sent} catalogs published, all stored. The same with your own parts:")
         console.print(
-            "  ingest run --queue-source stomp://USER:PASSWORD@BROKER:61613 --database postgresql://..."
+            "  ingest run --queue-source stomp://USER@BROKER:61613 --queue-password-file FILE --database postgresql://..."
         )
     return 0
 

@@ -24,6 +24,7 @@ EXIT_UNEXPECTED, EXIT_USAGE, EXIT_UNAVAILABLE, EXIT_REFUSED, EXIT_INTERRUPTED = 
 
 def main() -> None:
     """The console script."""
+    _open_standard_streams()
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -51,9 +52,27 @@ def main() -> None:
         if isinstance(error, IngestError):
             complain(str(error) + _notes(error))
             sys.exit(_code(error))
+        if isinstance(error, UnicodeEncodeError) and not all(map(_is_text, sys.argv)):
+            complain("an argument is not text in UTF-8")
+            sys.exit(EXIT_USAGE)
         complain(f"{type(error).__name__}: {error} (--debug shows where){_notes(error)}")
         sys.exit(EXIT_UNEXPECTED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_standard_streams() -> None:
+    """Those that whoever started us has closed: the next socket would get their number, and be written to."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  for good
+
+
+def _is_text(argument: str) -> bool:
+    """Bytes that are not UTF-8 arrive as lone surrogates."""
+    return argument.isascii() or not any("\ud800" <= character <= "\udfff" for character in argument)
 
 
 def _notes(error: Exception) -> str:

@@ -63,7 +63,7 @@ def _require_content(file: str) -> None:
         if stat.S_ISREG(found.st_mode):
             open(file, "rb").close()
             if not found.st_size:
-                raise Misconfigured(file, "is empty: there is nothing to publish")
+                raise Misconfigured(file, "there is nothing in it to publish")
     except OSError as error:
         raise Misconfigured(file, error.strerror or str(error)) from error
     except ValueError as error:
@@ -83,7 +83,7 @@ def _read(file: str, bytes_max: int) -> bytes:
     except OSError as error:
         raise Misconfigured(file, error.strerror or str(error)) from error
     if not body:
-        raise Misconfigured(file, "is empty: there is nothing to publish")
+        raise Misconfigured(file, "there is nothing in it to publish")
     if len(body) > bytes_max:
         raise Misconfigured(file, f"has more than body_bytes_max={bytes_max} bytes")
     return body

@@ -26,7 +26,7 @@ def quarantine_group() -> None:
 
 @quarantine_group.command("list")
 @click.option("--reason")
-@click.option("--limit", default=100, show_default=True, type=click.IntRange(min=1))
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10**9))
 @with_settings
 def list_command(settings: Origins, reason: str | None, limit: int) -> None:
     """The newest first."""

@@ -310,7 +310,7 @@ def _from_toml(file: Path | None) -> dict[str, Any]:
             return {}
         raise Misconfigured("--config", f"there is no file {file}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise Misconfigured("--config", f"{path}: {error}") from error
+        raise Misconfigured("--config", f"{path}: {getattr(error, 'strerror', None) or error}") from error
     for name in document:
         if name not in _BY_NAME:
             raise Misconfigured(name, f"no setting has this name (in {path}); 'ingest config' lists them")
@@ -331,6 +331,8 @@ def _checked(setting: Setting, value: Any, origin: str) -> Any:
             value = ",".join(map(str, value))
         if not isinstance(value, str):
             raise wrong("text")
+        if "\0" in value or not _is_utf8(value):
+            raise wrong("text in UTF-8 without NUL")
         if about.choices and value not in about.choices:
             raise wrong("one of " + ", ".join(about.choices))
         return value
@@ -343,6 +345,14 @@ def _checked(setting: Setting, value: Any, origin: str) -> Any:
     if about.maximum is not None and checked > about.maximum:
         raise wrong(f"at most {about.maximum:.10g}")
     return checked
+
+
+def _is_utf8(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # other bytes of a variable or an argument are lone surrogates
+        return False
+    return True
 
 
 _WORDS = {

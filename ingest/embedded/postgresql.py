@@ -62,8 +62,7 @@ def embedded_database(directory: Path, programs: Path | None = None) -> Iterator
 
     Raises Misconfigured and Unavailable.
     """
-    directory = Path(os.path.abspath(directory))
-    _make(directory)
+    directory = _make(directory)
     with ExitStack() as stack:
         cluster = _cluster(directory, stack.enter_context(_only_one(directory)), programs)
         if not (directory / "PG_VERSION").exists():
@@ -106,13 +105,15 @@ def _cluster(directory: Path, fd: int, programs: Path | None) -> Cluster:
     return Cluster(directory, fd, f"/proc/self/fd/{fd}", privileges, owner, programs)
 
 
-def _make(directory: Path) -> None:
+def _make(directory: Path) -> Path:
     try:
+        directory = Path(os.path.abspath(directory))
         directory.parent.mkdir(parents=True, exist_ok=True)
         directory.mkdir(mode=0o700, exist_ok=True)
         os.listdir(directory)
     except OSError as error:
         raise Misconfigured("--data-dir", f"cannot use {directory}: {error.strerror}") from error
+    return directory
 
 
 @contextmanager

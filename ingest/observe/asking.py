@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
 from typing import Any
 
 from ingest.config.settings import Config
-from ingest.errors import Unavailable
+from ingest.errors import Misconfigured, Unavailable
 from ingest.observe.server import UNIX
 
 STATUS_BYTES_MAX = 16 * 1024 * 1024  # of an answer that is none of ours
 
 
 def read_status(config: Config, timeout_s: float = 5.0) -> dict[str, Any]:
-    """Raises Unavailable when nobody answers, or not as an engine does."""
+    """Raises Unavailable when nobody answers, or not as an engine does, and Misconfigured where there is nobody to ask."""
     if not config.metrics_port and not config.metrics_host.startswith(UNIX):
-        raise Unavailable("no engine can be asked: it serves nothing with --metrics-port 0")
-    connection = _connection(config, timeout_s)
+        raise Misconfigured("--metrics-port", "an engine with 0 serves nothing, and cannot be asked")
     try:
-        # Not urllib: it would ask the proxy that http_proxy names.
-        connection.request("GET", "/status.json", headers={"Host": "localhost"})
-        return dict(json.loads(connection.getresponse().read(STATUS_BYTES_MAX)))
-    except (OSError, http.client.HTTPException, ValueError, TypeError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or f"{type(error).__name__} in its answer"
-        raise Unavailable(
-            f"no engine answers at {where(config)} (--metrics-host, --metrics-port): {reason}"
-        ) from error
-    finally:
-        connection.close()
+        with contextlib.closing(_connection(config, timeout_s)) as connection:
+            # Not urllib: it would ask the proxy that http_proxy names.
+            connection.request("GET", "/status.json", headers={"Host": "localhost"})
+            return dict(json.loads(connection.getresponse().read(STATUS_BYTES_MAX)))
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+    except (http.client.HTTPException, ValueError, TypeError, RecursionError) as error:
+        reason = f"{type(error).__name__} in its answer"
+    raise Unavailable(f"no engine answers at {where(config)} (--metrics-host, --metrics-port): {reason}")
 
 
 def where(config: Config) -> str:

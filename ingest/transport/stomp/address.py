@@ -48,12 +48,14 @@ def stomp_endpoint(url: str, config: Config, password: str | None = None) -> End
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise Misconfigured("--queue-source", f"a port in it is no number: {error}") from error
+    except ValueError:
+        # What cannot be read is not shown: a password with a slash in it is taken for a port.
+        raise Misconfigured("--queue-source", "a host or a port in it cannot be read") from None
     if parts.scheme not in ("stomp", "stomp+ssl") or not parts.hostname:
         raise Misconfigured(
             "--queue-source",
-            "it must be stomp://user:password@host:port or stomp+ssl://..., several separated by commas",
+            "it is not stomp://HOST:PORT or stomp+ssl://HOST:PORT, with USER:PASSWORD@ before the host where there is "
+            "a login; several are separated by commas",
         )
     is_tls = parts.scheme == "stomp+ssl"
     return Endpoint(
