@@ -316,6 +316,20 @@ def test_too_many_clients_are_turned_away(start: Start) -> None:
         assert client.hear_or_end() is None
 
 
+def test_who_does_not_log_in_makes_room_for_who_does(start: Start) -> None:
+    """Strangers that hold every place keep nobody out, and nobody who is in is put out for one."""
+    server = start(Settings(connections_max=3))
+    with Client(server) as first, contextlib.ExitStack() as stack:
+        idle = [
+            stack.enter_context(socket.create_connection(server.address, timeout=PATIENCE_S))
+            for _ in range(20)
+        ]
+        with Client(server) as second:
+            for client in (first, second):
+                client.send_surely(b"x")
+        assert idle[0].recv(1) == b""
+
+
 def test_full_memory_makes_producers_wait_and_drops_nothing(start: Start) -> None:
     """Over the limit a SEND's receipt waits until consumers, who are still heard, have made room."""
     limits = Limits(body_bytes_max=400_000)
