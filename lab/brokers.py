@@ -290,14 +290,16 @@ class Embedded(Broker):
     keeps_messages = False
 
     def command(self) -> list[str | Path]:
+        login = self.directory / "login"
+        login.write_text(f"{USER}:{PASSWORD}\n")
         return [
             sys.executable,
             "-m",
             "ingest.embedded.broker",
             "--port",
             str(self.port),
-            "--login",
-            f"{USER}:{PASSWORD}",
+            "--login-file",
+            login,
         ]
 
 

@@ -313,8 +313,7 @@ def test_status_shows_a_running_engine_to_a_person(healthy: bool) -> None:
     try:
         done = ingest("status", "--metrics-port", str(server.server_port))
     finally:
-        server.shutdown()
-        server.server_close()
+        server.close()
     text = done.stdout.decode()
     assert "12,345" in text
     assert "batch messages, mean" in text

@@ -32,7 +32,9 @@ from ingest.capacity.engine import children_of, free_port, measured_engine
 from ingest.capacity.machine import commit, crowding, machine
 from ingest.capacity.rounds import Bench, Node
 from ingest.config.settings import Config
-from ingest.embedded.parts import embedded_broker, embedded_database, system_binaries, system_database
+from ingest.embedded.broker.starting import embedded_broker
+from ingest.embedded.postgresql import embedded_database
+from ingest.embedded.programs import system_programs
 from ingest.engine.run import keep_house_once
 from ingest.store import capacity as store
 from ingest.store.connection import connect
@@ -221,11 +223,7 @@ def _database(config: Config, directory: Path) -> Iterator[str]:
     with ExitStack() as stack:
         conninfo = config.database
         if not conninfo:
-            binaries = system_binaries()  # what an operator has, before the one that comes with the extra
-            cluster = (
-                system_database(directory / "postgresql", binaries)
-                if binaries is not None
-                else embedded_database(directory / "postgresql")
-            )
+            # What an operator has, before the one that comes with the extra.
+            cluster = embedded_database(directory / "postgresql", system_programs())
             conninfo = stack.enter_context(cluster)
         yield stack.enter_context(store.own_database(conninfo, f"ingest_calibration_{os.getpid()}"))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from ingest.cli.printing import say, say_lines
 from ingest.cli.settings import database, with_settings
 from ingest.config.settings import Config, Origins
 from ingest.core.quantities import duration_s, size_bytes
@@ -113,7 +114,7 @@ def calibrate_command(settings: Origins, output: Path, templates: Path | None) -
     server = settings.config.database if settings.origins["database"] == "--database" else ""
     calibration = _calibrate(settings.config, templates, server)
     save(calibration, output)
-    click.echo(f"calibrated in {calibration.seconds:.0f} s: {output}")
+    say(f"calibrated in {calibration.seconds:.0f} s: {output}")
 
 
 def _report(config: Config, origins: dict[str, str], **options: Any) -> None:
@@ -149,9 +150,9 @@ def _report(config: Config, origins: dict[str, str], **options: Any) -> None:
             file.write_text(render(found, format_), encoding="utf-8")
         except OSError as error:
             raise Misconfigured("--output", f"cannot write {file}: {error.strerror}") from error
-        click.echo(f"report: {file}")
+        say(f"report: {file}")
     if not outputs:
-        click.echo(render(found, "markdown"), nl=False)
+        say_lines(render(found, "markdown"))
     if found.interrupted:
         raise KeyboardInterrupt
 
@@ -232,7 +233,9 @@ def _progress() -> Iterator[Callable[[str, float], None]]:
 
 def _require_extra() -> None:
     """Raises Misconfigured where the extra is not installed."""
-    missing = [name for name in ("simpy", "numpy", "jinja2", "matplotlib") if find_spec(name) is None]
+    missing = [
+        name for name in ("simpy", "numpy", "jinja2", "matplotlib", "psutil") if find_spec(name) is None
+    ]
     if missing:
         raise Misconfigured(
             "ingest capacity", f"{', '.join(missing)} is missing: pip install 'puppet-ingest[capacity]'"

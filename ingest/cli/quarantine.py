@@ -8,6 +8,7 @@ import sys
 import click
 import msgspec
 
+from ingest.cli.printing import say, say_json
 from ingest.cli.settings import database, publisher, with_settings
 from ingest.config.settings import Origins
 from ingest.core.printable import escape_unprintable
@@ -25,7 +26,7 @@ def quarantine_group() -> None:
 
 @quarantine_group.command("list")
 @click.option("--reason")
-@click.option("--limit", default=100, show_default=True, type=click.IntRange(min=1))
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10**9))
 @with_settings
 def list_command(settings: Origins, reason: str | None, limit: int) -> None:
     """The newest first."""
@@ -34,9 +35,9 @@ def list_command(settings: Origins, reason: str | None, limit: int) -> None:
     with database(settings.config) as connection:
         for found in entries(connection, reason=reason, limit=limit):
             # What producers wrote is made harmless: this is read on terminals.
-            click.echo(
+            say(
                 f"{found.id:>6}  {found.last_seen:%Y-%m-%d %H:%M:%S}  {found.attempts}x  {found.reason:<22} "
-                f"{escape_unprintable(found.certname or '-'):<30} {escape_unprintable(found.detail)}"
+                f"{escape_unprintable(found.certname or '-'):<30} {found.detail}"
             )
 
 
@@ -50,7 +51,7 @@ def show_command(settings: Origins, number: int) -> None:
     with database(settings.config) as connection:
         found = msgspec.to_builtins(entry(connection, number), builtin_types=(bytes,))
     found["body"] = None if found["body"] is None else found["body"].decode("utf-8", "backslashreplace")
-    click.echo(json.dumps(found, indent=2))
+    say_json(json.dumps(found, indent=2).encode())
 
 
 @quarantine_group.command("export")
@@ -64,6 +65,10 @@ def export_command(settings: Origins, number: int) -> None:
         found = entry(connection, number)
     if found.body is None:
         raise Refused(f"the body of {number} was not kept: {found.body_note}")
+    if sys.stdout.isatty():
+        raise Refused(
+            f"the body of {number} may hold anything: send it to a file or a program, not to a terminal"
+        )
     sys.stdout.buffer.write(found.body)
 
 
@@ -84,9 +89,7 @@ def retry_command(settings: Origins, numbers: tuple[int, ...]) -> None:
                 (kept.body, {name: kept.headers[name] for name in KEPT_HEADERS if name in kept.headers})
                 for kept in found
             )
-        click.echo(
-            f"{drop(connection, [kept.id for kept in found])} given back to {settings.config.destination}"
-        )
+        say(f"{drop(connection, [kept.id for kept in found])} given back to {settings.config.destination}")
 
 
 @quarantine_group.command("drop")
@@ -97,4 +100,4 @@ def drop_command(settings: Origins, numbers: tuple[int, ...]) -> None:
     from ingest.store.quarantine import drop
 
     with database(settings.config) as connection:
-        click.echo(f"{drop(connection, list(numbers))} dropped")
+        say(f"{drop(connection, list(numbers))} dropped")

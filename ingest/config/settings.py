@@ -50,6 +50,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             reloads=True,
         ),
     ] = ""
+    queue_password_file: Annotated[
+        str,
+        About(
+            "its first line is the password of each user whom queue_source names without one; read again at SIGHUP",
+            reloads=True,
+        ),
+    ] = ""
     destination: Annotated[str, About("the queue; the name that Puppet has always used")] = "/queue/catalog"
     database: Annotated[
         str,
@@ -182,10 +189,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     thin_storeconfigs: Annotated[
         bool, About("store exported resources only, as Puppet's setting of that name")
     ] = False
-    metrics_host: Annotated[str, About("where /metrics, /healthz and /readyz are served")] = "127.0.0.1"
+    metrics_host: Annotated[
+        str,
+        About("where /metrics, /healthz and /readyz are served; unix:/PATH is a socket for owner and group"),
+    ] = "127.0.0.1"
     metrics_port: Annotated[
         int, About("0: nowhere; 9464 is what OpenTelemetry's exporter of Prometheus text uses", 0, 65535)
     ] = 9464
+    metrics_names: Annotated[
+        str,
+        About(
+            "names under which scrapers ask for them, separated by commas; addresses, localhost and this "
+            "machine's own name are always answered"
+        ),
+    ] = ""
     log_format: Annotated[
         str, About("console, json, or what fits the terminal", choices=("auto", "console", "json"))
     ] = "auto"
@@ -309,7 +326,7 @@ def _from_toml(file: Path | None) -> dict[str, Any]:
             return {}
         raise Misconfigured("--config", f"there is no file {file}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise Misconfigured("--config", f"{path}: {error}") from error
+        raise Misconfigured("--config", f"{path}: {getattr(error, 'strerror', None) or error}") from error
     for name in document:
         if name not in _BY_NAME:
             raise Misconfigured(name, f"no setting has this name (in {path}); 'ingest config' lists them")
@@ -330,6 +347,8 @@ def _checked(setting: Setting, value: Any, origin: str) -> Any:
             value = ",".join(map(str, value))
         if not isinstance(value, str):
             raise wrong("text")
+        if "\0" in value or not _is_utf8(value):
+            raise wrong("text in UTF-8 without NUL")
         if about.choices and value not in about.choices:
             raise wrong("one of " + ", ".join(about.choices))
         return value
@@ -342,6 +361,14 @@ def _checked(setting: Setting, value: Any, origin: str) -> Any:
     if about.maximum is not None and checked > about.maximum:
         raise wrong(f"at most {about.maximum:.10g}")
     return checked
+
+
+def _is_utf8(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # other bytes of a variable or an argument are lone surrogates
+        return False
+    return True
 
 
 _WORDS = {

@@ -23,6 +23,7 @@ from ingest.errors import Misconfigured, Rejected
 from ingest.ipc.arena import Arena
 from ingest.ipc.control import ChildChannels, Order
 from ingest.ipc.in_flight import InFlight
+from ingest.ipc.names import RECEIVER, writer_name
 from ingest.ipc.process_metrics import ProcessMetrics
 from ingest.ipc.stored_digests import StoredDigests
 
@@ -31,7 +32,7 @@ CLAIMS_TOGETHER_BYTES = 2 * 1024 * 1024  # of bodies; less than half a milliseco
 
 def run(config: Config, control: ControlConnection, name: str) -> None:
     """The body of the process: until the supervisor says "stop", or goes."""
-    wires = ChildChannels(control, {"receiver": list[Descriptor]})
+    wires = ChildChannels(control, {RECEIVER: list[Descriptor]})
     with start_process(config, name, wires) as row:
         # A successor of the receiver brings another arena before the old one is gone.
         _limit_memory(config.decode_memory_bytes_max + config.window_bytes_max)
@@ -149,13 +150,13 @@ class Decoder:
             taker = writer if outbox.send_encoded(encoded) else None
             passed += [Forwarded(work.delivery, taker, outbox.incarnation) for work in its]
         if passed:
-            self.wires.outboxes["receiver"].send(passed)
+            self.wires.outboxes[RECEIVER].send(passed)
 
     def _writer_of(self, work: Work) -> str:
         certname = _certname_of(work)
         if certname is None:
-            return f"writer-{work.delivery % self.config.writers}"
-        return f"writer-{lane_of(certname, self.config.writers)}"
+            return writer_name(work.delivery % self.config.writers)
+        return writer_name(lane_of(certname, self.config.writers))
 
 
 def _certname_of(work: Work) -> str | None:

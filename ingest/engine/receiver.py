@@ -24,6 +24,7 @@ from ingest.engine.process import Ended, process_names, reloaded, start_process
 from ingest.engine.subscription import EVENT, Subscription
 from ingest.ipc.control import ChildChannels, FdTransfer, Order
 from ingest.ipc.in_flight import InFlight
+from ingest.ipc.names import DECODER, WRITER, kind_of
 from ingest.ipc.process_metrics import ProcessMetrics
 from ingest.transport.stomp import Message
 
@@ -73,7 +74,7 @@ class Receiver:
         self._trimmed_s = time.monotonic()
         self._decoders_at_work_max = decoders_at_work(len(os.sched_getaffinity(0)))
         self._moved_s: dict[str, float] = {}
-        self._decoders = [p for p in process_names(config) if p.startswith("decoder")]
+        self._decoders = [p for p in process_names(config) if kind_of(p) == DECODER]
 
     # The loop
 
@@ -130,7 +131,7 @@ class Receiver:
     def _rewired(self, handover: FdTransfer) -> None:
         """A neighbour was replaced: what it had waits again."""
         is_decoder = handover.role == "outbox"
-        is_writer = handover.role == "inbox" and handover.peer.startswith("writer")
+        is_writer = handover.role == "inbox" and kind_of(handover.peer) == WRITER
         if is_decoder or is_writer:
             self._lost(handover.peer)
 

@@ -33,6 +33,7 @@ from ingest.engine.process import Ended, process_names, reloaded, start_process
 from ingest.errors import Misconfigured, Refused, Rejected, Unavailable
 from ingest.ipc.control import ChildChannels, Order
 from ingest.ipc.in_flight import InFlight
+from ingest.ipc.names import RECEIVER
 from ingest.ipc.process_metrics import ProcessMetrics
 from ingest.ipc.stored_digests import StoredDigests
 from ingest.store.connection import connect, end_session, hang_up_after
@@ -207,7 +208,7 @@ class Writer:
                 self.log.warning(
                     "message_quarantined", reason=work.reason, detail=work.detail, certname=work.certname
                 )
-        self.wires.outboxes["receiver"].send(settled)
+        self.wires.outboxes[RECEIVER].send(settled)
 
     def _refuse(self, work: Work, rejected: Rejected) -> None:
         """PostgreSQL will not have this one, alone as it is."""
@@ -216,7 +217,7 @@ class Writer:
         if not isinstance(work, Quarantine):
             # The quarantine keeps the body as it came, and only the receiver knows where that lies.
             verdict = (rejected.reason, rejected.text)
-            self.wires.outboxes["receiver"].send([Settled(work.delivery, Outcome.REDO, verdict)])
+            self.wires.outboxes[RECEIVER].send([Settled(work.delivery, Outcome.REDO, verdict)])
             return
         # Its own row is refused: keep the fact, not the body.
         row = QuarantineRow(
@@ -234,7 +235,7 @@ class Writer:
                 try:
                     with hang_up_after(self._lane.connection, self.config.database_patience_s):
                         settled = self._lane.apply([row])
-                    self.wires.outboxes["receiver"].send(settled)
+                    self.wires.outboxes[RECEIVER].send(settled)
                 except (Unavailable, Misconfigured) as error:
                     self._database_away(error)
                 except Refused as refused:

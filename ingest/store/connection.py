@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -145,6 +146,10 @@ def _is_login(error: psycopg.Error) -> bool:
         or ('role "' in text and "does not exist" in text)
         or ('database "' in text and "does not exist" in text)
         or "is not permitted to log in" in text
+        or "invalid integer value" in text  # and whatever else of a conninfo libpq cannot use
+        or re.search(r"invalid \w+ value: ", text) is not None
+        or "definition of service" in text
+        or "service file" in text
     )
 
 
