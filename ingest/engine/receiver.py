@@ -176,7 +176,7 @@ class Receiver:
         self.subscription.acknowledge(delivery.epoch, delivery.ack, delivery.message_id)
 
     def _release(self, delivery: Delivery) -> None:
-        if delivery.length:
+        if delivery.offset >= 0:
             self._arena.free(delivery.offset, delivery.length)
 
     # Towards the decoders
@@ -218,7 +218,7 @@ class Receiver:
         return Descriptor(
             delivery.copy,
             self._arena_number,
-            delivery.offset,
+            max(0, delivery.offset),
             delivery.length,
             delivery.body_bytes,
             delivery.received_at,
@@ -260,7 +260,7 @@ class Receiver:
 
     def _take(self, message: Message) -> None:
         self._last_id += 1
-        verdict = None
+        verdict = message.verdict
         if message.offset is None:
             limit = self.config.body_bytes_max
             verdict = ("too_large", f"a body of {message.body_bytes} bytes; body_bytes_max is {limit}")
@@ -275,7 +275,7 @@ class Receiver:
             epoch=self.subscription.epoch,
             ack=headers.get("ack", headers.get("message-id", "")),
             message_id=headers.get("message-id", ""),
-            offset=message.offset or 0,
+            offset=-1 if message.offset is None else message.offset,
             length=message.length,
             body_bytes=message.body_bytes,
             received_at=datetime.now(UTC),
@@ -333,7 +333,8 @@ class Receiver:
 
 def _cut(value: str) -> str:
     """In bytes, not in characters: thirty-two descriptors of a hostile producer must fit into a decoder's pipe, or the
-    receiver waits for the decoder that waits for the database, and sends no heart-beats."""
-    if len(value) * 4 <= KEPT_HEADER_BYTES_MAX:  # most of them
+    receiver waits for the decoder that waits for the database, and sends no heart-beats. What was not UTF-8 is U+FFFD."""
+    if len(value) <= KEPT_HEADER_BYTES_MAX and value.isascii():  # most of them
         return value
-    return value.encode(errors="replace")[:KEPT_HEADER_BYTES_MAX].decode(errors="ignore")
+    plain = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return plain.encode()[:KEPT_HEADER_BYTES_MAX].decode(errors="ignore")

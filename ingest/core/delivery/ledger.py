@@ -32,7 +32,7 @@ class Delivery(msgspec.Struct):
     epoch: int  # of the connection it came on; acknowledged there or not at all
     ack: str
     message_id: str
-    offset: int
+    offset: int  # -1: the body was passed over
     length: int
     body_bytes: int
     received_at: datetime
