@@ -266,6 +266,24 @@ def test_a_neighbour_with_the_same_headers_is_innocent() -> None:
         wire.close()
 
 
+@pytest.mark.parametrize("length", [True, False])
+def test_a_frame_that_waits_for_the_engine_is_no_damage(length: bool) -> None:
+    """A full window or arena for any time, with the end of the frame unread: it is not the broker that is late."""
+    wire = Wire(SmallRoom(left=0))
+    whole = frame(2, b"body", length=length)
+    try:
+        for part in (whole[:-3], whole[-3:], b"\n"):
+            wire.send(part)
+            wire.connection.listen() if part == whole[-3:] else list(wire.connection.read())
+            if part != whole[:-3]:
+                wire.drag()
+            wire.connection.beat()
+        wire.room.left = 1
+        assert [found[1] for found in receive(wire, b"\n", 1)] == [b"body"]
+    finally:
+        wire.close()
+
+
 def test_what_is_remembered_of_damage_is_bounded() -> None:
     """The newest are known."""
     damaged = DamagedFrames()

@@ -153,7 +153,9 @@ class Connection:
     def _check_frame(self, now: float) -> None:
         """A frame that says that it is longer than it is would swallow all that comes."""
         patience_s = BEATS_IN_FRAME * self._expect_every_s or SILENCE_IN_FRAME_S
-        if now - self._content_s > patience_s and self._incoming.is_inside_frame:
+        if self.unread or not self._incoming.is_inside_frame:
+            self._content_s = now  # the rest of a frame may wait to be read
+        elif now - self._content_s > patience_s:
             raise self._incoming.lose(f"no more of it came for {now - self._content_s:.0f} s")
 
     def next_beat_s(self) -> float:
