@@ -89,7 +89,7 @@ def run_command(settings: Origins) -> int:
     """Run the engine until SIGTERM or Ctrl-C; both let it finish what it has."""
     from ingest.engine.run import run
 
-    return run(settings.config, settings.again)
+    return run(settings.config, settings.again, settings.retired)
 
 
 @cli.command("demo")

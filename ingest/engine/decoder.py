@@ -13,6 +13,8 @@ import structlog
 
 from ingest.config.settings import Config
 from ingest.core.catalog.decoding import Decoding, lane_of
+from ingest.core.catalog.formats import Other, skim
+from ingest.core.delivery.naming import END_BYTES, START_BYTES, look
 from ingest.core.delivery.work import Ahead, Claim, Descriptor, Forwarded, Quarantine, Work
 from ingest.core.metrics import Metric
 from ingest.core.printable import escape_unprintable
@@ -105,7 +107,7 @@ class Decoder:
         try:
             return self.decoding.decode(descriptor, body, self._known)
         except Rejected as rejected:
-            return _quarantine(descriptor, body, rejected.reason, rejected.text)
+            return _quarantine(descriptor, body, rejected.reason, rejected.text, is_readable=True)
         except MemoryError:
             return _quarantine(
                 descriptor,
@@ -145,13 +147,19 @@ class Decoder:
         return f"writer-{lane_of(certname, self.config.writers)}"
 
 
-def _quarantine(descriptor: Descriptor, body: memoryview, reason: str, detail: str) -> Quarantine:
+def _quarantine(
+    descriptor: Descriptor, body: memoryview, reason: str, detail: str, *, is_readable: bool = False
+) -> Quarantine:
+    named = look(descriptor.headers, bytes(body[:START_BYTES]), bytes(body[-END_BYTES:]))
+    certname = named.certname
+    if certname is None and is_readable:
+        certname = _certname_within(descriptor, body)
     return Quarantine(
         delivery=descriptor.delivery,
         reason=reason,
         # It may quote what cannot be encoded, on the way to the writer or by PostgreSQL.
         detail=escape_unprintable(detail),
-        certname=descriptor.headers.get("certname"),
+        certname=certname,
         headers=descriptor.headers,
         received_at=descriptor.received_at,
         arena=descriptor.arena,
@@ -159,7 +167,20 @@ def _quarantine(descriptor: Descriptor, body: memoryview, reason: str, detail: s
         length=descriptor.length,
         body_bytes=descriptor.body_bytes,
         body_crc32=zlib.crc32(body),
+        producer=named.producer,
+        kind=(named.command or "").replace("_", " "),
     )
+
+
+def _certname_within(descriptor: Descriptor, body: memoryview) -> str | None:
+    """Where a look at both ends does not tell: the header of a whole that can be read."""
+    try:
+        found = skim(body, descriptor.headers, descriptor.received_at)
+    except (Rejected, MemoryError, RecursionError):
+        return None
+    certname = found.certname if isinstance(found, Other) else found.header.certname
+    # As a member of a command, which is where a look finds what can stand in a column.
+    return look({"certname": certname or ""}, b"", b"").certname
 
 
 def _limit_memory(bytes_max: int) -> None:

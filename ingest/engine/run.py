@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -29,11 +29,13 @@ HOUSEKEEPING_TICK_S = 1.0  # how late a changed gc_interval_s may be noticed
 DRAIN_FAILED = 7  # exit code: the time was up; nothing is lost, the broker has what was not settled
 
 
-def run(config: Config, read_again: Callable[[], Config]) -> int:
+def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str] = ()) -> int:
     """Runs the engine until a signal; returns the exit code. ``read_again`` reads the settings once more, for
-    SIGHUP. Raises IngestError when it cannot start or must not go on."""
+    SIGHUP; ``retired`` are settings to warn of. Raises IngestError when it cannot start or must not go on."""
     config = msgspec.structs.replace(config, log_format=resolve_format(config.log_format))
     configure(config.log_format, config.log_level, process="supervisor")
+    for line in retired:
+        structlog.get_logger().warning("setting_retired", note=line)
     with ExitStack() as stack:
         config = add_embedded(config, stack)
         brokers(config)  # a wrong setting is told before anything starts
