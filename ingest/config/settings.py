@@ -114,8 +114,23 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         int, About("ids that each writer remembers, about 150 bytes each", 1000, 100_000_000)
     ] = 400_000
     deaths_max: Annotated[
-        int, About("processes that may die of one message before it is quarantined", 1, 100)
+        int,
+        About(
+            "processes that may die with one message in their hands before it is tried alone, and quarantined "
+            "when another one dies of it",
+            1,
+            100,
+        ),
     ] = 2
+    alone_after_s: Annotated[
+        float,
+        About(
+            "how long such a message waits before it is tried alone: whoever killed those processes by chance "
+            "has gone by then",
+            0,
+            600,
+        ),
+    ] = 10.0
     gc_interval_s: Annotated[float, About("garbage collection; 0: never", 0, 30 * DAY_S, reloads=True)] = (
         3600.0
     )
