@@ -16,7 +16,7 @@ from ingest.config.settings import Config
 from ingest.core.metrics import Metric
 from ingest.embedded.parts import embedded_broker, embedded_database
 from ingest.engine.supervisor import Supervisor
-from ingest.errors import IngestError, Misconfigured, Refused, Unavailable
+from ingest.errors import IngestError, Misconfigured, Unavailable
 from ingest.observe.exposition import serve
 from ingest.observe.log import configure, resolve_format
 from ingest.store import housekeeping
@@ -31,7 +31,7 @@ DRAIN_FAILED = 7  # exit code: the time was up; nothing is lost, the broker has 
 
 def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str] = ()) -> int:
     """Runs the engine until a signal; returns the exit code. ``read_again`` reads the settings once more, for
-    SIGHUP; ``retired`` are settings to warn of. Raises IngestError when it cannot start or must not go on."""
+    SIGHUP; ``retired`` are settings to warn of. Raises IngestError when it cannot start."""
     config = msgspec.structs.replace(config, log_format=resolve_format(config.log_format))
     configure(config.log_format, config.log_level, process="supervisor")
     for line in retired:
@@ -51,8 +51,6 @@ def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str]
             drained = supervisor.run()
         finally:
             stop.set()
-        if supervisor.stopped_because is not None:
-            raise Refused(supervisor.stopped_because)
         return 0 if drained else DRAIN_FAILED
 
 

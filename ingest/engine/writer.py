@@ -28,7 +28,7 @@ from ingest.core.delivery.work import (
 from ingest.core.metrics import Metric
 from ingest.engine.process import Ended, process_names, reloaded, start_process
 from ingest.engine.quarantining import Quarantining, fact_alone
-from ingest.errors import Misconfigured, Refused, Rejected, Unavailable
+from ingest.errors import Misconfigured, Rejected, Unavailable
 from ingest.ipc.control import ChildChannels, Order
 from ingest.ipc.in_flight import InFlight
 from ingest.ipc.process_metrics import ProcessMetrics
@@ -145,20 +145,17 @@ class Writer:
             self.row.observe(Metric.BATCH_MESSAGES, messages)
         try:
             self._apply_until_settled(batch)
-        except (Rejected, Refused) as error:
+        except Rejected as error:
             if len(batch) > 1:
-                # Somewhere in it stands one that PostgreSQL or the quarantine refuses: its neighbours shall not
-                # wait for it.
+                # Somewhere in it stands one that PostgreSQL refuses: its neighbours shall not wait for it.
                 middle = len(batch) // 2
                 self._settle(batch[:middle])
                 self._settle(batch[middle:])
-            elif isinstance(error, Rejected) and not asked_before:
+            elif not asked_before:
                 # What somebody does to the tables at this very moment can look like a refusal; that passes.
                 self._settle(batch, asked_before=True)
-            elif isinstance(error, Rejected):
-                self._refuse(batch[0], error)
             else:
-                self._stop_engine(error)
+                self._refuse(batch[0], error)
             return
         self.row.observe(Metric.BATCH_SECONDS, time.monotonic() - started_s)
 
@@ -235,18 +232,10 @@ class Writer:
                     self.wires.outboxes["receiver"].send(settled)
                 except (Unavailable, Misconfigured) as error:
                     self._database_away(error)
-                except Refused as refused:
-                    self._stop_engine(refused)
                 else:
                     return
             self._wait(backoff_s)
             backoff_s = min(backoff_s * 2, self.config.backoff_max_s)
-
-    def _stop_engine(self, refused: Refused) -> None:
-        """Asks for the end, and settles nothing more: the broker keeps what is not acknowledged."""
-        self.wires.report("stop", str(refused))
-        while True:
-            self._wait(3600)
 
     def _trim_quarantine(self) -> None:
         assert self._lane is not None
