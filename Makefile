@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo check test test-all lint run clean bench-store bench bench-peer test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet bench-load
+.PHONY: demo check test test-all lint run clean bench-store bench bench-peer test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -38,6 +38,9 @@ test-puppet: $(VENV)/.made  ## both ends of Puppet, with puppetserver (if it is 
 
 test-store-long: $(VENV)/.made  ## the store's tests at their full size: 200 nodes, 20 rounds; ten minutes
 	INGEST_TEST_STORE_NODES=200 INGEST_TEST_STORE_ROUNDS=20 INGEST_TEST_STORE_EXAMPLES=500 $(BIN)/pytest tests/store
+
+test-hostile-long: $(VENV)/.made  ## ten minutes of hostile messages of every kind between good ones, kills included
+	INGEST_TEST_HOSTILE_SECONDS=600 $(BIN)/pytest tests/hostile -s
 
 bench-store: $(VENV)/.made  ## WAL and rows a catalog costs, against the limits
 	$(BIN)/python -m bench.store $(ARGS)

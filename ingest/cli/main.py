@@ -110,7 +110,7 @@ def run_command(settings: Origins) -> int:
     from ingest.engine.run import run
 
     warn_of_passwords(settings)
-    return run(settings.config, settings.again)
+    return run(settings.config, settings.again, settings.retired)
 
 
 @cli.command("demo")

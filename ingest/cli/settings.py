@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from ingest.cli.printing import complain
-from ingest.config.settings import SETTINGS, Config, Origins, load, redact
+from ingest.config.settings import RETIRED, SETTINGS, Config, Origins, load, redact
 from ingest.errors import Misconfigured
 
 TOLD = "ingest.passwords_told"
@@ -30,8 +30,10 @@ def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
     def command(
         context: click.Context, /, config_file: Path | None, puppet_conf: Path | None, **given: Any
     ) -> Any:
-        flags = {setting.name: given.pop(setting.name) for setting in SETTINGS}
+        flags = {name: given.pop(name) for name in (*[setting.name for setting in SETTINGS], *RETIRED)}
         settings = load(flags, os.environ, config_file, puppet_conf)
+        for line in settings.retired if context.info_name != "run" else ():  # that one logs it
+            complain(f"warning: {line}")
         return _invoke(context, function, settings, given)
 
     command.__doc__ = function.__doc__
@@ -42,6 +44,8 @@ def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
         # Values are checked where all sources are: one rule, one message.
         kind = {} if setting.type is bool else {"type": str, "metavar": setting.type.__name__.upper()}
         click.option(name, setting.name, default=None, help=text, **kind)(command)
+    for retired in RETIRED:
+        click.option(f"--{retired.replace('_', '-')}", retired, default=None, hidden=True)(command)
     click.option(
         "--puppet-conf",
         type=click.Path(path_type=Path),

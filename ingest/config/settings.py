@@ -121,8 +121,23 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         int, About("ids that each writer remembers, about 150 bytes each", 1000, 100_000_000)
     ] = 400_000
     deaths_max: Annotated[
-        int, About("processes that may die of one message before it is quarantined", 1, 100)
+        int,
+        About(
+            "processes that may die with one message in their hands before it is tried alone, and quarantined "
+            "when another one dies of it",
+            1,
+            100,
+        ),
     ] = 2
+    alone_after_s: Annotated[
+        float,
+        About(
+            "how long such a message waits before it is tried alone: whoever killed those processes by chance "
+            "has gone by then",
+            0,
+            600,
+        ),
+    ] = 10.0
     gc_interval_s: Annotated[float, About("garbage collection; 0: never", 0, 30 * DAY_S, reloads=True)] = (
         3600.0
     )
@@ -142,25 +157,35 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             reloads=True,
         ),
     ] = 14 * DAY_S
-    quarantine_messages_max: Annotated[
+    quarantine_bytes_max: Annotated[
         int,
         About(
-            "messages in quarantine; the engine stops before it would add another; 0: no limit",
-            0,
-            10**9,
+            "bodies kept in quarantine; beyond it the oldest of the producer that has most there are dropped: "
+            "the newest catalogs of 3000 nodes take about half of it",
+            MIB,
+            TIB,
             reloads=True,
         ),
-    ] = 1000
-    quarantine_per_minute_max: Annotated[
+    ] = 1024 * MIB
+    quarantine_rows_max: Annotated[
         int,
         About(
-            "messages that enter quarantine within a minute, or the engine stops: half of what 3000 nodes "
-            "send, so that a bad deploy leaves its messages at the broker; 0: no limit",
-            0,
-            10**9,
+            "rows in quarantine, one for each node and reason: three for each of 6000 nodes",
+            100,
+            10**7,
             reloads=True,
         ),
-    ] = 50
+    ] = 20_000
+    quarantine_unnamed_max: Annotated[
+        int,
+        About(
+            "messages in quarantine that name no node, of one producer and for one reason; the oldest are "
+            "counted and dropped",
+            1,
+            10_000,
+            reloads=True,
+        ),
+    ] = 100
     quarantine_ttl_s: Annotated[
         float,
         About(
@@ -264,16 +289,23 @@ def _annotated(hint: Any, default: Any) -> tuple[type, Any, About]:
     return type_, default, about
 
 
+# Settings of the version before: read, told of, and without effect.
+RETIRED = {
+    "quarantine_messages_max": "the engine no longer stops: see quarantine_bytes_max and quarantine_rows_max",
+    "quarantine_per_minute_max": "the engine no longer stops: what is too much is thinned out and counted",
+}
 SETTINGS = _settings()
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
 class Origins(NamedTuple):
-    """A configuration and where each value of it came from. ``again`` reads all the sources once more."""
+    """A configuration and where each value of it came from. ``again`` reads all the sources once more; ``retired`` has
+    a line for each setting that is there and no longer does anything."""
 
     config: Config
     origins: dict[str, str]
     again: Callable[[], Config]
+    retired: tuple[str, ...] = ()
 
 
 def load(
@@ -285,9 +317,13 @@ def load(
     """Puts the sources together. Raises Misconfigured naming the setting and where its value stands."""
     values: dict[str, Any] = {}
     origins = {setting.name: "default" for setting in SETTINGS}
+    retired: dict[str, str] = {}
 
     def take(found: Mapping[str, Any], origin: str) -> None:
         for name, value in found.items():
+            if name in RETIRED:
+                retired[name] = f"{name} (from {origin}) has no effect: {RETIRED[name]}"
+                continue
             values[name] = _checked(_BY_NAME[name], value, origin)
             origins[name] = origin
 
@@ -298,9 +334,12 @@ def load(
     for setting in SETTINGS:
         if setting.variable in environment:
             take({setting.name: environment[setting.variable]}, setting.variable)
+    for name in RETIRED:
+        if (variable := f"INGEST_{name.upper()}") in environment:
+            take({name: environment[variable]}, variable)
     for name, value in flags.items():
         if value is not None:
-            take({name: value}, _BY_NAME[name].flag)
+            take({name: value}, f"--{name.replace('_', '-')}")
     config = Config(**values)
     if config.body_bytes_max > config.window_bytes_max // 2:
         raise Misconfigured(
@@ -308,7 +347,8 @@ def load(
             f"{config.body_bytes_max} is more than half of window_bytes_max={config.window_bytes_max}: "
             "two bodies must fit",
         )
-    return Origins(config, origins, lambda: load(flags, environment, toml_file, puppet_conf).config)
+    again = lambda: load(flags, environment, toml_file, puppet_conf).config  # noqa: E731
+    return Origins(config, origins, again, tuple(retired.values()))
 
 
 def redact(name: str, value: Any) -> str:
@@ -328,7 +368,7 @@ def _from_toml(file: Path | None) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise Misconfigured("--config", f"{path}: {getattr(error, 'strerror', None) or error}") from error
     for name in document:
-        if name not in _BY_NAME:
+        if name not in _BY_NAME and name not in RETIRED:
             raise Misconfigured(name, f"no setting has this name (in {path}); 'ingest config' lists them")
     return document
 

@@ -14,6 +14,8 @@ import structlog
 from ingest.config.producers import load_producer_rules
 from ingest.config.settings import Config
 from ingest.core.catalog.decoding import Decoding, lane_of
+from ingest.core.catalog.formats import Other, skim
+from ingest.core.delivery.naming import END_BYTES, START_BYTES, look
 from ingest.core.delivery.producers import PUBLISHER
 from ingest.core.delivery.work import Ahead, Claim, Descriptor, Forwarded, Full, Quarantine, Work
 from ingest.core.metrics import Metric
@@ -119,7 +121,7 @@ class Decoder:
                 self._rules.require(descriptor.headers.get(PUBLISHER), _certname_of(work) or "")
             return work
         except Rejected as rejected:
-            return _quarantine(descriptor, body, rejected.reason, rejected.text)
+            return _quarantine(descriptor, body, rejected.reason, rejected.text, is_readable=True)
         except MemoryError:
             return _quarantine(
                 descriptor,
@@ -163,13 +165,19 @@ def _certname_of(work: Work) -> str | None:
     return work.header.certname if isinstance(work, Claim | Full) else work.certname
 
 
-def _quarantine(descriptor: Descriptor, body: memoryview, reason: str, detail: str) -> Quarantine:
+def _quarantine(
+    descriptor: Descriptor, body: memoryview, reason: str, detail: str, *, is_readable: bool = False
+) -> Quarantine:
+    named = look(descriptor.headers, bytes(body[:START_BYTES]), bytes(body[-END_BYTES:]))
+    certname = named.certname
+    if certname is None and is_readable:
+        certname = _certname_within(descriptor, body)
     return Quarantine(
         delivery=descriptor.delivery,
         reason=reason,
         # It may quote what cannot be encoded, on the way to the writer or by PostgreSQL.
         detail=escape_unprintable(detail),
-        certname=descriptor.headers.get("certname"),
+        certname=certname,
         headers=descriptor.headers,
         received_at=descriptor.received_at,
         arena=descriptor.arena,
@@ -177,7 +185,20 @@ def _quarantine(descriptor: Descriptor, body: memoryview, reason: str, detail: s
         length=descriptor.length,
         body_bytes=descriptor.body_bytes,
         body_crc32=zlib.crc32(body),
+        producer=named.producer,
+        kind=(named.command or "").replace("_", " "),
     )
+
+
+def _certname_within(descriptor: Descriptor, body: memoryview) -> str | None:
+    """Where a look at both ends does not tell: the header of a whole that can be read."""
+    try:
+        found = skim(body, descriptor.headers, descriptor.received_at)
+    except (Rejected, MemoryError, RecursionError):
+        return None
+    certname = found.certname if isinstance(found, Other) else found.header.certname
+    # As a member of a command, which is where a look finds what can stand in a column.
+    return look({"certname": certname or ""}, b"", b"").certname
 
 
 def _limit_memory(bytes_max: int) -> None:

@@ -6,7 +6,7 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ from ingest.core.metrics import Metric
 from ingest.embedded.broker.starting import URL_FILE, embedded_broker
 from ingest.embedded.postgresql import embedded_database
 from ingest.engine.supervisor import Supervisor
-from ingest.errors import IngestError, Misconfigured, Refused, Unavailable
+from ingest.errors import IngestError, Misconfigured, Unavailable
 from ingest.ipc.names import SUPERVISOR
 from ingest.observe.asking import where
 from ingest.observe.exposition import serve
@@ -37,11 +37,13 @@ DESCRIPTORS = 65536  # more than the engine ever needs, and no limit on what oth
 DRAIN_FAILED = 7  # exit code: the time was up; nothing is lost, the broker has what was not settled
 
 
-def run(config: Config, read_again: Callable[[], Config]) -> int:
+def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str] = ()) -> int:
     """Runs the engine until a signal; returns the exit code. ``read_again`` reads the settings once more, for
-    SIGHUP. Raises IngestError when it cannot start or must not go on."""
+    SIGHUP; ``retired`` are settings to warn of. Raises IngestError when it cannot start."""
     config = msgspec.structs.replace(config, log_format=resolve_format(config.log_format))
     configure(config.log_format, config.log_level, process=SUPERVISOR)
+    for line in retired:
+        structlog.get_logger().warning("setting_retired", note=line)
     raise_descriptor_limit()
     with ExitStack() as stack:
         config = add_embedded(config, stack)
@@ -59,8 +61,6 @@ def run(config: Config, read_again: Callable[[], Config]) -> int:
             drained = supervisor.run()
         finally:
             stop.set()
-        if supervisor.stopped_because is not None:
-            raise Refused(supervisor.stopped_because)
         return 0 if drained else DRAIN_FAILED
 
 

@@ -109,7 +109,6 @@ class Child:
 class Supervisor:
     def __init__(self, config: Config, read_again: Callable[[], Config]) -> None:
         self.config = config
-        self.stopped_because: str | None = None  # a child asked for the end
         self.log = structlog.get_logger()
         self._read_again = read_again
         self.names = process_names(config)
@@ -131,8 +130,7 @@ class Supervisor:
     # Life
 
     def run(self) -> bool:
-        """Until a signal ends it. True: drained; False: the time was up, a second signal came, or a child asked
-        for the end (``stopped_because``)."""
+        """Until a signal ends it. True: drained; False: the time was up, or a second signal came."""
         with self._signal_socket():
             try:
                 self._new_arena()
@@ -179,16 +177,12 @@ class Supervisor:
         return Health(healthy=healthy, ready=not reasons, reasons=tuple(reasons))
 
     def _is_over(self) -> bool:
-        if self.stopped_because is not None:
-            return True
         if self._draining_since_s is None:
             return False
         late = time.monotonic() - self._draining_since_s > self.config.drain_timeout_s
         return self._drained or late or len(self._signals) > 1
 
     def _stop(self) -> bool:
-        if self.stopped_because is not None:
-            return False
         if not self._drained:
             self.log.warning(
                 "drain_given_up",
@@ -307,9 +301,6 @@ class Supervisor:
                     self.log.info("running", workers=self.config.workers, writers=self.config.writers)
             elif report.word == "drained":
                 self._drained = True
-            elif report.word == "stop":
-                self.log.error("stopping", child=child.name, reason=report.detail)
-                self.stopped_because = report.detail
             elif report.word == "failed":
                 self.log.error("child_failed", child=child.name, reason=report.detail)
         if closing or control.ended:

@@ -6,10 +6,8 @@ has, reads nothing more, and tries again: the queue behind it fills, and the bro
 
 from __future__ import annotations
 
-import hashlib
 import random
 import time
-import zlib
 from collections.abc import Sequence
 from multiprocessing.connection import Connection as ControlConnection
 
@@ -28,9 +26,9 @@ from ingest.core.delivery.work import (
     Work,
 )
 from ingest.core.metrics import Metric
-from ingest.core.secrets import redact
 from ingest.engine.process import Ended, process_names, reloaded, start_process
-from ingest.errors import Misconfigured, Refused, Rejected, Unavailable
+from ingest.engine.quarantining import Quarantining, fact_alone
+from ingest.errors import Misconfigured, Rejected, Unavailable
 from ingest.ipc.control import ChildChannels, Order
 from ingest.ipc.in_flight import InFlight
 from ingest.ipc.names import RECEIVER
@@ -66,6 +64,7 @@ class Writer:
         self._batch: list[Work] = []
         self._batch_bytes = 0
         self._last_bytes = 0  # of what came together last
+        self._quarantining = Quarantining(wires, row, name, self._hands, self._obey)
 
     def loop(self) -> None:
         if self._connected() and self.name == "writer-0":
@@ -129,6 +128,8 @@ class Writer:
         try:
             while not self._is_full():
                 works, self._last_bytes = inbox.receive_sized()
+                # Of what goes to quarantine the body comes along, from where it lies.
+                self._last_bytes += sum(work.length for work in works if isinstance(work, Quarantine))
                 self._batch += works
                 self._batch_bytes += self._last_bytes
                 if not inbox.poll():
@@ -145,26 +146,25 @@ class Writer:
             self.row.observe(Metric.BATCH_MESSAGES, messages)
         try:
             self._apply_until_settled(batch)
-        except (Rejected, Refused) as error:
+        except Rejected as error:
             if len(batch) > 1:
-                # Somewhere in it stands one that PostgreSQL or the quarantine refuses: its neighbours shall not
-                # wait for it.
+                # Somewhere in it stands one that PostgreSQL refuses: its neighbours shall not wait for it.
                 middle = len(batch) // 2
                 self._settle(batch[:middle])
                 self._settle(batch[middle:])
-            elif isinstance(error, Rejected) and not asked_before:
+            elif not asked_before:
                 # What somebody does to the tables at this very moment can look like a refusal; that passes.
                 self._settle(batch, asked_before=True)
-            elif isinstance(error, Rejected):
-                self._refuse(batch[0], error)
             else:
-                self._stop_engine(error)
+                self._refuse(batch[0], error)
             return
         self.row.observe(Metric.BATCH_SECONDS, time.monotonic() - started_s)
 
     def _apply_until_settled(self, batch: Sequence[Work]) -> None:
-        rows = [self._row_of(work) if isinstance(work, Quarantine) else work for work in batch]
-        present = [row for row in rows if row is not None]
+        present = [
+            *(work for work in batch if not isinstance(work, Quarantine)),
+            *self._quarantining.rows(batch, self.config.quarantine_unnamed_max),
+        ]
         lone = batch[0].delivery if len(batch) == 1 else 0
         backoff_s = BACKOFF_START_S
         while True:
@@ -179,6 +179,7 @@ class Writer:
                     self._database_away(error)
                 else:
                     self._report(batch, settled)
+                    self._trim_quarantine()
                     return
                 finally:
                     self._hands.empty(self.name)
@@ -203,11 +204,8 @@ class Writer:
             self.log.debug(
                 "batch_stored", catalogs=stored, batch=len(batch), rows_written=counts.rows_written
             )
-        for work in batch:
-            if isinstance(work, Quarantine):
-                self.log.warning(
-                    "message_quarantined", reason=work.reason, detail=work.detail, certname=work.certname
-                )
+        self.row.add(Metric.QUARANTINE_THINNED, self._lane.quarantine.thinned)
+        self._quarantining.tell(batch)
         self.wires.outboxes[RECEIVER].send(settled)
 
     def _refuse(self, work: Work, rejected: Rejected) -> None:
@@ -220,11 +218,8 @@ class Writer:
             self.wires.outboxes[RECEIVER].send([Settled(work.delivery, Outcome.REDO, verdict)])
             return
         # Its own row is refused: keep the fact, not the body.
-        row = QuarantineRow(
-            work.delivery, hashlib.sha256(str(work.delivery).encode()).digest(), work.reason,
-            rejected.text.replace("\0", ""), None, {}, None, "refused by PostgreSQL: not kept", work.body_bytes,
-        )  # fmt: skip
-        self.log.warning("message_quarantined", reason=row.reason, detail=row.detail, certname=row.certname)
+        row = fact_alone(work, rejected)
+        self._quarantining.tell([work])
         self._apply_quarantine(row)
 
     def _apply_quarantine(self, row: QuarantineRow) -> None:
@@ -238,47 +233,26 @@ class Writer:
                     self.wires.outboxes[RECEIVER].send(settled)
                 except (Unavailable, Misconfigured) as error:
                     self._database_away(error)
-                except Refused as refused:
-                    self._stop_engine(refused)
                 else:
                     return
             self._wait(backoff_s)
             backoff_s = min(backoff_s * 2, self.config.backoff_max_s)
 
-    def _stop_engine(self, refused: Refused) -> None:
-        """Asks for the end, and settles nothing more: the broker keeps what is not acknowledged."""
-        self.wires.report("stop", str(refused))
-        while True:
-            self._wait(3600)
-
-    def _row_of(self, work: Quarantine) -> QuarantineRow | None:
-        """The row to write, its secrets redacted; None when the body's owner is gone, or has settled it otherwise."""
-        while work.arena > max(self.wires.arenas, default=0):
-            self._obey()  # a new receiver's: its arena was handed over before anybody could send this, and is on its way
-        arena = self.wires.arenas.get(work.arena)
-        if arena is None:
-            return None
-        body = bytes(arena.view(work.offset, work.length))
-        if zlib.crc32(body) != work.body_crc32:
-            return None
-        kept, note = redact(body)
-        if work.body_bytes > len(body):
-            note = "too large: not kept"
-        headers = {name: value.replace("\0", "") for name, value in work.headers.items()}
-        digest = hashlib.sha256(work.reason.encode() + b"\0" + body)
-        if not body:
-            digest.update(f"{work.body_bytes} {work.headers.get('message-id')}".encode())
-        return QuarantineRow(
-            delivery=work.delivery,
-            digest=digest.digest(),
-            reason=work.reason,
-            detail=work.detail.replace("\0", "")[:2000],
-            certname=work.certname.replace("\0", "") if work.certname else None,
-            headers=headers,
-            body=kept if work.length else None,
-            body_note=note,
-            body_bytes=work.body_bytes,
-        )
+    def _trim_quarantine(self) -> None:
+        assert self._lane is not None
+        if not self._lane.quarantine.may_be_full:
+            return
+        try:
+            with hang_up_after(self._lane.connection, self.config.database_patience_s):
+                dropped = self._lane.quarantine.trim(self._lane.connection)
+        except (Unavailable, Misconfigured, Rejected) as error:
+            self._database_away(error)  # what was settled is settled; the next batch looks again
+            return
+        if dropped:
+            self.row.add(Metric.QUARANTINE_THINNED, dropped)
+            self.log.warning(
+                "quarantine_trimmed", dropped=dropped, note="'ingest quarantine list' shows what is there"
+            )
 
     # The database
 
@@ -300,7 +274,9 @@ class Writer:
                 lock_timeout_s=self.config.lock_timeout_s,
             )
             limits = QuarantineLimits(
-                self.config.quarantine_messages_max, self.config.quarantine_per_minute_max
+                self.config.quarantine_bytes_max,
+                self.config.quarantine_rows_max,
+                self.config.quarantine_unnamed_max,
             )
             with hang_up_after(connection, self.config.database_patience_s):
                 left = self._hands.session(self.name)

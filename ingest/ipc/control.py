@@ -39,8 +39,7 @@ class Order(msgspec.Struct, array_like=True, frozen=True, tag="order"):
 
 
 class Report(msgspec.Struct, array_like=True, frozen=True):
-    """A word of a child: "ready", "drained", "let_go", and with the line for the person "failed" (it ends) and
-    "stop" (the engine shall)."""
+    """A word of a child: "ready", "drained", "let_go", and with the line for the person "failed" (it ends)."""
 
     word: str
     detail: str = ""

@@ -19,7 +19,7 @@ from ingest.store.catalog.membership import write_chunks, write_exports
 from ingest.store.connection import Connection, translate_errors
 from ingest.store.content_table import Encoded
 from ingest.store.locks import CONTENT_LOCK, NODE_LOCK, node_key
-from ingest.store.quarantine import NO_LIMITS, QuarantineLimits, QuarantineRow, put, require_room
+from ingest.store.quarantine import Quarantine, QuarantineLimits, QuarantineRow
 from ingest.store.queries import query
 from ingest.store.session import Counts, Session
 
@@ -38,11 +38,11 @@ class Lane:
         self,
         connection: Connection,
         cache_entries_max: int,
-        quarantine_limits: QuarantineLimits = NO_LIMITS,
+        quarantine_limits: QuarantineLimits | None = None,
     ) -> None:
         self.connection = connection
         self.counts = Counts()  # of the last batch
-        self._quarantine_limits = quarantine_limits
+        self.quarantine = Quarantine(quarantine_limits or QuarantineLimits())
         self._generation: int | None = None
         self._names: dict[tuple[str, str], int] = {}
         self._contents = Contents(cache_entries_max)
@@ -50,8 +50,8 @@ class Lane:
             connection.execute(query("create_staging"))
 
     def apply(self, batch: Sequence[Work | QuarantineRow]) -> list[Settled]:
-        """Settles a batch in one transaction. Raises Unavailable, Rejected (PostgreSQL refuses something in it)
-        or Refused (the quarantine is full); nothing happened then, and halves of the batch may fare better."""
+        """Settles a batch in one transaction. Raises Unavailable, or Rejected (PostgreSQL refuses something in it);
+        nothing happened then, and halves of the batch may fare better."""
         try:
             with translate_errors(), self.connection.transaction(), self.connection.cursor() as cursor:
                 session = Session(cursor)
@@ -90,11 +90,7 @@ class Lane:
             again = catalog.header.certname in waiting
             settled.append(Settled(catalog.delivery, Outcome.REDO if again else Outcome.SUPERSEDED))
         settled += self._deactivate(session, commands)
-        # By digest: another instance may have the same ones in another order.
-        refused = sorted((row for row in batch if isinstance(row, QuarantineRow)), key=lambda row: row.digest)
-        settled += [put(session, row) for row in refused]
-        if refused:
-            require_room(session, self._quarantine_limits)
+        settled += self.quarantine.put(session, (row for row in batch if isinstance(row, QuarantineRow)))
         return settled
 
     # Reading what is there

@@ -26,6 +26,7 @@ from ingest.core.catalog.storable import Position, encode_position, encode_resou
 from ingest.core.delivery.routing import END_BYTES, START_BYTES, routing_key
 from ingest.core.delivery.work import (
     DIGEST_BYTES,
+    UNSUPPORTED,
     Ahead,
     Claim,
     Content,
@@ -385,7 +386,7 @@ def _command(descriptor: Descriptor, other: Other) -> Deactivate:
     if other.command == "deactivate node" and other.certname and other.producer_timestamp:
         require_plain("certname", other.certname)
         return Deactivate(descriptor.delivery, other.certname, other.producer_timestamp)
-    raise Rejected("unsupported_command", f"the command '{other.command}' is not stored yet")
+    raise Rejected(UNSUPPORTED, f"the command '{other.command}' is not stored yet")
 
 
 def _digest(data: bytes) -> bytes:

@@ -17,6 +17,10 @@ from ingest.core.catalog.model import Header
 
 DIGEST_BYTES = 20
 FINGERPRINT_BYTES = 16
+UNSUPPORTED = (
+    "unsupported_command"  # why a well-formed message of a kind that is not stored yet goes to quarantine
+)
+KILLED = "killed_its_process"  # why one does that processes died of
 NO_FINGERPRINT = bytes(FINGERPRINT_BYTES)  # of what this engine has not read itself
 
 
@@ -103,6 +107,8 @@ class Quarantine(msgspec.Struct, array_like=True, frozen=True, tag="quarantine")
     body_bytes: int  # as it arrived; more than length when it was too large to keep
     # Of what lies there: when it differs, another copy was settled and the place is another's.
     body_crc32: int = 0
+    producer: str | None = None
+    kind: str = ""  # the command, where one was told
 
 
 class Ahead(msgspec.Struct, array_like=True, frozen=True, tag="ahead"):

@@ -104,17 +104,6 @@ WHERE n.certname = s.certname
   )
 RETURNING n.certname
 
--- name: quarantine
--- The same body refused for the same reason once more is the same row: a redelivery adds an attempt.
-INSERT INTO quarantine (digest, reason, detail, certname, headers, body, body_note, body_bytes)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
-ON CONFLICT (digest) DO UPDATE
-SET attempts = quarantine.attempts + 1, last_seen = now(), detail = excluded.detail
-
--- name: quarantine_fill
--- How much there is, and how much of it came within the last minute, of all instances together.
-SELECT count(*), count(*) FILTER (WHERE first_seen > now() - interval '1 minute') FROM quarantine
-
 -- name: hints
 -- For the decoders: what each node's sections were when they were stored last.
 SELECT n.certname, c.raw_digest FROM catalogs c JOIN nodes n ON n.id = c.node_id

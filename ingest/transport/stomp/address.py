@@ -8,7 +8,9 @@ from urllib.parse import unquote, urlsplit
 
 from ingest.config.settings import Config
 from ingest.errors import Misconfigured
-from ingest.transport.stomp.client import Connection, Space
+from ingest.transport.stomp.bodies import Space
+from ingest.transport.stomp.client import Connection
+from ingest.transport.stomp.heads import DamagedFrames
 from ingest.transport.stomp.opening import Endpoint
 
 STOMP_PORT, STOMP_TLS_PORT = 61613, 61612
@@ -20,6 +22,7 @@ class StompBroker(NamedTuple):
 
     endpoint: Endpoint
     config: Config
+    damaged: DamagedFrames  # of all connections to all brokers of the list
 
     def __str__(self) -> str:
         return str(self.endpoint)
@@ -31,14 +34,16 @@ class StompBroker(NamedTuple):
             heartbeat_s=self.config.heartbeat_s if heartbeats else 0,
             body_bytes_max=self.config.body_bytes_max,
             space=space,
+            damaged=self.damaged,
         )
 
 
 def stomp(config: Config) -> list[StompBroker]:
     """One for each URL, in their order. Raises Misconfigured."""
     password = _read_password(config.queue_password_file)
+    damaged = DamagedFrames()
     return [
-        StompBroker(stomp_endpoint(url, config, password), config)
+        StompBroker(stomp_endpoint(url, config, password), config, damaged)
         for url in config.queue_source.replace(",", " ").split()
     ]
 
