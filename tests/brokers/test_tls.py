@@ -197,7 +197,7 @@ def test_what_tls_has_decrypted_is_not_forgotten(
         if not connection.unread:
             connection._socket.setblocking(True)
             connection._socket.settimeout(30)
-            assert connection._fill_buffer()  # a selector's part: something came
+            assert connection._incoming._fill_buffer()  # a selector's part: something came
             connection._socket.setblocking(False)
         for message in connection.read():
             found.append(room.body(message))
