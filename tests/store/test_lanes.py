@@ -6,7 +6,7 @@ import os
 import random
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from ingest.core.delivery.work import Outcome
 from ingest.store.connection import Connection, connect
@@ -22,7 +22,10 @@ ROUNDS = int(os.environ.get("INGEST_TEST_STORE_ROUNDS", "8")) * 2
 BATCH = 5
 # Both engines meet the same bad messages, when they come again.
 REFUSED = [
-    QuarantineRow(n, bytes([n] * 32), "invalid", "no catalog", None, {}, b"x", None, 1) for n in range(6)
+    QuarantineRow(
+        (n,), bytes([n] * 32), "invalid", "no catalog", None, None, {}, b"x", None, 1, None, datetime.now(UTC)
+    )
+    for n in range(6)
 ]
 
 
