@@ -97,12 +97,8 @@ class Incoming:
     @property
     def is_inside_frame(self) -> bool:
         """Whether what comes now belongs to a frame that has begun."""
-        return (
-            self._body is not None
-            or self._unbounded is not None
-            or self._long is not None
-            or self._skipping is not None
-        )
+        begun = (self._body, self._unbounded, self._long, self._skipping)
+        return any(part is not None for part in begun)
 
     def lose(self, why: str) -> Unavailable:
         """Of the frame that has begun nobody can tell the end: what ends the connection, and is remembered."""
@@ -117,8 +113,6 @@ class Incoming:
         if self._body is not None:
             self._body.release(self._space)
             self._body = None
-
-    # Filling
 
     def _fill_buffer(self) -> bool:
         if self._start == self._end:
@@ -234,8 +228,8 @@ class Incoming:
         """Takes space for the body that is due and what the buffer already has of it."""
         frame = self._waiting
         assert frame is not None
+        assert frame.length is not None
         length = frame.length
-        assert length is not None
         if length > self._body_bytes_max:
             body = Body(frame, None, length)
         else:
