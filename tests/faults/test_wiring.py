@@ -31,7 +31,7 @@ from ingest.ipc.in_flight import InFlight
 from ingest.ipc.pipes import PIPE_BYTES, Outbox, link
 from ingest.ipc.process_metrics import MetricsTable
 from ingest.ipc.stored_digests import StoredDigests
-from ingest.transport.stomp import Message
+from ingest.transport.message import Message
 from lab.store_model import START
 
 CONFIG = Config(workers=1, writers=1, database="host=127.0.0.1 port=1", connect_timeout_s=0.1)

@@ -14,15 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from ingest.errors import Unavailable
-from ingest.transport.stomp.bodies import Body, Frame, Message, Space, Unbounded
-from ingest.transport.stomp.frames import (
-    HEADERS_BYTES_MAX,
-    content_length,
-    end_of_head,
-    error_text,
-    parse_head,
-)
-from ingest.transport.stomp.heads import DamagedFrames, LongHead, end_within
+from ingest.transport.message import Message, Space
+from ingest.transport.stomp.bodies import Body, Frame, Unbounded
+from ingest.transport.stomp.codec import content_length, end_of_head, read_head
+from ingest.transport.stomp.dialects import error_text
+from ingest.transport.stomp.heads import HEADERS_BYTES_MAX, DamagedFrames, LongHead, end_within
 
 COMMANDS = (b"MESSAGE", b"RECEIPT", b"ERROR")
 BUFFER_BYTES = 256 * 1024  # of what is not yet a body: also what comes while no message is wanted
@@ -185,9 +181,8 @@ class Incoming:
             nul = buffer.find(b"\0", self._start, head_end)  # no frame: whatever it is ends there
         if nul >= 0:
             head_end = body_start = nul
-        head = bytes(buffer[self._start : head_end]).replace(b"\r\n", b"\n")
+        command, headers = read_head(bytes(buffer[self._start : head_end]), self._version)
         self._start = body_start
-        command, headers = parse_head(head, self._version)
         return self._framed(command, headers, has_body=nul < 0)
 
     def _parse_long(self, long: LongHead) -> Frame | None:
