@@ -23,7 +23,7 @@ EMPTY_LINE_BYTES = 3  # LF CR LF at most
 
 _UNESCAPED_COMMANDS = frozenset({"CONNECT", "STOMP", "CONNECTED"})
 _LF_ONLY = ("1.0", "1.1")  # where a carriage return belongs to the header
-_ESCAPES_OF_1_2 = re.compile(r"(?:[^\\]|\\[nrc\\])*+")
+_DEFINED_IN_1_2 = re.compile(r"(?:[^\\]|\\[nrc\\])*+")
 
 
 class Malformed(IngestError):
@@ -127,6 +127,6 @@ def _escape(text: str, version: str) -> str:
 
 def _check_escapes(line: str) -> None:
     if "\\" in line:
-        match = _ESCAPES_OF_1_2.match(line)
-        if match is not None and match.end() < len(line):
-            raise Malformed(f"a header holds the undefined escape {line[match.end() :][:2]}")
+        rest = _DEFINED_IN_1_2.sub("", line, count=1)
+        if rest:
+            raise Malformed(f"a header holds the undefined escape {rest[:2]}")

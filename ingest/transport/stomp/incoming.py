@@ -6,7 +6,7 @@ and the socket reads straight into it. When the arena is full no message is begu
 
 A frame that is not as it should be stops no other. A head of any length passes by, and its message says so (``verdict``).
 Where a frame does not end where its content-length says, nobody knows where the next one begins: the connection ends
-(``FrameDamaged``), and when the message comes again its body ends at the first NUL, whatever its headers say.
+(``DamagedFrames``), and when the message comes again its body ends at the first NUL, whatever its headers say.
 """
 
 from __future__ import annotations
@@ -151,19 +151,22 @@ class Incoming:
             frame = self._parse_head()
             if frame is None:
                 return
-            if frame.command != "MESSAGE":
-                self._begin_other(frame)
-            elif frame.length is None:
-                self._unbounded = Unbounded(frame)
-            else:
-                self._waiting = frame
-                if not self._begin_body():
-                    self.paused = True
-                    return
-                assert self._body is not None
-                if self._body.missing:
-                    return
+            if not self._begin(frame):
+                return
+            if self._body is not None:
                 yield self._finished()
+
+    def _begin(self, frame: Frame) -> bool:
+        """Whether parsing goes on: not while a body waits for space, or for what the buffer does not have of it."""
+        if frame.command != "MESSAGE":
+            self._begin_other(frame)
+        elif frame.length is None:
+            self._unbounded = Unbounded(frame)
+        else:
+            self._waiting = frame
+            self.paused = not self._begin_body()
+            return self._body is not None and not self._body.missing
+        return True
 
     def _parse_head(self) -> Frame | None:
         """The next frame as far as its body; None while its head is not here."""
