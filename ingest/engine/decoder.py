@@ -6,6 +6,7 @@ import resource as limits
 import time
 import zlib
 from collections.abc import Sequence
+from datetime import timedelta
 from multiprocessing.connection import Connection as ControlConnection
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import structlog
 
 from ingest.config.settings import Config
 from ingest.core.catalog.decoding import Decoding, lane_of
-from ingest.core.delivery.work import Ahead, Claim, Descriptor, Forwarded, Quarantine, Work
+from ingest.core.delivery.arrival import believable, time_of
+from ingest.core.delivery.work import Ahead, Claim, Deactivate, Descriptor, Forwarded, Full, Quarantine, Work
 from ingest.core.metrics import Metric
 from ingest.core.printable import escape_unprintable
 from ingest.engine.process import Ended, process_names, reloaded, start_process
@@ -23,7 +25,9 @@ from ingest.ipc.control import ChildChannels, Order
 from ingest.ipc.in_flight import InFlight
 from ingest.ipc.process_metrics import ProcessMetrics
 from ingest.ipc.stored_digests import StoredDigests
+from ingest.observe.seldom import Seldom
 
+FUTURE_LOGGED_EVERY_S = 60.0  # by each decoder; the metric counts every one
 CLAIMS_TOGETHER_BYTES = 2 * 1024 * 1024  # of bodies; less than half a millisecond of work
 
 
@@ -51,6 +55,7 @@ class Decoder:
             thin=config.thin_storeconfigs,
             send_ahead=self._send_ahead,
         )
+        self._future = Seldom(FUTURE_LOGGED_EVERY_S)
         self._hands = InFlight(wires.memory["hands"], process_names(config))
 
     def loop(self) -> None:
@@ -103,7 +108,7 @@ class Decoder:
         if descriptor.verdict is not None:
             return _quarantine(descriptor, body, *descriptor.verdict)
         try:
-            return self.decoding.decode(descriptor, body, self._known)
+            return self._believed(self.decoding.decode(descriptor, body, self._known), descriptor)
         except Rejected as rejected:
             return _quarantine(descriptor, body, rejected.reason, rejected.text)
         except MemoryError:
@@ -115,6 +120,20 @@ class Decoder:
             )
         except RecursionError:
             return _quarantine(descriptor, body, "too_deep", "the JSON is nested too deeply")
+
+    def _believed(self, work: Claim | Full | Deactivate, descriptor: Descriptor) -> Work:
+        counts = believable(work, descriptor, timedelta(seconds=self.config.future_tolerance_s))
+        if counts is not work:
+            self.row.add(Metric.FUTURE_TIMESTAMPS)
+            if times := self._future.happened(time.monotonic()):
+                self.log.warning(
+                    "timestamp_in_the_future",
+                    certname=work.certname if isinstance(work, Deactivate) else work.header.certname,
+                    timestamp=time_of(work).isoformat(),
+                    messages=times,
+                    note="more than future_tolerance_s ahead: counts as received now",
+                )
+        return counts
 
     def _send_ahead(self, ahead: Ahead) -> None:
         # The message stays in this process's hands meanwhile: its CPU time is counted on, and a wait takes none.

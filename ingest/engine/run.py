@@ -160,6 +160,7 @@ def keep_house_once(config: Config, connection: Connection) -> dict[str, int]:
         done["nodes_expired"] = len(
             housekeeping.expire_nodes(connection, timedelta(seconds=config.node_ttl_s))
         )
+    housekeeping.mend_deactivations(connection, timedelta(seconds=config.future_tolerance_s))
     if config.node_purge_ttl_s:
         done["nodes_purged"] = housekeeping.purge_nodes(
             connection, timedelta(seconds=config.node_purge_ttl_s)

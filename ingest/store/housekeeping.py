@@ -64,7 +64,7 @@ def collect_garbage(
 
 
 def expire_nodes(connection: Connection, node_ttl: timedelta, *, step_nodes: int = 100) -> list[str]:
-    """Marks nodes whose newest catalog is older than that; returns their certnames."""
+    """Marks nodes whose newest catalog came longer ago than that; returns their certnames."""
     expired: list[str] = []
     with translate_errors():
         nodes = connection.execute(query("silent_nodes"), [node_ttl]).fetchall()
@@ -73,6 +73,20 @@ def expire_nodes(connection: Connection, node_ttl: timedelta, *, step_nodes: int
                 rows = connection.execute(query("expire_nodes"), {"ids": ids, "ttl": node_ttl})
                 expired += [str(certname) for (certname,) in rows]
     return sorted(expired)
+
+
+def mend_deactivations(connection: Connection, future_tolerance: timedelta, *, step_nodes: int = 100) -> int:
+    """Brings deactivations from too far in the future to now; returns how many."""
+    mended = 0
+    with translate_errors():
+        nodes = connection.execute(query("nodes_deactivated_in_future"), [future_tolerance]).fetchall()
+        for start in range(0, len(nodes), step_nodes):
+            with _locked(connection, nodes[start : start + step_nodes]) as ids:
+                found = connection.execute(
+                    query("deactivate_now"), {"ids": ids, "tolerance": future_tolerance}
+                )
+                mended += found.rowcount
+    return mended
 
 
 def purge_nodes(connection: Connection, node_purge_ttl: timedelta, *, step_nodes: int = 100) -> int:

@@ -70,17 +70,24 @@ DELETE FROM tags t WHERE t.id = ANY (%(ids)s) AND NOT EXISTS (
 -- name: silent_nodes
 SELECT n.id, n.certname FROM nodes n
 JOIN catalogs c ON c.node_id = n.id
-WHERE n.deactivated IS NULL AND n.expired IS NULL AND c.producer_timestamp < now() - %s::interval
+WHERE n.deactivated IS NULL AND n.expired IS NULL AND c.received_at < now() - %s::interval
 ORDER BY n.certname COLLATE "C"
 
 -- name: expire_nodes
--- Nothing heard for that long: out of every collector's sight, until a newer catalog comes. Under the nodes'
--- locks; whoever was heard of meanwhile stays.
+-- Nothing heard for that long: out of every collector's sight, until a newer catalog comes. Heard of is when a catalog
+-- came, whatever it says of its own time. Under the nodes' locks; whoever was heard of meanwhile stays.
 UPDATE nodes n SET expired = now()
 FROM catalogs c
 WHERE n.id = ANY (%(ids)s) AND c.node_id = n.id AND n.deactivated IS NULL AND n.expired IS NULL
-  AND c.producer_timestamp < now() - %(ttl)s::interval
+  AND c.received_at < now() - %(ttl)s::interval
 RETURNING n.certname
+
+-- name: nodes_deactivated_in_future
+SELECT id, certname FROM nodes WHERE deactivated > now() + %s::interval ORDER BY certname COLLATE "C"
+
+-- name: deactivate_now
+-- By a command from too far in the future: else its node would never be purged. Under the nodes' locks.
+UPDATE nodes SET deactivated = now() WHERE id = ANY (%(ids)s) AND deactivated > now() + %(tolerance)s::interval
 
 -- name: purgeable_nodes
 SELECT n.id, n.certname FROM nodes n
