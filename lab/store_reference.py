@@ -101,9 +101,13 @@ class Reference:
         before = node.newest
         if before is not None and incoming.rank < before.rank:
             return rows
-        if before is not None and incoming.rank == before.rank and incoming.body == before.body:
-            if not node.is_expired:
-                return rows  # the same message once more
+        if (
+            before is not None
+            and incoming.rank == before.rank
+            and incoming.body == before.body
+            and not node.is_expired
+        ):
+            return rows  # the same message once more
         rows["catalogs"] += 1
         if node.is_expired or (node.deactivated and node.deactivated < header.producer_timestamp):
             rows["nodes"] += 1

@@ -34,6 +34,7 @@ _NOT_PASSED_ON = frozenset(
         "subscription",
         "ack",
         "redelivered",
+        "timestamp",
     }
 )
 
