@@ -26,6 +26,7 @@ from ingest.transport.protocol import brokers, connect_first
 from ingest.transport.stomp import STOMP_PORT
 
 HOUSEKEEPING_TICK_S = 1.0  # how late a changed gc_interval_s may be noticed
+FORGOTTEN_AFTER = timedelta(days=14)  # a node without a catalog, where nodes are never purged
 DRAIN_FAILED = 7  # exit code: the time was up; nothing is lost, the broker has what was not settled
 
 
@@ -165,6 +166,9 @@ def keep_house_once(config: Config, connection: Connection) -> dict[str, int]:
         done["nodes_purged"] = housekeeping.purge_nodes(
             connection, timedelta(seconds=config.node_purge_ttl_s)
         )
+    done["nodes_forgotten"] = housekeeping.forget_nodes(
+        connection, timedelta(seconds=config.node_purge_ttl_s) or FORGOTTEN_AFTER
+    )
     if config.quarantine_ttl_s:
         done["quarantine_forgotten"] = housekeeping.forget_quarantined(
             connection, timedelta(seconds=config.quarantine_ttl_s)

@@ -20,6 +20,7 @@ from ingest.store.catalog.membership import write_chunks, write_exports
 from ingest.store.connection import Connection, translate_errors
 from ingest.store.content_table import Encoded
 from ingest.store.locks import CONTENT_LOCK, NODE_LOCK, node_key
+from ingest.store.names import Names
 from ingest.store.quarantine import NO_LIMITS, QuarantineLimits, QuarantineRow, put, require_room
 from ingest.store.queries import query
 from ingest.store.session import Counts, Session
@@ -47,7 +48,7 @@ class Lane:
         self._quarantine_limits = quarantine_limits
         self._future_tolerance = future_tolerance
         self._generation: int | None = None
-        self._names: dict[tuple[str, str], int] = {}
+        self._names = Names()
         self._contents = Contents(cache_entries_max)
         with translate_errors():
             connection.execute(query("create_staging"))
@@ -62,9 +63,10 @@ class Lane:
                 settled = self._apply(session, batch)
         except BaseException:
             self._contents.rolled_back()
-            self._names.clear()
+            self._names.rolled_back()
             raise
         self._contents.committed()
+        self._names.committed()
         return settled
 
     def hints(self) -> list[tuple[str, bytes]]:
@@ -112,6 +114,7 @@ class Lane:
         generation = None if row is None else row[0]
         if generation != self._generation:
             self._contents.forget()
+            self._names.forget()
             self._generation = generation
         if not certnames:
             return {}
@@ -142,8 +145,9 @@ class Lane:
         headers: list[HeaderFields] = []
         touched: list[Claim | Full] = []
         stale = {c.delivery for c in newest if is_stale(c, stored[c.header.certname], self._future_tolerance)}
-        named = [c for c in newest if c.delivery not in stale]
-        self._resolve_names(session, named)
+        self._names.resolve(
+            session, [(c.header.environment, c.header.producer) for c in newest if c.delivery not in stale]
+        )
         for catalog in newest:
             there = stored[catalog.header.certname]
             if catalog.delivery in stale:
@@ -220,8 +224,8 @@ class Lane:
             pgcopy.int4(stored.node_id),
             pgcopy.int4(edge_set),
             pgcopy.int4(position_set),
-            pgcopy.int4(self._name_id("environments", header.environment)),
-            pgcopy.int4(self._name_id("producers", header.producer)),
+            pgcopy.int4(self._names.id("environments", header.environment)),
+            pgcopy.int4(self._names.id("producers", header.producer)),
             pgcopy.int4(slots),
             pgcopy.boolean(content is not None),
             pgcopy.bytea(catalog.sections.raw_digest),
@@ -234,20 +238,6 @@ class Lane:
             pgcopy.timestamptz(header.producer_timestamp),
             pgcopy.timestamptz(catalog.received_at),
         )
-
-    def _resolve_names(self, session: Session, catalogs: Sequence[Claim | Full]) -> None:
-        for table, names in (
-            ("environments", {c.header.environment for c in catalogs}),
-            ("producers", {c.header.producer for c in catalogs}),
-        ):
-            unknown = sorted(name for name in names if name is not None and (table, name) not in self._names)
-            if unknown:
-                session.cursor.execute(query(f"insert_{table}"), [unknown])
-                session.cursor.execute(query(f"find_{table}"), [unknown])
-                self._names.update({(table, name): id_ for name, id_ in session.cursor})
-
-    def _name_id(self, table: str, name: str | None) -> int | None:
-        return None if name is None else self._names[table, name]
 
     # Nodes
 

@@ -24,6 +24,12 @@ WHERE NOT EXISTS (
 SELECT t.id FROM tags t
 WHERE NOT EXISTS (SELECT FROM (SELECT unnest(tag_ids) AS id FROM resources) AS used WHERE used.id = t.id)
 
+-- name: unused_environments
+SELECT e.id FROM environments e WHERE NOT EXISTS (SELECT FROM catalogs c WHERE c.environment_id = e.id)
+
+-- name: unused_producers
+SELECT p.id FROM producers p WHERE NOT EXISTS (SELECT FROM catalogs c WHERE c.producer_id = p.id)
+
 -- name: try_lock_content_alone
 SELECT pg_try_advisory_xact_lock(%s)
 
@@ -67,6 +73,15 @@ DELETE FROM tags t WHERE t.id = ANY (%(ids)s) AND NOT EXISTS (
     ) AS used WHERE used.id = t.id
 )
 
+-- name: delete_environments
+-- By all catalogs, not by content_xid: an unchanged catalog may name another environment.
+DELETE FROM environments e
+WHERE e.id = ANY (%(ids)s) AND NOT EXISTS (SELECT FROM catalogs c WHERE c.environment_id = e.id)
+
+-- name: delete_producers
+DELETE FROM producers p
+WHERE p.id = ANY (%(ids)s) AND NOT EXISTS (SELECT FROM catalogs c WHERE c.producer_id = p.id)
+
 -- name: silent_nodes
 SELECT n.id, n.certname FROM nodes n
 JOIN catalogs c ON c.node_id = n.id
@@ -106,6 +121,19 @@ WITH gone AS (
     DELETE FROM catalog_exports x USING gone WHERE x.node_id = gone.id
 )
 SELECT count(*) FROM gone
+
+-- name: nodes_without_catalog
+-- Known by name only: of a deactivation, or of a message that was never stored.
+SELECT n.id, n.certname FROM nodes n
+WHERE (n.deactivated IS NULL OR n.deactivated < now() - %s::interval)
+  AND NOT EXISTS (SELECT FROM catalogs c WHERE c.node_id = n.id)
+ORDER BY n.certname COLLATE "C"
+
+-- name: forget_nodes
+-- Under the nodes' locks; whoever got a catalog meanwhile stays.
+DELETE FROM nodes n
+WHERE n.id = ANY (%(ids)s) AND (n.deactivated IS NULL OR n.deactivated < now() - %(age)s::interval)
+  AND NOT EXISTS (SELECT FROM catalogs c WHERE c.node_id = n.id)
 
 -- name: forget_quarantined
 -- What a writer has in its hands was seen again just now.
