@@ -54,10 +54,10 @@ $$;
 
 -- The ids of the first 64 values of a resource are as they were. Those of further ones, which took the ids of the next
 -- resource, are below zero, where no other is: 63 bits of a hash of the resource's id and the value's place. So are all of
--- a host whose number leaves no room for six bits more.
+-- a host whose number leaves no room for six bits more. Not hashint8extended: it folds an id's two halves into one.
 CREATE OR REPLACE VIEW storeconfigs.param_values AS
 SELECT CASE WHEN numbered.place <= 64 AND numbered.host_id < 33554432 THEN numbered.resource_id * 64 + numbered.place
-            ELSE hashint8extended(numbered.resource_id, numbered.place) | (-9223372036854775808) END AS id,
+            ELSE hashtextextended(numbered.resource_id::text, numbered.place) | (-9223372036854775808) END AS id,
        numbered.value, numbered.param_name_id, numbered.line, numbered.resource_id
 FROM (
     SELECT row_number() OVER (PARTITION BY r.id ORDER BY k.name, v.place) AS place, v.value,
