@@ -157,6 +157,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             reloads=True,
         ),
     ] = 14 * DAY_S
+    future_tolerance_s: Annotated[
+        float,
+        About(
+            "a timestamp that is further ahead of the clock than that (a day) counts as the time of receipt, so that "
+            "no wrong clock shuts a node out",
+            0,
+            3650 * DAY_S,
+            reloads=True,
+        ),
+    ] = DAY_S
     quarantine_bytes_max: Annotated[
         int,
         About(

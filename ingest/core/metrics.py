@@ -138,6 +138,12 @@ class Metric(IntEnum):
         "Resources normalised.",
         "high all the time: raise decoder_cache_bytes_max",
     )
+    FUTURE_TIMESTAMPS = _counter(
+        "decoder",
+        "future_timestamps",
+        "Messages from further in the future than future_tolerance_s.",
+        "any: the clock of a producer is wrong; the log names one of its nodes",
+    )
     BATCH_MESSAGES = _histogram(
         "writer",
         "batch_messages",

@@ -6,6 +6,7 @@ import resource as limits
 import time
 import zlib
 from collections.abc import Sequence
+from datetime import timedelta
 from multiprocessing.connection import Connection as ControlConnection
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from ingest.config.producers import load_producer_rules
 from ingest.config.settings import Config
 from ingest.core.catalog.decoding import Decoding, lane_of
 from ingest.core.catalog.formats import Other, skim
+from ingest.core.delivery.arrival import believable, time_of
 from ingest.core.delivery.naming import END_BYTES, START_BYTES, look
 from ingest.core.delivery.producers import PUBLISHER
-from ingest.core.delivery.work import Ahead, Claim, Descriptor, Forwarded, Full, Quarantine, Work
+from ingest.core.delivery.work import Ahead, Claim, Deactivate, Descriptor, Forwarded, Full, Quarantine, Work
 from ingest.core.metrics import Metric
 from ingest.core.printable import escape_unprintable
 from ingest.engine.process import Ended, process_names, reloaded, start_process
@@ -28,7 +30,9 @@ from ingest.ipc.in_flight import InFlight
 from ingest.ipc.names import RECEIVER, writer_name
 from ingest.ipc.process_metrics import ProcessMetrics
 from ingest.ipc.stored_digests import StoredDigests
+from ingest.observe.seldom import Seldom
 
+FUTURE_LOGGED_EVERY_S = 60.0  # by each decoder; the metric counts every one
 CLAIMS_TOGETHER_BYTES = 2 * 1024 * 1024  # of bodies; less than half a millisecond of work
 
 
@@ -57,6 +61,7 @@ class Decoder:
             send_ahead=self._send_ahead,
         )
         self._rules = load_producer_rules(config.producers_file)
+        self._future = Seldom(FUTURE_LOGGED_EVERY_S)
         self._hands = InFlight(wires.memory["hands"], process_names(config))
 
     def loop(self) -> None:
@@ -119,7 +124,7 @@ class Decoder:
             work = self.decoding.decode(descriptor, body, self._known)
             if self._rules is not None:
                 self._rules.require(descriptor.headers.get(PUBLISHER), _certname_of(work) or "")
-            return work
+            return self._believed(work, descriptor)
         except Rejected as rejected:
             return _quarantine(descriptor, body, rejected.reason, rejected.text, is_readable=True)
         except MemoryError:
@@ -131,6 +136,20 @@ class Decoder:
             )
         except RecursionError:
             return _quarantine(descriptor, body, "too_deep", "the JSON is nested too deeply")
+
+    def _believed(self, work: Claim | Full | Deactivate, descriptor: Descriptor) -> Work:
+        counts = believable(work, descriptor, timedelta(seconds=self.config.future_tolerance_s))
+        if counts is not work:
+            self.row.add(Metric.FUTURE_TIMESTAMPS)
+            if times := self._future.happened(time.monotonic()):
+                self.log.warning(
+                    "timestamp_in_the_future",
+                    certname=work.certname if isinstance(work, Deactivate) else work.header.certname,
+                    timestamp=time_of(work).isoformat(),
+                    messages=times,
+                    note="more than future_tolerance_s ahead: counts as received now",
+                )
+        return counts
 
     def _send_ahead(self, ahead: Ahead) -> None:
         # The message stays in this process's hands meanwhile: its CPU time is counted on, and a wait takes none.

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 import structlog
 
 from ingest.config.settings import Config
+from ingest.core.delivery.arrival import STAMP_HEADERS, Arrivals
 from ingest.core.delivery.ledger import Delivery, Ledger
 from ingest.core.delivery.producers import PUBLISHER
 from ingest.core.delivery.routing import END_BYTES, START_BYTES, choose, decoders_at_work, routing_key
@@ -32,7 +33,7 @@ from ingest.transport.stomp import Message
 # What a descriptor carries of a message's headers: what producers may say of a catalog, and its origin.
 KEPT_HEADERS = frozenset(
     ("certname", "producer", "producer_timestamp", "transaction_uuid", "environment", "job_id", "command",
-     "version", "content-type", "message-id", "destination", "redelivered")
+     "version", "content-type", "message-id", "destination", "redelivered", *STAMP_HEADERS)
 )  # fmt: skip
 KEPT_HEADER_BYTES_MAX = 1024  # of one value; a descriptor stays far below the pipe's size
 DECODER_DEPTH = 32  # descriptors at one decoder: enough that it never waits for the receiver
@@ -67,6 +68,7 @@ class Receiver:
         self.log = structlog.get_logger()
         self.ledger = Ledger(config.deaths_max, config.alone_after_s)
         self._reserved: str | None = None  # the decoder in which a suspect is tried alone
+        self._arrivals = Arrivals()
         # The upper bits tell one receiver's deliveries from its predecessor's.
         self._arena_number, self._arena = next(iter(wires.arenas.items()))
         self._last_id = self._arena_number << 40
@@ -257,6 +259,7 @@ class Receiver:
             delivery.headers,
             delivery.complete,
             delivery.verdict,
+            delivery.stamped_at,
         )
 
     # From the broker
@@ -310,9 +313,10 @@ class Receiver:
             offset=-1 if message.offset is None else message.offset,
             length=message.length,
             body_bytes=message.body_bytes,
-            received_at=datetime.now(UTC),
+            received_at=self._arrivals.received_at(datetime.now(UTC)),
             received_s=time.monotonic(),
             headers=self._kept(headers),
+            stamped_at=self._arrivals.stamped_at(headers),
             verdict=verdict,
             routing_key=self._routing_key(message),
         )

@@ -34,6 +34,7 @@ from ingest.transport.stomp import STOMP_PORT
 
 HOUSEKEEPING_TICK_S = 1.0  # how late a changed gc_interval_s may be noticed
 DESCRIPTORS = 65536  # more than the engine ever needs, and no limit on what others may have
+FORGOTTEN_AFTER = timedelta(days=14)  # a node without a catalog, where nodes are never purged
 DRAIN_FAILED = 7  # exit code: the time was up; nothing is lost, the broker has what was not settled
 
 
@@ -192,10 +193,14 @@ def keep_house_once(config: Config, connection: Connection) -> dict[str, int]:
         done["nodes_expired"] = len(
             housekeeping.expire_nodes(connection, timedelta(seconds=config.node_ttl_s))
         )
+    housekeeping.mend_deactivations(connection, timedelta(seconds=config.future_tolerance_s))
     if config.node_purge_ttl_s:
         done["nodes_purged"] = housekeeping.purge_nodes(
             connection, timedelta(seconds=config.node_purge_ttl_s)
         )
+    done["nodes_forgotten"] = housekeeping.forget_nodes(
+        connection, timedelta(seconds=config.node_purge_ttl_s) or FORGOTTEN_AFTER
+    )
     if config.quarantine_ttl_s:
         done["quarantine_forgotten"] = housekeeping.forget_quarantined(
             connection, timedelta(seconds=config.quarantine_ttl_s)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from multiprocessing.connection import Connection as ControlConnection
 
 import structlog
@@ -283,7 +284,8 @@ class Writer:
                 if left and end_session(connection, left):
                     self.log.info("session_left_behind", backend_pid=left, note="ended it")
                 self._hands.open_session(self.name, connection.info.backend_pid)
-                self._lane = Lane(connection, self.config.writer_cache_entries, limits)
+                tolerance = timedelta(seconds=self.config.future_tolerance_s)
+                self._lane = Lane(connection, self.config.writer_cache_entries, limits, tolerance)
         except (Unavailable, Misconfigured) as error:
             self._database_away(error)
             return False

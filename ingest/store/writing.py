@@ -7,11 +7,12 @@ quarantine by digest. That is why several writers and several instances meet no 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from itertools import compress
 from operator import not_
 
 from ingest.core import pgcopy
-from ingest.core.delivery.batching import Stored, is_stale, supersede
+from ingest.core.delivery.batching import FUTURE_TOLERANCE, Stored, is_stale, supersede
 from ingest.core.delivery.work import Ahead, Claim, Content, Deactivate, Full, Outcome, Settled, Work
 from ingest.errors import Rejected
 from ingest.store.catalog.content_store import Contents
@@ -19,6 +20,7 @@ from ingest.store.catalog.membership import write_chunks, write_exports
 from ingest.store.connection import Connection, translate_errors
 from ingest.store.content_table import Encoded
 from ingest.store.locks import CONTENT_LOCK, NODE_LOCK, node_key
+from ingest.store.names import Names
 from ingest.store.quarantine import Quarantine, QuarantineLimits, QuarantineRow
 from ingest.store.queries import query
 from ingest.store.session import Counts, Session
@@ -39,12 +41,14 @@ class Lane:
         connection: Connection,
         cache_entries_max: int,
         quarantine_limits: QuarantineLimits | None = None,
+        future_tolerance: timedelta = FUTURE_TOLERANCE,
     ) -> None:
         self.connection = connection
         self.counts = Counts()  # of the last batch
         self.quarantine = Quarantine(quarantine_limits or QuarantineLimits())
+        self._future_tolerance = future_tolerance
         self._generation: int | None = None
-        self._names: dict[tuple[str, str], int] = {}
+        self._names = Names()
         self._contents = Contents(cache_entries_max)
         with translate_errors():
             connection.execute(query("create_staging"))
@@ -59,9 +63,10 @@ class Lane:
                 settled = self._apply(session, batch)
         except BaseException:
             self._contents.rolled_back()
-            self._names.clear()
+            self._names.rolled_back()
             raise
         self._contents.committed()
+        self._names.committed()
         return settled
 
     def hints(self) -> list[tuple[str, bytes]]:
@@ -105,6 +110,7 @@ class Lane:
         generation = None if row is None else row[0]
         if generation != self._generation:
             self._contents.forget()
+            self._names.forget()
             self._generation = generation
         if not certnames:
             return {}
@@ -134,11 +140,13 @@ class Lane:
         full: list[Full] = []
         headers: list[HeaderFields] = []
         touched: list[Claim | Full] = []
-        named = [c for c in newest if not is_stale(c, stored[c.header.certname])]
-        self._resolve_names(session, named)
+        stale = {c.delivery for c in newest if is_stale(c, stored[c.header.certname], self._future_tolerance)}
+        self._names.resolve(
+            session, [(c.header.environment, c.header.producer) for c in newest if c.delivery not in stale]
+        )
         for catalog in newest:
             there = stored[catalog.header.certname]
-            if is_stale(catalog, there):
+            if catalog.delivery in stale:
                 settled.append(Settled(catalog.delivery, Outcome.STALE))
             elif isinstance(catalog, Full) and catalog.content_digest != there.content_digest:
                 full.append(catalog)
@@ -146,7 +154,7 @@ class Lane:
                 settled.append(Settled(catalog.delivery, Outcome.REDO))
             else:
                 settled.append(Settled(catalog.delivery, Outcome.UNCHANGED))
-                if not _is_same_run(catalog, there):
+                if there.expired or not _is_same_run(catalog, there):
                     headers.append(self._header_fields(catalog, there))
                     touched.append(catalog)
         if full or ahead:
@@ -161,7 +169,7 @@ class Lane:
                     headers.append(rows_[catalog.delivery])
                     touched.append(catalog)
         known = [stored[c.header.certname].producer_timestamp is not None for c in touched]
-        _write_headers(session, "update_catalogs", list(compress(headers, known)))
+        _write_headers(session, "update_catalogs", list(compress(headers, known)), self._future_tolerance)
         _write_headers(session, "insert_catalogs", list(compress(headers, map(not_, known))))
         self._reactivate(session, touched, stored)
         return settled
@@ -212,8 +220,8 @@ class Lane:
             pgcopy.int4(stored.node_id),
             pgcopy.int4(edge_set),
             pgcopy.int4(position_set),
-            pgcopy.int4(self._name_id("environments", header.environment)),
-            pgcopy.int4(self._name_id("producers", header.producer)),
+            pgcopy.int4(self._names.id("environments", header.environment)),
+            pgcopy.int4(self._names.id("producers", header.producer)),
             pgcopy.int4(slots),
             pgcopy.boolean(content is not None),
             pgcopy.bytea(catalog.sections.raw_digest),
@@ -227,32 +235,24 @@ class Lane:
             pgcopy.timestamptz(catalog.received_at),
         )
 
-    def _resolve_names(self, session: Session, catalogs: Sequence[Claim | Full]) -> None:
-        for table, names in (
-            ("environments", {c.header.environment for c in catalogs}),
-            ("producers", {c.header.producer for c in catalogs}),
-        ):
-            unknown = sorted(name for name in names if name is not None and (table, name) not in self._names)
-            if unknown:
-                session.cursor.execute(query(f"insert_{table}"), [unknown])
-                session.cursor.execute(query(f"find_{table}"), [unknown])
-                self._names.update({(table, name): id_ for name, id_ in session.cursor})
-
-    def _name_id(self, table: str, name: str | None) -> int | None:
-        return None if name is None else self._names[table, name]
-
     # Nodes
 
     def _reactivate(
         self, session: Session, catalogs: Sequence[Claim | Full], stored: dict[str, Stored]
     ) -> None:
         asleep = [
-            (stored[c.header.certname].node_id, c.header.producer_timestamp)
-            for c in catalogs
-            if stored[c.header.certname].deactivated or stored[c.header.certname].expired
+            c for c in catalogs if stored[c.header.certname].deactivated or stored[c.header.certname].expired
         ]
         if asleep:
-            session.execute("reactivate_nodes", [[n for n, _ in asleep], [t for _, t in asleep]])
+            session.execute(
+                "reactivate_nodes",
+                {
+                    "node_ids": [stored[c.header.certname].node_id for c in asleep],
+                    "producer_timestamps": [c.header.producer_timestamp for c in asleep],
+                    "received_at": [c.received_at for c in asleep],
+                    "future_tolerance": self._future_tolerance,
+                },
+            )
 
     def _deactivate(self, session: Session, commands: Sequence[Deactivate]) -> list[Settled]:
         newest: dict[str, Deactivate] = {}
@@ -262,7 +262,12 @@ class Lane:
             return []
         session.cursor.execute(
             query("deactivate_nodes"),
-            [list(newest), [c.producer_timestamp for c in newest.values()]],
+            {
+                "certnames": list(newest),
+                "producer_timestamps": [c.producer_timestamp for c in newest.values()],
+                "received_at": [c.received_at for c in newest.values()],
+                "future_tolerance": self._future_tolerance,
+            },
         )
         done = {row[0] for row in session.cursor}
         session.counts.rows_written += len(done)
@@ -279,11 +284,15 @@ class Lane:
         ]
 
 
-def _write_headers(session: Session, statement: str, headers: Sequence[HeaderFields]) -> None:
+def _write_headers(
+    session: Session, statement: str, headers: Sequence[HeaderFields], *more: timedelta
+) -> None:
     """Rows of ``catalogs`` as one array a column."""
     if headers:
         columns = zip(HEADER_OIDS, zip(*headers, strict=True), strict=True)
-        session.execute(statement, [Encoded(pgcopy.array_of(oid, fields)) for oid, fields in columns])
+        session.execute(
+            statement, [*(Encoded(pgcopy.array_of(oid, fields)) for oid, fields in columns), *more]
+        )
 
 
 def _is_same_run(catalog: Claim | Full, stored: Stored) -> bool:

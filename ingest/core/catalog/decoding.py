@@ -130,7 +130,7 @@ class Decoding:
         node = self._node_key(descriptor, body)
         if not descriptor.complete and (work := self._at_a_glance(descriptor, body, node, known)):
             return work
-        skimmed = skim(body, descriptor.headers, descriptor.received_at)
+        skimmed = skim(body, descriptor.headers, descriptor.arrived_at)
         if isinstance(skimmed, Other):
             return _command(descriptor, skimmed)
         layout = layout_of(body, skimmed)
@@ -145,7 +145,7 @@ class Decoding:
         layout = self._layouts.entries.get(node)
         if layout is None and (near := self.lineups.near(len(body))):
             layout = near[0].layout
-        found = layout and cut(body, layout, descriptor.headers, descriptor.received_at)
+        found = layout and cut(body, layout, descriptor.headers, descriptor.arrived_at)
         if not found or found.layout is None:
             return None
         try:
@@ -385,7 +385,9 @@ def _require_plain_header(header: Header) -> None:
 def _command(descriptor: Descriptor, other: Other) -> Deactivate:
     if other.command == "deactivate node" and other.certname and other.producer_timestamp:
         require_plain("certname", other.certname)
-        return Deactivate(descriptor.delivery, other.certname, other.producer_timestamp)
+        return Deactivate(
+            descriptor.delivery, other.certname, other.producer_timestamp, descriptor.received_at
+        )
     raise Rejected(UNSUPPORTED, f"the command '{other.command}' is not stored yet")
 
 

@@ -40,6 +40,7 @@ class Delivery(msgspec.Struct):
     received_at: datetime
     received_s: float  # monotonic
     headers: dict[str, str]
+    stamped_at: datetime | None = None
     is_decoded: bool = False
     place: str | None = None  # the process that has it; None: waiting
     complete: bool = False

@@ -90,6 +90,7 @@ class Deactivate(msgspec.Struct, array_like=True, frozen=True, tag="deactivate")
     delivery: int
     certname: str
     producer_timestamp: datetime
+    received_at: datetime
 
 
 class Quarantine(msgspec.Struct, array_like=True, frozen=True, tag="quarantine"):
@@ -154,6 +155,12 @@ class Descriptor(msgspec.Struct, array_like=True, frozen=True):
     headers: dict[str, str]
     complete: bool = False  # the writer found contents missing: send them all
     verdict: tuple[str, str] | None = None  # (reason, detail): do not decode, quarantine
+    stamped_at: datetime | None = None  # when the broker took it; None: it does not say
+
+    @property
+    def arrived_at(self) -> datetime:
+        """The time of a catalog that names none."""
+        return self.stamped_at or self.received_at
 
 
 class Forwarded(msgspec.Struct, array_like=True, frozen=True):
