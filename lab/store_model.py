@@ -23,9 +23,10 @@ from ingest.core.delivery.work import (
     SectionDigests,
     Settled,
 )
+from ingest.engine.kinds import open_lane
 from ingest.store.catalog.reading import read_catalog
 from ingest.store.connection import Connection
-from ingest.store.writing import Lane
+from ingest.store.lane import LaneSettings
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LATE = START + timedelta(days=3650)  # after any time that a catalog of these tests names
@@ -81,7 +82,7 @@ class Pipeline:
     """
 
     def __init__(self, connection: Connection, *, thin: bool = False, ahead_bytes: int | None = None) -> None:
-        self.lane = Lane(connection, cache_entries_max=1000)
+        self.lane = open_lane(connection, LaneSettings(1000))
         self.ahead: list[Ahead] = []
         self.decoding = Decoding(
             4 * 1024 * 1024, thin=thin, ahead_bytes=ahead_bytes or 0,

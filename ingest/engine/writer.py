@@ -17,7 +17,6 @@ import structlog
 from ingest.config.settings import Config
 from ingest.core.delivery.work import (
     NO_FINGERPRINT,
-    Ahead,
     Claim,
     Full,
     Outcome,
@@ -27,6 +26,7 @@ from ingest.core.delivery.work import (
     Work,
 )
 from ingest.core.metrics import Metric
+from ingest.engine.kinds import open_lane, works_type
 from ingest.engine.process import Ended, process_names, reloaded, start_process
 from ingest.engine.quarantining import Quarantining, fact_alone
 from ingest.errors import Misconfigured, Rejected, Unavailable
@@ -35,9 +35,10 @@ from ingest.ipc.in_flight import InFlight
 from ingest.ipc.names import RECEIVER
 from ingest.ipc.process_metrics import ProcessMetrics
 from ingest.ipc.stored_digests import StoredDigests
+from ingest.store.catalog.reading import stored_digests
 from ingest.store.connection import connect, end_session, hang_up_after
+from ingest.store.lane import Lane, LaneSettings
 from ingest.store.quarantine import QuarantineLimits, QuarantineRow
-from ingest.store.writing import Lane
 
 BACKOFF_START_S = 0.05
 PAUSE = 2  # times the linger, without a batch
@@ -45,7 +46,7 @@ PAUSE = 2  # times the linger, without a batch
 
 def run(config: Config, control: ControlConnection, name: str) -> None:
     """The body of the process: until the supervisor says "stop", or goes."""
-    wires = ChildChannels(control, {"decoder": list[Work]})
+    wires = ChildChannels(control, {"decoder": works_type()})
     with start_process(config, name, wires) as row:
         Writer(config, wires, row, name).loop()
 
@@ -69,12 +70,12 @@ class Writer:
 
     def loop(self) -> None:
         if self._connected() and self.name == "writer-0":
-            self._publish_hints()
+            self._publish_stored_digests()
         while True:
             self._gather()
             batch = self._taken()
             self._settle(batch)
-            if not all(isinstance(work, Ahead) for work in batch):
+            if not all(work.is_early for work in batch):
                 self._settled_s = time.monotonic()
 
     # Gathering
@@ -143,7 +144,7 @@ class Writer:
     def _settle(self, batch: Sequence[Work], *, asked_before: bool = False) -> None:
         """Brings the whole batch to an end, however often the database must be asked."""
         started_s = time.monotonic()
-        if messages := sum(not isinstance(work, Ahead) for work in batch):
+        if messages := sum(not work.is_early for work in batch):
             self.row.observe(Metric.BATCH_MESSAGES, messages)
         try:
             self._apply_until_settled(batch)
@@ -211,7 +212,7 @@ class Writer:
 
     def _refuse(self, work: Work, rejected: Rejected) -> None:
         """PostgreSQL will not have this one, alone as it is."""
-        if isinstance(work, Ahead):
+        if work.is_early:
             return  # its catalog comes again, for what it finds missing, and is refused as a whole
         if not isinstance(work, Quarantine):
             # The quarantine keeps the body as it came, and only the receiver knows where that lies.
@@ -285,7 +286,9 @@ class Writer:
                     self.log.info("session_left_behind", backend_pid=left, note="ended it")
                 self._hands.open_session(self.name, connection.info.backend_pid)
                 tolerance = timedelta(seconds=self.config.future_tolerance_s)
-                self._lane = Lane(connection, self.config.writer_cache_entries, limits, tolerance)
+                self._lane = open_lane(
+                    connection, LaneSettings(self.config.writer_cache_entries, limits, tolerance)
+                )
         except (Unavailable, Misconfigured) as error:
             self._database_away(error)
             return False
@@ -308,11 +311,11 @@ class Writer:
                 if selector.select(left):
                     self._obey()
 
-    def _publish_hints(self) -> None:
+    def _publish_stored_digests(self) -> None:
         assert self._lane is not None
         try:
             with hang_up_after(self._lane.connection, self.config.database_patience_s):
-                for certname, raw_digest in self._lane.hints():
+                for certname, raw_digest in stored_digests(self._lane.connection):
                     self._known.put(certname, SectionDigests(NO_FINGERPRINT, raw_digest))
         except (Unavailable, Misconfigured) as error:
             self._database_away(error)  # they are only hints

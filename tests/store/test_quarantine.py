@@ -10,10 +10,11 @@ import pytest
 
 from ingest.core.delivery.thinning import row_digest
 from ingest.core.delivery.work import UNSUPPORTED, Outcome, Quarantine
+from ingest.engine.kinds import open_lane
 from ingest.store.connection import Connection, connect
+from ingest.store.lane import Lane, LaneSettings
 from ingest.store.migrate import migrate, migrations, schema_version
 from ingest.store.quarantine import QuarantineLimits, QuarantineRow, drop_given_back, entries, entry
-from ingest.store.writing import Lane
 from lab.servers import Postgres
 from lab.store_model import START
 
@@ -58,7 +59,7 @@ def row(
 
 
 def lane(connection: Connection, **limits: int) -> Lane:
-    return Lane(connection, 1000, QuarantineLimits(**limits))
+    return open_lane(connection, LaneSettings(1000, QuarantineLimits(**limits)))
 
 
 def there(connection: Connection) -> list[tuple[Any, ...]]:

@@ -34,11 +34,11 @@ def supersede(catalogs: Iterable[Claim | Full]) -> tuple[list[Claim | Full], lis
     newest: dict[str, Claim | Full] = {}
     others: list[Claim | Full] = []
     for catalog in catalogs:
-        rival = newest.get(catalog.header.certname)
+        rival = newest.get(catalog.certname)
         if rival is None:
-            newest[catalog.header.certname] = catalog
+            newest[catalog.certname] = catalog
         elif _rank(catalog) > _rank(rival):
-            newest[catalog.header.certname] = catalog
+            newest[catalog.certname] = catalog
             others.append(rival)
         else:
             others.append(catalog)

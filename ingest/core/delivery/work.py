@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import msgspec
 
@@ -56,14 +56,22 @@ class PositionSet(msgspec.Struct, array_like=True, frozen=True):
 class Claim(msgspec.Struct, array_like=True, frozen=True, tag="claim"):
     """The catalog's sections are byte for byte those that were stored last."""
 
+    is_early: ClassVar[bool] = False
+
     delivery: int
     header: Header
     received_at: datetime
     sections: SectionDigests
 
+    @property
+    def certname(self) -> str:
+        return self.header.certname
+
 
 class Full(msgspec.Struct, array_like=True, frozen=True, tag="full"):
     """A whole catalog as digests, with the contents that this decoder had not met before."""
+
+    is_early: ClassVar[bool] = False
 
     delivery: int
     header: Header
@@ -80,12 +88,18 @@ class Full(msgspec.Struct, array_like=True, frozen=True, tag="full"):
     complete: bool  # every content is there: what is missing now is a fault
 
     @property
+    def certname(self) -> str:
+        return self.header.certname
+
+    @property
     def slots(self) -> int:
         return len(self.digests) // DIGEST_BYTES
 
 
 class Deactivate(msgspec.Struct, array_like=True, frozen=True, tag="deactivate"):
     """``deactivate node``: the node counts no more unless something newer of it is stored."""
+
+    is_early: ClassVar[bool] = False
 
     delivery: int
     certname: str
@@ -95,6 +109,8 @@ class Deactivate(msgspec.Struct, array_like=True, frozen=True, tag="deactivate")
 
 class Quarantine(msgspec.Struct, array_like=True, frozen=True, tag="quarantine"):
     """This message can never be stored. Its body still lies in shared memory at ``offset``."""
+
+    is_early: ClassVar[bool] = False
 
     delivery: int
     reason: str
@@ -116,11 +132,15 @@ class Ahead(msgspec.Struct, array_like=True, frozen=True, tag="ahead"):
     """New contents of a catalog of which the rest is still being decoded: what its ``Full`` will not bring any more. Nothing
     refers to them yet, and nobody waits for them: lost, they are found missing like any other."""
 
+    is_early: ClassVar[bool] = True  # it settles nothing
+
     delivery: int
     certname: str
     contents: dict[bytes, Content]  # by digest
 
 
+CATALOG_WORKS = (Claim, Full, Ahead)
+DEACTIVATION_WORKS = (Deactivate,)
 Work = Claim | Full | Deactivate | Quarantine | Ahead
 
 

@@ -17,6 +17,9 @@ FROM nodes n
 LEFT JOIN catalogs c ON c.node_id = n.id
 WHERE n.certname = ANY (%s)
 
+-- name: read_node_ids
+SELECT n.certname, n.id FROM nodes n WHERE n.certname = ANY (%s)
+
 -- name: read_chunks
 SELECT node_id, chunk, resource_ids FROM catalog_resources WHERE node_id = ANY (%s)
 
@@ -116,7 +119,7 @@ WHERE n.certname = s.certname
   )
 RETURNING n.certname
 
--- name: hints
+-- name: stored_digests
 -- For the decoders: what each node's sections were when they were stored last.
 SELECT n.certname, c.raw_digest FROM catalogs c JOIN nodes n ON n.id = c.node_id
 

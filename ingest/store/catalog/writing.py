@@ -1,8 +1,4 @@
-"""One transaction of a writer: takes a batch of work, leaves every node of it at its newest catalog.
-
-The order of locks is the same for everybody: content lock (shared), nodes by key, names, content by digest,
-quarantine by digest. That is why several writers and several instances meet no deadlock.
-"""
+"""Catalogs, from a writer's side: compares a batch with what is stored, writes what differs."""
 
 from __future__ import annotations
 
@@ -12,18 +8,18 @@ from itertools import compress
 from operator import not_
 
 from ingest.core import pgcopy
-from ingest.core.delivery.batching import FUTURE_TOLERANCE, Stored, is_stale, supersede
-from ingest.core.delivery.work import Ahead, Claim, Content, Deactivate, Full, Outcome, Settled, Work
+from ingest.core.delivery.batching import Stored, is_stale, supersede
+from ingest.core.delivery.work import Ahead, Claim, Content, Full, Outcome, Settled
 from ingest.errors import Rejected
 from ingest.store.catalog.content_store import Contents
 from ingest.store.catalog.membership import write_chunks, write_exports
-from ingest.store.connection import Connection, translate_errors
+from ingest.store.connection import Connection
 from ingest.store.content_table import Encoded
-from ingest.store.locks import CONTENT_LOCK, NODE_LOCK, node_key
+from ingest.store.lane import LaneSettings
 from ingest.store.names import Names
-from ingest.store.quarantine import Quarantine, QuarantineLimits, QuarantineRow
+from ingest.store.node.nodes import read_nodes
 from ingest.store.queries import query
-from ingest.store.session import Counts, Session
+from ingest.store.session import Session
 
 # What is written of a catalog's header, as encoded fields in the order of the statements, and their types.
 HeaderFields = tuple[bytes, ...]
@@ -33,100 +29,46 @@ HEADER_OIDS = (
 )  # fmt: skip
 
 
-class Lane:
-    """The store as one writer uses it: a connection, its caches of ids, one batch at a time."""
+class CatalogWriter:
+    """Leaves every node at its newest catalog."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        cache_entries_max: int,
-        quarantine_limits: QuarantineLimits | None = None,
-        future_tolerance: timedelta = FUTURE_TOLERANCE,
-    ) -> None:
-        self.connection = connection
-        self.counts = Counts()  # of the last batch
-        self.quarantine = Quarantine(quarantine_limits or QuarantineLimits())
-        self._future_tolerance = future_tolerance
-        self._generation: int | None = None
+    def __init__(self, settings: LaneSettings) -> None:
+        self._future_tolerance = settings.future_tolerance
         self._names = Names()
-        self._contents = Contents(cache_entries_max)
-        with translate_errors():
-            connection.execute(query("create_staging"))
+        self._contents = Contents(settings.cache_entries_max)
 
-    def apply(self, batch: Sequence[Work | QuarantineRow]) -> list[Settled]:
-        """Settles a batch in one transaction. Raises Unavailable, or Rejected (PostgreSQL refuses something in it);
-        nothing happened then, and halves of the batch may fare better."""
-        try:
-            with translate_errors(), self.connection.transaction(), self.connection.cursor() as cursor:
-                session = Session(cursor)
-                self.counts = session.counts
-                settled = self._apply(session, batch)
-        except BaseException:
-            self._contents.rolled_back()
-            self._names.rolled_back()
-            raise
+    def prepare(self, connection: Connection) -> None:
+        connection.execute(query("create_staging"))
+
+    def committed(self) -> None:
         self._contents.committed()
         self._names.committed()
-        return settled
 
-    def hints(self) -> list[tuple[str, bytes]]:
-        """(certname, raw digest) of every stored catalog."""
-        with translate_errors(), self.connection.cursor(binary=True) as cursor:
-            cursor.execute(query("hints"))
-            return [(str(certname), bytes(digest)) for certname, digest in cursor]  # type: ignore[call-overload]
+    def rolled_back(self) -> None:
+        self._contents.rolled_back()
+        self._names.rolled_back()
 
-    def _apply(self, session: Session, batch: Sequence[Work | QuarantineRow]) -> list[Settled]:
-        catalogs = [work for work in batch if isinstance(work, Claim | Full)]
-        commands = [work for work in batch if isinstance(work, Deactivate)]
+    def forget(self) -> None:
+        self._contents.forget()
+        self._names.forget()
+
+    def write(self, session: Session, works: Sequence[Claim | Full | Ahead]) -> list[Settled]:
+        catalogs = [work for work in works if not isinstance(work, Ahead)]
         ahead: dict[bytes, Content] = {}
-        for work in batch:
+        for work in works:
             if isinstance(work, Ahead):
                 ahead |= work.contents
         newest, superseded = supersede(catalogs)
-        certnames = sorted({c.header.certname for c in newest} | {c.certname for c in commands})
-        stored = self._lock_and_read(session, certnames)
-
-        settled = []
-        settled += self._store(session, newest, stored, catalogs, ahead)
+        rows = read_nodes(session, "read_nodes", [catalog.certname for catalog in newest])
+        stored = {certname: Stored(*rest) for certname, *rest in rows}
+        settled = self._store(session, newest, stored, catalogs, ahead)
         redo = {s.delivery for s in settled if s.outcome is Outcome.REDO}
-        waiting = {c.header.certname for c in newest if c.delivery in redo}
+        waiting = {c.certname for c in newest if c.delivery in redo}
         for catalog in superseded:
             # Its rival is not stored yet and may still be refused: then this one is the newest.
-            again = catalog.header.certname in waiting
+            again = catalog.certname in waiting
             settled.append(Settled(catalog.delivery, Outcome.REDO if again else Outcome.SUPERSEDED))
-        settled += self._deactivate(session, commands)
-        settled += self.quarantine.put(session, (row for row in batch if isinstance(row, QuarantineRow)))
         return settled
-
-    # Reading what is there
-
-    def _lock_and_read(self, session: Session, certnames: list[str]) -> dict[str, Stored]:
-        session.cursor.execute(query("lock_content"), [CONTENT_LOCK])
-        if certnames:
-            keys = sorted({node_key(certname) for certname in certnames})
-            session.cursor.execute(query("lock_nodes"), [NODE_LOCK, keys])
-        session.cursor.execute(query("content_generation"))
-        row = session.cursor.fetchone()
-        generation = None if row is None else row[0]
-        if generation != self._generation:
-            self._contents.forget()
-            self._names.forget()
-            self._generation = generation
-        if not certnames:
-            return {}
-        stored = self._read_nodes(session, certnames)
-        unknown = [certname for certname in certnames if certname not in stored]
-        if unknown:
-            session.cursor.execute(query("insert_nodes"), [unknown])
-            stored.update(self._read_nodes(session, unknown))
-            session.counts.rows_written += len(unknown)
-        return stored
-
-    def _read_nodes(self, session: Session, certnames: list[str]) -> dict[str, Stored]:
-        session.cursor.execute(query("read_nodes"), [certnames], binary=True)
-        return {certname: Stored(*rest) for certname, *rest in session.cursor}
-
-    # Catalogs
 
     def _store(
         self,
@@ -140,12 +82,12 @@ class Lane:
         full: list[Full] = []
         headers: list[HeaderFields] = []
         touched: list[Claim | Full] = []
-        stale = {c.delivery for c in newest if is_stale(c, stored[c.header.certname], self._future_tolerance)}
+        stale = {c.delivery for c in newest if is_stale(c, stored[c.certname], self._future_tolerance)}
         self._names.resolve(
             session, [(c.header.environment, c.header.producer) for c in newest if c.delivery not in stale]
         )
         for catalog in newest:
-            there = stored[catalog.header.certname]
+            there = stored[catalog.certname]
             if catalog.delivery in stale:
                 settled.append(Settled(catalog.delivery, Outcome.STALE))
             elif isinstance(catalog, Full) and catalog.content_digest != there.content_digest:
@@ -168,7 +110,7 @@ class Lane:
                     settled.append(Settled(catalog.delivery, Outcome.STORED))
                     headers.append(rows_[catalog.delivery])
                     touched.append(catalog)
-        known = [stored[c.header.certname].producer_timestamp is not None for c in touched]
+        known = [stored[c.certname].producer_timestamp is not None for c in touched]
         _write_headers(session, "update_catalogs", list(compress(headers, known)), self._future_tolerance)
         _write_headers(session, "insert_catalogs", list(compress(headers, map(not_, known))))
         self._reactivate(session, touched, stored)
@@ -195,14 +137,14 @@ class Lane:
         if any(c.complete and c.delivery in missing for c in catalogs):
             raise Rejected("incomplete_work", "a decoder called its work complete and it was not")
         present = [c for c in catalogs if c.delivery not in missing]
-        node_ids = {c.delivery: stored[c.header.certname].node_id for c in present}
+        node_ids = {c.delivery: stored[c.certname].node_id for c in present}
         slots = {c.delivery: found.slots[c.delivery].ids for c in present}
         write_chunks(session, present, stored, node_ids, slots)
         write_exports(session, present, stored, node_ids, slots)
         headers = {
             c.delivery: self._header_fields(
                 c,
-                stored[c.header.certname],
+                stored[c.certname],
                 (found.edge_sets[c.edge_set], found.position_sets[c.position_set], c.slots),
             )
             for c in present
@@ -235,53 +177,20 @@ class Lane:
             pgcopy.timestamptz(catalog.received_at),
         )
 
-    # Nodes
-
     def _reactivate(
         self, session: Session, catalogs: Sequence[Claim | Full], stored: dict[str, Stored]
     ) -> None:
-        asleep = [
-            c for c in catalogs if stored[c.header.certname].deactivated or stored[c.header.certname].expired
-        ]
+        asleep = [c for c in catalogs if stored[c.certname].deactivated or stored[c.certname].expired]
         if asleep:
             session.execute(
                 "reactivate_nodes",
                 {
-                    "node_ids": [stored[c.header.certname].node_id for c in asleep],
+                    "node_ids": [stored[c.certname].node_id for c in asleep],
                     "producer_timestamps": [c.header.producer_timestamp for c in asleep],
                     "received_at": [c.received_at for c in asleep],
                     "future_tolerance": self._future_tolerance,
                 },
             )
-
-    def _deactivate(self, session: Session, commands: Sequence[Deactivate]) -> list[Settled]:
-        newest: dict[str, Deactivate] = {}
-        for command in sorted(commands, key=lambda c: c.producer_timestamp):
-            newest[command.certname] = command
-        if not newest:
-            return []
-        session.cursor.execute(
-            query("deactivate_nodes"),
-            {
-                "certnames": list(newest),
-                "producer_timestamps": [c.producer_timestamp for c in newest.values()],
-                "received_at": [c.received_at for c in newest.values()],
-                "future_tolerance": self._future_tolerance,
-            },
-        )
-        done = {row[0] for row in session.cursor}
-        session.counts.rows_written += len(done)
-        return [
-            Settled(
-                c.delivery,
-                Outcome.SUPERSEDED
-                if newest[c.certname] is not c
-                else Outcome.STORED
-                if c.certname in done
-                else Outcome.STALE,
-            )
-            for c in commands
-        ]
 
 
 def _write_headers(
