@@ -132,7 +132,8 @@ def translate(error: psycopg.Error) -> Unavailable | Rejected | Misconfigured:
     if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) or state.startswith(_PASSING):
         return Unavailable(text)
     if isinstance(error, psycopg.ProgrammingError) and not state:
-        return Misconfigured("--database", text)  # a conninfo that cannot be parsed
+        # libpq cannot parse the conninfo, and its words hold the part that it stumbled over: maybe a password's.
+        return Misconfigured("--database", "it cannot be read as a libpq conninfo or URI")
     return Rejected("refused_by_postgresql", refusal)
 
 
