@@ -229,13 +229,13 @@ def test_hands_hold_one_delivery_and_one_session_for_each_process() -> None:
     hands.hold("decoder-0", 2**63)
     hands.hold("writer-0", 7)
     assert [hands.session(name) for name in names] == [None] * 3
-    hands.open_session("writer-0", 4711)
+    hands.open_session("writer-0", 4711, 2**63 + 1)
     seen = InFlight(shared, names)
     assert [seen.held(name) for name in names] == [None, 2**63, 7]
     hands.empty("decoder-0")
     assert [seen.held(name) for name in names] == [None, None, 7]
     hands.empty("writer-0")
-    assert [seen.session(name) for name in names] == [None, None, 4711]
+    assert [seen.session(name) for name in names] == [None, None, (4711, 2**63 + 1)]
 
 
 def test_who_looks_while_hands_are_filled_sees_a_whole_number() -> None:

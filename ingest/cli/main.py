@@ -147,9 +147,11 @@ def config_command(settings: Origins) -> None:
 @with_settings
 def migrate_command(settings: Origins, grant_to: str | None, grant_read_to: str | None) -> None:
     """Bring the database to this program's schema."""
+    from ingest.store.connection import require_usable
     from ingest.store.migrate import grant, migrate, schema_version
 
     with database(settings.config) as connection:
+        require_usable(connection)
         done = migrate(connection, say)
         state = f"{done} migrations ran" if done else "up to date"
         say(f"schema {schema_version(connection)}, {state}")

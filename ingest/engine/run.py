@@ -27,7 +27,7 @@ from ingest.observe.exposition import serve
 from ingest.observe.log import configure, resolve_format
 from ingest.observe.server import UNIX
 from ingest.store import housekeeping
-from ingest.store.connection import Connection, connect, hang_up
+from ingest.store.connection import Connection, connect, hang_up, require_usable
 from ingest.store.migrate import migrate, require_current
 from ingest.transport.protocol import brokers, connect_first
 from ingest.transport.stomp import STOMP_PORT
@@ -121,6 +121,7 @@ def prepare_database(config: Config) -> None:
     log = structlog.get_logger()
     connection = open_database(config)
     try:
+        require_usable(connection)
         if config.migrate:
             migrate(connection, lambda line: log.info("migrated", step=line))
         else:

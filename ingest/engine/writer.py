@@ -36,7 +36,7 @@ from ingest.ipc.names import RECEIVER
 from ingest.ipc.process_metrics import ProcessMetrics
 from ingest.ipc.stored_digests import StoredDigests
 from ingest.store.catalog.reading import stored_digests
-from ingest.store.connection import connect, end_session, hang_up_after
+from ingest.store.connection import Name, connect, end_session, hang_up_after, name_of
 from ingest.store.lane import Lane, LaneSettings
 from ingest.store.quarantine import QuarantineLimits, QuarantineRow
 
@@ -282,9 +282,9 @@ class Writer:
             )
             with hang_up_after(connection, self.config.database_patience_s):
                 left = self._hands.session(self.name)
-                if left and end_session(connection, left):
-                    self.log.info("session_left_behind", backend_pid=left, note="ended it")
-                self._hands.open_session(self.name, connection.info.backend_pid)
+                if left and end_session(connection, Name(*left)):
+                    self.log.info("session_left_behind", backend_pid=left[0], note="ended it")
+                self._hands.open_session(self.name, *name_of(connection))
                 tolerance = timedelta(seconds=self.config.future_tolerance_s)
                 self._lane = open_lane(
                     connection, LaneSettings(self.config.writer_cache_entries, limits, tolerance)

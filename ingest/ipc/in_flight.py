@@ -13,7 +13,9 @@ class InFlight:
     its place and fill it byte by byte.
     """
 
-    _NUMBERS = 2  # of 64 bits for each process: the delivery, the process id of its backend
+    _NUMBERS = (
+        3  # of 64 bits for each process: the delivery; the process id of its backend, and the session's token
+    )
 
     def __init__(self, memory_: mmap.mmap, processes: list[str]) -> None:
         self._numbers: memoryview[int] = memoryview(memory_).cast("Q")
@@ -33,9 +35,12 @@ class InFlight:
         """The delivery's number, or None for empty hands."""
         return self._numbers[self._places[process]] or None
 
-    def open_session(self, process: str, backend_pid: int) -> None:
-        self._numbers[self._places[process] + 1] = backend_pid
+    def open_session(self, process: str, backend_pid: int, token: int) -> None:
+        at = self._places[process]
+        self._numbers[at + 1], self._numbers[at + 2] = backend_pid, token
 
-    def session(self, process: str) -> int | None:
-        """The process id of the backend that served the process last, maybe before it was replaced."""
-        return self._numbers[self._places[process] + 1] or None
+    def session(self, process: str) -> tuple[int, int] | None:
+        """Process id and token of the session that served the process last, maybe before it was replaced."""
+        at = self._places[process]
+        backend_pid, token = self._numbers[at + 1], self._numbers[at + 2]
+        return (backend_pid, token) if backend_pid else None

@@ -19,7 +19,7 @@ import msgspec
 from psycopg import errors as pg
 
 from ingest.store.connection import Connection, translate_errors
-from ingest.store.locks import CONTENT_LOCK, NODE_LOCK, node_key
+from ingest.store.locks import NODE_LOCK, is_free_of_writers, node_key
 from ingest.store.queries import query
 
 POLL_S = 0.005  # a writer's transaction takes some ten milliseconds, and so do the gaps between them
@@ -137,13 +137,23 @@ def _unused(connection: Connection, table: str) -> tuple[str, list[int]]:
         return str(row[0]), sorted(int(str(id_)) for (id_,) in found)
 
 
+class _Busy(Exception):
+    """A writer is at work."""
+
+
 def _locked_alone(connection: Connection, polls: int, pause: Callable[[float], None]) -> bool:
     """Takes the content lock in a moment in which no writer has it; False when there was none."""
     for _ in range(max(1, polls)):
-        row = connection.execute(query("try_lock_content_alone"), [CONTENT_LOCK]).fetchone()
-        if row is not None and row[0]:
+        try:
+            # Both or none: with one of them alone writers would wait for us.
+            with connection.transaction():
+                if not is_free_of_writers(connection):
+                    raise _Busy
+                connection.execute(query("lock_content_alone"))
+        except (_Busy, pg.LockNotAvailable):
+            pause(POLL_S)
+        else:
             return True
-        pause(POLL_S)
     return False
 
 

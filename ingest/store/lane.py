@@ -7,13 +7,18 @@ quarantine by digest. That is why several writers and several instances meet no 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
+from psycopg import Error
+from psycopg.errors import LockNotAvailable
+
 from ingest.core.delivery.batching import FUTURE_TOLERANCE
 from ingest.core.delivery.work import Settled
+from ingest.errors import Unavailable
 from ingest.store.connection import Connection, translate_errors
-from ingest.store.locks import CONTENT_LOCK, NODE_LOCK, node_key
+from ingest.store.locks import NODE_LOCK, holders_of_nodes, lock_content, node_key
 from ingest.store.quarantine import Quarantine, QuarantineLimits, QuarantineRow
 from ingest.store.queries import query
 from ingest.store.session import Counts, Session
@@ -85,9 +90,11 @@ class Lane:
                 session = Session(cursor)
                 self.counts = session.counts
                 settled = self._apply(session, batch)
-        except BaseException:
+        except BaseException as error:
             for writer in self._kinds:
                 writer.rolled_back()
+            if isinstance(error.__cause__, LockNotAvailable) and (who := self._holders(batch)):
+                raise Unavailable(f"{error}: nodes of this batch are locked by {who}") from error
             raise
         for writer in self._kinds:
             writer.committed()
@@ -110,8 +117,15 @@ class Lane:
         settled += self.quarantine.put(session, rows)
         return settled
 
+    def _holders(self, batch: Sequence[Works | QuarantineRow]) -> str:
+        with suppress(Error):
+            return holders_of_nodes(
+                self.connection, {item.certname for item in batch if not isinstance(item, QuarantineRow)}
+            )
+        return ""
+
     def _lock(self, session: Session, certnames: set[str]) -> None:
-        session.cursor.execute(query("lock_content"), [CONTENT_LOCK])
+        lock_content(session)
         if certnames:
             keys = sorted({node_key(certname) for certname in certnames})
             session.cursor.execute(query("lock_nodes"), [NODE_LOCK, keys])

@@ -1,6 +1,7 @@
--- name: lock_content
--- Shared with every writer; garbage collection takes it alone while it deletes.
-SELECT pg_advisory_xact_lock_shared(%s)
+-- name: try_lock_content
+-- Shared with every writer; garbage collection of the version before takes it alone while it deletes. (That of this version
+-- locks the table content_state, of which every writer reads the generation.)
+SELECT pg_try_advisory_xact_lock_shared(%s)
 
 -- name: lock_nodes
 -- One advisory lock a node, in the order given (sorted): no deadlock, and no tuple lock in the WAL.
@@ -122,8 +123,3 @@ RETURNING n.certname
 -- name: stored_digests
 -- For the decoders: what each node's sections were when they were stored last.
 SELECT n.certname, c.raw_digest FROM catalogs c JOIN nodes n ON n.id = c.node_id
-
--- name: end_session
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE pid = %s AND pid <> pg_backend_pid() AND usename = current_user
-  AND application_name = current_setting('application_name')
