@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from ingest.cli.settings import database, publisher, with_settings
 from ingest.config.settings import Origins
+from ingest.core.delivery.arrival import Arrivals
 from ingest.core.printable import escape_unprintable
 from ingest.errors import Refused
+
+if TYPE_CHECKING:
+    from ingest.store.quarantine import Quarantined
 
 # What a message says of itself that its body may not: given back to the queue together with the body.
 KEPT_HEADERS = ("certname", "producer", "producer_timestamp", "transaction_uuid", "environment", "job_id",
@@ -80,13 +85,18 @@ def retry_command(settings: Origins, numbers: tuple[int, ...]) -> None:
             if kept.body is None:
                 raise Refused(f"the body of {kept.id} was not kept: {kept.body_note}")
         with publisher(settings.config) as opened:
-            opened.publish(
-                (kept.body, {name: kept.headers[name] for name in KEPT_HEADERS if name in kept.headers})
-                for kept in found
-            )
+            opened.publish((kept.body, _headers_again(kept)) for kept in found)
         click.echo(
             f"{drop(connection, [kept.id for kept in found])} given back to {settings.config.destination}"
         )
+
+
+def _headers_again(kept: Quarantined) -> dict[str, str]:
+    """What the message said of itself; and of its time, where its body does not, that it came when it came first: what the
+    node has sent since then stays newer."""
+    arrived_at = Arrivals().stamped_at(kept.headers) or kept.first_seen
+    said = {name: kept.headers[name] for name in KEPT_HEADERS if name in kept.headers}
+    return {"producer_timestamp": arrived_at.isoformat()} | said
 
 
 @quarantine_group.command("drop")

@@ -15,6 +15,7 @@ import structlog
 from ingest.config.settings import Config
 from ingest.core.metrics import Metric
 from ingest.embedded.parts import embedded_broker, embedded_database
+from ingest.engine.presence import tell_of_itself
 from ingest.engine.supervisor import Supervisor
 from ingest.errors import IngestError, Misconfigured, Refused, Unavailable
 from ingest.observe.exposition import serve
@@ -27,6 +28,7 @@ from ingest.transport.stomp import STOMP_PORT
 
 HOUSEKEEPING_TICK_S = 1.0  # how late a changed gc_interval_s may be noticed
 FORGOTTEN_AFTER = timedelta(days=14)  # a node without a catalog, where nodes are never purged
+LEAVE_TIMEOUT_S = 2.0  # for a last word to the other engines
 DRAIN_FAILED = 7  # exit code: the time was up; nothing is lost, the broker has what was not settled
 
 
@@ -46,10 +48,13 @@ def run(config: Config, read_again: Callable[[], Config]) -> int:
         stop = threading.Event()
         keeper = threading.Thread(target=keep_house, args=(stop, supervisor), daemon=True)
         keeper.start()
+        teller = threading.Thread(target=tell_of_itself, args=(stop, supervisor), daemon=True)
+        teller.start()
         try:
             drained = supervisor.run()
         finally:
             stop.set()
+            teller.join(LEAVE_TIMEOUT_S)
         if supervisor.stopped_because is not None:
             raise Refused(supervisor.stopped_because)
         return 0 if drained else DRAIN_FAILED
@@ -173,5 +178,6 @@ def keep_house_once(config: Config, connection: Connection) -> dict[str, int]:
         done["quarantine_forgotten"] = housekeeping.forget_quarantined(
             connection, timedelta(seconds=config.quarantine_ttl_s)
         )
+    housekeeping.forget_engines(connection)
     collected = housekeeping.collect_garbage(connection)
     return done | collected.deleted | {"postponed": collected.postponed}

@@ -6,14 +6,17 @@ import mmap
 
 
 class InFlight:
-    """What each process has in its hands right now: a delivery, and a session at PostgreSQL.
+    """What each process has in its hands right now: a delivery, and a session at PostgreSQL; and since when it has held the
+    oldest of all that it has not settled.
 
     When a process dies, this tells what may have killed it, and which session it may have left behind; the supervisor
     reads from it who is stuck. It reads while the other writes, so a number is stored at once: ``struct`` would clear
     its place and fill it byte by byte.
     """
 
-    _NUMBERS = 2  # of 64 bits for each process: the delivery, the process id of its backend
+    _NUMBERS = (
+        3  # of 64 bits for each process: the delivery, the process id of its backend, the oldest's receipt
+    )
 
     def __init__(self, memory_: mmap.mmap, processes: list[str]) -> None:
         self._numbers: memoryview[int] = memoryview(memory_).cast("Q")
@@ -39,3 +42,10 @@ class InFlight:
     def session(self, process: str) -> int | None:
         """The process id of the backend that served the process last, maybe before it was replaced."""
         return self._numbers[self._places[process] + 1] or None
+
+    def hold_since(self, process: str, number: int) -> None:
+        self._numbers[self._places[process] + 2] = number
+
+    def held_since(self, process: str) -> int:
+        """What the process said last, maybe before it was replaced; 0: nothing."""
+        return self._numbers[self._places[process] + 2]

@@ -113,6 +113,12 @@ def forget_nodes(connection: Connection, age: timedelta, *, step_nodes: int = 10
     return forgotten
 
 
+def forget_engines(connection: Connection) -> int:
+    """Deletes what engines told that ended without a word; returns how many."""
+    with translate_errors():
+        return connection.execute(query("forget_engines")).rowcount
+
+
 def forget_quarantined(connection: Connection, retention: timedelta) -> int:
     """Deletes quarantined messages not seen again for that long; returns how many."""
     with translate_errors():

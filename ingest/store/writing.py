@@ -12,13 +12,25 @@ from itertools import compress
 from operator import not_
 
 from ingest.core import pgcopy
+from ingest.core.delivery.arrival import Places, W, placed, time_of
 from ingest.core.delivery.batching import FUTURE_TOLERANCE, Stored, is_stale, supersede
-from ingest.core.delivery.work import Ahead, Claim, Content, Deactivate, Full, Outcome, Settled, Work
+from ingest.core.delivery.work import (
+    UNPLACED,
+    Ahead,
+    Claim,
+    Content,
+    Deactivate,
+    Full,
+    Outcome,
+    Settled,
+    Work,
+)
 from ingest.errors import Rejected
 from ingest.store.catalog.content_store import Contents
 from ingest.store.catalog.membership import write_chunks, write_exports
 from ingest.store.connection import Connection, translate_errors
 from ingest.store.content_table import Encoded
+from ingest.store.engines import came_first_after
 from ingest.store.locks import CONTENT_LOCK, NODE_LOCK, node_key
 from ingest.store.names import Names
 from ingest.store.quarantine import NO_LIMITS, QuarantineLimits, QuarantineRow, put, require_room
@@ -49,6 +61,7 @@ class Lane:
         self._future_tolerance = future_tolerance
         self._generation: int | None = None
         self._names = Names()
+        self._places = Places()
         self._contents = Contents(cache_entries_max)
         with translate_errors():
             connection.execute(query("create_staging"))
@@ -82,6 +95,8 @@ class Lane:
         for work in batch:
             if isinstance(work, Ahead):
                 ahead |= work.contents
+        if any(time_of(work) == UNPLACED for work in (*catalogs, *commands)):
+            catalogs, commands = self._place(session, catalogs), self._place(session, commands)
         newest, superseded = supersede(catalogs)
         certnames = sorted({c.header.certname for c in newest} | {c.certname for c in commands})
         stored = self._lock_and_read(session, certnames)
@@ -101,6 +116,16 @@ class Lane:
         if refused:
             require_room(session, self._quarantine_limits)
         return settled
+
+    def _place(self, session: Session, works: Sequence[W]) -> list[W]:
+        """The same, each with a time: those that come again without one where they belong."""
+        after = came_first_after(session)
+        places = {
+            work.delivery: self._places.place(work.received_at, after)
+            for work in sorted(works, key=lambda work: work.received_at)
+            if time_of(work) == UNPLACED
+        }
+        return [placed(work, places[work.delivery]) if work.delivery in places else work for work in works]
 
     # Reading what is there
 

@@ -7,7 +7,7 @@ it is not so.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from ingest.core.catalog.model import Header
 
 DIGEST_BYTES = 20
 FINGERPRINT_BYTES = 16
+UNPLACED = datetime(1, 1, 1, microsecond=1, tzinfo=UTC)  # no producer's time
 NO_FINGERPRINT = bytes(FINGERPRINT_BYTES)  # of what this engine has not read itself
 
 
@@ -153,7 +154,9 @@ class Descriptor(msgspec.Struct, array_like=True, frozen=True):
 
     @property
     def arrived_at(self) -> datetime:
-        """The time of a catalog that names none."""
+        """The time of a catalog that names none. Of one that comes again without a stamp the writer tells it."""
+        if self.stamped_at is None and self.headers.get("redelivered") == "true":
+            return UNPLACED
         return self.stamped_at or self.received_at
 
 
