@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 import structlog
 
 from ingest.config.settings import Config
-from ingest.core.delivery.arrival import STAMP_HEADERS, Arrivals
+from ingest.core.delivery.arrival import STAMP_HEADERS, Arrivals, Holding
 from ingest.core.delivery.ledger import Delivery, Ledger
 from ingest.core.delivery.producers import PUBLISHER
 from ingest.core.delivery.routing import END_BYTES, START_BYTES, choose, decoders_at_work, routing_key
@@ -74,6 +74,7 @@ class Receiver:
         self._last_id = self._arena_number << 40
         self.subscription = Subscription(config, self._arena, self._arena_number, wires.selector, row)
         self._hands = InFlight(wires.memory["hands"], process_names(config))
+        self._holding = Holding(self._hands.held_since("receiver"))
         self._draining = False
         self._trimmed_s = time.monotonic()
         self._decoders_at_work_max = decoders_at_work(len(os.sched_getaffinity(0)))
@@ -116,7 +117,8 @@ class Receiver:
             self._trimmed_s = now
 
     def _timeout_s(self) -> float:
-        age_limit_s = 1.0 if self.ledger.messages else 5.0  # how old the age metric may get
+        # How old the age metric may get, and what others are told of this engine.
+        age_limit_s = 1.0 if self.ledger.messages or self._holding.matters else 5.0
         if self._draining and not self.subscription.is_connected:
             return age_limit_s  # nobody connects again: what is due stays due
         return max(0.0, min(age_limit_s, self.subscription.wait_s()))
@@ -305,6 +307,8 @@ class Receiver:
                 "unacknowledgeable",
                 "the broker sent neither an ack nor a message-id header",
             )
+        stamped_at = self._arrivals.stamped_at(headers)
+        self._holding.took(headers, stamped_at)
         delivery = Delivery(
             id=self._last_id,
             epoch=self.subscription.epoch,
@@ -316,7 +320,7 @@ class Receiver:
             received_at=self._arrivals.received_at(datetime.now(UTC)),
             received_s=time.monotonic(),
             headers=self._kept(headers),
-            stamped_at=self._arrivals.stamped_at(headers),
+            stamped_at=stamped_at,
             verdict=verdict,
             routing_key=self._routing_key(message),
         )
@@ -374,6 +378,12 @@ class Receiver:
         self.row.set(Metric.CONNECTED, int(self.subscription.is_connected))
         oldest = self.ledger.oldest()
         self.row.set(Metric.OLDEST_SECONDS, time.monotonic() - oldest.received_s if oldest else 0)
+        since = self._holding.told(
+            oldest.received_at if oldest else None,
+            datetime.now(UTC),
+            connected=self.subscription.is_connected,
+        )
+        self._hands.hold_since("receiver", since)
 
 
 def _cut(value: str) -> str:

@@ -19,6 +19,7 @@ from ingest.config.settings import Config
 from ingest.core.metrics import Metric
 from ingest.embedded.broker.starting import URL_FILE, embedded_broker
 from ingest.embedded.postgresql import embedded_database
+from ingest.engine.presence import tell_of_itself
 from ingest.engine.supervisor import Supervisor
 from ingest.errors import IngestError, Misconfigured, Unavailable
 from ingest.ipc.names import SUPERVISOR
@@ -35,6 +36,7 @@ from ingest.transport.stomp import STOMP_PORT
 HOUSEKEEPING_TICK_S = 1.0  # how late a changed gc_interval_s may be noticed
 DESCRIPTORS = 65536  # more than the engine ever needs, and no limit on what others may have
 FORGOTTEN_AFTER = timedelta(days=14)  # a node without a catalog, where nodes are never purged
+LEAVE_TIMEOUT_S = 2.0  # for a last word to the other engines
 DRAIN_FAILED = 7  # exit code: the time was up; nothing is lost, the broker has what was not settled
 
 
@@ -58,10 +60,13 @@ def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str]
         stop = threading.Event()
         keeper = threading.Thread(target=keep_house, args=(stop, supervisor), daemon=True)
         keeper.start()
+        teller = threading.Thread(target=tell_of_itself, args=(stop, supervisor), daemon=True)
+        teller.start()
         try:
             drained = supervisor.run()
         finally:
             stop.set()
+            teller.join(LEAVE_TIMEOUT_S)
         return 0 if drained else DRAIN_FAILED
 
 
@@ -206,5 +211,6 @@ def keep_house_once(config: Config, connection: Connection) -> dict[str, int]:
         done["quarantine_forgotten"] = housekeeping.forget_quarantined(
             connection, timedelta(seconds=config.quarantine_ttl_s)
         )
+    housekeeping.forget_engines(connection)
     collected = housekeeping.collect_garbage(connection)
     return done | collected.deleted | {"postponed": collected.postponed}

@@ -158,6 +158,14 @@ class Supervisor:
             self.log.info("draining", drain_timeout_s=self.config.drain_timeout_s)
             self._order(self.children[RECEIVER], "drain")
 
+    @property
+    def drained(self) -> bool:
+        return self._drained
+
+    def held_since(self) -> int:
+        """What the receiver said last of the oldest message that it holds: ``Holding.told``."""
+        return self._hands.held_since("receiver")
+
     def count(self, metric: int, n: float) -> None:
         """For what happens in this process beside the loop."""
         self._row.add(metric, n)

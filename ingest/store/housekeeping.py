@@ -113,6 +113,12 @@ def forget_nodes(connection: Connection, age: timedelta, *, step_nodes: int = 10
     return forgotten
 
 
+def forget_engines(connection: Connection) -> int:
+    """Deletes what engines told that ended without a word; returns how many."""
+    with translate_errors():
+        return connection.execute(query("forget_engines")).rowcount
+
+
 def forget_quarantined(connection: Connection, retention: timedelta) -> int:
     """Deletes quarantined messages not seen again for that long; returns how many."""
     with translate_errors():
@@ -147,14 +153,18 @@ def _locked_alone(connection: Connection, polls: int, pause: Callable[[float], N
         try:
             # Both or none: with one of them alone writers would wait for us.
             with connection.transaction():
-                if not is_free_of_writers(connection):
-                    raise _Busy
-                connection.execute(query("lock_content_alone"))
+                _lock_content_alone(connection)
         except (_Busy, pg.LockNotAvailable):
             pause(POLL_S)
         else:
             return True
     return False
+
+
+def _lock_content_alone(connection: Connection) -> None:
+    if not is_free_of_writers(connection):
+        raise _Busy
+    connection.execute(query("lock_content_alone"))
 
 
 def _delete(

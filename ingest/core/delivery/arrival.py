@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from ingest.core.delivery.work import Claim, Deactivate, Descriptor, Full
+from ingest.core.delivery.work import UNPLACED, Claim, Deactivate, Descriptor, Full
 from ingest.core.times import EPOCH
 
 # RabbitMQ's own interceptor writes both, and ``timestamp`` only to the second.
@@ -25,6 +25,10 @@ _SECOND, _MILLISECOND = 1_000_000, 1000  # in microseconds
 _NUMBER = re.compile(r"(?:^|[:-])([0-9]+)$")
 W = TypeVar("W", bound=Claim | Full | Deactivate)
 _STEP = timedelta(microseconds=1)
+# How long a broker takes to give out again what a lost connection held, once it knows of the loss.
+COMES_AGAIN_WITHIN = timedelta(seconds=30)
+_WITH_TIME_IN_A_ROW = 1000
+_NARROWED = 1024  # an hour of messages that come again takes four seconds: what came first meanwhile is newer than them
 _CLOCK_STEP_MAX = timedelta(days=1)
 
 
@@ -61,16 +65,75 @@ class Arrivals:
             return None
 
 
+class Holding:
+    """Since when a receiver holds the oldest message that it has not settled: what another engine gets of it again came
+    first no earlier. While brokers give out again what a lost connection held, it stays as it was at the loss."""
+
+    def __init__(self, told: int) -> None:
+        """``told`` is what this receiver's predecessor said last, or 0."""
+        self._since = EPOCH + timedelta(microseconds=told >> 1)
+        self._stays_until: datetime | None = None
+        self._had_connection = bool(told)
+        self._takes_new = bool(told & 1)
+        self._with_time = 0
+
+    def took(self, headers: Mapping[str, str], stamped_at: datetime | None) -> None:
+        """A message came."""
+        self._takes_new = self._takes_new or headers.get("redelivered") != "true"
+        has_time = stamped_at is not None or "producer_timestamp" in headers
+        self._with_time = self._with_time + 1 if has_time else 0
+
+    @property
+    def matters(self) -> bool:
+        """Not where messages have times of their own: a thousand in a row had."""
+        return self._with_time < _WITH_TIME_IN_A_ROW
+
+    def told(self, oldest: datetime | None, now: datetime, *, connected: bool) -> int:
+        """Microseconds since the epoch, times two, and one more if messages came that nobody had before; 0: it does not
+        matter."""
+        if not self.matters:
+            return 0
+        since = oldest or now
+        if self._had_connection and (self._stays_until is None or not connected):
+            self._stays_until = now + COMES_AGAIN_WITHIN
+        self._had_connection = self._had_connection or connected
+        self._stays_until = self._stays_until or now
+        self._since = min(since, self._since) if now < self._stays_until else since
+        return (self._since - EPOCH) // _STEP << 1 | self._takes_new
+
+
+class Places:
+    """Where messages that come again without any time belong, for one writer: behind all that was stored before they can have
+    come first, and before all that was stored since; among each other in the order in which they come."""
+
+    def __init__(self) -> None:
+        self._after: datetime | None = None
+        self._last = UNPLACED
+
+    def place(self, received_at: datetime, came_first_after: datetime | None) -> datetime:
+        if came_first_after is None or came_first_after >= received_at:
+            return received_at
+        if came_first_after != self._after:
+            self._after, self._last = came_first_after, came_first_after
+        found = came_first_after + (received_at - came_first_after) / _NARROWED
+        self._last = max(found, self._last + _STEP)
+        return self._last
+
+
 def believable(work: W, descriptor: Descriptor, tolerance: timedelta) -> W:
     """The work as it came, unless its time lies further ahead of its receipt than that: such a time would shut its node out
     until then, and counts as that of arrival."""
     said = time_of(work)
     if said <= work.received_at or said <= (latest := work.received_at + tolerance):
         return work
-    counts = descriptor.arrived_at if descriptor.arrived_at <= latest else work.received_at
+    return placed(work, descriptor.arrived_at if descriptor.arrived_at <= latest else work.received_at)
+
+
+def placed(work: W, at: datetime) -> W:
+    """The work with that for its time."""
     if isinstance(work, Deactivate):
-        return replace(work, producer_timestamp=counts)
-    return replace(work, header=replace(work.header, producer_timestamp=counts))
+        return replace(work, producer_timestamp=at)
+    return replace(work, header=replace(work.header, producer_timestamp=at))
 
 
 def time_of(work: Claim | Full | Deactivate) -> datetime:

@@ -7,7 +7,7 @@ it is not so.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import ClassVar, NamedTuple
 
@@ -21,6 +21,7 @@ UNSUPPORTED = (
     "unsupported_command"  # why a well-formed message of a kind that is not stored yet goes to quarantine
 )
 KILLED = "killed_its_process"  # why one does that processes died of
+UNPLACED = datetime(1, 1, 1, microsecond=1, tzinfo=UTC)  # no producer's time
 NO_FINGERPRINT = bytes(FINGERPRINT_BYTES)  # of what this engine has not read itself
 
 
@@ -179,7 +180,9 @@ class Descriptor(msgspec.Struct, array_like=True, frozen=True):
 
     @property
     def arrived_at(self) -> datetime:
-        """The time of a catalog that names none."""
+        """The time of a catalog that names none. Of one that comes again without a stamp the writer tells it."""
+        if self.stamped_at is None and self.headers.get("redelivered") == "true":
+            return UNPLACED
         return self.stamped_at or self.received_at
 
 

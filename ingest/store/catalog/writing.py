@@ -15,6 +15,7 @@ from ingest.store.catalog.content_store import Contents
 from ingest.store.catalog.membership import write_chunks, write_exports
 from ingest.store.connection import Connection
 from ingest.store.content_table import Encoded
+from ingest.store.engines import Placing
 from ingest.store.lane import LaneSettings
 from ingest.store.names import Names
 from ingest.store.node.nodes import read_nodes
@@ -34,6 +35,7 @@ class CatalogWriter:
 
     def __init__(self, settings: LaneSettings) -> None:
         self._future_tolerance = settings.future_tolerance
+        self._placing = Placing()
         self._names = Names()
         self._contents = Contents(settings.cache_entries_max)
 
@@ -53,11 +55,12 @@ class CatalogWriter:
         self._names.forget()
 
     def write(self, session: Session, works: Sequence[Claim | Full | Ahead]) -> list[Settled]:
-        catalogs = [work for work in works if not isinstance(work, Ahead)]
+        catalogs: Sequence[Claim | Full] = [work for work in works if not isinstance(work, Ahead)]
         ahead: dict[bytes, Content] = {}
         for work in works:
             if isinstance(work, Ahead):
                 ahead |= work.contents
+        catalogs = self._placing.place(session, catalogs)
         newest, superseded = supersede(catalogs)
         rows = read_nodes(session, "read_nodes", [catalog.certname for catalog in newest])
         stored = {certname: Stored(*rest) for certname, *rest in rows}

@@ -6,6 +6,7 @@
 CREATE TABLE engines (
     id              bigint PRIMARY KEY,   -- of one run of an engine
     unsettled_since timestamptz NOT NULL, -- what it holds unsettled it got no earlier
+    takes_new       boolean NOT NULL,     -- it has had messages that nobody had before it
     seen            timestamptz NOT NULL
 );
 

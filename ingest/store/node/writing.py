@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ingest.core.delivery.work import Deactivate, Outcome, Settled
 from ingest.store.connection import Connection
+from ingest.store.engines import Placing
 from ingest.store.lane import LaneSettings
 from ingest.store.node.nodes import read_nodes
 from ingest.store.queries import query
@@ -17,11 +18,13 @@ class DeactivationWriter:
 
     def __init__(self, settings: LaneSettings) -> None:
         self._future_tolerance = settings.future_tolerance
+        self._placing = Placing()
 
     def prepare(self, connection: Connection) -> None:
         pass  # it stages nothing
 
     def write(self, session: Session, works: Sequence[Deactivate]) -> list[Settled]:
+        works = self._placing.place(session, works)
         newest: dict[str, Deactivate] = {}
         for command in sorted(works, key=lambda c: c.producer_timestamp):
             newest[command.certname] = command
