@@ -28,7 +28,7 @@ from ingest.core.delivery.work import (
     Work,
 )
 from ingest.core.metrics import Metric
-from ingest.core.secrets import redact
+from ingest.core.secrets import KEPT_BYTES_MAX, redact, redact_headers
 from ingest.engine.process import Ended, process_names, reloaded, start_process
 from ingest.errors import Misconfigured, Refused, Rejected, Unavailable
 from ingest.ipc.control import ChildChannels, Order
@@ -257,15 +257,18 @@ class Writer:
         arena = self.wires.arenas.get(work.arena)
         if arena is None:
             return None
-        body = bytes(arena.view(work.offset, work.length))
+        body: bytes | memoryview = arena.view(work.offset, work.length)
+        if len(body) <= KEPT_BYTES_MAX:
+            body = bytes(body)  # its place may be another's before this is done
         if zlib.crc32(body) != work.body_crc32:
             return None
         kept, note = redact(body)
         if work.body_bytes > len(body):
             note = "too large: not kept"
-        headers = {name: value.replace("\0", "") for name, value in work.headers.items()}
-        digest = hashlib.sha256(work.reason.encode() + b"\0" + body)
-        if not body:
+        headers = {name: value.replace("\0", "") for name, value in redact_headers(work.headers).items()}
+        digest = hashlib.sha256(work.reason.encode() + b"\0")
+        digest.update(body)
+        if not len(body):
             digest.update(f"{work.body_bytes} {work.headers.get('message-id')}".encode())
         return QuarantineRow(
             delivery=work.delivery,
