@@ -23,7 +23,7 @@ _PRINTED = re.compile(
     r"""'name' => 'new', 'arguments' => \[Sensitive(?:\[[^,']*)?,\s|'name' => '[Ss]ensitive(?:\.new)?'"""
     r"""|(?<!\w)Sensitive(?:\.new)?\s*\(|__p(?:core_)?type(?:__)?['"] => ['"]Sensitive"""
 )
-_PRINTED_ALONE = re.compile(r"Sensitive(?:\.new)?\(.*\)\s*", re.DOTALL)
+_PRINTED_ALONE = re.compile(r"Sensitive\(.*\)\s*", re.DOTALL)
 # Members that make a resource what it is; any other may stand in sensitive_parameters.
 _MEMBERS = frozenset(
     ("type", "title", "exported", "tags", "kind", "file", "line", "virtual", "aliases", "parameters",
@@ -39,10 +39,18 @@ def may_hold_secrets(text: bytes | str) -> bool:
     return text.find(b"ensitive") >= 0 or (text.find(b"\\") >= 0 and text.find(b"\\u00") >= 0)
 
 
-def is_flat(resource: bytes) -> bool:
-    """Whether a resource has no object but itself and its parameters, in strings neither: most are told by that in a
-    tenth of the time. Rich data can only be these two, then."""
-    return resource.count(b"{") < 3 and (resource.find(b"\\") < 0 or resource.find(b"\\u00") < 0)
+def tells_no_secret(resource: bytes, parameters: Mapping[str, Json]) -> bool:
+    """Whether a resource without unknown members cannot call anything a secret. Rich data is an object, and printed it
+    has a brace or is a call: most resources have no braces but their own and their parameters', and no escapes of ASCII."""
+    is_flat = (
+        parameters
+        and resource.count(b"{") == 2
+        and "__ptype" not in parameters
+        and "__pcore_type__" not in parameters
+        and resource.find(b"ensitive(") < 0
+        and (resource.find(b"\\") < 0 or resource.find(b"\\u00") < 0)
+    )
+    return bool(is_flat) or not may_hold_secrets(resource)
 
 
 def conceal(value: Json, raw: bytes, left: Json = SENSITIVE) -> Json:

@@ -30,7 +30,7 @@ from ingest.core.catalog.formats import Skim, parse_json, slices
 from ingest.core.catalog.model import RELATIONSHIPS, Catalog, Edge, Json, Ref, Resource, scalar_text
 from ingest.core.catalog.namevars import COMPOSITE, NAMEVARS, NOT_ISOMORPHIC
 from ingest.core.catalog.rich_data import SENSITIVE, TYPE_KEY, stringify
-from ingest.core.sensitive import conceal, is_flat, may_hold_secrets
+from ingest.core.sensitive import conceal, may_hold_secrets, tells_no_secret
 from ingest.errors import Rejected
 
 # (metaparameter, its relationship, whether the resource is the edge's source)
@@ -120,21 +120,20 @@ def require_unique(refs: Iterable[Ref]) -> None:
 def normalise_resource(raw: bytes | memoryview | msgspec.Raw, family: str) -> Normal:
     """One resource from its JSON; a pure function of its bytes and its family."""
     data = raw if isinstance(raw, bytes) else bytes(raw)
-    if family == "puppetdb" and (is_flat(data) or not may_hold_secrets(data)):
+    if family == "puppetdb":
         try:
             plain = _plain.decode(raw)
         except (_Float, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass  # told below, or not so unusual
         else:
-            parameters = plain.parameters
-            if "__ptype" not in parameters and "__pcore_type__" not in parameters:
+            if tells_no_secret(data, plain.parameters):
                 return Normal(
                     Resource(
                         type=plain.type,
                         title=plain.title,
                         exported=plain.exported,
                         tags=_tags(plain.tags, plain.type, plain.title),
-                        parameters=parameters,
+                        parameters=plain.parameters,
                         kind=plain.kind,
                         file=plain.file,
                         line=plain.line,
