@@ -17,10 +17,11 @@ from ingest.core.metrics import Metric
 from ingest.embedded.parts import embedded_broker, embedded_database
 from ingest.engine.supervisor import Supervisor
 from ingest.errors import IngestError, Misconfigured, Refused, Unavailable
+from ingest.ipc.core_dumps import forbid_core_dumps
 from ingest.observe.exposition import serve
 from ingest.observe.log import configure, resolve_format
 from ingest.store import housekeeping
-from ingest.store.connection import Connection, connect, hang_up
+from ingest.store.connection import Connection, connect, hang_up, require_conninfo
 from ingest.store.migrate import migrate, require_current
 from ingest.transport.protocol import brokers, connect_first
 from ingest.transport.stomp import STOMP_PORT
@@ -32,6 +33,7 @@ DRAIN_FAILED = 7  # exit code: the time was up; nothing is lost, the broker has 
 def run(config: Config, read_again: Callable[[], Config]) -> int:
     """Runs the engine until a signal; returns the exit code. ``read_again`` reads the settings once more, for
     SIGHUP. Raises IngestError when it cannot start or must not go on."""
+    forbid_core_dumps()
     config = msgspec.structs.replace(config, log_format=resolve_format(config.log_format))
     configure(config.log_format, config.log_level, process="supervisor")
     with ExitStack() as stack:
@@ -58,6 +60,7 @@ def _completed(wanted: Config, running: Config) -> Config:
     """Settings read again, with what this run had worked out: embedded parts, the format of the log.
     Raises Misconfigured."""
     brokers(wanted)
+    require_conninfo(wanted.database)
     return msgspec.structs.replace(
         wanted,
         queue_source=wanted.queue_source or running.queue_source,

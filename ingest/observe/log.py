@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from collections.abc import Callable, MutableMapping
+from pathlib import PurePath
+from traceback import extract_tb
+from types import TracebackType
 from typing import Any, TextIO
 
 import structlog
@@ -38,6 +42,16 @@ def configure(log_format: str, level: str, *, process: str = "", stream: TextIO 
         logger_factory=structlog.WriteLoggerFactory(_Lines(stream)),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
+    sys.excepthook = _crashed
+    threading.excepthook = lambda crash: _crashed(crash.exc_type, crash.exc_value, crash.exc_traceback)
+
+
+def _crashed(kind: type[BaseException], _: BaseException | None, traceback: TracebackType | None) -> None:
+    """What an exception that nobody expected says may quote a message: where it was raised is enough to find it."""
+    at = [
+        f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in extract_tb(traceback)[-8:]
+    ]
+    structlog.get_logger().error("crashed", error=kind.__name__, at="; ".join(at))
 
 
 def set_level(level: str) -> None:

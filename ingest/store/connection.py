@@ -12,10 +12,17 @@ import psycopg
 from psycopg import errors as pg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from ingest.core.passwords import is_readable
 from ingest.errors import Misconfigured, Rejected, Unavailable
 from ingest.store.queries import query
 
 Connection = psycopg.Connection[tuple[object, ...]]
+
+# libpq quotes what it takes for a port, a host or a database.
+UNREADABLE = (
+    "it cannot be read for sure, and why is not shown, because a part of the password may be in that: quote values "
+    "with spaces in a conninfo, and percent-encode those of a URI (%2F for a slash, %40 for @, %25 for a percent sign)"
+)
 
 # SQLSTATE classes after which the same statement may succeed later, on this or another connection.
 # Source: PostgreSQL documentation, appendix A.
@@ -49,7 +56,7 @@ def connect(
         "timezone": "UTC",
         "client_min_messages": "warning",
     }
-    with translate_errors(opening=True):
+    with translate_errors(opening=conninfo):
         given = conninfo_to_dict(conninfo)
         options = " ".join([str(given.get("options") or ""), *(f"-c {k}={v}" for k, v in settings.items())])
         connection = psycopg.connect(
@@ -107,15 +114,25 @@ def end_session(connection: Connection, backend_pid: int) -> bool:
 
 
 @contextmanager
-def translate_errors(*, opening: bool = False) -> Iterator[None]:
-    """Turns psycopg's errors into this package's: what to do about them, not where they came from."""
+def translate_errors(*, opening: str | None = None) -> Iterator[None]:
+    """Turns psycopg's errors into this package's: what to do about them, not where they came from. ``opening`` is the
+    conninfo that is being used: no part of its passwords is in what is said."""
     try:
         yield
     except psycopg.Error as error:
+        if opening is None:
+            raise translate(error) from error
         found = translate(error)
-        if opening and isinstance(found, Unavailable):
-            found = Unavailable(f"no database (--database): {found}")
-        raise found from error
+        text = _line(error) if is_readable(opening) else UNREADABLE
+        if isinstance(found, Misconfigured):
+            raise Misconfigured(found.setting, text) from None
+        raise Unavailable(f"no database (--database): {text}") from None
+
+
+def require_conninfo(conninfo: str) -> None:
+    """Raises Misconfigured for what libpq cannot read."""
+    with translate_errors(opening=conninfo):
+        conninfo_to_dict(conninfo)
 
 
 def translate(error: psycopg.Error) -> Unavailable | Rejected | Misconfigured:
