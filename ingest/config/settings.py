@@ -16,7 +16,7 @@ import msgspec
 import platformdirs
 
 from ingest.config.puppet_conf import read_puppet_conf
-from ingest.core.passwords import hide_passwords_of_addresses
+from ingest.core.passwords import HIDDEN, show_addresses, show_conninfo
 from ingest.core.quantities import duration_s, size_bytes
 from ingest.errors import Misconfigured
 
@@ -361,10 +361,15 @@ def load(
     return Origins(config, origins, again, tuple(retired.values()))
 
 
+_SHOWN: Mapping[str, Callable[[str], str]] = {"queue_source": show_addresses, "database": show_conninfo}
+
+
 def redact(name: str, value: Any) -> str:
     """The value of a setting for a person's eyes: without passwords."""
     text = str(value)
-    return hide_passwords_of_addresses(text) if _BY_NAME[name].about.is_secret else text
+    if not text or not _BY_NAME[name].about.is_secret:
+        return text
+    return _SHOWN[name](text) if name in _SHOWN and isinstance(value, str) else HIDDEN
 
 
 def _from_toml(file: Path | None) -> dict[str, Any]:
@@ -375,7 +380,9 @@ def _from_toml(file: Path | None) -> dict[str, Any]:
         if file is None:
             return {}
         raise Misconfigured("--config", f"there is no file {file}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise Misconfigured("--config", f"{path} is not UTF-8") from error
+    except (OSError, tomllib.TOMLDecodeError) as error:
         raise Misconfigured("--config", f"{path}: {getattr(error, 'strerror', None) or error}") from error
     for name in document:
         if name not in _BY_NAME and name not in RETIRED:

@@ -22,13 +22,14 @@ from ingest.embedded.postgresql import embedded_database
 from ingest.engine.presence import tell_of_itself
 from ingest.engine.supervisor import Supervisor
 from ingest.errors import IngestError, Misconfigured, Unavailable
+from ingest.ipc.core_dumps import forbid_core_dumps
 from ingest.ipc.names import SUPERVISOR
 from ingest.observe.asking import where
 from ingest.observe.exposition import serve
 from ingest.observe.log import configure, resolve_format
 from ingest.observe.server import UNIX
 from ingest.store import housekeeping
-from ingest.store.connection import Connection, connect, hang_up, require_usable
+from ingest.store.connection import Connection, connect, hang_up, require_conninfo, require_usable
 from ingest.store.migrate import migrate, require_current
 from ingest.transport.protocol import brokers, connect_first
 from ingest.transport.stomp import STOMP_PORT
@@ -43,6 +44,7 @@ DRAIN_FAILED = 7  # exit code: the time was up; nothing is lost, the broker has 
 def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str] = ()) -> int:
     """Runs the engine until a signal; returns the exit code. ``read_again`` reads the settings once more, for
     SIGHUP; ``retired`` are settings to warn of. Raises IngestError when it cannot start."""
+    forbid_core_dumps()
     config = msgspec.structs.replace(config, log_format=resolve_format(config.log_format))
     configure(config.log_format, config.log_level, process=SUPERVISOR)
     for line in retired:
@@ -75,6 +77,7 @@ def _completed(wanted: Config, running: Config) -> Config:
     Raises Misconfigured."""
     brokers(wanted)
     load_producer_rules(wanted.producers_file)
+    require_conninfo(wanted.database)
     return msgspec.structs.replace(
         wanted,
         queue_source=wanted.queue_source or running.queue_source,

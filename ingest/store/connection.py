@@ -14,6 +14,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from ingest.core.passwords import is_readable
 from ingest.errors import Misconfigured, Rejected, Unavailable
 from ingest.store.poolers import require_one_session
 from ingest.store.queries import query
@@ -21,6 +22,12 @@ from ingest.store.session_settings import look_at, pin, require_own_schema, requ
 from ingest.store.sqlstates import OF_A_SETTING, OF_THE_ROW, remedy
 
 Connection = psycopg.Connection[tuple[object, ...]]
+
+# libpq quotes what it takes for a port, a host or a database.
+UNREADABLE = (
+    "it cannot be read for sure, and why is not shown, because a part of the password may be in that: quote values "
+    "with spaces in a conninfo, and percent-encode those of a URI (%2F for a slash, %40 for @, %25 for a percent sign)"
+)
 
 
 class Name(NamedTuple):
@@ -39,7 +46,7 @@ def connect(
     lock_timeout_s: float = 30,
 ) -> Connection:
     """A connection in autocommit mode that relies on nothing that others have set. Raises Unavailable or Misconfigured."""
-    with translate_errors(opening=True):
+    with translate_errors(opening=conninfo):
         given = conninfo_to_dict(conninfo)
         connection = psycopg.connect(
             make_conninfo(
@@ -66,7 +73,7 @@ def connect(
 def require_usable(connection: Connection) -> None:
     """Before the first use: raises Misconfigured for a server on which nothing can be stored, for a schema in which others
     may create what our statements would meet, and for a pooler that mixes sessions up."""
-    with translate_errors(opening=True):
+    with translate_errors():
         server = look_at(connection)
         require_writable(server)
         require_own_schema(connection, server.schema)
@@ -121,15 +128,25 @@ def end_session(connection: Connection, left: Name) -> bool:
 
 
 @contextmanager
-def translate_errors(*, opening: bool = False) -> Iterator[None]:
-    """Turns psycopg's errors into this package's: what to do about them, not where they came from."""
+def translate_errors(*, opening: str | None = None) -> Iterator[None]:
+    """Turns psycopg's errors into this package's: what to do about them, not where they came from. ``opening`` is the
+    conninfo that is being used: no part of its passwords is in what is said."""
     try:
         yield
     except psycopg.Error as error:
+        if opening is None:
+            raise translate(error) from error
         found = translate(error)
-        if opening and isinstance(found, Unavailable):
-            found = Unavailable(f"no database (--database): {found}")
-        raise found from error
+        text = _line(error) if is_readable(opening) else UNREADABLE
+        if isinstance(found, Misconfigured):
+            raise Misconfigured(found.setting, text) from None
+        raise Unavailable(f"no database (--database): {text}") from None
+
+
+def require_conninfo(conninfo: str) -> None:
+    """Raises Misconfigured for what libpq cannot read."""
+    with translate_errors(opening=conninfo):
+        conninfo_to_dict(conninfo)
 
 
 def translate(error: psycopg.Error) -> Unavailable | Rejected | Misconfigured:

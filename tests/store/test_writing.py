@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from ingest.core.delivery.work import Outcome
+from ingest.core.raw_text import bytes_of
 from ingest.errors import Rejected
 from ingest.store.catalog.reading import exported_resources
 from ingest.store.connection import Connection
@@ -140,7 +142,8 @@ def test_what_postgresql_cannot_hold_comes_back_as_it_was(
     body = wire_body("n.example.com", 1, [resource("/x", parameters=parameters)])
     assert pipeline.take(body) == [Outcome.STORED]
     found = stored(connection, "n.example.com")["resources"][0]["parameters"]
-    assert repr(found) == repr({key: parameters[key] for key in found})
+    as_sent = json.dumps({key: parameters[key] for key in found}, ensure_ascii=False)
+    assert bytes_of(json.dumps(found, ensure_ascii=False)) == as_sent.encode("utf-8", "surrogatepass")
     assert found.keys() == parameters.keys()
 
 

@@ -39,7 +39,7 @@ from ingest.core.delivery.work import (
 from ingest.errors import Rejected
 
 # Part of every raw digest: a new normaliser must not trust what an old one stored.
-NORMALISER_VERSION = b"3"
+NORMALISER_VERSION = b"4"
 Buffer = bytes | memoryview
 
 

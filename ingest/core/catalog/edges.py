@@ -18,6 +18,7 @@ from ingest.core import pgcopy
 from ingest.core.catalog.formats import Skim, parse_json
 from ingest.core.catalog.model import RELATIONSHIPS, Ref, scalar_text
 from ingest.core.delivery.work import EdgeSet
+from ingest.core.sensitive import conceal, may_hold_secrets
 from ingest.errors import Rejected
 
 SLOT_BITS = (
@@ -191,6 +192,8 @@ def parse_reference(text: str) -> Ref:
 
 def _lenient_edges(raw: bytes | memoryview) -> list[dict[str, Any]]:
     document = parse_json(raw)
+    if may_hold_secrets(bytes(raw)):
+        document = conceal(document, bytes(raw))  # what is refused is quoted in logs
     if not isinstance(document, list):
         raise Rejected("invalid", "edges is no list")
     for edge in document:

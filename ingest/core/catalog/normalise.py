@@ -29,7 +29,8 @@ from ingest.core.catalog.edges import (
 from ingest.core.catalog.formats import Skim, parse_json, slices
 from ingest.core.catalog.model import RELATIONSHIPS, Catalog, Edge, Json, Ref, Resource, scalar_text
 from ingest.core.catalog.namevars import COMPOSITE, NAMEVARS, NOT_ISOMORPHIC
-from ingest.core.catalog.rich_data import stringify
+from ingest.core.catalog.rich_data import SENSITIVE, TYPE_KEY, stringify
+from ingest.core.sensitive import conceal, may_hold_secrets, tells_no_secret
 from ingest.errors import Rejected
 
 # (metaparameter, its relationship, whether the resource is the edge's source)
@@ -118,31 +119,37 @@ def require_unique(refs: Iterable[Ref]) -> None:
 
 def normalise_resource(raw: bytes | memoryview | msgspec.Raw, family: str) -> Normal:
     """One resource from its JSON; a pure function of its bytes and its family."""
+    data = raw if isinstance(raw, bytes) else bytes(raw)
     if family == "puppetdb":
         try:
             plain = _plain.decode(raw)
         except (_Float, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass  # told below, or not so unusual
         else:
-            return Normal(
-                Resource(
-                    type=plain.type,
-                    title=plain.title,
-                    exported=plain.exported,
-                    tags=_tags(plain.tags, plain.type, plain.title),
-                    parameters=plain.parameters,
-                    kind=plain.kind,
-                    file=plain.file,
-                    line=plain.line,
-                ),
-                has_floats=False,
-            )
+            if tells_no_secret(data, plain.parameters):
+                return Normal(
+                    Resource(
+                        type=plain.type,
+                        title=plain.title,
+                        exported=plain.exported,
+                        tags=_tags(plain.tags, plain.type, plain.title),
+                        parameters=plain.parameters,
+                        kind=plain.kind,
+                        file=plain.file,
+                        line=plain.line,
+                    ),
+                    has_floats=False,
+                )
     has_floats = False
     try:
         document = _without_floats.decode(raw)
     except (_Float, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         has_floats = True
         document = parse_json(raw)
+    if may_hold_secrets(data):
+        # Before anything else: what is refused below is quoted in logs. Native rich data keeps its type, because the
+        # values around it are still to be printed.
+        document = conceal(document, data, SENSITIVE if family == "puppetdb" else {TYPE_KEY: "Sensitive"})
     if not isinstance(document, dict):
         raise Rejected("invalid", "a resource is no object")
     type_, title = document.get("type"), document.get("title")
