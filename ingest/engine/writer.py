@@ -12,10 +12,12 @@ import time
 import zlib
 from collections.abc import Sequence
 from multiprocessing.connection import Connection as ControlConnection
+from typing import NoReturn
 
 import structlog
 
 from ingest.config.settings import Config
+from ingest.core.delivery.backoff import Backoff
 from ingest.core.delivery.work import (
     NO_FINGERPRINT,
     Ahead,
@@ -29,15 +31,15 @@ from ingest.core.delivery.work import (
 )
 from ingest.core.metrics import Metric
 from ingest.core.secrets import redact
+from ingest.engine.database import Database
 from ingest.engine.process import Ended, process_names, reloaded, start_process
-from ingest.errors import Misconfigured, Refused, Rejected, Unavailable
+from ingest.errors import Refused, Rejected
 from ingest.ipc.control import ChildChannels, Order
 from ingest.ipc.in_flight import InFlight
 from ingest.ipc.process_metrics import ProcessMetrics
 from ingest.ipc.stored_digests import StoredDigests
-from ingest.store.connection import connect, end_session, hang_up_after
-from ingest.store.quarantine import QuarantineLimits, QuarantineRow
-from ingest.store.writing import Lane
+from ingest.store.quarantine import QuarantineRow
+from ingest.store.session import Counts
 
 BACKOFF_START_S = 0.05
 PAUSE = 2  # times the linger, without a batch
@@ -59,17 +61,20 @@ class Writer:
         self.log = structlog.get_logger()
         self._known = StoredDigests(wires.memory["known"])
         self._hands = InFlight(wires.memory["hands"], process_names(config))
-        self._lane: Lane | None = None
-        self._is_stale = False  # the lane was opened under settings that have changed
+        self._database = Database(config, self._hands, row, name)
         self._settled_s = 0.0  # the last batch
         self._batch: list[Work] = []
         self._batch_bytes = 0
         self._last_bytes = 0  # of what came together last
 
     def loop(self) -> None:
-        if self._connected() and self.name == "writer-0":
-            self._publish_hints()
+        self._until_connected()
+        if self.name == "writer-0":
+            for certname, raw_digest in self._database.hints():
+                self._known.put(certname, SectionDigests(NO_FINGERPRINT, raw_digest))
         while True:
+            # The receiver takes nothing until there is a connection: it must not wait for work to come.
+            self._until_connected()
             self._gather()
             batch = self._taken()
             self._settle(batch)
@@ -119,7 +124,7 @@ class Writer:
             raise Ended
         if isinstance(message, Order) and message.word == "reload":
             self.config = reloaded(message.detail)
-            self._is_stale = True
+            self._database.reload(self.config)
 
     def _receive(self, peer: str) -> None:
         inbox = self.wires.inboxes.get(peer)
@@ -165,26 +170,22 @@ class Writer:
         rows = [self._row_of(work) if isinstance(work, Quarantine) else work for work in batch]
         present = [row for row in rows if row is not None]
         lone = batch[0].delivery if len(batch) == 1 else 0
-        backoff_s = BACKOFF_START_S
-        while True:
-            if self._connected():
-                assert self._lane is not None
-                self._hands.hold(self.name, lone)
-                try:
-                    with hang_up_after(self._lane.connection, self.config.database_patience_s):
-                        settled = self._lane.apply(present)
-                except (Unavailable, Misconfigured) as error:
-                    # A lost privilege or table is no fault of these messages: they wait until somebody mends it.
-                    self._database_away(error)
-                else:
-                    self._report(batch, settled)
-                    return
-                finally:
-                    self._hands.empty(self.name)
-            self._wait(backoff_s * random.uniform(0.5, 1.0))
-            backoff_s = min(backoff_s * 2, self.config.backoff_max_s)
+        self._report(batch, *self._apply(present, lone))
 
-    def _report(self, batch: Sequence[Work], settled: list[Settled]) -> None:
+    def _apply(self, rows: Sequence[Work | QuarantineRow], held: int = 0) -> tuple[list[Settled], Counts]:
+        """However often the database must be asked."""
+        backoff = Backoff(BACKOFF_START_S)
+        while True:
+            self._hands.hold(self.name, held)
+            try:
+                done = self._database.apply(rows)
+            finally:
+                self._hands.empty(self.name)
+            if done is not None:
+                return done
+            self._wait(backoff.pause_s(self.config.backoff_max_s, random.random()))
+
+    def _report(self, batch: Sequence[Work], settled: list[Settled], counts: Counts) -> None:
         outcomes = {s.delivery: s.outcome for s in settled}
         for work in batch:
             if isinstance(work, Claim | Full) and outcomes.get(work.delivery) in (
@@ -192,8 +193,6 @@ class Writer:
                 Outcome.UNCHANGED,
             ):
                 self._known.put(work.header.certname, work.sections)
-        assert self._lane is not None
-        counts = self._lane.counts
         self.row.add(Metric.ROWS_WRITTEN, counts.rows_written)
         self.row.add(Metric.BYTES_COPIED, counts.bytes_copied)
         self.row.add(Metric.RESOURCES_NEW, counts.resources_new)
@@ -224,27 +223,13 @@ class Writer:
             rejected.text.replace("\0", ""), None, {}, None, "refused by PostgreSQL: not kept", work.body_bytes,
         )  # fmt: skip
         self.log.warning("message_quarantined", reason=row.reason, detail=row.detail, certname=row.certname)
-        self._apply_quarantine(row)
+        try:
+            settled, _ = self._apply([row])
+        except Refused as refused:
+            self._stop_engine(refused)
+        self.wires.outboxes["receiver"].send(settled)
 
-    def _apply_quarantine(self, row: QuarantineRow) -> None:
-        backoff_s = BACKOFF_START_S
-        while True:
-            if self._connected():
-                assert self._lane is not None
-                try:
-                    with hang_up_after(self._lane.connection, self.config.database_patience_s):
-                        settled = self._lane.apply([row])
-                    self.wires.outboxes["receiver"].send(settled)
-                except (Unavailable, Misconfigured) as error:
-                    self._database_away(error)
-                except Refused as refused:
-                    self._stop_engine(refused)
-                else:
-                    return
-            self._wait(backoff_s)
-            backoff_s = min(backoff_s * 2, self.config.backoff_max_s)
-
-    def _stop_engine(self, refused: Refused) -> None:
+    def _stop_engine(self, refused: Refused) -> NoReturn:
         """Asks for the end, and settles nothing more: the broker keeps what is not acknowledged."""
         self.wires.report("stop", str(refused))
         while True:
@@ -281,45 +266,10 @@ class Writer:
 
     # The database
 
-    def _connected(self) -> bool:
-        """Whether there is a connection now; tries to make one. A refused login is waited out like an outage:
-        the engine was started with a working one."""
-        if self._lane is not None and not self._is_stale:
-            return True
-        if self._lane is not None:
-            self._lane.connection.close()
-            self._lane = None
-        self._is_stale = False
-        try:
-            connection = connect(
-                self.config.database,
-                application_name=f"ingest {self.name}",
-                connect_timeout_s=self.config.connect_timeout_s,
-                statement_timeout_s=self.config.statement_timeout_s,
-                lock_timeout_s=self.config.lock_timeout_s,
-            )
-            limits = QuarantineLimits(
-                self.config.quarantine_messages_max, self.config.quarantine_per_minute_max
-            )
-            with hang_up_after(connection, self.config.database_patience_s):
-                left = self._hands.session(self.name)
-                if left and end_session(connection, left):
-                    self.log.info("session_left_behind", backend_pid=left, note="ended it")
-                self._hands.open_session(self.name, connection.info.backend_pid)
-                self._lane = Lane(connection, self.config.writer_cache_entries, limits)
-        except (Unavailable, Misconfigured) as error:
-            self._database_away(error)
-            return False
-        self.row.set(Metric.DATABASE_UP, 1)
-        self.row.add(Metric.DATABASE_CONNECTIONS)
-        return True
-
-    def _database_away(self, error: Exception) -> None:
-        self.log.warning("database_unavailable", reason=str(error))
-        self.row.set(Metric.DATABASE_UP, 0)
-        if self._lane is not None:
-            self._lane.connection.close()
-            self._lane = None
+    def _until_connected(self) -> None:
+        backoff = Backoff(BACKOFF_START_S)
+        while not self._database.connected():
+            self._wait(backoff.pause_s(self.config.backoff_max_s, random.random()))
 
     def _wait(self, seconds: float) -> None:
         """Waits without reading work, but listening to the supervisor."""
@@ -328,12 +278,3 @@ class Writer:
             while (left := deadline - time.monotonic()) > 0:
                 if selector.select(left):
                     self._obey()
-
-    def _publish_hints(self) -> None:
-        assert self._lane is not None
-        try:
-            with hang_up_after(self._lane.connection, self.config.database_patience_s):
-                for certname, raw_digest in self._lane.hints():
-                    self._known.put(certname, SectionDigests(NO_FINGERPRINT, raw_digest))
-        except (Unavailable, Misconfigured) as error:
-            self._database_away(error)  # they are only hints

@@ -82,6 +82,10 @@ class Ledger:
     def oldest(self) -> Delivery | None:
         return next(iter(self._deliveries.values()), None)
 
+    def oldest_of(self, epoch: int) -> Delivery | None:
+        """Of those that came on that connection: what went back to the broker with an earlier one ages no more."""
+        return next((each for each in self._deliveries.values() if each.epoch == epoch), None)
+
     def add(self, delivery: Delivery) -> None:
         self._deliveries[delivery.id] = delivery
         self._waiting.append(delivery.id)
@@ -140,15 +144,6 @@ class Ledger:
                     condemned.append(delivery)
         self._again(deliveries)
         return condemned
-
-    def clear(self) -> list[Delivery]:
-        """Lets go of everything: the broker will deliver it again. Returns what was in the book."""
-        deliveries = list(self._deliveries.values())
-        self._deliveries.clear()
-        self._waiting.clear()
-        self._at.clear()
-        self.undecoded_bytes = 0
-        return deliveries
 
     def _of(self, copy: int) -> Delivery | None:
         """The delivery of which this is the copy that counts."""

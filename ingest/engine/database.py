@@ -1,0 +1,115 @@
+"""A writer's line to PostgreSQL: opens it, applies batches within its time limits, gives it up when it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from ingest.config.settings import Config
+from ingest.core.delivery.work import Settled, Work
+from ingest.core.metrics import Metric
+from ingest.errors import Misconfigured, Unavailable
+from ingest.ipc.in_flight import InFlight
+from ingest.ipc.process_metrics import ProcessMetrics
+from ingest.store.connection import Connection, connect, end_session, hang_up_after
+from ingest.store.quarantine import QuarantineLimits, QuarantineRow
+from ingest.store.session import Counts
+from ingest.store.writing import Lane
+
+
+class Database:
+    """``DATABASE_UP`` is what others go by: a connection is not enough for it after a batch has failed; only the next
+    commit is."""
+
+    def __init__(self, config: Config, hands: InFlight, row: ProcessMetrics, name: str) -> None:
+        self._config = config
+        self._hands = hands
+        self._row = row
+        self._name = name
+        self._log = structlog.get_logger()
+        self._lane: Lane | None = None
+        self._is_stale = False  # the lane was opened under settings that have changed
+        self._failed = False  # the last batch
+        row.set(Metric.DATABASE_UP, 0)  # a predecessor's word
+
+    def reload(self, config: Config) -> None:
+        """For the next connection."""
+        self._config = config
+        self._is_stale = True
+
+    def connected(self) -> bool:
+        """Whether there is a connection now; tries to make one. A refused login is waited out like an outage:
+        the engine was started with a working one."""
+        if self._lane is not None and not self._is_stale:
+            return True
+        self._close()
+        self._is_stale = False
+        try:
+            self._open()
+        except (Unavailable, Misconfigured) as error:
+            self._away(error)
+            return False
+        self._row.set(Metric.DATABASE_UP, not self._failed)
+        self._row.add(Metric.DATABASE_CONNECTIONS)
+        return True
+
+    def apply(self, rows: Sequence[Work | QuarantineRow]) -> tuple[list[Settled], Counts] | None:
+        """Settles them in one transaction; None when the database is away. Raises Rejected and Refused."""
+        if not self.connected():
+            return None
+        assert self._lane is not None
+        try:
+            with hang_up_after(self._lane.connection, self._config.database_patience_s):
+                settled = self._lane.apply(rows)
+        except (Unavailable, Misconfigured) as error:
+            # A lost privilege or table is no fault of these messages: they wait until somebody mends it.
+            self._failed = True
+            self._away(error)
+            return None
+        self._failed = False
+        self._row.set(Metric.DATABASE_UP, 1)
+        return settled, self._lane.counts
+
+    def hints(self) -> list[tuple[str, bytes]]:
+        """(certname, raw digest) of what is stored; nothing when the database is away: they are only hints."""
+        if not self.connected():
+            return []
+        assert self._lane is not None
+        try:
+            with hang_up_after(self._lane.connection, self._config.database_patience_s):
+                return self._lane.hints()
+        except (Unavailable, Misconfigured) as error:
+            self._away(error)
+            return []
+
+    def _open(self) -> None:
+        connection = self._connect()
+        limits = QuarantineLimits(
+            self._config.quarantine_messages_max, self._config.quarantine_per_minute_max
+        )
+        with hang_up_after(connection, self._config.database_patience_s):
+            left = self._hands.session(self._name)
+            if left and end_session(connection, left):
+                self._log.info("session_left_behind", backend_pid=left, note="ended it")
+            self._hands.open_session(self._name, connection.info.backend_pid)
+            self._lane = Lane(connection, self._config.writer_cache_entries, limits)
+
+    def _connect(self) -> Connection:
+        return connect(
+            self._config.database,
+            application_name=f"ingest {self._name}",
+            connect_timeout_s=self._config.connect_timeout_s,
+            statement_timeout_s=self._config.statement_timeout_s,
+            lock_timeout_s=self._config.lock_timeout_s,
+        )
+
+    def _away(self, error: Exception) -> None:
+        self._log.warning("database_unavailable", reason=str(error))
+        self._row.set(Metric.DATABASE_UP, 0)
+        self._close()
+
+    def _close(self) -> None:
+        if self._lane is not None:
+            self._lane.connection.close()
+            self._lane = None
