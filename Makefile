@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= 2
 
-.PHONY: demo test lint run clean bench-store bench bench-peer test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet bench-load
+.PHONY: demo check test test-all lint run clean bench-store bench bench-peer test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -23,14 +24,23 @@ lint: $(VENV)/.made
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: lint  ## everything that a change must pass
-	$(BIN)/pytest
+check: lint  ## formatting, lint, types and the pure tests: while you work
+	$(BIN)/pytest -m "not server and not full" -n $(JOBS)
+
+test: lint  ## what every change must pass, with PostgreSQL and the embedded broker
+	$(BIN)/pytest -m "not full" -n $(JOBS)
+
+test-all: lint  ## the same with brokers of others, Puppet and faults, as far as they are installed
+	$(BIN)/pytest -n $(JOBS) $(ARGS)
 
 test-puppet: $(VENV)/.made  ## both ends of Puppet, with puppetserver (if it is installed); about ten minutes
-	INGEST_TEST_PUPPETSERVER=1 $(BIN)/pytest tests/puppet
+	$(BIN)/pytest tests/puppet --long
 
 test-store-long: $(VENV)/.made  ## the store's tests at their full size: 200 nodes, 20 rounds; ten minutes
 	INGEST_TEST_STORE_NODES=200 INGEST_TEST_STORE_ROUNDS=20 INGEST_TEST_STORE_EXAMPLES=500 $(BIN)/pytest tests/store
+
+test-hostile-long: $(VENV)/.made  ## ten minutes of hostile messages of every kind between good ones, kills included
+	INGEST_TEST_HOSTILE_SECONDS=600 $(BIN)/pytest tests/hostile -s
 
 bench-store: $(VENV)/.made  ## WAL and rows a catalog costs, against the limits
 	$(BIN)/python -m bench.store $(ARGS)
@@ -55,7 +65,7 @@ faults: $(VENV)/.made  ## every fault, alone and several at once; what was lost 
 
 faults-long: $(VENV)/.made  ## a thousand kills in one run, and the tests of faults at their full sizes
 	$(BIN)/python -m tests.faults --part 'embedded broker' --kills 1000
-	INGEST_TEST_FAULTS_LONG=1 INGEST_FUZZ_EXAMPLES=5000 $(BIN)/pytest tests/faults -s
+	INGEST_FUZZ_EXAMPLES=5000 $(BIN)/pytest tests/faults --long -s
 
 fuzz: $(VENV)/.made  ## many mutants of real catalogs through the decoders; with atheris too, where it installs
 	INGEST_FUZZ_EXAMPLES=20000 $(BIN)/pytest tests/faults/test_fuzz.py -s

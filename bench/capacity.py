@@ -38,7 +38,7 @@ from ingest.capacity.rounds import Node
 from ingest.capacity.simulation import Outcome, simulate
 from ingest.config.settings import Config
 from ingest.config.settings import load as load_config
-from ingest.embedded.parts import embedded_broker
+from ingest.embedded.broker.starting import embedded_broker
 from ingest.engine.process import leave_on_signals
 from ingest.store.capacity import backends
 from ingest.store.connection import connect

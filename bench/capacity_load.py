@@ -18,6 +18,7 @@ from ingest.capacity.instance import Arrival
 from ingest.capacity.rounds import Node
 from ingest.config.settings import Config
 from ingest.core.delivery.routing import decoders_at_work
+from ingest.ipc.names import kind_of
 from ingest.store.connection import connect
 from ingest.transport.publisher import Publisher
 
@@ -183,6 +184,6 @@ def _stages(cpu: dict[str, float]) -> dict[str, float]:
     """Summed over the processes of a stage."""
     found: dict[str, float] = {}
     for name, value in cpu.items():
-        stage = name.partition("-")[0]
+        stage = kind_of(name)
         found[stage] = found.get(stage, 0.0) + value
     return found

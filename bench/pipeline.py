@@ -24,6 +24,7 @@ from bench.records import record
 from bench.servers import POSTGRESQL, broker_of, cpu_s, publish
 from ingest.capacity.engine import machine_busy_s
 from ingest.engine.process import leave_on_signals
+from ingest.ipc.names import kind_of
 from lab.engine import Engine
 from lab.servers import Postgres
 
@@ -76,7 +77,7 @@ def measure(broker: str, rounds: dict[int, list[bytes]], workers: int, writers: 
         engine.wait_ready()
         for round_, bodies in rounds.items():
             server.execute("postgres", "CHECKPOINT")
-            row = {"workers": workers, "writers": writers, "round": round_}
+            row: dict[str, Any] = {"workers": workers, "writers": writers, "round": round_}
             row |= one_round(engine, server, broker, bodies)
             found.append(row)
             name = f"{round_} {ROUND_NAMES[round_]}"
@@ -140,7 +141,7 @@ def engine_cpu_s(engine: Engine) -> dict[str, float]:
     children = engine.children()
     found = {"supervisor": cpu_s(engine.process.pid) - sum(map(cpu_s, children.values()))}
     for name, pid in children.items():
-        role = name.partition("-")[0]
+        role = kind_of(name)
         found[role] = found.get(role, 0) + cpu_s(pid)
     return found
 

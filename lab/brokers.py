@@ -20,12 +20,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
+from lab.certificates import Certificates
 from lab.servers import free_port
-from tests.brokers.certificates import Certificates
-from tests.brokers.client import Client
+from lab.stomp_client import Client
 
 START_TIMEOUT_S = 90.0  # a JVM or an Erlang machine on a machine that is busy with other tests
 USER, PASSWORD = "ingest", "s3cret"
+PUBLISHERS = ("puppet-a", "puppet-b")  # two more who may publish, with the same password
 READER = "reader"  # a user who may log in and nothing else, where the broker knows such
 RABBITMQ = Path(
     "/usr/lib/rabbitmq/bin/rabbitmq-server"
@@ -163,7 +164,7 @@ class RabbitMQ(Broker):
             ]
         (self.directory / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
         (self.directory / "plugins").write_text("[rabbitmq_stomp].")
-        allowed = {USER: ".*", "guest": ".*", READER: "^$"}
+        allowed = {USER: ".*", "guest": ".*", READER: "^$"} | dict.fromkeys(PUBLISHERS, ".*")
         definitions = {
             "users": [
                 {"name": user, "password": "guest" if user == "guest" else PASSWORD, "tags": ""}
@@ -233,9 +234,13 @@ class ActiveMQ(Broker):
                 password=self.certificates.key_store_password,
             )
             connectors = _TLS_CONNECTORS.format(port=self.tls_port, client_port=self.client_tls_port)
+        users = "".join(
+            f'<authenticationUser username="{user}" password="{PASSWORD}" groups="users"/>'
+            for user in (USER, *PUBLISHERS)
+        )
         (self.directory / "activemq.xml").write_text(
             _ACTIVEMQ_XML.format(
-                data=self.directory / "data", port=self.port, user=USER, password=PASSWORD, tls=tls,
+                data=self.directory / "data", port=self.port, users=users, tls=tls,
                 connectors=connectors,
             )
         )  # fmt: skip
@@ -285,14 +290,16 @@ class Embedded(Broker):
     keeps_messages = False
 
     def command(self) -> list[str | Path]:
+        login = self.directory / "login"
+        login.write_text(f"{USER}:{PASSWORD}\n")
         return [
             sys.executable,
             "-m",
             "ingest.embedded.broker",
             "--port",
             str(self.port),
-            "--login",
-            f"{USER}:{PASSWORD}",
+            "--login-file",
+            login,
         ]
 
 
@@ -334,10 +341,10 @@ _ACTIVEMQ_XML = """\
   xsi:schemaLocation="http://www.springframework.org/schema/beans http://www.springframework.org/schema/beans/spring-beans-2.0.xsd
   http://activemq.apache.org/schema/core http://activemq.apache.org/schema/core/activemq-core.xsd">
   <broker xmlns="http://activemq.apache.org/schema/core" brokerName="ingest" useJmx="false" dataDirectory="{data}"
-    schedulerSupport="false">
+    schedulerSupport="false" populateJMSXUserID="true" useAuthenticatedPrincipalForJMSXUserID="true">
     <persistenceAdapter><kahaDB directory="{data}/kahadb"/></persistenceAdapter>
     <plugins><simpleAuthenticationPlugin><users>
-      <authenticationUser username="{user}" password="{password}" groups="users"/>
+      {users}
     </users></simpleAuthenticationPlugin></plugins>
     {tls}
     <transportConnectors>

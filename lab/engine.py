@@ -9,10 +9,11 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ingest.ipc.names import WRITER, kind_of
 from lab.servers import free_port
 
 # Starts an engine against the test's own broker and database, with more flags.
@@ -24,13 +25,20 @@ class Engine:
     """``ingest run`` against a given broker and database."""
 
     def __init__(
-        self, broker: str, database: str, *flags: str, log: Path, environment: Mapping[str, str] | None = None
+        self,
+        broker: str,
+        database: str,
+        *flags: str,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        through: Sequence[str] = (),  # a program that becomes it, such as prlimit
     ) -> None:
         self.port = free_port()
         self.log = log
         with log.open("ab") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ingest", "run", "--queue-source", broker, "--database", database,
+                [*through, sys.executable, "-m", "ingest", "run", "--queue-source", broker,
+                 *(("--database", database) if database else ()),
                  "--metrics-port", str(self.port), "--log-format", "json", *flags],
                 stderr=file,
                 env=os.environ | {"INGEST_GC_INTERVAL_S": "0"} | dict(environment or {}),
@@ -54,7 +62,7 @@ class Engine:
     def written(self, metric: str) -> float:
         """The sum of a writers' metric."""
         processes = self.status()["processes"]
-        return float(sum(its[metric] for name, its in processes.items() if name.startswith("writer-")))
+        return float(sum(its[metric] for name, its in processes.items() if kind_of(name) == WRITER))
 
     def wait_settled(self, messages: int) -> dict[str, float]:
         wait_for(lambda: sum(self.settled().values()) >= messages, self, f"{messages} settled")

@@ -1,4 +1,8 @@
-"""Fixtures: a real PostgreSQL for the session, an own database for each test, migrated from a template."""
+"""Fixtures: a real PostgreSQL for the session, an own database for each test, migrated from a template.
+
+And the tiers, which the Makefile chooses by: a test that starts a server or a process of its own is marked ``server``, one
+that needs a foreign broker, Puppet or faults ``full``; what is left is pure. ``long`` ones are left out without ``--long``.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,45 @@ if os.environ.get("INGEST_TEST_SAME_EXAMPLES"):
     settings.load_profile("ci")
 
 _numbers = itertools.count()
+
+# By where a test stands: what its folder or module needs. The fixtures of a test say it, too.
+FULL = (
+    "tests/puppet/", "tests/faults/", "tests/brokers/test_real_brokers.py", "tests/brokers/test_foreign_producers.py",
+    "tests/brokers/test_producers.py", "tests/brokers/test_failover.py", "tests/brokers/test_tls.py", "tests/hostile/",
+)  # fmt: skip
+SERVER = (
+    "tests/engine/", "tests/store/", "tests/brokers/test_server.py", "tests/brokers/test_receiving.py",
+    "tests/capacity/test_calibrate.py", "tests/capacity/test_command.py", "tests/loadgen/test_command.py",
+    "tests/test_cli.py", "tests/test_embedded.py",
+)  # fmt: skip
+SERVER_FIXTURES = {"postgres", "broker", "engine", "start"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="also what takes minutes (marked long)")
+    parser.addoption(
+        "--no-skips", action="store_true", help="a skipped test fails the run: everything is installed"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    kept, left_out = [], []
+    for item in items:
+        if item.nodeid.startswith(FULL):
+            item.add_marker(pytest.mark.full)
+        if item.nodeid.startswith(SERVER) or SERVER_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.server)
+        is_wanted = config.getoption("--long") or item.get_closest_marker("long") is None
+        (kept if is_wanted else left_out).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if session.config.getoption("--no-skips") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")

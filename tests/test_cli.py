@@ -109,7 +109,7 @@ def test_what_is_not_there_is_refused(database: str) -> None:
 def test_what_nobody_thought_of_is_one_line_too() -> None:
     """Any exception: its type and text without passwords; --debug shows where."""
     script = (
-        "import sys\nfrom ingest import cli\n@cli.cli.command('boom')\ndef boom():\n"
+        "import sys\nfrom ingest.cli import main as cli\n@cli.cli.command('boom')\ndef boom():\n"
         "    raise RuntimeError('at stomp://u:geheim@h:1\\nand more\\x1b[2J')\ncli.main()\n"
     )
     done = subprocess.run(
@@ -313,8 +313,7 @@ def test_status_shows_a_running_engine_to_a_person(healthy: bool) -> None:
     try:
         done = ingest("status", "--metrics-port", str(server.server_port))
     finally:
-        server.shutdown()
-        server.server_close()
+        server.close()
     text = done.stdout.decode()
     assert "12,345" in text
     assert "batch messages, mean" in text

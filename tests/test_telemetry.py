@@ -41,8 +41,7 @@ def _served(board: MetricsTable, health: Callable[[], Health] = lambda: WELL) ->
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
-        server.shutdown()
-        server.server_close()
+        server.close()
 
 
 def _get(url: str) -> tuple[int, str]:

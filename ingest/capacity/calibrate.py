@@ -32,7 +32,9 @@ from ingest.capacity.engine import children_of, free_port, measured_engine
 from ingest.capacity.machine import commit, crowding, machine
 from ingest.capacity.rounds import Bench, Node
 from ingest.config.settings import Config
-from ingest.embedded.parts import embedded_broker, embedded_database, system_binaries, system_database
+from ingest.embedded.broker.starting import embedded_broker
+from ingest.embedded.postgresql import embedded_database
+from ingest.embedded.programs import system_programs
 from ingest.engine.run import keep_house_once
 from ingest.store import capacity as store
 from ingest.store.connection import connect
@@ -150,17 +152,8 @@ def _measure(
     messages = _mixed(everybody, scale.calm, chance)
     rounds.append(bench.flow("calm", "calm", messages, CALM_SHARE * per_s))
     progress("all kinds, one at a time", 0.7)
-    samples: list[Sample] = []
-    # Each is made when its turn comes: making one changes the nodes.
-    singles: tuple[tuple[str, Callable[[], list[tuple[Node, str]]]], ...] = (
-        ("singles", lambda: _mixed(everybody, scale.singles, chance)),
-        ("upgrades", lambda: _upgrades(templates, everybody)),
-        ("newcomers", lambda: [(Node(template, scale.clones, RELEASES), "first") for template in templates]),
-    )
-    for name, in_turn in singles:
-        found, round_ = bench.single(name, in_turn())
-        samples += found
-        rounds.append(round_)
+    samples, single_rounds = _one_at_a_time(bench, templates, everybody, scale, chance)
+    rounds += single_rounds
     progress("what the database takes", 0.96)
     keep_house_once(bench.config, bench.watcher)
     count = len(everybody)
@@ -175,6 +168,25 @@ def _measure(
         catalogs_pages=pages,
     )
     return rounds, samples, sizes
+
+
+def _one_at_a_time(
+    bench: Bench, templates: Sequence[Template], nodes: Sequence[Node], scale: Scale, chance: random.Random
+) -> tuple[list[Sample], list[Round]]:
+    """What a catalog takes that finds the engine idle."""
+    # Each is made when its turn comes: making one changes the nodes.
+    singles: tuple[tuple[str, Callable[[], list[tuple[Node, str]]]], ...] = (
+        ("singles", lambda: _mixed(nodes, scale.singles, chance)),
+        ("upgrades", lambda: _upgrades(templates, nodes)),
+        ("newcomers", lambda: [(Node(template, scale.clones, RELEASES), "first") for template in templates]),
+    )
+    samples: list[Sample] = []
+    rounds: list[Round] = []
+    for name, in_turn in singles:
+        found, round_ = bench.single(name, in_turn())
+        samples += found
+        rounds.append(round_)
+    return samples, rounds
 
 
 def _backlog_per_s(rounds: Sequence[Round]) -> float:
@@ -211,11 +223,7 @@ def _database(config: Config, directory: Path) -> Iterator[str]:
     with ExitStack() as stack:
         conninfo = config.database
         if not conninfo:
-            binaries = system_binaries()  # what an operator has, before the one that comes with the extra
-            cluster = (
-                system_database(directory / "postgresql", binaries)
-                if binaries is not None
-                else embedded_database(directory / "postgresql")
-            )
+            # What an operator has, before the one that comes with the extra.
+            cluster = embedded_database(directory / "postgresql", system_programs())
             conninfo = stack.enter_context(cluster)
         yield stack.enter_context(store.own_database(conninfo, f"ingest_calibration_{os.getpid()}"))

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
+
+import psutil
 
 from ingest.config.settings import SETTINGS, Config
 from ingest.engine.process import cpu_s
 from ingest.errors import Unavailable
+from ingest.observe.asking import read_status
 
 START_TIMEOUT_S = 30.0
+CHILD_MODULE = "ingest.engine.child"
 SETTLED = ("stored", "unchanged", "stale", "superseded", "quarantined")
 
 
@@ -30,12 +31,10 @@ class MeasuredEngine:
     def __init__(self, process: subprocess.Popen[bytes], config: Config) -> None:
         self.process = process
         self.config = config
-        self._url = f"http://{config.metrics_host}:{config.metrics_port}/status.json"
 
     def status(self) -> dict[str, Any]:
-        with contextlib.suppress(OSError), urllib.request.urlopen(self._url, timeout=5) as answer:
-            found: dict[str, Any] = json.load(answer)
-            return found
+        with contextlib.suppress(Unavailable):
+            return read_status(self.config)
         return {}
 
     def counters(self) -> dict[str, dict[str, float]]:
@@ -51,9 +50,10 @@ class MeasuredEngine:
         """Name and pid of each child."""
         found = {}
         for pid in children_of(self.process.pid):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if b"ingest.engine.child" in words:
-                found[words[words.index(b"ingest.engine.child") + 1].decode()] = pid
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                words = psutil.Process(pid).cmdline()
+                if CHILD_MODULE in words:
+                    found[words[words.index(CHILD_MODULE) + 1]] = pid
         return found
 
     def wait(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
@@ -113,8 +113,8 @@ def free_port() -> int:
 
 
 def children_of(pid: int) -> list[int]:
-    with contextlib.suppress(OSError):
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    with contextlib.suppress(psutil.Error):
+        return [child.pid for child in psutil.Process(pid).children()]
     return []
 
 
@@ -123,13 +123,10 @@ def cpu_of(pids: Mapping[str, int]) -> dict[str, float]:
 
 
 def private_bytes(pid: int) -> int:
-    """Memory of a process that it shares with nobody (proc(5), smaps_rollup); 0 where that may not be read."""
-    total = 0
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith(("Private_Clean:", "Private_Dirty:")):
-                total += int(line.split()[1]) * 1024
-    return total
+    """Memory of a process that it shares with nobody; 0 where that may not be read."""
+    with contextlib.suppress(psutil.Error):
+        return int(psutil.Process(pid).memory_full_info().uss)
+    return 0
 
 
 def busy_elsewhere_s(own_s: float, before_s: float) -> float:
@@ -138,7 +135,6 @@ def busy_elsewhere_s(own_s: float, before_s: float) -> float:
 
 
 def machine_busy_s() -> float:
-    """CPU seconds of everything on this machine since it started (proc(5), /proc/stat), steal included."""
-    fields = list(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]))
-    idle = fields[3] + fields[4]
-    return (sum(fields) - idle) / os.sysconf("SC_CLK_TCK")
+    """CPU seconds of everything on this machine since it started, steal included."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system + times.irq + times.softirq + times.steal)

@@ -109,15 +109,7 @@ def plan(
     deploy = _burst(costs, fleet, setup, fleet.nodes, "upgrade")
     upgrading = msgspec.structs.replace(fleet, unchanged=0.0, parameters=0.0, upgrade=1.0)
     deploy_case, _ = _case("deploy", costs, upgrading, setup, target_s)
-    rows: list[Case] = []
-    interrupted = False
-    try:
-        others = list(_others(costs, fleet, setup))
-        for number, (name, its_costs, its_fleet, its_setup) in enumerate(others):
-            progress(f"what if: {name}", 0.5 + 0.5 * number / len(others))
-            rows.append(_case(name, its_costs, its_fleet, its_setup, target_s)[0])
-    except KeyboardInterrupt:
-        interrupted = True
+    rows, interrupted = _what_if(costs, fleet, setup, target_s, progress)
     used = [r.elsewhere_s / (r.seconds * calibration.machine.cores) for r in calibration.rounds]
     return Plan(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -138,9 +130,24 @@ def plan(
         deploy=deploy,
         deploy_p99_s=deploy_case.p99_s,
         curve=curve,
-        what_if=tuple(rows),
+        what_if=rows,
         interrupted=interrupted,
     )
+
+
+def _what_if(
+    costs: Costs, fleet: Fleet, setup: Setup, target_s: float, progress: Progress
+) -> tuple[tuple[Case, ...], bool]:
+    """The rows, and whether Ctrl-C cut them short."""
+    rows: list[Case] = []
+    try:
+        others = list(_others(costs, fleet, setup))
+        for number, (name, its_costs, its_fleet, its_setup) in enumerate(others):
+            progress(f"what if: {name}", 0.5 + 0.5 * number / len(others))
+            rows.append(_case(name, its_costs, its_fleet, its_setup, target_s)[0])
+    except KeyboardInterrupt:
+        return tuple(rows), True
+    return tuple(rows), False
 
 
 def _others(costs: Costs, fleet: Fleet, setup: Setup) -> Iterator[tuple[str, Costs, Fleet, Setup]]:

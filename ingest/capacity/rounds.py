@@ -8,8 +8,9 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TypeVar
+
+import psutil
 
 from ingest.capacity.calibration import Round, Sample
 from ingest.capacity.catalogs import Sheet, Template
@@ -25,6 +26,7 @@ from ingest.config.settings import Config
 from ingest.core.delivery.routing import decoders_at_work
 from ingest.engine.process import cpu_s
 from ingest.errors import Unavailable
+from ingest.ipc.names import kind_of
 from ingest.store import capacity as store
 from ingest.store.connection import Connection
 from ingest.transport.publisher import Publisher
@@ -68,10 +70,7 @@ class Bench:
         self._releases: set[tuple[str, int, int]] = set()
         backends = store.backends(watcher)
         postmaster = parent_of(store.server(watcher).backend_pid)
-        if not backends or Path(f"/proc/{postmaster}/comm").read_text().strip() not in (
-            "postgres",
-            "postmaster",
-        ):
+        if not backends or name_of(postmaster) not in ("postgres", "postmaster"):
             raise Unavailable(
                 "the CPU time of PostgreSQL cannot be read from here: run the calibration on its machine"
             )
@@ -160,14 +159,14 @@ class Bench:
         """CPU seconds so far, by stage."""
         found: dict[str, float] = {}
         for name, seconds in cpu_of(self._pids).items():
-            stage = name.partition("-")[0]
+            stage = kind_of(name)
             found[stage] = found.get(stage, 0.0) + seconds
         return found
 
     def memory(self) -> dict[str, int]:
         found: dict[str, int] = {}
         for name, pid in self._pids.items():
-            stage = name.partition("-")[0]
+            stage = kind_of(name)
             found[stage] = max(found.get(stage, 0), private_bytes(pid))
         return found
 
@@ -249,6 +248,13 @@ def _sums(processes: dict[str, dict[str, float]]) -> dict[str, float]:
 
 def parent_of(pid: int) -> int:
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
-    except OSError:
+        return int(psutil.Process(pid).ppid())
+    except psutil.Error:
         return 0
+
+
+def name_of(pid: int) -> str:
+    try:
+        return str(psutil.Process(pid).name())
+    except psutil.Error:
+        return ""

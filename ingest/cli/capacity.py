@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from ingest.cli.printing import say, say_lines
 from ingest.cli.settings import database, with_settings
 from ingest.config.settings import Config, Origins
 from ingest.core.quantities import duration_s, size_bytes
@@ -20,6 +21,7 @@ from ingest.errors import Misconfigured
 if TYPE_CHECKING:
     from ingest.capacity.calibration import Calibration
     from ingest.capacity.fleet import Fleet
+    from ingest.capacity.instance import Setup
 
 INTERVAL_S = 1800.0  # runinterval, Puppet's own default
 TEMPLATES_HELP = (
@@ -112,13 +114,12 @@ def calibrate_command(settings: Origins, output: Path, templates: Path | None) -
     server = settings.config.database if settings.origins["database"] == "--database" else ""
     calibration = _calibrate(settings.config, templates, server)
     save(calibration, output)
-    click.echo(f"calibrated in {calibration.seconds:.0f} s: {output}")
+    say(f"calibrated in {calibration.seconds:.0f} s: {output}")
 
 
 def _report(config: Config, origins: dict[str, str], **options: Any) -> None:
     _require_extra()
     from ingest.capacity.calibration import load
-    from ingest.capacity.instance import Setup
     from ingest.capacity.plan import plan
     from ingest.capacity.report import format_of, render
 
@@ -134,19 +135,7 @@ def _report(config: Config, origins: dict[str, str], **options: Any) -> None:
         _fleet(config, None, options)  # a wrong fleet is told before a minute's measuring
         calibration = _calibrate(config, options["templates"], server="")
     fleet = _fleet(config, calibration, options)
-    cores = options["cores"] or calibration.machine.cores
-    setup = Setup(
-        cores=cores,
-        workers=cores if origins["workers"] == "default" else config.workers,
-        writers=config.writers,
-        instances=options["instances"],
-        database_apart=options["database_apart"],
-        broker_here=options["broker_here"],
-        linger_s=config.batch_linger_ms / 1000,
-        batch_messages_max=config.batch_messages_max,
-        window_messages_max=config.window_messages_max,
-        window_bytes_max=config.window_bytes_max,
-    )
+    setup = _setup(config, origins, options, options["cores"] or calibration.machine.cores)
     with _progress() as progress:
         found = plan(
             calibration,
@@ -161,11 +150,29 @@ def _report(config: Config, origins: dict[str, str], **options: Any) -> None:
             file.write_text(render(found, format_), encoding="utf-8")
         except OSError as error:
             raise Misconfigured("--output", f"cannot write {file}: {error.strerror}") from error
-        click.echo(f"report: {file}")
+        say(f"report: {file}")
     if not outputs:
-        click.echo(render(found, "markdown"), nl=False)
+        say_lines(render(found, "markdown"))
     if found.interrupted:
         raise KeyboardInterrupt
+
+
+def _setup(config: Config, origins: dict[str, str], options: dict[str, Any], cores: int) -> Setup:
+    """The engine that is planned: as the settings have it, on so many cores."""
+    from ingest.capacity.instance import Setup
+
+    return Setup(
+        cores=cores,
+        workers=cores if origins["workers"] == "default" else config.workers,
+        writers=config.writers,
+        instances=options["instances"],
+        database_apart=options["database_apart"],
+        broker_here=options["broker_here"],
+        linger_s=config.batch_linger_ms / 1000,
+        batch_messages_max=config.batch_messages_max,
+        window_messages_max=config.window_messages_max,
+        window_bytes_max=config.window_bytes_max,
+    )
 
 
 def _fleet(config: Config, calibration: Calibration | None, options: dict[str, Any]) -> Fleet:
@@ -226,7 +233,9 @@ def _progress() -> Iterator[Callable[[str, float], None]]:
 
 def _require_extra() -> None:
     """Raises Misconfigured where the extra is not installed."""
-    missing = [name for name in ("simpy", "numpy", "jinja2", "matplotlib") if find_spec(name) is None]
+    missing = [
+        name for name in ("simpy", "numpy", "jinja2", "matplotlib", "psutil") if find_spec(name) is None
+    ]
     if missing:
         raise Misconfigured(
             "ingest capacity", f"{', '.join(missing)} is missing: pip install 'puppet-ingest[capacity]'"

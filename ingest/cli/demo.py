@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -26,9 +25,12 @@ from rich.live import Live
 from rich.table import Table
 
 from ingest.config.settings import SETTINGS, Config
-from ingest.embedded.parts import embedded_broker, embedded_database
+from ingest.core.passwords import hide_passwords
+from ingest.embedded.broker.starting import embedded_broker
+from ingest.embedded.postgresql import embedded_database
 from ingest.engine.run import open_database
 from ingest.errors import Unavailable
+from ingest.observe.asking import read_status
 from ingest.store.catalog.reading import exported_resources
 from ingest.transport.publisher import Publisher
 
@@ -45,11 +47,16 @@ def demo(config: Config, *, seconds: float, nodes: int) -> int:
             f"A demonstration, with embedded parts, in [bold]{directory}[/]; it leaves nothing behind."
         )
         url = stack.enter_context(embedded_broker(0))
-        console.print(f"Embedded STOMP broker (for evaluation): {url}")
+        console.print(f"Embedded STOMP broker (for evaluation): {hide_passwords(url)}")
         uri = stack.enter_context(embedded_database(directory / "postgresql"))
         console.print("Embedded PostgreSQL (for evaluation): started")
         config = msgspec.structs.replace(
-            config, queue_source=url, database=uri, log_level="warning", metrics_port=_free_port()
+            config,
+            queue_source=url,
+            database=uri,
+            log_level="warning",
+            metrics_host="127.0.0.1",
+            metrics_port=_free_port(),
         )
         stack.enter_context(engine(config))
         console.print(f"ingest run --workers {config.workers}: ready\n")
@@ -57,7 +64,7 @@ def demo(config: Config, *, seconds: float, nodes: int) -> int:
         _ask(config, console, nodes)
         console.print(f"\n{sent} catalogs published, all stored. The same with your own parts:")
         console.print(
-            "  ingest run --queue-source stomp://USER:PASSWORD@BROKER:61613 --database postgresql://..."
+            "  ingest run --queue-source stomp://USER@BROKER:61613 --queue-password-file FILE --database postgresql://..."
         )
     return 0
 
@@ -164,12 +171,9 @@ def _settled(status: dict[str, Any]) -> float:
 
 
 def _status(config: Config) -> dict[str, Any]:
-    url = f"http://{config.metrics_host}:{config.metrics_port}/status.json"
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            status: dict[str, Any] = json.load(answer)
-            return status
-    except OSError:
+        return read_status(config, timeout_s=2)
+    except Unavailable:
         return {}
 
 

@@ -9,13 +9,12 @@ import sys
 import click
 
 from ingest.cli.capacity import capacity_group
+from ingest.cli.printing import complain, say
 from ingest.cli.publishing import publish_command
 from ingest.cli.quarantine import quarantine_group
 from ingest.cli.reading import query_group, show_command, status_command
-from ingest.cli.settings import database, with_settings
+from ingest.cli.settings import database, warn_of_passwords, with_settings
 from ingest.config.settings import SETTINGS, Origins, redact
-from ingest.core.passwords import hide_passwords
-from ingest.core.printable import escape_unprintable
 from ingest.engine.process import leave_on_signals
 from ingest.errors import IngestError, Misconfigured, Unavailable
 
@@ -25,6 +24,7 @@ EXIT_UNEXPECTED, EXIT_USAGE, EXIT_UNAVAILABLE, EXIT_REFUSED, EXIT_INTERRUPTED = 
 
 def main() -> None:
     """The console script."""
+    _open_standard_streams()
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -38,25 +38,45 @@ def main() -> None:
         error.show()
         sys.exit(EXIT_USAGE)
     except click.ClickException as error:
-        _complain(error.format_message() + _hint(error))
+        complain(error.format_message() + _hint(error))
         sys.exit(EXIT_USAGE)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has left
         sys.exit(EXIT_UNEXPECTED)  # as click does when it notices first
     except Exception as error:
         if debug:
+            from ingest.observe.log import show_traceback
+
+            sys.excepthook = show_traceback
             raise
         if isinstance(error, IngestError):
-            _complain(str(error))
+            complain(str(error) + _notes(error))
             sys.exit(_code(error))
-        _complain(f"{type(error).__name__}: {error} (--debug shows where)")
+        if isinstance(error, UnicodeEncodeError) and not all(map(_is_text, sys.argv)):
+            complain("an argument is not text in UTF-8")
+            sys.exit(EXIT_USAGE)
+        complain(f"{type(error).__name__}: {error} (--debug shows where){_notes(error)}")
         sys.exit(EXIT_UNEXPECTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _complain(text: str) -> None:
-    """One line, whatever the error had to say, and never a password."""
-    click.echo(f"ingest: {escape_unprintable(hide_passwords(' '.join(text.split())))}", err=True)
+def _open_standard_streams() -> None:
+    """Those that whoever started us has closed: the next socket would get their number, and be written to."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  for good
+
+
+def _is_text(argument: str) -> bool:
+    """Bytes that are not UTF-8 arrive as lone surrogates."""
+    return argument.isascii() or not any("\ud800" <= character <= "\udfff" for character in argument)
+
+
+def _notes(error: Exception) -> str:
+    return "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
 
 
 def _hint(error: click.ClickException) -> str:
@@ -89,7 +109,8 @@ def run_command(settings: Origins) -> int:
     """Run the engine until SIGTERM or Ctrl-C; both let it finish what it has."""
     from ingest.engine.run import run
 
-    return run(settings.config, settings.again)
+    warn_of_passwords(settings)
+    return run(settings.config, settings.again, settings.retired)
 
 
 @cli.command("demo")
@@ -117,7 +138,7 @@ def config_command(settings: Origins) -> None:
     for setting in SETTINGS:
         value = getattr(settings.config, setting.name)
         shown = json.dumps(redact(setting.name, value)) if setting.type is str else json.dumps(value)
-        click.echo(f"{setting.name:<{width}} = {shown}  # {settings.origins[setting.name]}")
+        say(f"{setting.name:<{width}} = {shown}  # {settings.origins[setting.name]}")
 
 
 @cli.command("migrate")
@@ -129,12 +150,12 @@ def migrate_command(settings: Origins, grant_to: str | None, grant_read_to: str 
     from ingest.store.migrate import grant, migrate, schema_version
 
     with database(settings.config) as connection:
-        done = migrate(connection, click.echo)
+        done = migrate(connection, say)
         state = f"{done} migrations ran" if done else "up to date"
-        click.echo(f"schema {schema_version(connection)}, {state}")
+        say(f"schema {schema_version(connection)}, {state}")
         if grant_to or grant_read_to:
             grant(connection, grant_to, grant_read_to)
-            click.echo("granted to " + ", ".join(role for role in (grant_to, grant_read_to) if role))
+            say("granted to " + ", ".join(role for role in (grant_to, grant_read_to) if role))
 
 
 @cli.command("gc")
@@ -145,4 +166,4 @@ def gc_command(settings: Origins) -> None:
 
     with database(settings.config) as connection:
         for name, count in keep_house_once(settings.config, connection).items():
-            click.echo(f"{name:<22} {count}")
+            say(f"{name:<22} {count}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from pathlib import Path
 
 import click
 
+from ingest.cli.printing import say
 from ingest.cli.settings import publisher, with_settings
 from ingest.config.settings import Origins
 from ingest.errors import Misconfigured
@@ -25,17 +28,21 @@ def publish_command(settings: Origins, files: tuple[str, ...], headers: tuple[st
     from ingest.transport.publisher import headers_of
 
     given = dict(_header(header) for header in headers)
+    for file in files:
+        _require_content(file)
+    if files.count("-") > 1:
+        raise Misconfigured("FILE", "- is named twice, and standard input can be read once")
     with (
         publisher(settings.config) as opened,
         Progress(transient=True, disable=not sys.stderr.isatty()) as progress,
     ):
         task = progress.add_task("publishing", total=len(files))
-        bodies = map(_read, files)
+        bodies = (_read(file, settings.config.body_bytes_max) for file in files)
         done = opened.publish(
             ((body, headers_of(body) | given) for body in bodies),
             lambda receipts: progress.update(task, completed=receipts),
         )
-    click.echo(f"published {done}, each with the broker's receipt")
+    say(f"published {done}, each with the broker's receipt")
 
 
 def _header(text: str) -> tuple[str, str]:
@@ -45,10 +52,38 @@ def _header(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _read(file: str) -> bytes:
+def _require_content(file: str) -> None:
+    """All files are looked at before the first is sent. Raises Misconfigured."""
     if file == "-":
-        return sys.stdin.buffer.read()
+        return
     try:
-        return Path(file).read_bytes()
+        found = os.stat(file or "\0")
+        if stat.S_ISDIR(found.st_mode):
+            raise Misconfigured(file, "is a directory: name the files in it")
+        if stat.S_ISREG(found.st_mode):
+            open(file, "rb").close()
+            if not found.st_size:
+                raise Misconfigured(file, "there is nothing in it to publish")
     except OSError as error:
         raise Misconfigured(file, error.strerror or str(error)) from error
+    except ValueError as error:
+        raise Misconfigured("FILE", f"{file!r} is not the name of a file") from error
+
+
+def _read(file: str, bytes_max: int) -> bytes:
+    """``bytes_max``: of what is no regular file, and may have no end."""
+    try:
+        if file == "-":
+            body = sys.stdin.buffer.read(bytes_max + 1)
+        elif stat.S_ISREG(os.stat(file).st_mode):
+            return Path(file).read_bytes()
+        else:
+            with open(file, "rb") as opened:
+                body = opened.read(bytes_max + 1)
+    except OSError as error:
+        raise Misconfigured(file, error.strerror or str(error)) from error
+    if not body:
+        raise Misconfigured(file, "there is nothing in it to publish")
+    if len(body) > bytes_max:
+        raise Misconfigured(file, f"has more than body_bytes_max={bytes_max} bytes")
+    return body

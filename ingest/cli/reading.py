@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
 
+from ingest.cli.printing import say_json, say_lines
 from ingest.cli.settings import database, with_settings
 from ingest.config.settings import Origins
+from ingest.core.printable import escape_unprintable
 from ingest.errors import Unavailable
 
 
@@ -25,7 +24,7 @@ def show_command(settings: Origins, certname: str) -> None:
     from ingest.store.catalog.reading import read_catalog
 
     with database(settings.config) as connection:
-        sys.stdout.buffer.write(canonical(read_catalog(connection, certname)) + b"\n")
+        say_json(canonical(read_catalog(connection, certname)))
 
 
 @click.group("query")
@@ -72,7 +71,7 @@ def _print_lines(found: Iterable[dict[str, Any]]) -> None:
     from ingest.core.catalog.wire import canonical_json
 
     for one in found:
-        sys.stdout.buffer.write(canonical_json(one) + b"\n")
+        say_json(canonical_json(one))
 
 
 def _parameter(text: str) -> tuple[str, Any]:
@@ -89,18 +88,19 @@ def _parameter(text: str) -> tuple[str, Any]:
 @with_settings
 def status_command(settings: Origins) -> None:
     """What a running engine says about itself."""
-    url = f"http://{settings.config.metrics_host}:{settings.config.metrics_port}/status.json"
+    from ingest.observe.asking import read_status, where
+
+    status = read_status(settings.config)
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            status = json.load(answer)
         health, processes = status["health"], status["processes"]
         lines = ["ready" if health["ready"] else "not ready: " + "; ".join(health["reasons"])]
         for process, numbers in processes.items():
             lines += ["", process, *_lines(numbers)]
-    except (urllib.error.URLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = getattr(error, "reason", None) or f"{type(error).__name__} in its answer"
-        raise Unavailable(f"no engine answers at {url} (--metrics-port): {reason}") from error
-    click.echo("\n".join(lines))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Unavailable(
+            f"no engine answers at {where(settings.config)} (--metrics-port): {type(error).__name__} in its answer"
+        ) from error
+    say_lines("\n".join(map(escape_unprintable, lines)))
     if not health["healthy"]:
         raise Unavailable("; ".join(health["reasons"]))
 

@@ -9,9 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
-from ingest.config.settings import SETTINGS, Config, load, redact
+from ingest.cli.printing import complain
+from ingest.config.settings import RETIRED, SETTINGS, Config, Origins, load, redact
 from ingest.errors import Misconfigured
+
+TOLD = "ingest.passwords_told"
+# Where a password may stand instead, by setting.
+BETTER = {
+    "database": "use a passfile (passfile=FILE in it, or PGPASSFILE), the variable INGEST_DATABASE, or ingest.toml",
+    "queue_source": "use --queue-password-file, the variable INGEST_QUEUE_SOURCE, or ingest.toml",
+}
 
 
 def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -21,9 +30,11 @@ def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
     def command(
         context: click.Context, /, config_file: Path | None, puppet_conf: Path | None, **given: Any
     ) -> Any:
-        flags = {setting.name: given.pop(setting.name) for setting in SETTINGS}
+        flags = {name: given.pop(name) for name in (*[setting.name for setting in SETTINGS], *RETIRED)}
         settings = load(flags, os.environ, config_file, puppet_conf)
-        return context.invoke(function, settings=settings, **given)
+        for line in settings.retired if context.info_name != "run" else ():  # that one logs it
+            complain(f"warning: {line}")
+        return _invoke(context, function, settings, given)
 
     command.__doc__ = function.__doc__
     command.__click_params__ = list(getattr(function, "__click_params__", ()))  # type: ignore[attr-defined]
@@ -33,6 +44,8 @@ def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
         # Values are checked where all sources are: one rule, one message.
         kind = {} if setting.type is bool else {"type": str, "metavar": setting.type.__name__.upper()}
         click.option(name, setting.name, default=None, help=text, **kind)(command)
+    for retired in RETIRED:
+        click.option(f"--{retired.replace('_', '-')}", retired, default=None, hidden=True)(command)
     click.option(
         "--puppet-conf",
         type=click.Path(path_type=Path),
@@ -48,6 +61,48 @@ def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
     command.__name__ = function.__name__
     return command
+
+
+def _invoke(context: click.Context, function: Callable[..., Any], settings: Origins, given: Any) -> Any:
+    """Calls the command; what it said of itself comes before what there is to say of its passwords."""
+    try:
+        result = context.invoke(function, settings=settings, **given)
+    except Exception as error:
+        for line in _exposed(context, settings):
+            error.add_note(line)
+        raise
+    for line in _exposed(context, settings):
+        complain(f"warning: {line}")
+    return result
+
+
+def _exposed(context: click.Context, settings: Origins) -> list[str]:
+    """A line for each flag with a password: it stands in the process list, for everybody on this machine."""
+    if context.meta.get(TOLD):
+        return []
+    return [
+        f"the password in {setting.flag} stands in the process list for everybody: {BETTER[setting.name]}"
+        for setting in SETTINGS
+        if setting.about.is_secret
+        and settings.origins[setting.name] == setting.flag
+        and redact(setting.name, getattr(settings.config, setting.name))
+        != getattr(settings.config, setting.name)
+    ]
+
+
+def warn_of_passwords(settings: Origins) -> None:
+    """The same in the log, and at the beginning, for a command that runs until it is ended."""
+    import structlog
+
+    from ingest.observe.log import configure
+
+    context = click.get_current_context()
+    lines = _exposed(context, settings)
+    context.meta[TOLD] = True
+    if lines:
+        configure(settings.config.log_format, settings.config.log_level, process="supervisor")
+    for line in lines:
+        structlog.get_logger().warning("password_on_command_line", reason=line)
 
 
 @contextmanager
@@ -67,11 +122,13 @@ def database(config: Config) -> Iterator[Any]:
 @contextmanager
 def publisher(config: Config) -> Iterator[Any]:
     """A connection to the named broker that only sends."""
+    from ingest.embedded.broker.starting import running_broker
     from ingest.transport.publisher import Publisher
 
-    if not config.queue_source:
+    source = config.queue_source or running_broker(config.data_dir)
+    if not source:
         raise Misconfigured("--queue-source", "name the broker, for example stomp://127.0.0.1:61613")
-    opened = Publisher(config)
+    opened = Publisher(msgspec.structs.replace(config, queue_source=source))
     try:
         yield opened
     finally:

@@ -33,7 +33,9 @@ def read_puppet_conf(file: Path) -> dict[str, str]:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Misconfigured("--puppet-conf", f"{file}: {error}") from error
+        raise Misconfigured(
+            "--puppet-conf", f"{file}: {getattr(error, 'strerror', None) or error}"
+        ) from error
     values = _values(text)
     if values.get("async_storeconfigs", "true").lower() == "false":
         raise Misconfigured(

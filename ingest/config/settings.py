@@ -50,6 +50,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             reloads=True,
         ),
     ] = ""
+    queue_password_file: Annotated[
+        str,
+        About(
+            "its first line is the password of each user whom queue_source names without one; read again at SIGHUP",
+            reloads=True,
+        ),
+    ] = ""
     destination: Annotated[str, About("the queue; the name that Puppet has always used")] = "/queue/catalog"
     database: Annotated[
         str,
@@ -114,8 +121,23 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         int, About("ids that each writer remembers, about 150 bytes each", 1000, 100_000_000)
     ] = 400_000
     deaths_max: Annotated[
-        int, About("processes that may die of one message before it is quarantined", 1, 100)
+        int,
+        About(
+            "processes that may die with one message in their hands before it is tried alone, and quarantined "
+            "when another one dies of it",
+            1,
+            100,
+        ),
     ] = 2
+    alone_after_s: Annotated[
+        float,
+        About(
+            "how long such a message waits before it is tried alone: whoever killed those processes by chance "
+            "has gone by then",
+            0,
+            600,
+        ),
+    ] = 10.0
     gc_interval_s: Annotated[float, About("garbage collection; 0: never", 0, 30 * DAY_S, reloads=True)] = (
         3600.0
     )
@@ -135,25 +157,45 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             reloads=True,
         ),
     ] = 14 * DAY_S
-    quarantine_messages_max: Annotated[
-        int,
+    future_tolerance_s: Annotated[
+        float,
         About(
-            "messages in quarantine; the engine stops before it would add another; 0: no limit",
+            "a timestamp that is further ahead of the clock than that (a day) counts as the time of receipt, so that "
+            "no wrong clock shuts a node out",
             0,
-            10**9,
+            3650 * DAY_S,
             reloads=True,
         ),
-    ] = 1000
-    quarantine_per_minute_max: Annotated[
+    ] = DAY_S
+    quarantine_bytes_max: Annotated[
         int,
         About(
-            "messages that enter quarantine within a minute, or the engine stops: half of what 3000 nodes "
-            "send, so that a bad deploy leaves its messages at the broker; 0: no limit",
-            0,
-            10**9,
+            "bodies kept in quarantine; beyond it the oldest of the producer that has most there are dropped: "
+            "the newest catalogs of 3000 nodes take about half of it",
+            MIB,
+            TIB,
             reloads=True,
         ),
-    ] = 50
+    ] = 1024 * MIB
+    quarantine_rows_max: Annotated[
+        int,
+        About(
+            "rows in quarantine, one for each node and reason: three for each of 6000 nodes",
+            100,
+            10**7,
+            reloads=True,
+        ),
+    ] = 20_000
+    quarantine_unnamed_max: Annotated[
+        int,
+        About(
+            "messages in quarantine that name no node, of one producer and for one reason; the oldest are "
+            "counted and dropped",
+            1,
+            10_000,
+            reloads=True,
+        ),
+    ] = 100
     quarantine_ttl_s: Annotated[
         float,
         About(
@@ -163,13 +205,39 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             reloads=True,
         ),
     ] = 30 * DAY_S
+    producers_file: Annotated[
+        str,
+        About(
+            "a TOML file that says which publishers may speak for which nodes (docs/security.md); "
+            "empty: any publisher for any node",
+            reloads=True,
+        ),
+    ] = ""
+    producer_header: Annotated[
+        str,
+        About(
+            "the header in which the broker tells who published, for producers_file; empty: user-id at RabbitMQ, "
+            "JMSXUserID at ActiveMQ, _AMQ_VALIDATED_USER at Artemis",
+            reloads=True,
+        ),
+    ] = ""
     thin_storeconfigs: Annotated[
         bool, About("store exported resources only, as Puppet's setting of that name")
     ] = False
-    metrics_host: Annotated[str, About("where /metrics, /healthz and /readyz are served")] = "127.0.0.1"
+    metrics_host: Annotated[
+        str,
+        About("where /metrics, /healthz and /readyz are served; unix:/PATH is a socket for owner and group"),
+    ] = "127.0.0.1"
     metrics_port: Annotated[
         int, About("0: nowhere; 9464 is what OpenTelemetry's exporter of Prometheus text uses", 0, 65535)
     ] = 9464
+    metrics_names: Annotated[
+        str,
+        About(
+            "names under which scrapers ask for them, separated by commas; addresses, localhost and this "
+            "machine's own name are always answered"
+        ),
+    ] = ""
     log_format: Annotated[
         str, About("console, json, or what fits the terminal", choices=("auto", "console", "json"))
     ] = "auto"
@@ -231,16 +299,23 @@ def _annotated(hint: Any, default: Any) -> tuple[type, Any, About]:
     return type_, default, about
 
 
+# Settings of the version before: read, told of, and without effect.
+RETIRED = {
+    "quarantine_messages_max": "the engine no longer stops: see quarantine_bytes_max and quarantine_rows_max",
+    "quarantine_per_minute_max": "the engine no longer stops: what is too much is thinned out and counted",
+}
 SETTINGS = _settings()
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
 class Origins(NamedTuple):
-    """A configuration and where each value of it came from. ``again`` reads all the sources once more."""
+    """A configuration and where each value of it came from. ``again`` reads all the sources once more; ``retired`` has
+    a line for each setting that is there and no longer does anything."""
 
     config: Config
     origins: dict[str, str]
     again: Callable[[], Config]
+    retired: tuple[str, ...] = ()
 
 
 def load(
@@ -252,9 +327,13 @@ def load(
     """Puts the sources together. Raises Misconfigured naming the setting and where its value stands."""
     values: dict[str, Any] = {}
     origins = {setting.name: "default" for setting in SETTINGS}
+    retired: dict[str, str] = {}
 
     def take(found: Mapping[str, Any], origin: str) -> None:
         for name, value in found.items():
+            if name in RETIRED:
+                retired[name] = f"{name} (from {origin}) has no effect: {RETIRED[name]}"
+                continue
             values[name] = _checked(_BY_NAME[name], value, origin)
             origins[name] = origin
 
@@ -265,9 +344,12 @@ def load(
     for setting in SETTINGS:
         if setting.variable in environment:
             take({setting.name: environment[setting.variable]}, setting.variable)
+    for name in RETIRED:
+        if (variable := f"INGEST_{name.upper()}") in environment:
+            take({name: environment[variable]}, variable)
     for name, value in flags.items():
         if value is not None:
-            take({name: value}, _BY_NAME[name].flag)
+            take({name: value}, f"--{name.replace('_', '-')}")
     config = Config(**values)
     if config.body_bytes_max > config.window_bytes_max // 2:
         raise Misconfigured(
@@ -275,7 +357,8 @@ def load(
             f"{config.body_bytes_max} is more than half of window_bytes_max={config.window_bytes_max}: "
             "two bodies must fit",
         )
-    return Origins(config, origins, lambda: load(flags, environment, toml_file, puppet_conf).config)
+    again = lambda: load(flags, environment, toml_file, puppet_conf).config  # noqa: E731
+    return Origins(config, origins, again, tuple(retired.values()))
 
 
 def redact(name: str, value: Any) -> str:
@@ -293,9 +376,9 @@ def _from_toml(file: Path | None) -> dict[str, Any]:
             return {}
         raise Misconfigured("--config", f"there is no file {file}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise Misconfigured("--config", f"{path}: {error}") from error
+        raise Misconfigured("--config", f"{path}: {getattr(error, 'strerror', None) or error}") from error
     for name in document:
-        if name not in _BY_NAME:
+        if name not in _BY_NAME and name not in RETIRED:
             raise Misconfigured(name, f"no setting has this name (in {path}); 'ingest config' lists them")
     return document
 
@@ -314,6 +397,8 @@ def _checked(setting: Setting, value: Any, origin: str) -> Any:
             value = ",".join(map(str, value))
         if not isinstance(value, str):
             raise wrong("text")
+        if "\0" in value or not _is_utf8(value):
+            raise wrong("text in UTF-8 without NUL")
         if about.choices and value not in about.choices:
             raise wrong("one of " + ", ".join(about.choices))
         return value
@@ -326,6 +411,14 @@ def _checked(setting: Setting, value: Any, origin: str) -> Any:
     if about.maximum is not None and checked > about.maximum:
         raise wrong(f"at most {about.maximum:.10g}")
     return checked
+
+
+def _is_utf8(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # other bytes of a variable or an argument are lone surrogates
+        return False
+    return True
 
 
 _WORDS = {

@@ -156,6 +156,12 @@ class Metric(IntEnum):
         "Resources normalised.",
         "high all the time: raise decoder_cache_bytes_max",
     )
+    FUTURE_TIMESTAMPS = _counter(
+        "decoder",
+        "future_timestamps",
+        "Messages from further in the future than future_tolerance_s.",
+        "any: the clock of a producer is wrong; the log names one of its nodes",
+    )
     BATCH_MESSAGES = _histogram(
         "writer",
         "batch_messages",
@@ -180,6 +186,18 @@ class Metric(IntEnum):
         "resources_new",
         "Distinct resources stored for the first time.",
         "rises with a deploy",
+    )
+    QUARANTINE_THINNED = _counter(
+        "writer",
+        "quarantine_thinned",
+        "Quarantined messages that are counted and not kept.",
+        "grows: a producer sends many bad messages; 'ingest quarantine list' shows the newest",
+    )
+    UNSUPPORTED = _counter(
+        "writer",
+        "unsupported",
+        "Commands of a kind that this version does not store: counted, not kept.",
+        "grows: somebody publishes facts or reports; switch that off, or ignore it",
     )
     DATABASE_UP = _gauge("writer", "database_up", "1 while connected.", "0: look at the log for the reason")
     DATABASE_CONNECTIONS = _counter(

@@ -14,6 +14,8 @@ import msgspec
 sys.modules["rich"] = None  # type: ignore[assignment]
 
 from ingest.config.settings import Config  # noqa: E402
+from ingest.ipc.names import DECODER, RECEIVER, kind_of  # noqa: E402
+from ingest.observe.log import show_traceback  # noqa: E402
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -24,12 +26,13 @@ def main() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return
+    sys.excepthook = show_traceback
     control = Connection(control_fd)
     config = msgspec.msgpack.decode(control.recv_bytes(), type=Config)
-    kind = name.partition("-")[0]
-    if kind == "receiver":
+    kind = kind_of(name)
+    if kind == RECEIVER:
         from ingest.engine import receiver as process
-    elif kind == "decoder":
+    elif kind == DECODER:
         from ingest.engine import decoder as process  # type: ignore[no-redef]
     else:
         from ingest.engine import writer as process  # type: ignore[no-redef]

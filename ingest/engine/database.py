@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 import structlog
 
 from ingest.config.settings import Config
-from ingest.core.delivery.work import Settled, Work
+from ingest.core.delivery.work import Settled
 from ingest.core.metrics import Metric
-from ingest.errors import Misconfigured, Unavailable
+from ingest.engine.kinds import open_lane
+from ingest.errors import Misconfigured, Rejected, Unavailable
 from ingest.ipc.in_flight import InFlight
 from ingest.ipc.process_metrics import ProcessMetrics
+from ingest.store.catalog.reading import stored_digests
 from ingest.store.connection import Connection, connect, end_session, hang_up_after
+from ingest.store.lane import Lane, LaneSettings, Works
 from ingest.store.quarantine import QuarantineLimits, QuarantineRow
 from ingest.store.session import Counts
-from ingest.store.writing import Lane
 
 
 class Database:
@@ -31,6 +34,8 @@ class Database:
         self._lane: Lane | None = None
         self._is_stale = False  # the lane was opened under settings that have changed
         self._failed = False  # the last batch
+        self.counts = Counts()  # of the last batch
+        self.thinned = 0  # bad messages of the last batch that were counted and not kept
         row.set(Metric.DATABASE_UP, 0)  # a predecessor's word
 
     def reload(self, config: Config) -> None:
@@ -54,8 +59,8 @@ class Database:
         self._row.add(Metric.DATABASE_CONNECTIONS)
         return True
 
-    def apply(self, rows: Sequence[Work | QuarantineRow]) -> tuple[list[Settled], Counts] | None:
-        """Settles them in one transaction; None when the database is away. Raises Rejected and Refused."""
+    def apply(self, rows: Sequence[Works | QuarantineRow]) -> list[Settled] | None:
+        """Settles them in one transaction; None when the database is away. Raises Rejected."""
         if not self.connected():
             return None
         assert self._lane is not None
@@ -69,16 +74,29 @@ class Database:
             return None
         self._failed = False
         self._row.set(Metric.DATABASE_UP, 1)
-        return settled, self._lane.counts
+        self.counts = self._lane.counts
+        self.thinned = self._lane.quarantine.thinned
+        return settled
 
-    def hints(self) -> list[tuple[str, bytes]]:
+    def trim_quarantine(self) -> int:
+        """How many rows and bodies were dropped because there are too many."""
+        if self._lane is None or not self._lane.quarantine.may_be_full:
+            return 0
+        try:
+            with hang_up_after(self._lane.connection, self._config.database_patience_s):
+                return self._lane.quarantine.trim(self._lane.connection)
+        except (Unavailable, Misconfigured, Rejected) as error:
+            self._away(error)  # what was settled is settled; the next batch looks again
+            return 0
+
+    def stored_digests(self) -> list[tuple[str, bytes]]:
         """(certname, raw digest) of what is stored; nothing when the database is away: they are only hints."""
         if not self.connected():
             return []
         assert self._lane is not None
         try:
             with hang_up_after(self._lane.connection, self._config.database_patience_s):
-                return self._lane.hints()
+                return list(stored_digests(self._lane.connection))
         except (Unavailable, Misconfigured) as error:
             self._away(error)
             return []
@@ -86,14 +104,18 @@ class Database:
     def _open(self) -> None:
         connection = self._connect()
         limits = QuarantineLimits(
-            self._config.quarantine_messages_max, self._config.quarantine_per_minute_max
+            self._config.quarantine_bytes_max,
+            self._config.quarantine_rows_max,
+            self._config.quarantine_unnamed_max,
         )
+        tolerance = timedelta(seconds=self._config.future_tolerance_s)
+        settings = LaneSettings(self._config.writer_cache_entries, limits, tolerance)
         with hang_up_after(connection, self._config.database_patience_s):
             left = self._hands.session(self._name)
             if left and end_session(connection, left):
                 self._log.info("session_left_behind", backend_pid=left, note="ended it")
             self._hands.open_session(self._name, connection.info.backend_pid)
-            self._lane = Lane(connection, self._config.writer_cache_entries, limits)
+            self._lane = open_lane(connection, settings)
 
     def _connect(self) -> Connection:
         return connect(

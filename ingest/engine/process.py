@@ -16,6 +16,7 @@ import structlog
 from ingest.config.settings import Config
 from ingest.errors import IngestError
 from ingest.ipc.control import ChildChannels
+from ingest.ipc.names import tree_names
 from ingest.ipc.process_metrics import MetricsTable, ProcessMetrics
 from ingest.observe.log import configure, set_level
 
@@ -26,9 +27,7 @@ class Ended(Exception):  # the regular way out of a loop
 
 def process_names(config: Config) -> list[str]:
     """Every child's name; its place in this list is its row on the board and its entry among the hands."""
-    decoders = [f"decoder-{i}" for i in range(config.workers)]
-    writers = [f"writer-{i}" for i in range(config.writers)]
-    return ["receiver", *decoders, *writers, "supervisor"]
+    return tree_names(config.workers, config.writers)
 
 
 def reloaded(detail: str) -> Config:

@@ -6,6 +6,7 @@ settled: after their commit, one by one. It parses no JSON and never blocks on a
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -15,8 +16,10 @@ from multiprocessing.connection import Connection
 import structlog
 
 from ingest.config.settings import Config
+from ingest.core.delivery.arrival import STAMP_HEADERS, Arrivals
 from ingest.core.delivery.intake import LIMIT_NOTE, Intake, Pause, delivery_count
 from ingest.core.delivery.ledger import Delivery, Ledger
+from ingest.core.delivery.producers import PUBLISHER
 from ingest.core.delivery.routing import END_BYTES, START_BYTES, choose, decoders_at_work, routing_key
 from ingest.core.delivery.work import Descriptor, Forwarded, Outcome, Settled
 from ingest.core.metrics import Metric
@@ -24,13 +27,14 @@ from ingest.engine.process import Ended, process_names, reloaded, start_process
 from ingest.engine.subscription import EVENT, Subscription
 from ingest.ipc.control import ChildChannels, FdTransfer, Order
 from ingest.ipc.in_flight import InFlight
+from ingest.ipc.names import DECODER, WRITER, kind_of
 from ingest.ipc.process_metrics import MetricsTable, ProcessMetrics
 from ingest.transport.stomp import Message
 
 # What a descriptor carries of a message's headers: what producers may say of a catalog, and its origin.
 KEPT_HEADERS = frozenset(
     ("certname", "producer", "producer_timestamp", "transaction_uuid", "environment", "job_id", "command",
-     "version", "content-type", "message-id", "destination", "redelivered")
+     "version", "content-type", "message-id", "destination", "redelivered", *STAMP_HEADERS)
 )  # fmt: skip
 KEPT_HEADER_BYTES_MAX = 1024  # of one value; a descriptor stays far below the pipe's size
 DECODER_DEPTH = 32  # descriptors at one decoder: enough that it never waits for the receiver
@@ -64,21 +68,23 @@ class Receiver:
         self.wires = wires
         self.row = row
         self.log = structlog.get_logger()
-        self.ledger = Ledger(config.deaths_max)
+        self.ledger = Ledger(config.deaths_max, config.alone_after_s)
+        self._reserved: str | None = None  # the decoder in which a suspect is tried alone
+        self._arrivals = Arrivals()
         # The upper bits tell one receiver's deliveries from its predecessor's.
         self._arena_number, self._arena = next(iter(wires.arenas.items()))
         self._last_id = self._arena_number << 40
         self.subscription = Subscription(config, self._arena, self._arena_number, wires.selector, row)
         self._hands = InFlight(wires.memory["hands"], process_names(config))
         self._board = MetricsTable(wires.memory["board"])
-        self._writers = [at for at, p in enumerate(process_names(config)) if p.startswith("writer")]
+        self._writers = [at for at, p in enumerate(process_names(config)) if kind_of(p) == WRITER]
         self._intake = Intake()
         self._pause: Pause | None = None  # not looked yet
         self._draining = False
         self._trimmed_s = time.monotonic()
         self._decoders_at_work_max = decoders_at_work(len(os.sched_getaffinity(0)))
         self._moved_s: dict[str, float] = {}
-        self._decoders = [p for p in process_names(config) if p.startswith("decoder")]
+        self._decoders = [p for p in process_names(config) if kind_of(p) == DECODER]
 
     # The loop
 
@@ -137,7 +143,7 @@ class Receiver:
     def _rewired(self, handover: FdTransfer) -> None:
         """A neighbour was replaced: what it had waits again."""
         is_decoder = handover.role == "outbox"
-        is_writer = handover.role == "inbox" and handover.peer.startswith("writer")
+        is_writer = handover.role == "inbox" and kind_of(handover.peer) == WRITER
         if is_decoder or is_writer:
             self._lost(handover.peer)
 
@@ -145,10 +151,17 @@ class Receiver:
         held = self._hands.held(peer)
         self._hands.empty(peer)
         count = self.ledger.at(peer)
-        for delivery in self.ledger.lost(peer, held):
-            self.log.warning("message_condemned", delivery=delivery.id, deaths=delivery.deaths)
+        if (suspect := self.ledger.lost(peer, held, time.monotonic())) is not None:
+            self._tell_of(suspect, peer)
         if count:
             self.log.info("deliveries_given_out_again", peer=peer, deliveries=count)
+
+    def _tell_of(self, delivery: Delivery, peer: str) -> None:
+        told = {"delivery": delivery.id, "deaths": delivery.deaths, "peer": peer}
+        if delivery.verdict is not None:
+            self.log.warning("message_condemned", **told)
+        elif delivery.alone_at_s is not None:
+            self.log.warning("message_set_aside", **told, tried_alone_after_s=self.config.alone_after_s)
 
     def _receive_from(self, peer: str) -> None:
         inbox = self.wires.inboxes.get(peer)
@@ -185,7 +198,7 @@ class Receiver:
         self.subscription.acknowledge(delivery.epoch, delivery.ack, delivery.message_id)
 
     def _release(self, delivery: Delivery) -> None:
-        if delivery.length:
+        if delivery.offset >= 0:
             self._arena.free(delivery.offset, delivery.length)
 
     # Towards the decoders
@@ -193,8 +206,11 @@ class Receiver:
     def _dispatch(self) -> None:
         due: dict[str, list[Descriptor]] = {}
         decoders: list[str] = []
+        self._try_alone()
         while (delivery := self.ledger.next()) is not None:
             decoders = decoders or self._useful_decoders()
+            if not decoders:
+                break
             decoder = choose(delivery.routing_key, decoders, self.ledger.at)
             if self.ledger.at(decoder) >= DECODER_DEPTH:
                 break
@@ -206,6 +222,21 @@ class Receiver:
             # False: it died. Its successor's outbox is on the way, and what is assigned is given out again.
             self.wires.outboxes[decoder].send(descriptors)
 
+    def _try_alone(self) -> None:
+        """Gives a suspect that is due to a decoder that has nothing else, and gets nothing else meanwhile."""
+        if self._reserved is not None and self.ledger.has_suspect(self._reserved):
+            return
+        suspect = self.ledger.next_suspect(math.inf if self._draining else time.monotonic())
+        if suspect is None:
+            self._reserved = None
+            return
+        if self._reserved is None:
+            self._reserved = min(self._decoders, key=self.ledger.at)
+        if not self.ledger.at(self._reserved):
+            self._moved_s[self._reserved] = time.monotonic()
+            self.ledger.assign(suspect, self._reserved)
+            self.wires.outboxes[self._reserved].send([self._descriptor(suspect)])
+
     def _useful_decoders(self) -> list[str]:
         """One less than there are cores: each keeps a cache of its own, and more of them would only share the cores
         and know less; the rest of the engine takes about one. One that does not get on (a hard message, a
@@ -214,6 +245,8 @@ class Receiver:
         found: list[str] = []
         working = 0
         for decoder in self._decoders:
+            if decoder == self._reserved:
+                continue
             found.append(decoder)
             working += not self._is_stuck(decoder, now)
             if working >= self._decoders_at_work_max:
@@ -227,13 +260,14 @@ class Receiver:
         return Descriptor(
             delivery.copy,
             self._arena_number,
-            delivery.offset,
-            delivery.length,
+            max(0, delivery.offset),
+            0 if delivery.is_bare else delivery.length,
             delivery.body_bytes,
             delivery.received_at,
             delivery.headers,
             delivery.complete,
             delivery.verdict,
+            delivery.stamped_at,
         )
 
     # From the broker
@@ -269,7 +303,7 @@ class Receiver:
 
     def _take(self, message: Message) -> None:
         self._last_id += 1
-        verdict = None
+        verdict = message.verdict
         if message.offset is None:
             limit = self.config.body_bytes_max
             verdict = ("too_large", f"a body of {message.body_bytes} bytes; body_bytes_max is {limit}")
@@ -284,12 +318,13 @@ class Receiver:
             epoch=self.subscription.epoch,
             ack=headers.get("ack", headers.get("message-id", "")),
             message_id=headers.get("message-id", ""),
-            offset=message.offset or 0,
+            offset=-1 if message.offset is None else message.offset,
             length=message.length,
             body_bytes=message.body_bytes,
-            received_at=datetime.now(UTC),
+            received_at=self._arrivals.received_at(datetime.now(UTC)),
             received_s=time.monotonic(),
-            headers={name: _cut(value) for name, value in headers.items() if name in KEPT_HEADERS},
+            headers=self._kept(headers),
+            stamped_at=self._arrivals.stamped_at(headers),
             verdict=verdict,
             routing_key=self._routing_key(message),
         )
@@ -306,6 +341,15 @@ class Receiver:
             self.row.set(Metric.DELIVERY_COUNT, count)
             if not largest:
                 self.log.warning("broker_counts_deliveries", delivery_count=count, note=LIMIT_NOTE)
+
+    def _kept(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """The headers that the decoder and the quarantine need, and who published, if the broker tells."""
+        kept = {name: _cut(value) for name, value in headers.items() if name in KEPT_HEADERS}
+        if self.config.producers_file:
+            publisher = headers.get(self.subscription.user_header)
+            if publisher is not None:
+                kept[PUBLISHER] = _cut(publisher)
+        return kept
 
     def _routing_key(self, message: Message) -> int:
         if message.offset is None:
@@ -362,7 +406,8 @@ class Receiver:
 
 def _cut(value: str) -> str:
     """In bytes, not in characters: thirty-two descriptors of a hostile producer must fit into a decoder's pipe, or the
-    receiver waits for the decoder that waits for the database, and sends no heart-beats."""
-    if len(value) * 4 <= KEPT_HEADER_BYTES_MAX:  # most of them
+    receiver waits for the decoder that waits for the database, and sends no heart-beats. What was not UTF-8 is U+FFFD."""
+    if len(value) <= KEPT_HEADER_BYTES_MAX and value.isascii():  # most of them
         return value
-    return value.encode(errors="replace")[:KEPT_HEADER_BYTES_MAX].decode(errors="ignore")
+    plain = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return plain.encode()[:KEPT_HEADER_BYTES_MAX].decode(errors="ignore")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import resource
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -12,13 +14,18 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from ingest.config.producers import load_producer_rules
 from ingest.config.settings import Config
 from ingest.core.metrics import Metric
-from ingest.embedded.parts import embedded_broker, embedded_database
+from ingest.embedded.broker.starting import URL_FILE, embedded_broker
+from ingest.embedded.postgresql import embedded_database
 from ingest.engine.supervisor import Supervisor
-from ingest.errors import IngestError, Misconfigured, Refused, Unavailable
+from ingest.errors import IngestError, Misconfigured, Unavailable
+from ingest.ipc.names import SUPERVISOR
+from ingest.observe.asking import where
 from ingest.observe.exposition import serve
 from ingest.observe.log import configure, resolve_format
+from ingest.observe.server import UNIX
 from ingest.store import housekeeping
 from ingest.store.connection import Connection, connect, hang_up
 from ingest.store.migrate import migrate, require_current
@@ -26,21 +33,27 @@ from ingest.transport.protocol import brokers, connect_first
 from ingest.transport.stomp import STOMP_PORT
 
 HOUSEKEEPING_TICK_S = 1.0  # how late a changed gc_interval_s may be noticed
+DESCRIPTORS = 65536  # more than the engine ever needs, and no limit on what others may have
+FORGOTTEN_AFTER = timedelta(days=14)  # a node without a catalog, where nodes are never purged
 DRAIN_FAILED = 7  # exit code: the time was up; nothing is lost, the broker has what was not settled
 
 
-def run(config: Config, read_again: Callable[[], Config]) -> int:
+def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str] = ()) -> int:
     """Runs the engine until a signal; returns the exit code. ``read_again`` reads the settings once more, for
-    SIGHUP. Raises IngestError when it cannot start or must not go on."""
+    SIGHUP; ``retired`` are settings to warn of. Raises IngestError when it cannot start."""
     config = msgspec.structs.replace(config, log_format=resolve_format(config.log_format))
-    configure(config.log_format, config.log_level, process="supervisor")
+    configure(config.log_format, config.log_level, process=SUPERVISOR)
+    for line in retired:
+        structlog.get_logger().warning("setting_retired", note=line)
+    raise_descriptor_limit()
     with ExitStack() as stack:
         config = add_embedded(config, stack)
         brokers(config)  # a wrong setting is told before anything starts
+        load_producer_rules(config.producers_file)
         prepare_database(config)
         connect_first(config).close()
         supervisor = Supervisor(config, lambda: _completed(read_again(), config))
-        if config.metrics_port:
+        if config.metrics_port or config.metrics_host.startswith(UNIX):
             _serve_metrics(config, supervisor, stack)
         stop = threading.Event()
         keeper = threading.Thread(target=keep_house, args=(stop, supervisor), daemon=True)
@@ -49,8 +62,6 @@ def run(config: Config, read_again: Callable[[], Config]) -> int:
             drained = supervisor.run()
         finally:
             stop.set()
-        if supervisor.stopped_because is not None:
-            raise Refused(supervisor.stopped_because)
         return 0 if drained else DRAIN_FAILED
 
 
@@ -58,6 +69,7 @@ def _completed(wanted: Config, running: Config) -> Config:
     """Settings read again, with what this run had worked out: embedded parts, the format of the log.
     Raises Misconfigured."""
     brokers(wanted)
+    load_producer_rules(wanted.producers_file)
     return msgspec.structs.replace(
         wanted,
         queue_source=wanted.queue_source or running.queue_source,
@@ -70,9 +82,15 @@ def add_embedded(config: Config, stack: ExitStack, *, broker_port: int = STOMP_P
     """Starts the embedded broker and database where none is named."""
     log = structlog.get_logger()
     if not config.queue_source:
-        url = stack.enter_context(embedded_broker(broker_port))
+        url_file = Path(config.data_dir) / URL_FILE
+        url = stack.enter_context(
+            embedded_broker(broker_port, url_file, log_format=config.log_format, log_level=config.log_level)
+        )
         log.warning(
-            "embedded_broker", url=url, note="in memory, for evaluation: name a real one with --queue-source"
+            "embedded_broker",
+            url=url,
+            url_file=str(url_file),
+            note="in memory, for evaluation: name a real one with --queue-source",
         )
         config = msgspec.structs.replace(config, queue_source=url)
     if not config.database:
@@ -81,6 +99,7 @@ def add_embedded(config: Config, stack: ExitStack, *, broker_port: int = STOMP_P
         log.warning(
             "embedded_database",
             directory=str(directory),
+            conninfo=uri,
             note="for evaluation: name a real one with --database",
         )
         config = msgspec.structs.replace(config, database=uri)
@@ -111,17 +130,31 @@ def prepare_database(config: Config) -> None:
 
 
 def _serve_metrics(config: Config, supervisor: Supervisor, stack: ExitStack) -> None:
+    names = config.metrics_names.replace(",", " ").split()
     try:
         server = serve(
-            config.metrics_host, config.metrics_port, supervisor.board, supervisor.names, supervisor.health
+            config.metrics_host,
+            config.metrics_port,
+            supervisor.board,
+            supervisor.names,
+            supervisor.health,
+            [*names, config.metrics_host, socket.gethostname()],
         )
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise Misconfigured(
-            "--metrics-port",
-            f"cannot listen on {config.metrics_host}:{config.metrics_port}: {error.strerror}; 0 serves no metrics",
+            "--metrics-host" if config.metrics_host.startswith(UNIX) else "--metrics-port",
+            f"cannot listen on {where(config)}: {getattr(error, 'strerror', None) or error}; "
+            "--metrics-port 0 with an address serves no metrics",
         ) from error
-    stack.callback(server.server_close)
-    stack.callback(server.shutdown)
+    stack.callback(server.close)
+
+
+def raise_descriptor_limit() -> None:
+    """As many descriptors as this process may have: the usual soft limit of 1024 is for programs that use select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def keep_house(stop: threading.Event, supervisor: Supervisor) -> None:
@@ -160,10 +193,14 @@ def keep_house_once(config: Config, connection: Connection) -> dict[str, int]:
         done["nodes_expired"] = len(
             housekeeping.expire_nodes(connection, timedelta(seconds=config.node_ttl_s))
         )
+    housekeeping.mend_deactivations(connection, timedelta(seconds=config.future_tolerance_s))
     if config.node_purge_ttl_s:
         done["nodes_purged"] = housekeeping.purge_nodes(
             connection, timedelta(seconds=config.node_purge_ttl_s)
         )
+    done["nodes_forgotten"] = housekeeping.forget_nodes(
+        connection, timedelta(seconds=config.node_purge_ttl_s) or FORGOTTEN_AFTER
+    )
     if config.quarantine_ttl_s:
         done["quarantine_forgotten"] = housekeeping.forget_quarantined(
             connection, timedelta(seconds=config.quarantine_ttl_s)

@@ -16,6 +16,7 @@ import structlog
 
 from ingest.config.settings import Config
 from ingest.core.delivery.backoff import Backoff, is_waste, pause_after_waste_s
+from ingest.core.delivery.producers import user_header
 from ingest.core.metrics import Metric
 from ingest.errors import Misconfigured, Unavailable
 from ingest.ipc.process_metrics import ProcessMetrics
@@ -60,6 +61,11 @@ class Subscription:
     @property
     def is_connected(self) -> bool:
         return self._link is not None
+
+    @property
+    def user_header(self) -> str:
+        """The header in which this broker tells who published a message; empty: it does not."""
+        return self.config.producer_header or user_header(self._link.server if self._link else "")
 
     @property
     def unread(self) -> bool:

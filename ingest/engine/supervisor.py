@@ -30,6 +30,7 @@ from ingest.errors import IngestError
 from ingest.ipc.arena import memory
 from ingest.ipc.control import ParentChannel
 from ingest.ipc.in_flight import InFlight
+from ingest.ipc.names import DECODER, RECEIVER, SUPERVISOR, WRITER, kind_of
 from ingest.ipc.pipes import link
 from ingest.ipc.process_metrics import MetricsTable
 from ingest.ipc.stored_digests import StoredDigests
@@ -48,7 +49,7 @@ class Child:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.kind = name.partition("-")[0]
+        self.kind = kind_of(name)
         self.incarnation = 0
         self.short_lives = 0
         self.started_s = 0.0
@@ -81,6 +82,16 @@ class Child:
     def is_alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
+    def is_stopped(self) -> bool:
+        """Somebody sent it SIGSTOP, and nobody SIGCONT since."""
+        if self.process is None:
+            return False
+        try:
+            flags = os.WSTOPPED | os.WNOHANG | os.WNOWAIT  # WNOWAIT: the next look finds it stopped too
+            return os.waitid(os.P_PID, self.process.pid, flags) is not None
+        except ChildProcessError:  # it has just ended
+            return False
+
     def kill(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
@@ -99,18 +110,17 @@ class Child:
 class Supervisor:
     def __init__(self, config: Config, read_again: Callable[[], Config]) -> None:
         self.config = config
-        self.stopped_because: str | None = None  # a child asked for the end
         self.log = structlog.get_logger()
         self._read_again = read_again
         self.names = process_names(config)
-        self.children = {name: Child(name) for name in self.names if name != "supervisor"}
+        self.children = {name: Child(name) for name in self.names if name != SUPERVISOR}
         self._board_fd = memory("board", MetricsTable.size(len(self.names)))
         self._known_fd = memory("known", StoredDigests.size_bytes())
         StoredDigests(_map(self._known_fd)).sow()
         self._hands_fd = memory("hands", InFlight.size_bytes(len(self.names)))
         self._arena_fd = -1
         self.board = MetricsTable(_map(self._board_fd))
-        self._row = self.board.row(self.names.index("supervisor"))
+        self._row = self.board.row(self.names.index(SUPERVISOR))
         self._hands = InFlight(_map(self._hands_fd), self.names)
         self._selector = selectors.DefaultSelector()
         self._ready: set[str] = set()
@@ -121,8 +131,7 @@ class Supervisor:
     # Life
 
     def run(self) -> bool:
-        """Until a signal ends it. True: drained; False: the time was up, a second signal came, or a child asked
-        for the end (``stopped_because``)."""
+        """Until a signal ends it. True: drained; False: the time was up, or a second signal came."""
         with self._signal_socket():
             try:
                 self._new_arena()
@@ -148,7 +157,7 @@ class Supervisor:
         if self._draining_since_s is None:
             self._draining_since_s = time.monotonic()
             self.log.info("draining", drain_timeout_s=self.config.drain_timeout_s)
-            self._order(self.children["receiver"], "drain")
+            self._order(self.children[RECEIVER], "drain")
 
     def count(self, metric: int, n: float) -> None:
         """For what happens in this process beside the loop."""
@@ -158,30 +167,26 @@ class Supervisor:
         """Healthy: the tree is whole. Ready: connected to broker and database, and not draining."""
         reasons = [f"{name} is not running" for name, child in self.children.items() if not child.is_alive()]
         healthy = not reasons
-        receiver = self.names.index("receiver")
+        receiver = self.names.index(RECEIVER)
         pause = Pause(int(self.board.value(receiver, Metric.PAUSED)))
         if pause:
             reasons.append(f"paused: {pause.reason}; nothing is taken from the broker")
         elif not self.board.value(receiver, Metric.CONNECTED):
             reasons.append("no connection to the broker")
         for name in self.names:
-            if name.startswith("writer") and not self.board.value(self.names.index(name), Metric.DATABASE_UP):
+            if kind_of(name) == WRITER and not self.board.value(self.names.index(name), Metric.DATABASE_UP):
                 reasons.append(f"{name} has no connection to the database")
         if self._draining_since_s is not None:
             reasons.append("draining")
         return Health(healthy=healthy, ready=not reasons, reasons=tuple(reasons))
 
     def _is_over(self) -> bool:
-        if self.stopped_because is not None:
-            return True
         if self._draining_since_s is None:
             return False
         late = time.monotonic() - self._draining_since_s > self.config.drain_timeout_s
         return self._drained or late or len(self._signals) > 1
 
     def _stop(self) -> bool:
-        if self.stopped_because is not None:
-            return False
         if not self._drained:
             self.log.warning(
                 "drain_given_up",
@@ -204,9 +209,9 @@ class Supervisor:
 
     def _pairs(self) -> Iterator[tuple[Child, Child]]:
         """Who sends to whom."""
-        receiver = self.children["receiver"]
-        decoders = [c for c in self.children.values() if c.kind == "decoder"]
-        writers = [c for c in self.children.values() if c.kind == "writer"]
+        receiver = self.children[RECEIVER]
+        decoders = [c for c in self.children.values() if c.kind == DECODER]
+        writers = [c for c in self.children.values() if c.kind == WRITER]
         for decoder in decoders:
             yield receiver, decoder
             yield decoder, receiver
@@ -228,7 +233,7 @@ class Supervisor:
         self._arena_fd = memory("arena", self.config.window_bytes_max)
 
     def _arena_number(self) -> int:
-        return self.children["receiver"].incarnation
+        return self.children[RECEIVER].incarnation
 
     def _hand_over_memory(self, child: Child) -> None:
         assert child.control is not None
@@ -252,7 +257,7 @@ class Supervisor:
         self.log.info("restarting", child=child.name, incarnation=child.incarnation + 1)
         self._row.add(Metric.RESTARTS)
         self._spawn(child)
-        if child.kind == "receiver":
+        if child.kind == RECEIVER:
             # The dead one's bodies may still be read by others: its successor gets memory of its own.
             self._new_arena()
             for other in self.children.values():
@@ -263,7 +268,7 @@ class Supervisor:
             if child in (source, target):
                 self._connect(source, target)
         self._order(child, "go")
-        if self._draining_since_s is not None and child.kind == "receiver":
+        if self._draining_since_s is not None and child.kind == RECEIVER:
             self._order(child, "drain")
 
     def _order(self, child: Child, word: str, detail: str = "") -> None:
@@ -280,7 +285,7 @@ class Supervisor:
         child.forget()
         if self._drained:
             return
-        if child.kind == "writer":  # what it said of the database counts no more
+        if child.kind == WRITER:  # what it said of the database counts no more
             self.board.row(self.names.index(child.name)).set(Metric.DATABASE_UP, 0)
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit {status}"
         self.log.warning("child_died", child=child.name, how=how)
@@ -302,9 +307,6 @@ class Supervisor:
                     self.log.info("running", workers=self.config.workers, writers=self.config.writers)
             elif report.word == "drained":
                 self._drained = True
-            elif report.word == "stop":
-                self.log.error("stopping", child=child.name, reason=report.detail)
-                self.stopped_because = report.detail
             elif report.word == "failed":
                 self.log.error("child_failed", child=child.name, reason=report.detail)
         if closing or control.ended:
@@ -324,11 +326,11 @@ class Supervisor:
     def _check(self, child: Child) -> None:
         """Kills a child that somebody stopped, or that a message keeps busy without end."""
         assert child.process is not None
-        child.stopped_ticks = child.stopped_ticks + 1 if _state(child.process.pid) == "T" else 0
+        child.stopped_ticks = child.stopped_ticks + 1 if child.is_stopped() else 0
         if child.stopped_ticks >= STOPPED_TICKS_MAX:
             self.log.warning("child_stuck", child=child.name, reason="it is stopped")
             child.kill()
-        if child.kind == "decoder":
+        if child.kind == DECODER:
             self._check_message(child, child.process.pid)
 
     def _check_message(self, child: Child, pid: int) -> None:
@@ -393,12 +395,3 @@ class Supervisor:
 
 def _map(fd: int) -> mmap.mmap:
     return mmap.mmap(fd, 0)
-
-
-def _state(pid: int) -> str:
-    """The process's state letter (proc(5)): T is stopped."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            return file.read().rpartition(") ")[2][:1]
-    except OSError:
-        return ""

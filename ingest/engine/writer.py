@@ -6,13 +6,10 @@ has, reads nothing more, and tries again: the queue behind it fills, and the bro
 
 from __future__ import annotations
 
-import hashlib
 import random
 import time
-import zlib
 from collections.abc import Sequence
 from multiprocessing.connection import Connection as ControlConnection
-from typing import NoReturn
 
 import structlog
 
@@ -20,7 +17,6 @@ from ingest.config.settings import Config
 from ingest.core.delivery.backoff import Backoff
 from ingest.core.delivery.work import (
     NO_FINGERPRINT,
-    Ahead,
     Claim,
     Full,
     Outcome,
@@ -30,16 +26,18 @@ from ingest.core.delivery.work import (
     Work,
 )
 from ingest.core.metrics import Metric
-from ingest.core.secrets import redact
 from ingest.engine.database import Database
+from ingest.engine.kinds import works_type
 from ingest.engine.process import Ended, process_names, reloaded, start_process
-from ingest.errors import Refused, Rejected
+from ingest.engine.quarantining import Quarantining, fact_alone
+from ingest.errors import Rejected
 from ingest.ipc.control import ChildChannels, Order
 from ingest.ipc.in_flight import InFlight
+from ingest.ipc.names import RECEIVER
 from ingest.ipc.process_metrics import ProcessMetrics
 from ingest.ipc.stored_digests import StoredDigests
+from ingest.store.lane import Works
 from ingest.store.quarantine import QuarantineRow
-from ingest.store.session import Counts
 
 BACKOFF_START_S = 0.05
 PAUSE = 2  # times the linger, without a batch
@@ -47,7 +45,7 @@ PAUSE = 2  # times the linger, without a batch
 
 def run(config: Config, control: ControlConnection, name: str) -> None:
     """The body of the process: until the supervisor says "stop", or goes."""
-    wires = ChildChannels(control, {"decoder": list[Work]})
+    wires = ChildChannels(control, {"decoder": works_type()})
     with start_process(config, name, wires) as row:
         Writer(config, wires, row, name).loop()
 
@@ -66,11 +64,12 @@ class Writer:
         self._batch: list[Work] = []
         self._batch_bytes = 0
         self._last_bytes = 0  # of what came together last
+        self._quarantining = Quarantining(wires, row, name, self._hands, self._obey)
 
     def loop(self) -> None:
         self._until_connected()
         if self.name == "writer-0":
-            for certname, raw_digest in self._database.hints():
+            for certname, raw_digest in self._database.stored_digests():
                 self._known.put(certname, SectionDigests(NO_FINGERPRINT, raw_digest))
         while True:
             # The receiver takes nothing until there is a connection: it must not wait for work to come.
@@ -78,7 +77,7 @@ class Writer:
             self._gather()
             batch = self._taken()
             self._settle(batch)
-            if not all(isinstance(work, Ahead) for work in batch):
+            if not all(work.is_early for work in batch):
                 self._settled_s = time.monotonic()
 
     # Gathering
@@ -133,6 +132,8 @@ class Writer:
         try:
             while not self._is_full():
                 works, self._last_bytes = inbox.receive_sized()
+                # Of what goes to quarantine the body comes along, from where it lies.
+                self._last_bytes += sum(work.length for work in works if isinstance(work, Quarantine))
                 self._batch += works
                 self._batch_bytes += self._last_bytes
                 if not inbox.poll():
@@ -145,34 +146,35 @@ class Writer:
     def _settle(self, batch: Sequence[Work], *, asked_before: bool = False) -> None:
         """Brings the whole batch to an end, however often the database must be asked."""
         started_s = time.monotonic()
-        if messages := sum(not isinstance(work, Ahead) for work in batch):
+        if messages := sum(not work.is_early for work in batch):
             self.row.observe(Metric.BATCH_MESSAGES, messages)
         try:
             self._apply_until_settled(batch)
-        except (Rejected, Refused) as error:
+        except Rejected as error:
             if len(batch) > 1:
-                # Somewhere in it stands one that PostgreSQL or the quarantine refuses: its neighbours shall not
-                # wait for it.
+                # Somewhere in it stands one that PostgreSQL refuses: its neighbours shall not wait for it.
                 middle = len(batch) // 2
                 self._settle(batch[:middle])
                 self._settle(batch[middle:])
-            elif isinstance(error, Rejected) and not asked_before:
+            elif not asked_before:
                 # What somebody does to the tables at this very moment can look like a refusal; that passes.
                 self._settle(batch, asked_before=True)
-            elif isinstance(error, Rejected):
-                self._refuse(batch[0], error)
             else:
-                self._stop_engine(error)
+                self._refuse(batch[0], error)
             return
         self.row.observe(Metric.BATCH_SECONDS, time.monotonic() - started_s)
 
     def _apply_until_settled(self, batch: Sequence[Work]) -> None:
-        rows = [self._row_of(work) if isinstance(work, Quarantine) else work for work in batch]
-        present = [row for row in rows if row is not None]
+        present: list[Works | QuarantineRow] = [
+            *(work for work in batch if not isinstance(work, Quarantine)),
+            *self._quarantining.rows(batch, self.config.quarantine_unnamed_max),
+        ]
         lone = batch[0].delivery if len(batch) == 1 else 0
-        self._report(batch, *self._apply(present, lone))
+        settled = self._apply(present, lone)
+        self._report(batch, settled)
+        self._trim_quarantine()
 
-    def _apply(self, rows: Sequence[Work | QuarantineRow], held: int = 0) -> tuple[list[Settled], Counts]:
+    def _apply(self, rows: Sequence[Works | QuarantineRow], held: int = 0) -> list[Settled]:
         """However often the database must be asked."""
         backoff = Backoff(BACKOFF_START_S)
         while True:
@@ -185,7 +187,7 @@ class Writer:
                 return done
             self._wait(backoff.pause_s(self.config.backoff_max_s, random.random()))
 
-    def _report(self, batch: Sequence[Work], settled: list[Settled], counts: Counts) -> None:
+    def _report(self, batch: Sequence[Work], settled: list[Settled]) -> None:
         outcomes = {s.delivery: s.outcome for s in settled}
         for work in batch:
             if isinstance(work, Claim | Full) and outcomes.get(work.delivery) in (
@@ -193,6 +195,7 @@ class Writer:
                 Outcome.UNCHANGED,
             ):
                 self._known.put(work.header.certname, work.sections)
+        counts = self._database.counts
         self.row.add(Metric.ROWS_WRITTEN, counts.rows_written)
         self.row.add(Metric.BYTES_COPIED, counts.bytes_copied)
         self.row.add(Metric.RESOURCES_NEW, counts.resources_new)
@@ -201,68 +204,30 @@ class Writer:
             self.log.debug(
                 "batch_stored", catalogs=stored, batch=len(batch), rows_written=counts.rows_written
             )
-        for work in batch:
-            if isinstance(work, Quarantine):
-                self.log.warning(
-                    "message_quarantined", reason=work.reason, detail=work.detail, certname=work.certname
-                )
-        self.wires.outboxes["receiver"].send(settled)
+        self.row.add(Metric.QUARANTINE_THINNED, self._database.thinned)
+        self._quarantining.tell(batch)
+        self.wires.outboxes[RECEIVER].send(settled)
 
     def _refuse(self, work: Work, rejected: Rejected) -> None:
         """PostgreSQL will not have this one, alone as it is."""
-        if isinstance(work, Ahead):
+        if work.is_early:
             return  # its catalog comes again, for what it finds missing, and is refused as a whole
         if not isinstance(work, Quarantine):
             # The quarantine keeps the body as it came, and only the receiver knows where that lies.
             verdict = (rejected.reason, rejected.text)
-            self.wires.outboxes["receiver"].send([Settled(work.delivery, Outcome.REDO, verdict)])
+            self.wires.outboxes[RECEIVER].send([Settled(work.delivery, Outcome.REDO, verdict)])
             return
         # Its own row is refused: keep the fact, not the body.
-        row = QuarantineRow(
-            work.delivery, hashlib.sha256(str(work.delivery).encode()).digest(), work.reason,
-            rejected.text.replace("\0", ""), None, {}, None, "refused by PostgreSQL: not kept", work.body_bytes,
-        )  # fmt: skip
-        self.log.warning("message_quarantined", reason=row.reason, detail=row.detail, certname=row.certname)
-        try:
-            settled, _ = self._apply([row])
-        except Refused as refused:
-            self._stop_engine(refused)
-        self.wires.outboxes["receiver"].send(settled)
+        row = fact_alone(work, rejected)
+        self._quarantining.tell([work])
+        self.wires.outboxes[RECEIVER].send(self._apply([row]))
 
-    def _stop_engine(self, refused: Refused) -> NoReturn:
-        """Asks for the end, and settles nothing more: the broker keeps what is not acknowledged."""
-        self.wires.report("stop", str(refused))
-        while True:
-            self._wait(3600)
-
-    def _row_of(self, work: Quarantine) -> QuarantineRow | None:
-        """The row to write, its secrets redacted; None when the body's owner is gone, or has settled it otherwise."""
-        while work.arena > max(self.wires.arenas, default=0):
-            self._obey()  # a new receiver's: its arena was handed over before anybody could send this, and is on its way
-        arena = self.wires.arenas.get(work.arena)
-        if arena is None:
-            return None
-        body = bytes(arena.view(work.offset, work.length))
-        if zlib.crc32(body) != work.body_crc32:
-            return None
-        kept, note = redact(body)
-        if work.body_bytes > len(body):
-            note = "too large: not kept"
-        headers = {name: value.replace("\0", "") for name, value in work.headers.items()}
-        digest = hashlib.sha256(work.reason.encode() + b"\0" + body)
-        if not body:
-            digest.update(f"{work.body_bytes} {work.headers.get('message-id')}".encode())
-        return QuarantineRow(
-            delivery=work.delivery,
-            digest=digest.digest(),
-            reason=work.reason,
-            detail=work.detail.replace("\0", "")[:2000],
-            certname=work.certname.replace("\0", "") if work.certname else None,
-            headers=headers,
-            body=kept if work.length else None,
-            body_note=note,
-            body_bytes=work.body_bytes,
-        )
+    def _trim_quarantine(self) -> None:
+        if dropped := self._database.trim_quarantine():
+            self.row.add(Metric.QUARANTINE_THINNED, dropped)
+            self.log.warning(
+                "quarantine_trimmed", dropped=dropped, note="'ingest quarantine list' shows what is there"
+            )
 
     # The database
 

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from ingest.ipc.arena import Arena
+from ingest.ipc.names import kind_of
 from ingest.ipc.pipes import Inbox, Outbox
 
 
@@ -38,8 +39,7 @@ class Order(msgspec.Struct, array_like=True, frozen=True, tag="order"):
 
 
 class Report(msgspec.Struct, array_like=True, frozen=True):
-    """A word of a child: "ready", "drained", and with the line for the person "failed" (it ends) and
-    "stop" (the engine shall)."""
+    """A word of a child: "ready", "drained", and with the line for the person "failed" (it ends)."""
 
     word: str
     detail: str = ""
@@ -94,7 +94,7 @@ class ChildChannels:
         self.memory: dict[str, mmap.mmap] = {}
         self.selector = selectors.DefaultSelector()
         self._control = control
-        self._inbox_types = inbox_types  # by the peer's kind: the name up to the dash
+        self._inbox_types = inbox_types  # by the peer's kind
         self._decoder = msgspec.msgpack.Decoder(FdTransfer | Order)
         self._encoder = msgspec.msgpack.Encoder()
         self.selector.register(control, selectors.EVENT_READ, "control")
@@ -142,7 +142,7 @@ class ChildChannels:
         match handover.role:
             case "inbox":
                 self.drop_inbox(handover.peer)
-                type_ = self._inbox_types[handover.peer.partition("-")[0]]
+                type_ = self._inbox_types[kind_of(handover.peer)]
                 inbox = Inbox(Connection(fd, writable=False), type_)
                 self.inboxes[handover.peer] = inbox
                 self.selector.register(inbox, selectors.EVENT_READ, handover.peer)

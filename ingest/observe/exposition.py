@@ -6,23 +6,19 @@ The numbers come from the board (``board.py``).
 from __future__ import annotations
 
 import json
-import socketserver
-import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import msgspec
-import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from ingest.core.metrics import METRICS, Declared
+from ingest.ipc.names import kind_of
 from ingest.ipc.process_metrics import MetricsTable
-
-REQUEST_TIMEOUT_S = 10.0  # of a scraper that says nothing; Prometheus gives up after 10 s itself
+from ingest.observe.http import Page
+from ingest.observe.server import Server, listen
 
 
 class MetricsCollector(Collector):
@@ -65,7 +61,7 @@ def snapshot(board: MetricsTable, names: Sequence[str]) -> dict[str, dict[str, f
 def _of_stage(names: Sequence[str], metric: Declared) -> Iterator[tuple[int, str]]:
     """The rows that have this metric."""
     for process, name in enumerate(names):
-        if name.partition("-")[0] == metric.stage:
+        if kind_of(name) == metric.stage:
             yield process, name
 
 
@@ -98,57 +94,39 @@ class Health(msgspec.Struct, frozen=True):
 
 
 def serve(
-    host: str, port: int, board: MetricsTable, names: Sequence[str], health: Callable[[], Health]
-) -> ThreadingHTTPServer:
-    """Serves /metrics, /healthz, /readyz and /status.json from a daemon thread.
+    host: str,
+    port: int,
+    board: MetricsTable,
+    names: Sequence[str],
+    health: Callable[[], Health],
+    hosts: Sequence[str] = (),
+) -> Server:
+    """Serves /metrics, /healthz, /readyz and /status.json from a daemon thread, at an address or ``unix:/PATH``;
+    ``hosts`` are names, beside addresses and localhost, under which it may be asked.
 
     Raises OSError when the port is taken.
     """
-    registry = CollectorRegistry()
-    registry.register(MetricsCollector(board, names))
-
-    class Handler(BaseHTTPRequestHandler):
-        timeout = REQUEST_TIMEOUT_S
-
-        def do_GET(self) -> None:
-            state = health()
-            path = self.path.partition("?")[0]
-            if path == "/metrics":
-                self._answer(200, "text/plain; version=0.0.4; charset=utf-8", generate_latest(registry))
-            elif path == "/healthz":
-                self._answer(200 if state.healthy else 503, "application/json", msgspec.json.encode(state))
-            elif path == "/readyz":
-                self._answer(200 if state.ready else 503, "application/json", msgspec.json.encode(state))
-            elif path == "/status.json":
-                document = {"health": msgspec.to_builtins(state), "processes": snapshot(board, names)}
-                self._answer(200, "application/json", json.dumps(document).encode())
-            else:
-                self._answer(404, "text/plain", b"/metrics /healthz /readyz /status.json\n")
-
-        def _answer(self, status: int, type_: str, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", type_)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass  # a scrape is no event
-
-    server = _Server((host, port), Handler)
-    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    server = Server(listen(host, port), pages(board, names, health), hosts)
+    server.start()
     return server
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+def pages(board: MetricsTable, names: Sequence[str], health: Callable[[], Health]) -> Callable[[str], Page]:
+    """What is answered to a path."""
+    registry = CollectorRegistry()
+    registry.register(MetricsCollector(board, names))
 
-    def server_bind(self) -> None:
-        # Not HTTPServer's own: it asks the resolver for the host's name, which may take its time.
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+    def page(path: str) -> Page:
+        state = health()
+        if path == "/metrics":
+            return Page(200, "text/plain; version=0.0.4; charset=utf-8", generate_latest(registry))
+        if path == "/healthz":
+            return Page(200 if state.healthy else 503, "application/json", msgspec.json.encode(state))
+        if path == "/readyz":
+            return Page(200 if state.ready else 503, "application/json", msgspec.json.encode(state))
+        if path == "/status.json":
+            document = {"health": msgspec.to_builtins(state), "processes": snapshot(board, names)}
+            return Page(200, "application/json", json.dumps(document).encode())
+        return Page(404, "text/plain", b"/metrics /healthz /readyz /status.json\n")
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        error = sys.exc_info()[1]
-        if not isinstance(error, OSError):  # a scraper that left is no event
-            structlog.get_logger().error("metrics_failed", reason=f"{type(error).__name__}: {error}")
+    return page

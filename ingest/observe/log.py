@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import traceback
 from collections.abc import Callable, MutableMapping
+from types import TracebackType
 from typing import Any, TextIO
 
 import structlog
@@ -86,8 +88,27 @@ def _process(name: str) -> Callable[[Any, str, Any], Any]:
 def _presentable(_: Any, __: str, event: Any) -> Any:
     """No password and no body in a line, and nothing that breaks it or speaks to the terminal."""
     for key, value in event.items():
-        if isinstance(value, bytes | bytearray | memoryview):
-            event[key] = f"<{len(value)} bytes>"
-        elif isinstance(value, str):
-            event[key] = escape_unprintable(hide_passwords(value)[:LOGGED_CHARACTERS_MAX])
+        event[key] = _harmless(value)
     return event
+
+
+def _harmless(value: Any) -> Any:
+    match value:
+        case str():
+            return escape_unprintable(hide_passwords(value)[:LOGGED_CHARACTERS_MAX])
+        case bytes() | bytearray() | memoryview():
+            return f"<{len(value)} bytes>"
+        case dict():
+            return {_harmless(str(key)): _harmless(inner) for key, inner in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_harmless(inner) for inner in value]
+        case None | bool() | int() | float():
+            return value
+    return _harmless(str(value))
+
+
+def show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """For sys.excepthook: what nobody thought of, and its message may be a stranger's text."""
+    lines = "".join(traceback.format_exception(kind, error, trace)).splitlines()
+    with contextlib.suppress(OSError):
+        sys.stderr.write("".join(f"{_harmless(line)}\n" for line in lines))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -131,7 +132,8 @@ def translate(error: psycopg.Error) -> Unavailable | Rejected | Misconfigured:
     if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) or state.startswith(_PASSING):
         return Unavailable(text)
     if isinstance(error, psycopg.ProgrammingError) and not state:
-        return Misconfigured("--database", text)  # a conninfo that cannot be parsed
+        # libpq cannot parse the conninfo, and its words hold the part that it stumbled over: maybe a password's.
+        return Misconfigured("--database", "it cannot be read as a libpq conninfo or URI")
     return Rejected("refused_by_postgresql", refusal)
 
 
@@ -145,6 +147,10 @@ def _is_login(error: psycopg.Error) -> bool:
         or ('role "' in text and "does not exist" in text)
         or ('database "' in text and "does not exist" in text)
         or "is not permitted to log in" in text
+        or "invalid integer value" in text  # and whatever else of a conninfo libpq cannot use
+        or re.search(r"invalid \w+ value: ", text) is not None
+        or "definition of service" in text
+        or "service file" in text
     )
 
 

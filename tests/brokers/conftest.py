@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from lab.brokers import BROKERS, KINDS, Broker
+from lab.certificates import Certificates
 from lab.engine import Engine, Start
-from tests.brokers.certificates import Certificates
 
 _numbers = itertools.count()
 

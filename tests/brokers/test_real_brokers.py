@@ -18,8 +18,8 @@ from ingest.transport.stomp import Endpoint, Message, opening
 from lab import real_catalogs as corpus
 from lab.brokers import BROKERS, PASSWORD, READER, USER, Broker
 from lab.engine import Engine, Start, wait_for
+from lab.stomp_client import Client
 from lab.store_model import expected, resource, stored, wire_body
-from tests.brokers.client import Client
 from tests.brokers.command import ingest
 from tests.brokers.room import Room
 

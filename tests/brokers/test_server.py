@@ -316,6 +316,20 @@ def test_too_many_clients_are_turned_away(start: Start) -> None:
         assert client.hear_or_end() is None
 
 
+def test_who_does_not_log_in_makes_room_for_who_does(start: Start) -> None:
+    """Strangers that hold every place keep nobody out, and nobody who is in is put out for one."""
+    server = start(Settings(connections_max=3))
+    with Client(server) as first, contextlib.ExitStack() as stack:
+        idle = [
+            stack.enter_context(socket.create_connection(server.address, timeout=PATIENCE_S))
+            for _ in range(20)
+        ]
+        with Client(server) as second:
+            for client in (first, second):
+                client.send_surely(b"x")
+        assert idle[0].recv(1) == b""
+
+
 def test_full_memory_makes_producers_wait_and_drops_nothing(start: Start) -> None:
     """Over the limit a SEND's receipt waits until consumers, who are still heard, have made room."""
     limits = Limits(body_bytes_max=400_000)
@@ -729,7 +743,8 @@ def test_a_certificate_that_is_not_there_is_named() -> None:
 def test_the_command_listens_and_ends_on_sigterm(tmp_path: Path) -> None:
     """It says where it listens and what it is for, asks for the login, and leaves with 0."""
     ready = tmp_path / "ready"
-    arguments = ["--port", "0", "--login", "user:a:b", "--ready-file", ready]
+    (tmp_path / "login").write_text("user:a:b\n")
+    arguments = ["--port", "0", "--login-file", tmp_path / "login", "--ready-file", ready]
     command = [sys.executable, "-m", "ingest.embedded.broker", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -756,7 +771,9 @@ def test_the_command_listens_and_ends_on_sigterm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "line"),
     [
-        (["--login", "user"], 2, "ingest.embedded.broker: --login: is USER:PASSWORD\n"),
+        (["--login-file", "/dev/null"], 2, "ingest.embedded.broker: --login-file: its first line is not"),
+        (["--login-file", "/nowhere"], 2, "ingest.embedded.broker: --login-file: /nowhere: No such file"),
+        (["--login-file", "/"], 2, "ingest.embedded.broker: --login-file: /: Is a directory"),
         (["--certfile", "/nowhere"], 2, "ingest.embedded.broker: --certfile: cannot be used: "),
         (
             ["--host", "192.0.2.1"],

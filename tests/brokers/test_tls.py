@@ -15,9 +15,9 @@ from ingest.transport.stomp import Connection as StompConnection
 from ingest.transport.stomp import Endpoint
 from lab import real_catalogs as corpus
 from lab.brokers import ActiveMQ, Broker
+from lab.certificates import Certificates
 from lab.engine import Start
 from lab.store_model import expected, stored
-from tests.brokers.certificates import Certificates
 from tests.brokers.command import ingest
 from tests.brokers.room import Room
 
@@ -197,7 +197,7 @@ def test_what_tls_has_decrypted_is_not_forgotten(
         if not connection.unread:
             connection._socket.setblocking(True)
             connection._socket.settimeout(30)
-            assert connection._fill_buffer()  # a selector's part: something came
+            assert connection._incoming._fill_buffer()  # a selector's part: something came
             connection._socket.setblocking(False)
         for message in connection.read():
             found.append(room.body(message))

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.core.catalog.decoding import Decoding
-from ingest.core.catalog.formats import Other, Skim, parse_json, parse_time, skim, slices
+from ingest.core.catalog.formats import Other, Skim, parse_json, skim, slices
 from ingest.core.delivery.work import Claim, Deactivate, Descriptor, Full
+from ingest.core.times import parse_time
 from ingest.errors import Rejected
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

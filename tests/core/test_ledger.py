@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 from hypothesis import settings
@@ -13,6 +14,7 @@ from ingest.core.delivery.work import Outcome, Settled
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DEATHS_MAX = 2
+ALONE_AFTER_S = 5
 DECODERS, WRITERS = ("decoder-0", "decoder-1"), ("writer-0", "writer-1")
 SETTLING = [outcome for outcome in Outcome if outcome is not Outcome.REDO]
 VERDICT = ("refused_by_postgresql", "no")
@@ -36,13 +38,17 @@ class Book(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ledger = Ledger(DEATHS_MAX)
+        self.ledger = Ledger(DEATHS_MAX, ALONE_AFTER_S)
         self.next_id = 1
         self.places: dict[int, str | None] = {}
         self.line: list[int] = []
         self.lengths: dict[int, int] = {}
         self.deaths: dict[int, int] = {}
         self.verdicts: dict[int, tuple[str, str] | None] = {}
+        self.suspects: list[int] = []  # those that wait aside
+        self.alone_at: dict[int, int] = {}
+        self.bare: dict[int, int] = {}  # deaths since the verdict
+        self.now = 0
         self.complete: set[int] = set()
         self.objects: dict[int, Delivery] = {}
 
@@ -92,31 +98,47 @@ class Book(RuleBasedStateMachine):
     @rule(place=st.sampled_from(DECODERS + WRITERS), held=st.none() | ids)
     def process_dies(self, place: str, held: int | None) -> None:
         lost = sorted(id_ for id_, at in self.places.items() if at == place)
-        condemned = [one.id for one in self.ledger.lost(place, held)]
-        expected = []
+        found = self.ledger.lost(place, held, self.now)
+        assert (found and found.id) == (held if held in lost else None)
         if held in lost:
             self.deaths[held] += 1
-            if self.deaths[held] >= DEATHS_MAX and self.verdicts[held] is None:
-                expected = [held]
+            if self.verdicts[held] is not None:
+                self.bare[held] = self.bare.get(held, 0) + 1
+                if self.bare[held] >= DEATHS_MAX:
+                    self.verdicts[held] = ("killed_its_process", "")
+            elif held in self.alone_at:
                 self.verdicts[held] = ("killed_its_process", "")
-        assert condemned == expected
-        for id_ in reversed(lost):
+            elif self.deaths[held] >= DEATHS_MAX:
+                self.alone_at[held] = self.now + ALONE_AFTER_S
+            assert self.objects[held].is_bare is (self.bare.get(held, 0) >= DEATHS_MAX)
+        # Suspects wait in the order in which they came back, the others in front of the line.
+        for id_ in [
+            *filter(self.is_suspect, lost),
+            *filter(lambda id_: not self.is_suspect(id_), reversed(lost)),
+        ]:
             self.moves(id_, None)
 
-    @rule(sure=st.integers(0, 9))
-    def let_go(self, sure: int) -> None:
-        if sure:
-            return  # seldom: it ends everything that was going on
-        assert {one.id for one in self.ledger.clear()} == set(self.places)
-        for id_ in list(self.places):
-            self.forget(id_)
+    @rule(seconds=st.integers(1, 6))
+    def time_passes(self, seconds: int) -> None:
+        self.now += seconds
+
+    @rule(place=st.sampled_from(DECODERS))
+    def a_suspect_is_tried(self, place: str) -> None:
+        """The first that is due, not before its time."""
+        due = [id_ for id_ in self.suspects if self.alone_at[id_] <= self.now]
+        found = self.ledger.next_suspect(self.now)
+        assert (found.id if found else None) == (due[0] if due else None)
+        if found is not None:
+            self.ledger.assign(found, place)
+            self.moves(found.id, place)
+            assert self.ledger.has_suspect(place)
 
     @invariant()
     def the_books_agree(self) -> None:
         assert self.ledger.messages == len(self.places)
         undecoded = [id_ for id_, place in self.places.items() if place not in WRITERS]
         assert self.ledger.undecoded_bytes == sum(self.lengths[id_] for id_ in undecoded)
-        assert self.ledger.waiting == len(self.line)
+        assert self.ledger.waiting == len(self.line) + len(self.suspects)
         for place in DECODERS + WRITERS:
             assert self.ledger.at(place) == list(self.places.values()).count(place)
         oldest = self.ledger.oldest()
@@ -132,12 +154,16 @@ class Book(RuleBasedStateMachine):
             assert found.complete is (found.id in self.complete)
 
     def teardown(self) -> None:
-        """Everything that still waits comes out in the order of the line, each once."""
+        """Everything that still waits comes out in the order of the line, each once; then the suspects."""
         came = []
         while (found := self.ledger.next()) is not None:
             self.ledger.assign(found, DECODERS[0])
             came.append(found.id)
         assert came == self.line
+        while (found := self.ledger.next_suspect(math.inf)) is not None:
+            self.ledger.assign(found, DECODERS[0])
+            came.append(found.id)
+        assert came == self.line + self.suspects
 
     @rule(id_=ids, outcome=st.sampled_from(SETTLING))
     def an_older_copy_is_settled(self, id_: int, outcome: Outcome) -> None:
@@ -146,22 +172,29 @@ class Book(RuleBasedStateMachine):
             assert self.ledger.settle(settled(id_, outcome)) is None
             self.ledger.passed(id_, WRITERS[0])
 
+    def is_suspect(self, id_: int) -> bool:
+        return id_ in self.alone_at and self.verdicts[id_] is None
+
     def copy(self, id_: int) -> int:
         """The number of the copy that counts."""
         return self.objects[id_].copy if id_ in self.objects else id_
 
     def moves(self, id_: int, place: str | None) -> None:
         """Back in the line means at its head: it waited before."""
-        if id_ in self.line:
-            self.line.remove(id_)
+        for waiting in (self.line, self.suspects):
+            if id_ in waiting:
+                waiting.remove(id_)
         self.places[id_] = place
-        if place is None:
+        if place is None and self.is_suspect(id_):
+            self.suspects.append(id_)
+        elif place is None:
             self.line.insert(0, id_)
 
     def forget(self, id_: int) -> None:
         del self.places[id_]
-        if id_ in self.line:
-            self.line.remove(id_)
+        for waiting in (self.line, self.suspects):
+            if id_ in waiting:
+                waiting.remove(id_)
 
 
 TestBook = Book.TestCase
@@ -185,19 +218,89 @@ def test_what_a_dead_process_had_comes_again_in_its_old_order() -> None:
     assert came == [1, 2, 3, 4, 5]
 
 
+def give_all(ledger: Ledger, place: str) -> list[int]:
+    given = []
+    while (found := ledger.next()) is not None:
+        ledger.assign(found, place)
+        given.append(found.id)
+    return given
+
+
+def test_what_an_earlier_connection_brought_is_not_its_oldest() -> None:
+    """It went back to the broker with that connection, and is only worked on to its end."""
+    ledger = Ledger(2)
+    for id_, epoch in ((1, 1), (2, 1), (3, 2), (4, 2)):
+        one = delivery(id_)
+        one.epoch = epoch
+        ledger.add(one)
+    found = ledger.oldest_of(2)
+    assert found is not None and found.id == 3
+    assert ledger.oldest_of(3) is None
+
+
 def test_a_message_that_kills_is_condemned_alone() -> None:
-    """After deaths_max processes, not before; what was with it in those processes is innocent."""
-    ledger = Ledger(3)
+    """After deaths_max processes it waits aside, and when it kills by itself too it is condemned; what was with it in
+    those processes is innocent."""
+    ledger = Ledger(3, ALONE_AFTER_S)
     ledger.add(delivery(1))
     ledger.add(delivery(2))
-    condemned = []
-    for _ in range(4):
-        while (found := ledger.next()) is not None:
-            ledger.assign(found, "decoder-0")
-        condemned.append([one.id for one in ledger.lost("decoder-0", 2)])
-    assert condemned == [[], [], [2], []]
-    verdicts = {}
-    while (found := ledger.next()) is not None:
-        ledger.assign(found, "decoder-0")
-        verdicts[found.id] = found.verdict and found.verdict[0]
-    assert verdicts == {1: None, 2: "killed_its_process"}
+    for now_s in range(3):
+        assert give_all(ledger, "decoder-0") == [1, 2]
+        held = ledger.lost("decoder-0", 2, now_s)
+        assert held is not None
+        assert held.verdict is None
+    assert give_all(ledger, "decoder-0") == [1]
+    assert ledger.next_suspect(2 + ALONE_AFTER_S - 0.1) is None
+    suspect = ledger.next_suspect(2 + ALONE_AFTER_S)
+    assert suspect is not None
+    ledger.assign(suspect, "decoder-1")
+    held = ledger.lost("decoder-1", 2, 10)
+    assert held is not None
+    assert held.verdict is not None
+    assert (held.id, held.verdict[0]) == (2, "killed_its_process")
+    assert give_all(ledger, "decoder-1") == [2]  # to be quarantined, with the others
+    assert ledger.next_suspect(math.inf) is None
+
+
+def test_an_innocent_one_is_settled() -> None:
+    """Two processes were killed by chance; alone it goes through, also when it must be decoded once more."""
+    ledger = Ledger(2, ALONE_AFTER_S)
+    ledger.add(delivery(1))
+    for _ in range(2):
+        give_all(ledger, "decoder-0")
+        ledger.lost("decoder-0", 1, 0)
+    for _ in range(2):
+        suspect = ledger.next_suspect(10)
+        assert suspect is not None
+        ledger.assign(suspect, "decoder-0")
+        ledger.passed(suspect.copy, "writer-0")
+        assert ledger.settle(Settled(suspect.copy, Outcome.REDO)) is None
+        assert ledger.next() is None
+    assert ledger.next_suspect(10) is suspect
+    ledger.assign(suspect, "decoder-0")
+    assert ledger.settle(settled(suspect.copy)) is suspect
+
+
+def test_a_process_that_dies_with_empty_hands_blames_nobody() -> None:
+    """Nor does one that had something else."""
+    ledger = Ledger(1, ALONE_AFTER_S)
+    ledger.add(delivery(1))
+    for held in (None, 7):
+        give_all(ledger, "decoder-0")
+        assert ledger.lost("decoder-0", held, 0) is None
+    assert give_all(ledger, "decoder-0") == [1]
+
+
+def test_what_kills_on_its_way_to_quarantine_goes_there_without_its_body() -> None:
+    """So that it cannot go on for ever."""
+    ledger = Ledger(2)
+    one = delivery(1)
+    one.verdict = VERDICT
+    ledger.add(one)
+    for _ in range(2):
+        assert not one.is_bare
+        give_all(ledger, "writer-0")
+        ledger.lost("writer-0", 1, 0)
+    assert one.is_bare
+    assert one.verdict[0] == "killed_its_process"
+    assert VERDICT[0] in one.verdict[1]

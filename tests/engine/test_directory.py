@@ -20,7 +20,10 @@ from lab.store_model import expected
 
 DIRECTORY = os.environ.get("INGEST_TEST_CATALOGS")
 MEMBERS = ("certname", "version", "environment", "resources", "edges")
-pytestmark = pytest.mark.skipif(DIRECTORY is None, reason="INGEST_TEST_CATALOGS names no directory")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(DIRECTORY is None, reason="INGEST_TEST_CATALOGS names no directory"),
+]
 
 
 def bodies(round_: int, form: str) -> list[bytes]:

@@ -17,7 +17,7 @@ from lab.store_model import resource, wire_body
 @pytest.fixture
 def toml(tmp_path: Path) -> Path:
     file = tmp_path / "engine.toml"
-    file.write_text("quarantine_messages_max = 1\nworkers = 1\n")
+    file.write_text("quarantine_unnamed_max = 1\nworkers = 1\n")
     return file
 
 
@@ -29,11 +29,11 @@ def test_sighup_changes_what_can_be_changed_and_names_the_rest(
     try:
         engine.wait_ready()
         children = engine.children()
-        toml.write_text('quarantine_messages_max = 10\nlog_level = "debug"\nworkers = 3\n')
+        toml.write_text('quarantine_unnamed_max = 10\nlog_level = "debug"\nworkers = 3\n')
         os.kill(engine.process.pid, signal.SIGHUP)
         wait_for(lambda: events(engine, "reloaded"), engine, "reloaded")
         (reloaded,) = events(engine, "reloaded")
-        assert reloaded["changed"] == ["log_level", "quarantine_messages_max"]
+        assert reloaded["changed"] == ["log_level", "quarantine_unnamed_max"]
         assert reloaded["need_a_restart"] == ["workers"]
         publish(broker, b"bad", b"worse", b"worst", wire_body("n.example.com", 1, [resource("/n")]))
         assert engine.wait_settled(4)["quarantined"] == 3

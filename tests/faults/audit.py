@@ -85,14 +85,15 @@ def examine(world: World) -> Verdict:
             if stored(connection, certname) != expected(message.body):
                 lost.append(f"{certname}: not what message {message.id} brought")
         rows: list[Any] = connection.execute(
-            "SELECT digest, reason, concat_ws(': ', reason, certname, detail) FROM quarantine"
+            "SELECT body_digest, reason, concat_ws(': ', reason, certname, detail) FROM quarantine"
         ).fetchall()
-        wanted = {_digest(body, reason): reason for body, reason in world.traffic.refused().items()}
-        present = {bytes(digest): what for digest, _, what in rows}
-        lost += [f"not in quarantine: {wanted[digest]}" for digest in wanted.keys() - present.keys()]
-        odd = [
-            f"in quarantine without a cause: {present[digest]}" for digest in present.keys() - wanted.keys()
-        ]
+        wanted = {
+            (reason, hashlib.sha256(body).digest()): reason
+            for body, reason in world.traffic.refused().items()
+        }
+        present = {(reason, bytes(digest)): what for digest, reason, what in rows}
+        lost += [f"not in quarantine: {wanted[key]}" for key in wanted.keys() - present.keys()]
+        odd = [f"in quarantine without a cause: {present[key]}" for key in present.keys() - wanted.keys()]
         stale: Any = connection.execute(_STALE).fetchone()
         twice: Any = connection.execute(_TWICE).fetchone()
     finally:
@@ -107,11 +108,6 @@ def examine(world: World) -> Verdict:
         still_queued=len(queued),
         leftovers=world.traces.left(),
     )
-
-
-def _digest(body: bytes, reason: str) -> bytes:
-    """The key of a quarantined message: of its whole body, whatever of it may be kept."""
-    return hashlib.sha256(reason.encode() + b"\0" + body).digest()
 
 
 def _run_of(body: bytes) -> str:

@@ -1,8 +1,6 @@
-"""The engine's fixtures, and whether the long form is wanted: INGEST_TEST_FAULTS_LONG=1 (``make faults-long``)."""
+"""The engine's fixtures, and whether the full sizes are wanted: ``--long`` (``make faults-long``)."""
 
 from __future__ import annotations
-
-import os
 
 import pytest
 
@@ -10,9 +8,7 @@ from tests.engine.conftest import broker, start
 
 __all__ = ["broker", "start"]
 
-LONG = bool(os.environ.get("INGEST_TEST_FAULTS_LONG"))
-
 
 @pytest.fixture
-def long() -> bool:
-    return LONG
+def long(pytestconfig: pytest.Config) -> bool:
+    return bool(pytestconfig.getoption("--long"))

@@ -48,7 +48,9 @@ class Traffic:
             elif self._once_in(REFUSED):
                 # 1000 letters are allowed, and a btree entry has 2704 bytes at most: PostgreSQL refuses the row.
                 name = "".join(chr(self._random.randrange(0x10000, 0x20000)) for _ in range(1000))
-                body = self._body("refused.example.com", number).replace(b"production", name.encode())
+                # Each of a node of its own, or only the newest would be kept.
+                node = f"refused-{number}.example.com"
+                body = self._body(node, number).replace(b"production", name.encode())
                 message = Message(f"m{number}", None, number, body, "refused_by_postgresql")
             elif self._once_in(UNREADABLE):
                 message = Message(f"m{number}", None, number, b'{"number": %d' % number, "unreadable")

@@ -33,7 +33,8 @@ FLAGS = (
     "--workers", "2", "--writers", str(LANES), "--heartbeat-s", "1", "--connect-timeout-s", "2",
     "--statement-timeout-s", "2", "--lock-timeout-s", "1", "--backoff-max-s", "1",
     # Here most processes die of the harness and not of a message.
-    "--deaths-max", "100", "--quarantine-messages-max", "0", "--quarantine-per-minute-max", "0",
+    # And each bad message is looked for.
+    "--deaths-max", "100", "--quarantine-unnamed-max", "10000",
 )  # fmt: skip
 LOG_TAIL = 6000  # characters of it that a failure shows
 SMALL_DISK_BYTES = 48 * 1024 * 1024

@@ -1,10 +1,9 @@
 """puppetserver (JRuby), with two instances and multithreaded, RabbitMQ and ActiveMQ: what holds under plain Ruby
-holds there. Minutes long, so only when INGEST_TEST_PUPPETSERVER says so: `make test-puppet`."""
+holds there. Minutes long, so only with --long: `make test-puppet`."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -21,7 +20,7 @@ import pytest
 from lab.brokers import BROKERS, PASSWORD, USER, Broker
 from lab.engine import Engine
 from lab.servers import Postgres
-from tests.brokers.client import Client
+from lab.stomp_client import Client
 from tests.puppet import temper
 from tests.puppet.puppetserver import PuppetServer, Refused
 from tests.puppet.shapes import SHAPES, TYPES, manifest
@@ -44,13 +43,14 @@ class Running(NamedTuple):
     mode: str
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module", params=["two instances", "multithreaded"])
 def running(
     request: pytest.FixtureRequest, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
     """One puppetserver for all tests of a mode: it takes half a minute to come up."""
-    if not os.environ.get("INGEST_TEST_PUPPETSERVER"):
-        pytest.skip("takes minutes: make test-puppet")
     if (why := PuppetServer.missing()) is not None:
         pytest.skip(why)
     name = f"puppetserver_{request.param.replace(' ', '_')}"

@@ -6,7 +6,7 @@ import os
 import random
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from ingest.core.delivery.work import Outcome
 from ingest.store.connection import Connection, connect
@@ -22,7 +22,10 @@ ROUNDS = int(os.environ.get("INGEST_TEST_STORE_ROUNDS", "8")) * 2
 BATCH = 5
 # Both engines meet the same bad messages, when they come again.
 REFUSED = [
-    QuarantineRow(n, bytes([n] * 32), "invalid", "no catalog", None, {}, b"x", None, 1) for n in range(6)
+    QuarantineRow(
+        (n,), bytes([n] * 32), "invalid", "no catalog", None, None, {}, b"x", None, 1, None, datetime.now(UTC)
+    )
+    for n in range(6)
 ]
 
 
@@ -44,30 +47,6 @@ def test_writers_and_housekeeping_never_wait_in_a_circle(
     failures: list[BaseException] = []
     is_over = threading.Event()
 
-    def write(number: int) -> None:
-        opened = connect(database)
-        pipeline = Pipeline(opened)
-        chance = random.Random(number)
-        messages = [(node, round_) for node in range(NODES) for round_ in range(ROUNDS)]
-        messages.sort(key=lambda message: message[1] + chance.uniform(0, 3))
-        for start in range(0, len(messages), BATCH):
-            bodies = [catalog(*message) for message in messages[start : start + BATCH]]
-            if chance.random() < 0.2:
-                bodies.append(deactivate(f"n{chance.randrange(NODES)}.example.com", 0))
-            assert Outcome.REDO not in pipeline.take(*bodies)
-            pipeline.lane.apply(chance.sample(REFUSED, len(REFUSED)))
-        opened.close()
-
-    def keep_house() -> None:
-        opened = connect(database)
-        while not is_over.wait(0.01):
-            collect_garbage(opened, step_rows=50, pause_s=0)
-            expire_nodes(opened, timedelta(0), step_nodes=5)  # all of them are in the past
-            # The deactivated ones; their catalogs come again.
-            purge_nodes(opened, timedelta(days=1), step_nodes=5)
-            forget_quarantined(opened, timedelta(0))
-        opened.close()
-
     def guarded(work: Callable[[], None]) -> Callable[[], None]:
         def run() -> None:
             try:
@@ -77,8 +56,8 @@ def test_writers_and_housekeeping_never_wait_in_a_circle(
 
         return run
 
-    writers = [threading.Thread(target=guarded(lambda n=n: write(n))) for n in range(WRITERS)]  # type: ignore[misc]
-    keeper = threading.Thread(target=guarded(keep_house))
+    writers = [threading.Thread(target=guarded(lambda n=n: _write(database, n))) for n in range(WRITERS)]  # type: ignore[misc]
+    keeper = threading.Thread(target=guarded(lambda: _keep_house(database, is_over)))
     for thread in (*writers, keeper):
         thread.start()
     for thread in writers:
@@ -94,3 +73,29 @@ def test_writers_and_housekeeping_never_wait_in_a_circle(
         assert stored(connection, f"n{node}.example.com") == expected(catalog(node, ROUNDS - 1))
     collect_garbage(connection, pause_s=0)
     assert connection.execute("SELECT count(*) FROM resources").fetchone() == (30,)
+
+
+def _write(database: str, number: int) -> None:
+    opened = connect(database)
+    pipeline = Pipeline(opened)
+    chance = random.Random(number)
+    messages = [(node, round_) for node in range(NODES) for round_ in range(ROUNDS)]
+    messages.sort(key=lambda message: message[1] + chance.uniform(0, 3))
+    for start in range(0, len(messages), BATCH):
+        bodies = [catalog(*message) for message in messages[start : start + BATCH]]
+        if chance.random() < 0.2:
+            bodies.append(deactivate(f"n{chance.randrange(NODES)}.example.com", 0))
+        assert Outcome.REDO not in pipeline.take(*bodies)
+        pipeline.lane.apply(chance.sample(REFUSED, len(REFUSED)))
+    opened.close()
+
+
+def _keep_house(database: str, is_over: threading.Event) -> None:
+    opened = connect(database)
+    while not is_over.wait(0.01):
+        collect_garbage(opened, step_rows=50, pause_s=0)
+        expire_nodes(opened, timedelta(0), step_nodes=5)  # all of them are in the past
+        # The deactivated ones; their catalogs come again.
+        purge_nodes(opened, timedelta(days=1), step_nodes=5)
+        forget_quarantined(opened, timedelta(0))
+    opened.close()

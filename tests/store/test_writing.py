@@ -13,7 +13,7 @@ from ingest.store.catalog.reading import exported_resources
 from ingest.store.connection import Connection
 from ingest.store.housekeeping import collect_garbage, expire_nodes, purge_nodes
 from lab import real_catalogs as corpus
-from lab.store_model import Pipeline, expected, resource, stored, wire_body
+from lab.store_model import Pipeline, at, expected, resource, stored, wire_body
 
 
 def count(connection: Connection, table: str) -> int:
@@ -36,7 +36,7 @@ def test_native_and_wire_give_one_stored_state(connection: Connection) -> None:
     """The wire form of what came natively is found unchanged."""
     pipeline = Pipeline(connection)
     native, wire = corpus.body("web-01", 1, "native"), corpus.body("web-01", 1, "wire")
-    assert pipeline.take(native) == [Outcome.STORED]
+    assert pipeline.take(native, received_at=at(0)) == [Outcome.STORED]
     before = count(connection, "resources")
     assert pipeline.take(wire) == [Outcome.UNCHANGED]
     assert count(connection, "resources") == before
@@ -204,7 +204,8 @@ def test_garbage_goes_and_what_is_used_stays(connection: Connection) -> None:
 def test_silent_nodes_expire_and_are_purged(connection: Connection) -> None:
     """node-ttl hides a node, node-purge-ttl deletes it and everything of it."""
     pipeline = Pipeline(connection)
-    pipeline.take(wire_body("old.example.com", 1, [resource("k", type_="Sshkey", exported=True)]))
+    body = wire_body("old.example.com", 1, [resource("k", type_="Sshkey", exported=True)])
+    pipeline.take(body, received_at=at(1))
     assert expire_nodes(connection, timedelta(days=1)) == ["old.example.com"]
     assert list(exported_resources(connection, "Sshkey")) == []
     assert purge_nodes(connection, timedelta(days=1)) == 0
@@ -238,8 +239,6 @@ def test_a_row_that_postgresql_refuses_takes_nothing_with_it(connection: Connect
 
 def deactivate(certname: str, minute: int) -> bytes:
     import json
-
-    from lab.store_model import at
 
     payload = {"certname": certname, "producer_timestamp": at(minute).isoformat()}
     return json.dumps({"command": "deactivate node", "version": 3, "payload": payload}).encode()

@@ -26,6 +26,7 @@ from ingest.core.catalog.storable import Position, encode_position, encode_resou
 from ingest.core.delivery.routing import END_BYTES, START_BYTES, routing_key
 from ingest.core.delivery.work import (
     DIGEST_BYTES,
+    UNSUPPORTED,
     Ahead,
     Claim,
     Content,
@@ -129,7 +130,7 @@ class Decoding:
         node = self._node_key(descriptor, body)
         if not descriptor.complete and (work := self._at_a_glance(descriptor, body, node, known)):
             return work
-        skimmed = skim(body, descriptor.headers, descriptor.received_at)
+        skimmed = skim(body, descriptor.headers, descriptor.arrived_at)
         if isinstance(skimmed, Other):
             return _command(descriptor, skimmed)
         layout = layout_of(body, skimmed)
@@ -144,7 +145,7 @@ class Decoding:
         layout = self._layouts.entries.get(node)
         if layout is None and (near := self.lineups.near(len(body))):
             layout = near[0].layout
-        found = layout and cut(body, layout, descriptor.headers, descriptor.received_at)
+        found = layout and cut(body, layout, descriptor.headers, descriptor.arrived_at)
         if not found or found.layout is None:
             return None
         try:
@@ -384,8 +385,10 @@ def _require_plain_header(header: Header) -> None:
 def _command(descriptor: Descriptor, other: Other) -> Deactivate:
     if other.command == "deactivate node" and other.certname and other.producer_timestamp:
         require_plain("certname", other.certname)
-        return Deactivate(descriptor.delivery, other.certname, other.producer_timestamp)
-    raise Rejected("unsupported_command", f"the command '{other.command}' is not stored yet")
+        return Deactivate(
+            descriptor.delivery, other.certname, other.producer_timestamp, descriptor.received_at
+        )
+    raise Rejected(UNSUPPORTED, f"the command '{other.command}' is not stored yet")
 
 
 def _digest(data: bytes) -> bytes:

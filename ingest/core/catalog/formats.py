@@ -11,12 +11,13 @@ import json
 import re
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from ingest.core.catalog.model import Header
+from ingest.core.times import parse_time
 from ingest.errors import Rejected
 
 SUPPORTED = {
@@ -94,8 +95,9 @@ _catalog = msgspec.json.Decoder(_Catalog)
 _slices = msgspec.json.Decoder(list[Raw])
 
 
-def skim(body: bytes | memoryview, headers: Mapping[str, str], received_at: datetime) -> Skim | Other:
-    """Finds the header and the sections. Raises Rejected when the message cannot be one that we store."""
+def skim(body: bytes | memoryview, headers: Mapping[str, str], arrived_at: datetime) -> Skim | Other:
+    """Finds the header and the sections; ``arrived_at`` counts where the producer says nothing of the time. Raises Rejected
+    when the message cannot be one that we store."""
     if not len(body):
         raise Rejected("unreadable", "the body is empty")
     try:
@@ -104,7 +106,7 @@ def skim(body: bytes | memoryview, headers: Mapping[str, str], received_at: date
         message = _decode(_message, _with_plain_surrogates(body))
     command = message.command or headers.get("command")
     if command is not None:
-        return _command(str(command), message, headers, received_at)
+        return _command(str(command), message, headers, arrived_at)
     catalog = message.data if isinstance(message.data, _Catalog) else message
     if isinstance(message.data, str):
         catalog = _decode(_catalog, message.data.encode("utf-8", "surrogatepass"))
@@ -114,8 +116,8 @@ def skim(body: bytes | memoryview, headers: Mapping[str, str], received_at: date
     family = "legacy" if message.data is not None else "native"
     if catalog.certname and not catalog.name:
         # A bare payload whose command and version are in nobody's header.
-        return _payload(catalog, 9, None, headers, received_at)
-    header = _header(catalog, str(catalog.name or ""), headers, received_at)
+        return _payload(catalog, 9, None, headers, arrived_at)
+    header = _header(catalog, str(catalog.name or ""), headers, arrived_at)
     return Skim(family, _integer(catalog.catalog_format, 0), header, resources, edges)
 
 
@@ -146,19 +148,8 @@ def parse_json(raw: bytes | memoryview | Raw) -> Any:
         raise Rejected("unreadable", f"no JSON: {error}") from error
 
 
-def parse_time(text: object, name: str) -> datetime:
-    """An aware datetime in UTC from ISO 8601, or Rejected."""
-    try:
-        found = datetime.fromisoformat(str(text))
-        if found.tzinfo is None:
-            found = found.replace(tzinfo=UTC)
-        return found.astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise Rejected("invalid", f"{name} is no ISO 8601 time: {str(text)[:60]!r}") from error
-
-
 def _command(
-    command: str, message: _Message, headers: Mapping[str, str], received_at: datetime
+    command: str, message: _Message, headers: Mapping[str, str], arrived_at: datetime
 ) -> Skim | Other:
     name = command.replace("_", " ").strip()
     if name not in SUPPORTED:
@@ -184,22 +175,21 @@ def _command(
         raise Rejected("invalid", f"'{name}' has no payload")
     certname = (message.certname if in_body else None) or headers.get("certname")
     if name == "replace catalog":
-        return _payload(payload, version, certname, headers, received_at)
-    timestamp = payload.producer_timestamp or payload.producer_timestamp_dashed
+        return _payload(payload, version, certname, headers, arrived_at)
     return Other(
         name,
         version,
         str(payload.certname or certname or "") or None,
-        parse_time(timestamp, "producer_timestamp") if timestamp else received_at,
+        _producer_timestamp(payload, headers) or arrived_at,
     )
 
 
 def _payload(
-    payload: _Catalog, version: int, certname: Scalar, headers: Mapping[str, str], received_at: datetime
+    payload: _Catalog, version: int, certname: Scalar, headers: Mapping[str, str], arrived_at: datetime
 ) -> Skim:
     """``replace catalog`` of any version as version 9."""
     name = str(payload.certname or payload.name or certname or "")
-    header = _header(payload, name, headers, received_at)
+    header = _header(payload, name, headers, arrived_at)
     if version < 8 and header.catalog_uuid is None:
         header = msgspec.structs.replace(header, catalog_uuid=header.transaction_uuid)
     return Skim(
@@ -211,7 +201,7 @@ def _payload(
     )
 
 
-def _header(catalog: _Catalog, certname: str, headers: Mapping[str, str], received_at: datetime) -> Header:
+def _header(catalog: _Catalog, certname: str, headers: Mapping[str, str], arrived_at: datetime) -> Header:
     certname = certname or headers.get("certname", "")
     if not certname:
         raise Rejected("invalid", "the catalog names no node: neither name, certname nor a certname header")
@@ -219,15 +209,10 @@ def _header(catalog: _Catalog, certname: str, headers: Mapping[str, str], receiv
     def either(value: Scalar, name: str) -> str | None:
         return _text(value) if value is not None else headers.get(name) or None
 
-    timestamp = either(catalog.producer_timestamp or catalog.producer_timestamp_dashed, "producer_timestamp")
     version = _text(catalog.version)
     return Header(
         certname=certname,
-        producer_timestamp=(
-            parse_time(timestamp, "producer_timestamp")
-            if timestamp
-            else _time_of(catalog.version, received_at)
-        ),
+        producer_timestamp=_producer_timestamp(catalog, headers) or arrived_at,
         version="" if version is None else version,
         environment=either(catalog.environment, "environment"),
         producer=either(catalog.producer, "producer"),
@@ -241,15 +226,17 @@ def _header(catalog: _Catalog, certname: str, headers: Mapping[str, str], receiv
     )
 
 
-def _time_of(version: Scalar, received_at: datetime) -> datetime:
-    """A catalog without a timestamp is ordered by its version where that is a time, else by its receipt."""
-    try:
-        seconds = int(version) if isinstance(version, int | str) and not isinstance(version, bool) else -1
-        if 0 < seconds < 1 << 33:  # until the year 2242
-            return datetime.fromtimestamp(seconds, UTC)
-    except ValueError:
-        pass
-    return received_at
+def _producer_timestamp(catalog: _Catalog, headers: Mapping[str, str]) -> datetime | None:
+    """What the producer says, in the body or else in the message's headers. Its version is no time: Puppet takes that when
+    it parses the manifests, each of its processes for itself, and goes on with it for as long as they do not change."""
+    for given in (
+        catalog.producer_timestamp,
+        catalog.producer_timestamp_dashed,
+        headers.get("producer_timestamp"),
+    ):
+        if given is not None and given != "":
+            return parse_time(given, "producer_timestamp")
+    return None
 
 
 def _uuid(text: str | None, name: str) -> str | None:

@@ -1,8 +1,10 @@
 """The receiver's book of deliveries that are not settled: where each one is, and who gets it next.
 
 Pure bookkeeping: no socket, no clock. A delivery is waiting, at a decoder or at a writer. When one of those
-dies its deliveries wait again, and the one that it had in its hands counts a death; after ``deaths_max`` of
-them it is condemned, so that one message cannot kill the engine for ever.
+dies its deliveries wait again, and the one that it had in its hands counts a death. After ``deaths_max`` of them it is a
+suspect: processes are also killed by chance, so it waits aside for a while and is then tried alone. Is it in the hands
+of a dead one then too, it is condemned, so that one message cannot kill the engine for ever. One that kills even on its
+way to quarantine goes there without its body.
 
 What processes get of a delivery is a copy, with a number of its own. When it is given out again, only the new copy's
 report counts: else an earlier one that was still on its way could settle it, and its body's place would be given to
@@ -17,7 +19,7 @@ from datetime import datetime
 
 import msgspec
 
-from ingest.core.delivery.work import Outcome, Settled
+from ingest.core.delivery.work import KILLED, Outcome, Settled
 
 # A copy's number: the delivery's id below, which copy it is above. Old copies are gone long before the count begins again.
 _COPY_SHIFT = 56
@@ -32,16 +34,20 @@ class Delivery(msgspec.Struct):
     epoch: int  # of the connection it came on; acknowledged there or not at all
     ack: str
     message_id: str
-    offset: int
+    offset: int  # -1: the body was passed over
     length: int
     body_bytes: int
     received_at: datetime
     received_s: float  # monotonic
     headers: dict[str, str]
+    stamped_at: datetime | None = None
     is_decoded: bool = False
     place: str | None = None  # the process that has it; None: waiting
     complete: bool = False
     deaths: int = 0
+    deaths_condemned: int = 0  # of them, since there is a verdict
+    alone_at_s: float | None = None  # of a suspect: not to be tried before
+    is_bare: bool = False  # nobody shall look at its body any more
     verdict: tuple[str, str] | None = None
     routing_key: int = 0
     given_again: int = 0  # how often
@@ -56,9 +62,11 @@ class Ledger:
     """Bounded by its owner: ``messages`` says how full the window is, ``undecoded_bytes`` how much of it the decoders
     have before them."""
 
-    def __init__(self, deaths_max: int) -> None:
+    def __init__(self, deaths_max: int, alone_after_s: float = 0.0) -> None:
         self.undecoded_bytes = 0
         self._deaths_max = deaths_max
+        self._alone_after_s = alone_after_s
+        self._suspects: deque[int] = deque()
         self._deliveries: dict[int, Delivery] = {}  # in the order of arrival
         self._waiting: deque[int] = deque()
         self._at: dict[str, set[int]] = {}
@@ -100,6 +108,18 @@ class Ledger:
             self._waiting.popleft()
         return None
 
+    def next_suspect(self, now_s: float) -> Delivery | None:
+        """The suspect that is due to be tried alone; it stays so until ``assign``."""
+        for id_ in self._suspects:
+            delivery = self._deliveries[id_]
+            assert delivery.alone_at_s is not None
+            if delivery.alone_at_s <= now_s:
+                return delivery
+        return None
+
+    def has_suspect(self, place: str) -> bool:
+        return any(self._is_suspect(self._deliveries[id_]) for id_ in self._at.get(place, ()))
+
     def assign(self, delivery: Delivery, place: str) -> None:
         if self._waiting and self._waiting[0] == delivery.id:
             self._waiting.popleft()
@@ -129,21 +149,31 @@ class Ledger:
         del self._deliveries[delivery.id]
         return delivery
 
-    def lost(self, place: str, in_hands: int | None) -> list[Delivery]:
-        """That process died: its deliveries wait again, in their old order. Returns the condemned."""
-        condemned = []
+    def lost(self, place: str, in_hands: int | None, now_s: float = 0.0) -> Delivery | None:
+        """That process died: its deliveries wait again, in their old order. Returns the one that it had in its hands,
+        with what is now thought of it."""
         deliveries = [self._deliveries[id_] for id_ in sorted(self._at.get(place, ()))]
-        for delivery in deliveries:
-            if in_hands is not None and delivery.id == in_hands & _ID_MASK:
-                delivery.deaths += 1
-                if delivery.deaths >= self._deaths_max and delivery.verdict is None:
-                    delivery.verdict = (
-                        "killed_its_process",
-                        f"{delivery.deaths} processes died while they had this message in their hands",
-                    )
-                    condemned.append(delivery)
+        held = None if in_hands is None else self._deliveries.get(in_hands & _ID_MASK)
+        if held is not None and held.place == place:
+            self._blame(held, now_s)
+        else:
+            held = None
         self._again(deliveries)
-        return condemned
+        return held
+
+    def _blame(self, delivery: Delivery, now_s: float) -> None:
+        delivery.deaths += 1
+        died = f"{delivery.deaths} processes died while they had this message in their hands"
+        if delivery.verdict is not None:
+            delivery.deaths_condemned += 1
+            if delivery.deaths_condemned >= self._deaths_max and not delivery.is_bare:
+                delivery.is_bare = True
+                if delivery.verdict[0] != KILLED:
+                    delivery.verdict = (KILLED, f"{died}, on its way to quarantine as {delivery.verdict[0]}")
+        elif delivery.alone_at_s is not None:
+            delivery.verdict = (KILLED, f"{died}, the last of them with nothing else")
+        elif delivery.deaths >= self._deaths_max:
+            delivery.alone_at_s = now_s + self._alone_after_s
 
     def _of(self, copy: int) -> Delivery | None:
         """The delivery of which this is the copy that counts."""
@@ -155,7 +185,12 @@ class Ledger:
         for delivery in ordered:
             self._move(delivery, None)
             delivery.given_again += 1
-        self._waiting.extendleft(delivery.id for delivery in reversed(ordered))
+            if self._is_suspect(delivery):
+                self._suspects.append(delivery.id)
+        self._waiting.extendleft(d.id for d in reversed(ordered) if not self._is_suspect(d))
+
+    def _is_suspect(self, delivery: Delivery) -> bool:
+        return delivery.alone_at_s is not None and delivery.verdict is None
 
     def _move(self, delivery: Delivery, place: str | None, *, is_decoded: bool = False) -> None:
         if delivery.is_decoded != is_decoded:
@@ -163,6 +198,8 @@ class Ledger:
             delivery.is_decoded = is_decoded
         if delivery.place is not None:
             self._at[delivery.place].discard(delivery.id)
+        elif self._suspects and delivery.id in self._suspects:
+            self._suspects.remove(delivery.id)
         if place is not None:
             self._at.setdefault(place, set()).add(delivery.id)
         delivery.place = place

@@ -19,7 +19,7 @@ PATIENCE = 6
 
 def routing_key(headers: Mapping[str, str], start: bytes, end: bytes) -> int:
     """A number that is the same for every message of a node, most of the time."""
-    name = headers.get("certname", "").encode()
+    name = headers.get("certname", "").encode(errors="replace")
     for mark in _MARKS:
         for part in (start, end):
             if not name and (at := part.find(mark)) >= 0:

@@ -12,12 +12,12 @@ import os
 import signal
 import sys
 
-import structlog
-
+from ingest.core.printable import escape_unprintable
 from ingest.embedded.broker.frames import Limits
 from ingest.embedded.broker.server import Server, Settings
 from ingest.embedded.broker.session import Credentials
 from ingest.errors import IngestError, Misconfigured
+from ingest.observe.log import configure
 
 EXIT_USAGE = 2  # as argparse's own
 EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
@@ -27,18 +27,15 @@ def main() -> int:
     asked = _arguments().parse_args()
     if asked.with_parent:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # prctl(2): PR_SET_PDEATHSIG
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(colors=False),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-    )
+    configure(asked.log_format, asked.log_level, process="embedded-broker")
     try:
         server = Server(asked.host, asked.port, _settings(asked))
     except IngestError as error:
-        print(f"ingest.embedded.broker: {error}", file=sys.stderr)
+        text = escape_unprintable(str(error))
+        if asked.with_parent:
+            print(f"failed {text}", flush=True)
+        else:
+            print(f"ingest.embedded.broker: {text}", file=sys.stderr)
         return EXIT_USAGE if isinstance(error, Misconfigured) else EXIT_UNAVAILABLE
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
@@ -54,32 +51,48 @@ def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ingest.embedded.broker", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=61613, help="0 picks a free one (default: %(default)s)")
-    parser.add_argument("--login", metavar="USER:PASSWORD", help="refuse everybody else")
+    parser.add_argument(
+        "--login-file",
+        metavar="F",
+        help="its first line is USER:PASSWORD, refuse everybody else; -: standard input",
+    )
     parser.add_argument("--ready-file", metavar="F", help="write HOST:PORT there when ready")
     parser.add_argument("--memory-bytes-max", type=int, default=Settings().memory_bytes_max)
     parser.add_argument("--body-bytes-max", type=int, default=Limits().body_bytes_max)
     parser.add_argument(
         "--with-parent", action="store_true", help="end when the process that started it ends"
     )
+    parser.add_argument("--log-format", default="console", choices=("auto", "console", "json"))
+    parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     parser.add_argument("--certfile", default="", help="PEM; with it the broker speaks TLS only")
     parser.add_argument("--keyfile", default="", help="PEM, if not in the certificate's file")
     return parser
 
 
 def _settings(asked: argparse.Namespace) -> Settings:
-    credentials = None
-    if asked.login is not None:
-        login, colon, passcode = asked.login.partition(":")
-        if not (login and colon):
-            raise Misconfigured("--login", "is USER:PASSWORD")
-        credentials = Credentials(login, passcode)
     return Settings(
-        credentials=credentials,
+        credentials=None if asked.login_file is None else _login(asked.login_file),
         memory_bytes_max=asked.memory_bytes_max,
         limits=Limits(body_bytes_max=asked.body_bytes_max),
         certfile=asked.certfile,
         keyfile=asked.keyfile,
     )
+
+
+def _login(file: str) -> Credentials:
+    """From a file, never from the command line: that is for everybody to see."""
+    try:
+        if file == "-":
+            line = sys.stdin.readline()
+        else:
+            with open(file, encoding="utf-8") as opened:
+                line = opened.readline()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured("--login-file", f"{file}: {getattr(error, 'strerror', None) or error}") from error
+    login, colon, passcode = line.rstrip("\r\n").partition(":")
+    if not (login and colon):
+        raise Misconfigured("--login-file", "its first line is not USER:PASSWORD")
+    return Credentials(login, passcode)
 
 
 def _announce(address: str, ready_file: str | None) -> None:

@@ -10,7 +10,6 @@ import contextlib
 import os
 import selectors
 import socket
-import ssl
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, cast
@@ -20,13 +19,14 @@ import structlog
 from ingest.embedded.broker.admission import Admission
 from ingest.embedded.broker.connection import Connection, Gone
 from ingest.embedded.broker.frames import Limits
+from ingest.embedded.broker.listening import listen, tls_context
 from ingest.embedded.broker.queues import Depth, Queues
 from ingest.embedded.broker.session import SERVER, Credentials, Faults
-from ingest.errors import Misconfigured, Unavailable
+from ingest.errors import Misconfigured
 
 CONNECTIONS_MAX = 500  # half of the descriptors that Debian gives a process (ulimit -n: 1024)
-BACKLOG = 128  # connections the kernel completes before we accept them
 ACCEPTS_MAX = 64  # in one turn, so that a storm of clients does not starve those who are here
+WARNINGS_MAX, WARNINGS_S = 20, 10.0  # lines about clients, and in how many seconds
 LOOK_AROUND_S = 1.0  # the longest wait, so that ``stop`` is asked this often
 
 
@@ -74,6 +74,7 @@ class Server:
         faults: Faults | None = None,
         instance: str | None = None,
         clock: Callable[[], float] = time.monotonic,
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         """Listens. ``instance`` begins every message id; random unless given."""
         self._settings = settings = settings or Settings()
@@ -82,15 +83,16 @@ class Server:
         self._faults = faults or Faults()
         self._clock = clock
         self._log = structlog.get_logger()
-        self._queues = Queues(instance or os.urandom(4).hex())
+        self._queues = Queues(instance or os.urandom(4).hex(), clock_ms)
         self._admission = Admission(settings.memory_bytes_max, lambda: self._queues.held_bytes)
         self._connections: set[Connection] = set()
         self._accepted = 0
+        self._warnings, self._warnings_from_s = 0, -WARNINGS_S
         self._touched: set[Connection] = set()  # whose interests may have changed in this turn
         self._look_at_s = 0.0  # when the next heart-beat or time limit is due
         self._stopping = False
-        self._tls = _tls_context(settings.certfile, settings.keyfile)
-        self._listener = _listen(host, port)
+        self._tls = tls_context(settings.certfile, settings.keyfile)
+        self._listener = listen(host, port)
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
         self._waker, self._wakened = socket.socketpair()
         self._waker.setblocking(False)
@@ -214,8 +216,8 @@ class Server:
                 opened, peer = self._listener.accept()
             except OSError:
                 return  # none left, or it has gone again
-            if len(self._connections) >= self._settings.connections_max:
-                self._log.warning("client_turned_away", connections_max=self._settings.connections_max)
+            if not self._has_place():
+                self._warn(now_s, "client_turned_away", connections_max=self._settings.connections_max)
                 opened.close()
                 continue
             opened.setblocking(False)
@@ -238,6 +240,16 @@ class Server:
             self._selector.register(opened, selectors.EVENT_READ, connection)
             self._look_at_s = 0.0
 
+    def _has_place(self) -> bool:
+        """For one more; the longest here of those who have not logged in makes room for it."""
+        if len(self._connections) < self._settings.connections_max:
+            return True
+        strangers = [one for one in self._connections if one.session.version is None]
+        if not strangers:
+            return False
+        self._part_with(min(strangers, key=Connection.due_s))
+        return True
+
     def _listen_to(self, connection: Connection) -> bool:
         """Tells the selector what the connection waits for. True: it has to have another turn at once."""
         if connection not in self._connections:
@@ -259,29 +271,16 @@ class Server:
             self._selector.unregister(connection.socket)
         connection.close()
         if connection.reason:
-            self._log.warning("client_hung_up_on", client=connection.session.name, reason=connection.reason)
+            self._warn(
+                self._clock(), "client_hung_up_on", client=connection.session.name, reason=connection.reason
+            )
 
-
-def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        reason = error.strerror or str(error)
-        raise Unavailable(f"the embedded broker cannot listen on {host}:{port}: {reason}") from error
-    return listener
-
-
-def _tls_context(certfile: str, keyfile: str) -> ssl.SSLContext | None:
-    if not certfile:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(certfile, keyfile or None)
-    except OSError as error:
-        raise Misconfigured("--certfile", f"cannot be used: {error}") from error
-    return context
+    def _warn(self, now_s: float, event: str, **details: object) -> None:
+        """Of a client: anybody on this machine can make as many of these as they like, but no more lines than that."""
+        if now_s >= self._warnings_from_s + WARNINGS_S:
+            self._warnings_from_s, self._warnings = now_s, 0
+        self._warnings += 1
+        if self._warnings < WARNINGS_MAX:
+            self._log.warning(event, **details)
+        elif self._warnings == WARNINGS_MAX:
+            self._log.warning(event, **details, note=f"no more of these for {WARNINGS_S:.0f} s")

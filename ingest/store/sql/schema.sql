@@ -31,7 +31,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON nodes, catalog_resources, catalog_export
 GRANT SELECT, INSERT, UPDATE ON catalogs TO ROLE_NAME;
 -- Content is never changed, only collected.
 GRANT SELECT, INSERT, DELETE ON tags, positions, resources, edge_sets, position_sets TO ROLE_NAME;
-GRANT SELECT, INSERT ON environments, producers TO ROLE_NAME;
+GRANT SELECT, INSERT, DELETE ON environments, producers TO ROLE_NAME;
+GRANT SELECT, INSERT, UPDATE, DELETE ON engines TO ROLE_NAME;
 GRANT SELECT, UPDATE ON content_state TO ROLE_NAME;
 GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO ROLE_NAME
 

@@ -17,6 +17,9 @@ FROM nodes n
 LEFT JOIN catalogs c ON c.node_id = n.id
 WHERE n.certname = ANY (%s)
 
+-- name: read_node_ids
+SELECT n.certname, n.id FROM nodes n WHERE n.certname = ANY (%s)
+
 -- name: read_chunks
 SELECT node_id, chunk, resource_ids FROM catalog_resources WHERE node_id = ANY (%s)
 
@@ -48,7 +51,8 @@ INSERT INTO catalog_exports (node_id, resource_ids)
 SELECT node_id, resource_ids FROM stage_catalog_exports WHERE NOT known ORDER BY node_id
 
 -- name: update_catalogs
--- The guard against older catalogs stands here too: what was read before is only an estimate.
+-- The guard against older catalogs stands here too: what was read before is only an estimate. What was stored from too
+-- far in the future is newer than nothing.
 UPDATE catalogs c
 SET edge_set_id = s.edge_set_id, position_set_id = s.position_set_id, environment_id = s.environment_id,
     producer_id = s.producer_id, slots = s.slots, raw_digest = s.raw_digest,
@@ -65,7 +69,8 @@ FROM unnest(
     content_digest, code_id, job_id, version, transaction_uuid, catalog_uuid, producer_timestamp, received_at
 )
 WHERE c.node_id = s.node_id
-  AND (s.producer_timestamp, s.content_digest) >= (c.producer_timestamp, c.content_digest)
+  AND ((s.producer_timestamp, s.content_digest) >= (c.producer_timestamp, c.content_digest)
+       OR c.producer_timestamp > s.received_at + %s::interval)
 
 -- name: insert_catalogs
 INSERT INTO catalogs (node_id, edge_set_id, position_set_id, environment_id, producer_id, slots, raw_digest,
@@ -85,37 +90,36 @@ FROM unnest(
 ORDER BY node_id
 
 -- name: reactivate_nodes
--- A catalog newer than the deactivation, or any after an expiry.
+-- A catalog newer than the deactivation, or any after an expiry. A deactivation from too far in the future ends with the
+-- next catalog.
 UPDATE nodes n
-SET deactivated = CASE WHEN n.deactivated < s.producer_timestamp THEN NULL ELSE n.deactivated END,
+SET deactivated = CASE WHEN n.deactivated >= s.producer_timestamp
+                        AND n.deactivated <= s.received_at + %(future_tolerance)s::interval
+                       THEN n.deactivated END,
     expired = NULL
-FROM unnest(%s::integer[], %s::timestamptz[]) AS s (node_id, producer_timestamp)
-WHERE n.id = s.node_id AND (n.deactivated < s.producer_timestamp OR n.expired IS NOT NULL)
+FROM unnest(%(node_ids)s::integer[], %(producer_timestamps)s::timestamptz[], %(received_at)s::timestamptz[])
+    AS s (node_id, producer_timestamp, received_at)
+WHERE n.id = s.node_id
+  AND (n.expired IS NOT NULL OR n.deactivated < s.producer_timestamp
+       OR n.deactivated > s.received_at + %(future_tolerance)s::interval)
 
 -- name: deactivate_nodes
--- Nothing happens to a node of which something newer is stored.
+-- Nothing happens to a node of which something newer is stored; what came from too far in the future is not newer.
 UPDATE nodes n
 SET deactivated = s.producer_timestamp
-FROM unnest(%s::text[], %s::timestamptz[]) AS s (certname, producer_timestamp)
+FROM unnest(%(certnames)s::text[], %(producer_timestamps)s::timestamptz[], %(received_at)s::timestamptz[])
+    AS s (certname, producer_timestamp, received_at)
 WHERE n.certname = s.certname
-  AND (n.deactivated IS NULL OR n.deactivated < s.producer_timestamp)
+  AND (n.deactivated IS NULL OR n.deactivated < s.producer_timestamp
+       OR n.deactivated > s.received_at + %(future_tolerance)s::interval)
   AND NOT EXISTS (
-      SELECT FROM catalogs c WHERE c.node_id = n.id AND c.producer_timestamp > s.producer_timestamp
+      SELECT FROM catalogs c
+      WHERE c.node_id = n.id AND c.producer_timestamp > s.producer_timestamp
+        AND c.producer_timestamp <= s.received_at + %(future_tolerance)s::interval
   )
 RETURNING n.certname
 
--- name: quarantine
--- The same body refused for the same reason once more is the same row: a redelivery adds an attempt.
-INSERT INTO quarantine (digest, reason, detail, certname, headers, body, body_note, body_bytes)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
-ON CONFLICT (digest) DO UPDATE
-SET attempts = quarantine.attempts + 1, last_seen = now(), detail = excluded.detail
-
--- name: quarantine_fill
--- How much there is, and how much of it came within the last minute, of all instances together.
-SELECT count(*), count(*) FILTER (WHERE first_seen > now() - interval '1 minute') FROM quarantine
-
--- name: hints
+-- name: stored_digests
 -- For the decoders: what each node's sections were when they were stored last.
 SELECT n.certname, c.raw_digest FROM catalogs c JOIN nodes n ON n.id = c.node_id
 

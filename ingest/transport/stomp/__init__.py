@@ -2,7 +2,9 @@
 ``broker`` is what the settings say of it."""
 
 from ingest.transport.stomp.address import STOMP_PORT, StompBroker, stomp, stomp_endpoint
-from ingest.transport.stomp.client import BUFFER_BYTES, Connection, Message, Space
+from ingest.transport.stomp.bodies import Message, Space
+from ingest.transport.stomp.client import Connection
+from ingest.transport.stomp.incoming import BUFFER_BYTES
 from ingest.transport.stomp.opening import Endpoint
 
 __all__ = [

@@ -8,10 +8,13 @@ from urllib.parse import unquote, urlsplit
 
 from ingest.config.settings import Config
 from ingest.errors import Misconfigured
-from ingest.transport.stomp.client import Connection, Space
+from ingest.transport.stomp.bodies import Space
+from ingest.transport.stomp.client import Connection
+from ingest.transport.stomp.heads import DamagedFrames
 from ingest.transport.stomp.opening import Endpoint
 
 STOMP_PORT, STOMP_TLS_PORT = 61613, 61612
+PASSWORD_CHARACTERS_MAX = 4096
 
 
 class StompBroker(NamedTuple):
@@ -19,6 +22,7 @@ class StompBroker(NamedTuple):
 
     endpoint: Endpoint
     config: Config
+    damaged: DamagedFrames  # of all connections to all brokers of the list
 
     def __str__(self) -> str:
         return str(self.endpoint)
@@ -30,38 +34,58 @@ class StompBroker(NamedTuple):
             heartbeat_s=self.config.heartbeat_s if heartbeats else 0,
             body_bytes_max=self.config.body_bytes_max,
             space=space,
+            damaged=self.damaged,
         )
 
 
 def stomp(config: Config) -> list[StompBroker]:
     """One for each URL, in their order. Raises Misconfigured."""
+    password = _read_password(config.queue_password_file)
+    damaged = DamagedFrames()
     return [
-        StompBroker(stomp_endpoint(url, config), config)
+        StompBroker(stomp_endpoint(url, config, password), config, damaged)
         for url in config.queue_source.replace(",", " ").split()
     ]
 
 
-def stomp_endpoint(url: str, config: Config) -> Endpoint:
-    """``stomp://user:password@host:port/vhost``; ``stomp+ssl`` is TLS."""
+def stomp_endpoint(url: str, config: Config, password: str | None = None) -> Endpoint:
+    """``stomp://user:password@host:port/vhost``; ``stomp+ssl`` is TLS. ``password`` is that of a user without one."""
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise Misconfigured("--queue-source", f"a port in it is no number: {error}") from error
+    except ValueError:
+        # What cannot be read is not shown: a password with a slash in it is taken for a port.
+        raise Misconfigured("--queue-source", "a host or a port in it cannot be read") from None
     if parts.scheme not in ("stomp", "stomp+ssl") or not parts.hostname:
         raise Misconfigured(
             "--queue-source",
-            "it must be stomp://user:password@host:port or stomp+ssl://..., several separated by commas",
+            "it is not stomp://HOST:PORT or stomp+ssl://HOST:PORT, with USER:PASSWORD@ before the host where there is "
+            "a login; several are separated by commas",
         )
     is_tls = parts.scheme == "stomp+ssl"
     return Endpoint(
         host=parts.hostname,
         port=port or (STOMP_TLS_PORT if is_tls else STOMP_PORT),
         user=None if parts.username is None else unquote(parts.username),
-        password=None if parts.password is None else unquote(parts.password),
+        password=unquote(parts.password) if parts.password is not None else parts.username and password,
         vhost=unquote(parts.path[1:]) or "/",  # RabbitMQ's default; the others do not care
         tls=_tls(config) if is_tls else None,
     )
+
+
+def _read_password(file: str) -> str | None:
+    """The first line, as it is."""
+    if not file:
+        return None
+    try:
+        with open(file, encoding="utf-8") as opened:
+            line = opened.readline(PASSWORD_CHARACTERS_MAX).rstrip("\r\n")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is not text in UTF-8"
+        raise Misconfigured("--queue-password-file", f"{file}: {why}") from error
+    if not line:
+        raise Misconfigured("--queue-password-file", f"{file}: its first line is empty")
+    return line
 
 
 def _tls(config: Config) -> ssl.SSLContext:
