@@ -15,7 +15,8 @@ from ingest.errors import Misconfigured, Rejected, Unavailable
 from ingest.ipc.in_flight import InFlight
 from ingest.ipc.process_metrics import ProcessMetrics
 from ingest.store.catalog.reading import stored_digests
-from ingest.store.connection import Connection, connect, end_session, hang_up_after
+from ingest.store.connection import Connection, connect, end_session
+from ingest.store.failover import Cluster, is_hosts_fault
 from ingest.store.lane import Lane, LaneSettings, Works
 from ingest.store.quarantine import QuarantineLimits, QuarantineRow
 from ingest.store.session import Counts
@@ -36,10 +37,13 @@ class Database:
         self._failed = False  # the last batch
         self.counts = Counts()  # of the last batch
         self.thinned = 0  # bad messages of the last batch that were counted and not kept
+        self._cluster = Cluster(config.database, self._connect)
         row.set(Metric.DATABASE_UP, 0)  # a predecessor's word
 
     def reload(self, config: Config) -> None:
         """For the next connection."""
+        if config.database != self._config.database:
+            self._cluster = Cluster(config.database, self._connect)
         self._config = config
         self._is_stale = True
 
@@ -65,8 +69,9 @@ class Database:
             return None
         assert self._lane is not None
         try:
-            with hang_up_after(self._lane.connection, self._config.database_patience_s):
+            with self._cluster.watching(self._lane.connection, self._config.database_patience_s):
                 settled = self._lane.apply(rows)
+                self._cluster.confirm(self._lane.connection, self._lane.commit)
         except (Unavailable, Misconfigured) as error:
             # A lost privilege or table is no fault of these messages: they wait until somebody mends it.
             self._failed = True
@@ -83,7 +88,7 @@ class Database:
         if self._lane is None or not self._lane.quarantine.may_be_full:
             return 0
         try:
-            with hang_up_after(self._lane.connection, self._config.database_patience_s):
+            with self._cluster.watching(self._lane.connection, self._config.database_patience_s):
                 return self._lane.quarantine.trim(self._lane.connection)
         except (Unavailable, Misconfigured, Rejected) as error:
             self._away(error)  # what was settled is settled; the next batch looks again
@@ -95,40 +100,49 @@ class Database:
             return []
         assert self._lane is not None
         try:
-            with hang_up_after(self._lane.connection, self._config.database_patience_s):
+            with self._cluster.watching(self._lane.connection, self._config.database_patience_s):
                 return list(stored_digests(self._lane.connection))
         except (Unavailable, Misconfigured) as error:
             self._away(error)
             return []
 
     def _open(self) -> None:
-        connection = self._connect()
+        connection = self._cluster.connect()
         limits = QuarantineLimits(
             self._config.quarantine_bytes_max,
             self._config.quarantine_rows_max,
             self._config.quarantine_unnamed_max,
         )
         tolerance = timedelta(seconds=self._config.future_tolerance_s)
-        settings = LaneSettings(self._config.writer_cache_entries, limits, tolerance)
-        with hang_up_after(connection, self._config.database_patience_s):
-            left = self._hands.session(self._name)
-            if left and end_session(connection, left):
-                self._log.info("session_left_behind", backend_pid=left, note="ended it")
-            self._hands.open_session(self._name, connection.info.backend_pid)
-            self._lane = open_lane(connection, settings)
+        settings = LaneSettings(
+            self._config.writer_cache_entries, limits, tolerance, self._config.commit_timeout_s
+        )
+        try:
+            with self._cluster.watching(connection, self._config.database_patience_s):
+                left = self._hands.session(self._name)
+                if left and end_session(connection, left):
+                    self._log.info("session_left_behind", backend_pid=left, note="ended it")
+                self._hands.open_session(self._name, connection.info.backend_pid)
+                self._lane = open_lane(connection, settings)
+        except Unavailable:
+            self._cluster.leave()
+            connection.close()
+            raise
 
-    def _connect(self) -> Connection:
+    def _connect(self, conninfo: str, timeout_s: float | None) -> Connection:
         return connect(
-            self._config.database,
+            conninfo,
             application_name=f"ingest {self._name}",
-            connect_timeout_s=self._config.connect_timeout_s,
-            statement_timeout_s=self._config.statement_timeout_s,
+            connect_timeout_s=timeout_s or self._config.connect_timeout_s,
+            statement_timeout_s=timeout_s or self._config.statement_timeout_s,
             lock_timeout_s=self._config.lock_timeout_s,
         )
 
     def _away(self, error: Exception) -> None:
         self._log.warning("database_unavailable", reason=str(error))
         self._row.set(Metric.DATABASE_UP, 0)
+        if self._lane is not None and is_hosts_fault(error, self._lane.connection):
+            self._cluster.leave()
         self._close()
 
     def _close(self) -> None:

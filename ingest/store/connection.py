@@ -6,14 +6,17 @@ import os
 import re
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import psycopg
 from psycopg import errors as pg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ingest.errors import Misconfigured, Rejected, Unavailable
+from ingest.store.hosts import with_target
 from ingest.store.queries import query
 
 Connection = psycopg.Connection[tuple[object, ...]]
@@ -51,11 +54,12 @@ def connect(
         "client_min_messages": "warning",
     }
     with translate_errors(opening=True):
-        given = conninfo_to_dict(conninfo)
+        given: Any = with_target(conninfo_to_dict(conninfo), os.environ)
         options = " ".join([str(given.get("options") or ""), *(f"-c {k}={v}" for k, v in settings.items())])
         connection = psycopg.connect(
             make_conninfo(
                 conninfo,
+                target_session_attrs=given.get("target_session_attrs"),
                 application_name=given.get("application_name") or application_name,
                 connect_timeout=max(2, int(connect_timeout_s)),  # libpq takes 1 for 2
                 options=options.strip(),
@@ -79,12 +83,15 @@ def hang_up_after(connection: Connection, seconds: float) -> Iterator[None]:
     """
 
     before = signal.signal(signal.SIGALRM, lambda *_: hang_up(connection))
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    outer_s, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+    started_s = time.monotonic()
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if outer_s:  # one within another: the outer one's time goes on
+            signal.setitimer(signal.ITIMER_REAL, max(0.001, outer_s - (time.monotonic() - started_s)))
 
 
 def hang_up(connection: Connection) -> None:

@@ -234,7 +234,8 @@ def test_what_an_earlier_connection_brought_is_not_its_oldest() -> None:
         one.epoch = epoch
         ledger.add(one)
     found = ledger.oldest_of(2)
-    assert found is not None and found.id == 3
+    assert found is not None
+    assert found.id == 3
     assert ledger.oldest_of(3) is None
 
 

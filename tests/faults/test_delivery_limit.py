@@ -131,7 +131,8 @@ def test_an_outage_drops_nothing(
     assert taken(engine) == most
     assert len(said(engine, "deliveries_let_go")) == 1
     health = engine.status()["health"]
-    assert not health["ready"] and any("paused" in reason for reason in health["reasons"]), health
+    assert not health["ready"]
+    assert any("paused" in reason for reason in health["reasons"]), health
     lines.database.mode = Mode.PASS
     all_is_stored(engine, limited, connection)
     assert said(engine, "broker_counts_deliveries"), "the limit can be seen, and nobody was told"
