@@ -105,6 +105,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 1200.0
     statement_timeout_s: Annotated[float, About("one SQL statement", 1, 3600, reloads=True)] = 60.0
+    commit_timeout_s: Annotated[
+        float,
+        About(
+            "until COMMIT must be over, which includes the wait for a synchronous standby; then the outcome is unknown, "
+            "nothing is acknowledged, and the other hosts of the conninfo come first",
+            0.1,
+            3600,
+            reloads=True,
+        ),
+    ] = 5.0
     lock_timeout_s: Annotated[float, About("waiting for one lock", 0.1, 3600, reloads=True)] = 30.0
     backoff_max_s: Annotated[
         float,

@@ -68,4 +68,4 @@ def open_lane(connection: Connection, settings: LaneSettings) -> Lane:
     for kind in kinds():
         writer: KindWriter = resolve_name(kind.writer)(settings)
         writers |= dict.fromkeys(resolve_name(kind.works), writer)
-    return Lane(connection, writers, settings.quarantine_limits)
+    return Lane(connection, writers, settings.quarantine_limits, settings.commit_timeout_s)

@@ -23,6 +23,7 @@ import msgspec
 import structlog
 
 from ingest.config.settings import SETTINGS, Config
+from ingest.core.delivery.intake import Pause
 from ingest.core.metrics import Metric
 from ingest.engine.process import cpu_s, process_names
 from ingest.errors import IngestError
@@ -175,7 +176,10 @@ class Supervisor:
         reasons = [f"{name} is not running" for name, child in self.children.items() if not child.is_alive()]
         healthy = not reasons
         receiver = self.names.index(RECEIVER)
-        if not self.board.value(receiver, Metric.CONNECTED):
+        pause = Pause(int(self.board.value(receiver, Metric.PAUSED)))
+        if pause:
+            reasons.append(f"paused: {pause.reason}; nothing is taken from the broker")
+        elif not self.board.value(receiver, Metric.CONNECTED):
             reasons.append("no connection to the broker")
         for name in self.names:
             if kind_of(name) == WRITER and not self.board.value(self.names.index(name), Metric.DATABASE_UP):
@@ -289,6 +293,8 @@ class Supervisor:
         child.forget()
         if self._drained:
             return
+        if child.kind == WRITER:  # what it said of the database counts no more
+            self.board.row(self.names.index(child.name)).set(Metric.DATABASE_UP, 0)
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit {status}"
         self.log.warning("child_died", child=child.name, how=how)
         short = time.monotonic() - child.started_s < SHORT_LIFE_S

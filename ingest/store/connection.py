@@ -7,15 +7,17 @@ import re
 import secrets
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ingest.core.passwords import is_readable
 from ingest.errors import Misconfigured, Rejected, Unavailable
+from ingest.store.hosts import with_target
 from ingest.store.poolers import require_one_session
 from ingest.store.queries import query
 from ingest.store.session_settings import look_at, pin, require_own_schema, require_writable
@@ -47,10 +49,11 @@ def connect(
 ) -> Connection:
     """A connection in autocommit mode that relies on nothing that others have set. Raises Unavailable or Misconfigured."""
     with translate_errors(opening=conninfo):
-        given = conninfo_to_dict(conninfo)
+        given: Any = with_target(conninfo_to_dict(conninfo), os.environ)
         connection = psycopg.connect(
             make_conninfo(
                 conninfo,
+                target_session_attrs=given.get("target_session_attrs"),
                 application_name=f"{given.get('application_name') or application_name} {secrets.token_hex(8)}",
                 client_encoding="UTF8",
                 connect_timeout=max(2, int(connect_timeout_s)),  # libpq takes 1 for 2
@@ -98,12 +101,15 @@ def hang_up_after(connection: Connection, seconds: float) -> Iterator[None]:
     """
 
     before = signal.signal(signal.SIGALRM, lambda *_: hang_up(connection))
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    outer_s, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+    started_s = time.monotonic()
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if outer_s:  # one within another: the outer one's time goes on
+            signal.setitimer(signal.ITIMER_REAL, max(0.001, outer_s - (time.monotonic() - started_s)))
 
 
 def hang_up(connection: Connection) -> None:

@@ -6,18 +6,19 @@ quarantine by digest. That is why several writers and several instances meet no 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
-from psycopg import Error
+import psycopg
 from psycopg.errors import LockNotAvailable
 
 from ingest.core.delivery.batching import FUTURE_TOLERANCE
-from ingest.core.delivery.work import Settled
-from ingest.errors import Unavailable
-from ingest.store.connection import Connection, translate_errors
+from ingest.core.delivery.work import Outcome, Settled
+from ingest.errors import Unavailable, Unsure
+from ingest.store.connection import Connection, hang_up_after, translate_errors
 from ingest.store.locks import NODE_LOCK, holders_of_nodes, lock_content, node_key
 from ingest.store.quarantine import Quarantine, QuarantineLimits, QuarantineRow
 from ingest.store.queries import query
@@ -30,6 +31,14 @@ class LaneSettings(NamedTuple):
     cache_entries_max: int
     quarantine_limits: QuarantineLimits = QuarantineLimits()
     future_tolerance: timedelta = FUTURE_TOLERANCE
+    commit_timeout_s: float = 0.0  # 0: no bound; else only in the main thread
+
+
+class Commit(NamedTuple):
+    """What is known of a COMMIT that came back."""
+
+    seconds: float = 0.0
+    is_guarded: bool = False  # it had to wait for a standby
 
 
 class Works(Protocol):
@@ -70,26 +79,42 @@ class Lane:
         connection: Connection,
         writers: Mapping[type, KindWriter],
         quarantine_limits: QuarantineLimits | None = None,
+        commit_timeout_s: float = 0.0,
     ) -> None:
         """``writers`` by the classes of work, in the order in which a batch is written."""
         self.connection = connection
         self.counts = Counts()  # of the last batch
+        self.commit = Commit()  # of the last batch
+        self._commit_timeout_s = commit_timeout_s
+        self._is_guarded = False
+        self._warning = ""  # that PostgreSQL gave in the last COMMIT
         self.quarantine = Quarantine(quarantine_limits or QuarantineLimits())
         self._writers = writers
         self._kinds = list({id(writer): writer for writer in writers.values()}.values())
         self._generation: object = None
-        with translate_errors():
+        connection.add_notice_handler(self._notice)
+        with translate_errors(), connection.transaction():
+            connection.execute(query("local_commit"))
             for writer in self._kinds:
                 writer.prepare(connection)
 
     def apply(self, batch: Sequence[Works | QuarantineRow]) -> list[Settled]:
         """Settles a batch in one transaction. Raises Unavailable, or Rejected (PostgreSQL refuses something in it);
-        nothing happened then, and halves of the batch may fare better."""
+        nothing happened then, and halves of the batch may fare better. Raises Unsure when COMMIT did not come back, or
+        says that it waited for no standby: then it may have happened."""
         try:
-            with translate_errors(), self.connection.transaction(), self.connection.cursor() as cursor:
+            # COMMIT is what the transaction's end does: what is around it must end later, and begin as the last.
+            with (
+                translate_errors(),
+                ExitStack() as committing,
+                self.connection.transaction(),
+                self.connection.cursor() as cursor,
+            ):
                 session = Session(cursor)
                 self.counts = session.counts
                 settled = self._apply(session, batch)
+                self._have_replicated(session, settled)
+                committing.enter_context(self._committing())
         except BaseException as error:
             for writer in self._kinds:
                 writer.rolled_back()
@@ -99,6 +124,42 @@ class Lane:
         for writer in self._kinds:
             writer.committed()
         return settled
+
+    def _have_replicated(self, session: Session, settled: Sequence[Settled]) -> None:
+        """What this batch found stored may be a commit whose standby never answered: written once more, COMMIT waits for
+        the standby, and so for all that stands before it."""
+        settles = any(one.outcome is not Outcome.REDO for one in settled)
+        if self._is_guarded and not session.counts.rows_written and settles:
+            session.cursor.execute(query("write_one_record"))
+
+    @contextmanager
+    def _committing(self) -> Iterator[None]:
+        """Around COMMIT: statement_timeout does not bound its wait for a standby, and a wait that somebody ended early is
+        a success with a WARNING."""
+        self._warning = ""
+        started_s = time.monotonic()
+        bound = (
+            hang_up_after(self.connection, self._commit_timeout_s)
+            if self._commit_timeout_s
+            else nullcontext()
+        )
+        try:
+            with bound:
+                yield
+        except psycopg.Error as error:
+            if self.connection.broken:
+                took_s = time.monotonic() - started_s
+                raise Unsure(
+                    f"COMMIT did not come back within {took_s:.1f} s: its outcome is unknown"
+                ) from error
+            raise
+        if self._warning:
+            raise Unsure(f"COMMIT did not wait for a standby: {self._warning}")
+        self.commit = Commit(time.monotonic() - started_s, self._is_guarded)
+
+    def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        if diagnostic.severity_nonlocalized == "WARNING":
+            self._warning = diagnostic.message_primary or "a WARNING without words"
 
     def _apply(self, session: Session, batch: Sequence[Works | QuarantineRow]) -> list[Settled]:
         by_kind: dict[int, list[Works]] = {}
@@ -118,7 +179,7 @@ class Lane:
         return settled
 
     def _holders(self, batch: Sequence[Works | QuarantineRow]) -> str:
-        with suppress(Error):
+        with suppress(psycopg.Error):
             return holders_of_nodes(
                 self.connection, {item.certname for item in batch if not isinstance(item, QuarantineRow)}
             )
@@ -130,8 +191,8 @@ class Lane:
             keys = sorted({node_key(certname) for certname in certnames})
             session.cursor.execute(query("lock_nodes"), [NODE_LOCK, keys])
         session.cursor.execute(query("content_generation"))
-        row = session.cursor.fetchone()
-        generation = None if row is None else row[0]
+        row: Any = session.cursor.fetchone()
+        generation, self._is_guarded = row or (None, True)
         if generation != self._generation:
             for writer in self._kinds:
                 writer.forget()

@@ -123,3 +123,19 @@ RETURNING n.certname
 -- name: stored_digests
 -- For the decoders: what each node's sections were when they were stored last.
 SELECT n.certname, c.raw_digest FROM catalogs c JOIN nodes n ON n.id = c.node_id
+
+-- name: local_commit
+-- For what is this session's own: no standby has to have it.
+SET LOCAL synchronous_commit TO local
+
+-- name: write_one_record
+-- A COMMIT waits for a standby only when its transaction wrote to the WAL.
+SELECT pg_logical_emit_message(true, 'ingest', '')
+
+-- name: standing
+-- The control file learns of a promotion with the next checkpoint only; the name of the WAL file at once, on a primary.
+SELECT NOT in_recovery,
+    CASE WHEN in_recovery THEN (SELECT timeline_id FROM pg_control_checkpoint())
+        ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer END,
+    current_setting('synchronous_standby_names') <> ''
+FROM (SELECT pg_is_in_recovery() AS in_recovery) AS server
