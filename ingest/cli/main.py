@@ -14,7 +14,8 @@ from ingest.cli.publishing import publish_command
 from ingest.cli.quarantine import quarantine_group
 from ingest.cli.reading import query_group, show_command, status_command
 from ingest.cli.settings import database, warn_of_passwords, with_settings
-from ingest.config.settings import SETTINGS, Origins, redact
+from ingest.config.loading import Origins, redact
+from ingest.config.settings import SETTINGS
 from ingest.engine.process import leave_on_signals
 from ingest.errors import IngestError, Misconfigured, Unavailable
 

@@ -13,7 +13,7 @@ import msgspec
 
 from ingest.cli.printing import say, say_json
 from ingest.cli.settings import database, publisher, with_settings
-from ingest.config.settings import Origins
+from ingest.config.loading import Origins
 from ingest.core.delivery.arrival import Arrivals
 from ingest.core.printable import escape_unprintable
 from ingest.errors import Refused

@@ -12,7 +12,8 @@ import click
 import msgspec
 
 from ingest.cli.printing import complain
-from ingest.config.settings import RETIRED, SETTINGS, Config, Origins, load, redact
+from ingest.config.loading import Origins, load, redact
+from ingest.config.settings import RETIRED, SETTINGS, Config
 from ingest.errors import Misconfigured
 
 TOLD = "ingest.passwords_told"
@@ -40,7 +41,7 @@ def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
     command.__click_params__ = list(getattr(function, "__click_params__", ()))  # type: ignore[attr-defined]
     for setting in reversed(SETTINGS):
         name = f"{setting.flag}/--no-{setting.flag[2:]}" if setting.type is bool else setting.flag
-        text = f"{setting.help}  [default: {redact(setting.name, setting.default)}]"
+        text = f"{setting.about.help}  [default: {redact(setting.name, setting.default)}]"
         # Values are checked where all sources are: one rule, one message.
         kind = {} if setting.type is bool else {"type": str, "metavar": setting.type.__name__.upper()}
         click.option(name, setting.name, default=None, help=text, **kind)(command)

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ingest.config.settings import load
+from ingest.config.loading import load
 from ingest.errors import Misconfigured
 from ingest.transport.protocol import brokers
 from lab.brokers import PASSWORD, USER

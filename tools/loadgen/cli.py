@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from ingest.config.settings import load
+from ingest.config.loading import load
 from ingest.core.passwords import hide_passwords, show_addresses
 from ingest.core.quantities import duration_s
 from ingest.engine.process import leave_on_signals
