@@ -33,6 +33,7 @@ from ingest.store.content_table import Encoded
 from ingest.store.engines import came_first_after
 from ingest.store.locks import CONTENT_LOCK, NODE_LOCK, node_key
 from ingest.store.names import Names
+from ingest.store.node_life import deactivate, reactivate
 from ingest.store.quarantine import NO_LIMITS, QuarantineLimits, QuarantineRow, put, require_room
 from ingest.store.queries import query
 from ingest.store.session import Counts, Session
@@ -109,7 +110,7 @@ class Lane:
             # Its rival is not stored yet and may still be refused: then this one is the newest.
             again = catalog.header.certname in waiting
             settled.append(Settled(catalog.delivery, Outcome.REDO if again else Outcome.SUPERSEDED))
-        settled += self._deactivate(session, commands)
+        settled += deactivate(session, commands, self._future_tolerance)
         # By digest: another instance may have the same ones in another order.
         refused = sorted((row for row in batch if isinstance(row, QuarantineRow)), key=lambda row: row.digest)
         settled += [put(session, row) for row in refused]
@@ -200,7 +201,7 @@ class Lane:
         known = [stored[c.header.certname].producer_timestamp is not None for c in touched]
         _write_headers(session, "update_catalogs", list(compress(headers, known)), self._future_tolerance)
         _write_headers(session, "insert_catalogs", list(compress(headers, map(not_, known))))
-        self._reactivate(session, touched, stored)
+        reactivate(session, touched, stored, self._future_tolerance)
         return settled
 
     def _store_contents(
@@ -263,54 +264,6 @@ class Lane:
             pgcopy.timestamptz(header.producer_timestamp),
             pgcopy.timestamptz(catalog.received_at),
         )
-
-    # Nodes
-
-    def _reactivate(
-        self, session: Session, catalogs: Sequence[Claim | Full], stored: dict[str, Stored]
-    ) -> None:
-        asleep = [
-            c for c in catalogs if stored[c.header.certname].deactivated or stored[c.header.certname].expired
-        ]
-        if asleep:
-            session.execute(
-                "reactivate_nodes",
-                {
-                    "node_ids": [stored[c.header.certname].node_id for c in asleep],
-                    "producer_timestamps": [c.header.producer_timestamp for c in asleep],
-                    "received_at": [c.received_at for c in asleep],
-                    "future_tolerance": self._future_tolerance,
-                },
-            )
-
-    def _deactivate(self, session: Session, commands: Sequence[Deactivate]) -> list[Settled]:
-        newest: dict[str, Deactivate] = {}
-        for command in sorted(commands, key=lambda c: c.producer_timestamp):
-            newest[command.certname] = command
-        if not newest:
-            return []
-        session.cursor.execute(
-            query("deactivate_nodes"),
-            {
-                "certnames": list(newest),
-                "producer_timestamps": [c.producer_timestamp for c in newest.values()],
-                "received_at": [c.received_at for c in newest.values()],
-                "future_tolerance": self._future_tolerance,
-            },
-        )
-        done = {row[0] for row in session.cursor}
-        session.counts.rows_written += len(done)
-        return [
-            Settled(
-                c.delivery,
-                Outcome.SUPERSEDED
-                if newest[c.certname] is not c
-                else Outcome.STORED
-                if c.certname in done
-                else Outcome.STALE,
-            )
-            for c in commands
-        ]
 
 
 def _write_headers(
