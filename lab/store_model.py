@@ -11,9 +11,10 @@ from ingest.core.catalog.decoding import Decoding
 from ingest.core.catalog.formats import Skim, skim
 from ingest.core.catalog.normalise import normalise
 from ingest.core.catalog.wire import to_wire
-from ingest.core.delivery.arrival import believable
+from ingest.core.delivery.arrival import believable, time_of
 from ingest.core.delivery.batching import FUTURE_TOLERANCE
 from ingest.core.delivery.work import (
+    UNPLACED,
     Ahead,
     Claim,
     Deactivate,
@@ -106,7 +107,12 @@ class Pipeline:
         settled = {s.delivery: s.outcome for s in self._apply(works)}
         for work, body in zip(works, bodies, strict=True):
             if settled[work.delivery] is Outcome.REDO:
-                again = self.decode(body, complete=True, received_at=work.received_at)
+                again = self.decode(
+                    body,
+                    complete=True,
+                    received_at=work.received_at,
+                    redelivered=time_of(work) == UNPLACED,
+                )
                 settled[work.delivery] = self._apply([again])[0].outcome
         return [settled[work.delivery] for work in works]
 
@@ -120,10 +126,18 @@ class Pipeline:
         return settled
 
     def decode(
-        self, body: bytes, *, complete: bool = False, received_at: datetime | None = None
+        self,
+        body: bytes,
+        *,
+        complete: bool = False,
+        received_at: datetime | None = None,
+        redelivered: bool = False,
     ) -> Claim | Full | Deactivate:
         self._delivery += 1
-        descriptor = Descriptor(self._delivery, 1, 0, len(body), len(body), received_at or LATE, {}, complete)
+        headers = {"redelivered": str(redelivered).lower()}
+        descriptor = Descriptor(
+            self._delivery, 1, 0, len(body), len(body), received_at or LATE, headers, complete
+        )
         work = self.decoding.decode(descriptor, memoryview(body), self.known)
         return believable(work, descriptor, FUTURE_TOLERANCE)
 

@@ -9,8 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.core.delivery.arrival import Arrivals, believable, time_of
-from ingest.core.delivery.work import Claim, Deactivate, Descriptor, Full
+from ingest.core.delivery.arrival import (
+    COMES_AGAIN_WITHIN,
+    Arrivals,
+    Holding,
+    Places,
+    believable,
+    time_of,
+)
+from ingest.core.delivery.work import UNPLACED, Claim, Deactivate, Descriptor, Full
 from ingest.observe.seldom import Seldom
 from lab.store_model import at
 from tests.core.test_batching import claim, full
@@ -99,6 +106,112 @@ def test_messages_of_one_stamp_without_numbers_are_in_the_order_of_their_arrival
     assert found == sorted(found, key=str)
     assert found[-1] == STAMPED + timedelta(microseconds=1_000_000 // (unit if unit == 1000 else 1))
     assert len(set(found[:1000])) == 1000
+
+
+def test_a_number_of_any_length_ends_nobody() -> None:
+    """What a broker, or somebody in its place, writes as a message's id is never more than it can bear."""
+    ids = ["ID:" + "9" * 60_000, "9" * 18, "9" * 19, ":", "-", "", "a:b", "a:-7", "a:\u0661"]
+    for message_id in ids:
+        assert stamped({"timestamp": str(STAMP_MS), "message-id": message_id})[0] is not None
+
+
+# What comes again without any time
+
+SECOND = timedelta(seconds=1)
+
+
+def since(told: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=told >> 1)
+
+
+def test_an_engine_tells_since_when_it_holds_the_oldest() -> None:
+    """With nothing in its hands: since now; and whether it ever got what nobody had before."""
+    holding = Holding(0)
+    told = holding.told(None, NOW, connected=True)
+    assert (since(told), told & 1) == (NOW, 0)
+    holding.took({"redelivered": "true"}, None)
+    assert holding.told(NOW, NOW + 5 * SECOND, connected=True) & 1 == 0
+    holding.took({}, None)
+    told = holding.told(NOW, NOW + 6 * SECOND, connected=True)
+    assert (since(told), told & 1) == (NOW, 1)
+    assert since(holding.told(NOW + 4 * SECOND, NOW + 9 * SECOND, connected=True)) == NOW + 4 * SECOND
+
+
+@pytest.mark.parametrize("lost", ["the connection", "the receiver"])
+def test_what_a_lost_connection_held_counts_until_it_can_have_come_again(lost: str) -> None:
+    """Although it is settled meanwhile: whoever gets it again must not take it for newer than it is."""
+    holding = Holding(0)
+    holding.took({}, None)
+    told = holding.told(NOW, NOW, connected=True)
+    if lost == "the receiver":
+        holding = Holding(told)
+    else:
+        told = holding.told(None, NOW + 50 * SECOND, connected=False)
+        assert since(told) == NOW
+    back = NOW + 60 * SECOND
+    for now in (back, back + COMES_AGAIN_WITHIN - 20 * SECOND):
+        told = holding.told(None, now, connected=True)
+        assert (since(told), told & 1) == (NOW, 1)
+    late = back + COMES_AGAIN_WITHIN + SECOND
+    assert since(holding.told(None, late, connected=True)) == late
+
+
+def test_an_engine_that_has_never_been_connected_holds_nothing_back() -> None:
+    """Its first seconds, with the broker away."""
+    holding = Holding(0)
+    for second in range(5):
+        now = NOW + second * SECOND
+        assert since(holding.told(None, now, connected=second > 3)) == now
+
+
+def test_where_messages_have_times_nothing_is_told() -> None:
+    """With the broker's first stamp; without one after a hundred that a producer gave a time in a row."""
+    holding = Holding(0)
+    for _ in range(99):
+        holding.took({"producer_timestamp": "x"}, None)
+    assert holding.told(None, NOW, connected=True)
+    holding.took({"producer_timestamp": "x"}, None)
+    assert holding.told(None, NOW, connected=True) == 0
+    holding.took({}, None)
+    assert holding.told(None, NOW, connected=True)
+    holding.took({}, STAMPED)
+    assert holding.told(None, NOW, connected=True) == 0
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=20), st.integers(1, 10**7))
+def test_what_comes_again_stands_behind_what_was_stored_before_it_and_before_the_rest(
+    receipts_us: list[int], held_ms: int
+) -> None:
+    """Among each other in the order of arrival; never later than received; close to the first moment at which they can have
+    come."""
+    after = NOW
+    first = after + timedelta(milliseconds=held_ms)
+    places = Places()
+    receipts = [first + timedelta(microseconds=us) for us in sorted(receipts_us)]
+    found = [places.place(receipt, after) for receipt in receipts]
+    assert all(one < next_ for one, next_ in itertools.pairwise(found))
+    assert found[0] > after
+    for place, receipt in zip(found, receipts, strict=True):
+        assert place <= receipt + len(found) * MICROSECOND
+        assert place - after <= (receipt - after) / 1000 + len(found) * MICROSECOND
+
+
+def test_where_nobody_can_have_stored_newer_ones_it_counts_as_received() -> None:
+    """No other engine, or one whose clock is ahead."""
+    for after in (None, NOW, NOW + DAY):
+        assert Places().place(NOW, after) == NOW
+
+
+@pytest.mark.parametrize(
+    ("redelivered", "stamped_at", "arrived_at"),
+    [("false", None, NOW), ("true", None, UNPLACED), ("true", STAMPED, STAMPED), ("false", STAMPED, STAMPED)],
+)
+def test_only_what_comes_again_without_a_stamp_has_no_place(
+    redelivered: str, stamped_at: datetime | None, arrived_at: datetime
+) -> None:
+    """The writer finds one for it."""
+    headers = {"redelivered": redelivered}
+    assert Descriptor(1, 1, 0, 0, 0, NOW, headers, stamped_at=stamped_at).arrived_at == arrived_at
 
 
 # Believable
