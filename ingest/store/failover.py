@@ -30,6 +30,7 @@ from ingest.store.lane import Commit
 from ingest.store.queries import query
 
 SLOW_COMMIT_S = 1.0  # a disk's or a standby's bad moment is shorter; a wait for one that is gone is not
+SLOW_ANSWER_S = 1.0  # a try that took longer is not made again soon
 SILENT_FOR_S = 30.0  # who did not answer is tried after the others for so long
 LOOK_EVERY_S = 5.0  # while a server keeps silent
 
@@ -59,10 +60,13 @@ class Cluster:
             return self._connect(self._conninfo, None)
         problem: IngestError | None = None
         for host in by_answer(self._order, self._silent_now()):
+            started_s = time.monotonic()
             try:
                 connection = self._connect(self._only(host), None)
             except (Unavailable, Misconfigured) as error:
-                self._silent[host] = time.monotonic() + SILENT_FOR_S
+                # A standby answers at once that it is one, and may be the primary a second later.
+                if time.monotonic() - started_s > SLOW_ANSWER_S:
+                    self._silent[host] = time.monotonic() + SILENT_FOR_S
                 problem = error
                 continue
             standing = self._standing(connection)
@@ -91,7 +95,7 @@ class Cluster:
         mine = self._standing(connection)
         if mine is None:
             raise Unsure("the server was lost after COMMIT")
-        if self._guard.is_in_doubt(mine.is_guarded, time.monotonic()):
+        if self._guard.is_in_doubt(mine, time.monotonic()):
             self._must_ask = True
             raise Unsure("synchronous_standby_names became empty: is this the primary still?")
         if (is_slow or self._must_ask) and self.is_left_behind(mine):

@@ -83,6 +83,7 @@ class Guard:
     to be demoted: for ``DOUBT_S`` nobody can tell."""
 
     def __init__(self) -> None:
+        self._timeline = 0
         self._was_guarded = False
         self._since_s: float | None = None
 
@@ -91,9 +92,12 @@ class Guard:
         """Whether it waits for what comes next."""
         return self._was_guarded
 
-    def is_in_doubt(self, is_guarded: bool, now_s: float) -> bool:
-        if is_guarded or not self._was_guarded:
-            self._was_guarded, self._since_s = is_guarded, None
+    def is_in_doubt(self, standing: Standing, now_s: float) -> bool:
+        # Who was promoted is no orphan of the time before; its standbys are to be found first.
+        is_new = standing.timeline > self._timeline
+        self._timeline = max(self._timeline, standing.timeline)
+        if standing.is_guarded or is_new or not self._was_guarded:
+            self._was_guarded, self._since_s = standing.is_guarded, None
             return False
         self._since_s = now_s if self._since_s is None else self._since_s
         if now_s - self._since_s < DOUBT_S:

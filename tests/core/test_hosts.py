@@ -18,6 +18,7 @@ from ingest.store.hosts import (
     with_target,
 )
 
+UP, DOWN = Standing(True, 1, True), Standing(True, 1, False)
 A, B, C = Host("a", "", "5432"), Host("b", "", "5433"), Host("c", "", "5434")
 
 
@@ -111,27 +112,37 @@ def test_the_primary_of_the_newest_timeline_is_the_right_one(
 def test_a_guard_that_goes_is_doubted_for_a_while() -> None:
     """It may be an orphan in its last moments, or a cluster that lost its standby: time tells."""
     guard = Guard()
-    assert not guard.is_in_doubt(True, 100)
-    assert guard.is_in_doubt(False, 101)
-    assert guard.is_in_doubt(False, 101 + DOUBT_S - 0.1)
-    assert not guard.is_in_doubt(False, 101 + DOUBT_S)
-    assert not guard.is_in_doubt(False, 102 + DOUBT_S), "from now on it is a cluster without a guard"
+    assert not guard.is_in_doubt(UP, 100)
+    assert guard.is_in_doubt(DOWN, 101)
+    assert guard.is_in_doubt(DOWN, 101 + DOUBT_S - 0.1)
+    assert not guard.is_in_doubt(DOWN, 101 + DOUBT_S)
+    assert not guard.is_in_doubt(DOWN, 102 + DOUBT_S), "from now on it is a cluster without a guard"
 
 
 def test_without_a_guard_from_the_start_there_is_no_doubt() -> None:
     """A site that asked for nothing waits for nothing."""
     guard = Guard()
-    assert not guard.is_in_doubt(False, 0)
+    assert not guard.is_in_doubt(DOWN, 0)
     assert not guard.is_up
-    assert not guard.is_in_doubt(True, 1)
+    assert not guard.is_in_doubt(UP, 1)
     assert guard.is_up
 
 
 def test_a_guard_that_comes_back_ends_the_doubt() -> None:
     """And the next loss is doubted for its own time."""
     guard = Guard()
-    guard.is_in_doubt(True, 0)
-    assert guard.is_in_doubt(False, 1)
-    assert not guard.is_in_doubt(True, 2)
-    assert guard.is_in_doubt(False, 50)
-    assert guard.is_in_doubt(False, 50 + DOUBT_S - 1)
+    guard.is_in_doubt(UP, 0)
+    assert guard.is_in_doubt(DOWN, 1)
+    assert not guard.is_in_doubt(UP, 2)
+    assert guard.is_in_doubt(DOWN, 50)
+    assert guard.is_in_doubt(DOWN, 50 + DOUBT_S - 1)
+
+
+def test_who_was_promoted_is_not_doubted() -> None:
+    """A new timeline begins without a standby; only what is lost there later counts. An orphan of the old one does."""
+    guard = Guard()
+    guard.is_in_doubt(UP, 0)
+    assert not guard.is_in_doubt(Standing(True, 2, False), 1)
+    assert not guard.is_in_doubt(Standing(True, 2, True), 2)
+    assert guard.is_in_doubt(Standing(True, 2, False), 3)
+    assert guard.is_in_doubt(DOWN, 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -22,13 +23,13 @@ from ingest.store.failover import Cluster
 from ingest.store.hosts import DOUBT_S
 from ingest.store.migrate import migrate
 from lab.engine import Engine, publish, wait_for
-from lab.servers import Postgres, free_port
+from lab.servers import Postgres
 from lab.store_model import Pipeline, resource, wire_body
 from tests.faults.test_drain import DRAINED, receiver, said
 from tests.faults.world import Standby
 
 DATABASE = "ingest"
-SECONDS_MAX = 15.0  # until another host has taken over; on a machine that is busy with other tests
+SECONDS_MAX = 12.0  # until another host has taken over; on a machine that is busy with other tests
 
 
 class Pair:
@@ -318,15 +319,14 @@ def test_a_message_that_writes_nothing_costs_a_record_only_where_a_standby_is_as
     """Exact duplicates alone; the hot path, which writes its header, pays nothing."""
     body = wire_body("n.example.com", 1, [resource("/a")])
     for conninfo, grows in ((database, False), (pair.conninfo(pair.primary), True)):
-        one, opened = pipeline(conninfo)
+        one, opened = pipeline(conninfo, 30.0)
         one.take(body)
-        before: Any = opened.execute("SELECT pg_current_wal_insert_lsn()").fetchone()
-        assert one.take(body) == [Outcome.UNCHANGED]
-        row: Any = opened.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE %s::pg_lsn < pg_current_wal_insert_lsn()", before
-        ).fetchone()
-        assert bool(row[0]) or not grows
-        opened.close()
+        grown = []
+        for _ in range(20):  # a server writes a little by itself at times
+            before: Any = opened.execute("SELECT pg_current_wal_insert_lsn()").fetchone()
+            assert one.take(body) == [Outcome.UNCHANGED]
+            grown.append(opened.execute("SELECT pg_current_wal_insert_lsn()").fetchone() != before)
+        assert all(grown) if grows else not all(grown)
 
 
 @pytest.mark.parametrize("function", ["pg_cancel_backend", "pg_terminate_backend"])
@@ -365,15 +365,18 @@ def test_a_dead_host_costs_its_timeout_once(pair: Pair) -> None:
         tried.append(conninfo)
         return connect(conninfo, connect_timeout_s=timeout_s or 2)
 
-    dead = free_port()
-    cluster = Cluster(
-        f"host=127.0.0.1,127.0.0.1 port={dead},{pair.primary.port} user=postgres dbname={DATABASE}", count
-    )
-    for _ in range(3):
+    with socket.create_server(
+        ("127.0.0.1", 0)
+    ) as dead:  # the kernel lets everybody in, and nobody ever answers
+        port = dead.getsockname()[1]
+        cluster = Cluster(
+            f"host=127.0.0.1,127.0.0.1 port={port},{pair.primary.port} user=postgres dbname={DATABASE}", count
+        )
+        for _ in range(3):
+            cluster.connect().close()
+        cluster.leave()
         cluster.connect().close()
-    cluster.leave()
-    cluster.connect().close()
-    assert sum(str(dead) in conninfo for conninfo in tried) == 1
+    assert sum(str(port) in conninfo for conninfo in tried) == 1
 
 
 def test_a_primary_of_an_older_timeline_is_not_taken(pair: Pair) -> None:
