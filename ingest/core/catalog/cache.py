@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
@@ -20,8 +21,7 @@ class Met(msgspec.Struct):
 
     ref: Ref
     key: bytes  # the ref as bytes: sorts as the ref does
-    edge_key: bytes  # all that edges may depend on: the ref and what it says about others
-    edge_digest: bytes  # of that
+    edge_digest: bytes  # of all that edges may depend on: the ref and what it says about others
     length: int  # of its JSON
     name: bytes  # what edges call it
     exported: bool
@@ -44,6 +44,7 @@ class MetSet(msgspec.Struct):
     digest: bytes
     content: EdgeSet | PositionSet
     bytes_: int
+    document: array[int] | None = None  # of an edge set: the document's own edges, in its order
     sent: int = 0
 
 

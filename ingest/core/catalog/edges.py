@@ -67,6 +67,7 @@ class _Edge(msgspec.Struct, frozen=True, gc=False):
 
 
 _edges = msgspec.json.Decoder(list[_Edge])
+_edge = msgspec.json.Decoder(_Edge)
 
 
 def edge_name(ref: Ref, family: str) -> bytes:
@@ -87,10 +88,30 @@ def normalise_edges(
     ``refs`` has every resource of the catalog by its slot, ``names`` each one's ``edge_name``; ``related`` those with
     relations or aliases, and virtual ones.
     """
-    found = set(_document_edges(skimmed.edges, refs, names))
+    return with_relations(document_edges(skimmed.edges, refs, names), refs, related)
+
+
+def with_relations(document: Iterable[int], refs: Sequence[Ref], related: Sequence[Related]) -> list[int]:
+    """The edges of a document and those that metaparameters make; sorted, each once. Raises Rejected."""
+    found = set(document)
     if any(one.relations for one in related):
         found.update(_relationship_edges(_slots_of(refs), related))
     return sorted(found)
+
+
+def is_plain_edge(
+    raw: bytes | memoryview | msgspec.Raw, relationship: int, source: bytes, target: bytes
+) -> bool:
+    """Whether that is the JSON of this edge, its ends written as ``edge_name`` writes them."""
+    try:
+        edge = _edge.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return (
+        _CODES.get(edge.relationship) == relationship
+        and bytes(edge.source) == source
+        and bytes(edge.target) == target
+    )
 
 
 def encode_edges(edges: Sequence[int]) -> EdgeSet:
@@ -126,7 +147,8 @@ def _slots_of(refs: Sequence[Ref]) -> dict[tuple[str, str], int]:
     return {ref: slot for slot, ref in enumerate(refs)}
 
 
-def _document_edges(raw: bytes | memoryview, refs: Sequence[Ref], names: Sequence[bytes]) -> list[int]:
+def document_edges(raw: bytes | memoryview, refs: Sequence[Ref], names: Sequence[bytes]) -> list[int]:
+    """Those of the document alone, in its order; see ``normalise_edges``."""
     # Shifted once here, not for each of some thousand edges.
     codes = {name: code << 2 * SLOT_BITS for name, code in _CODES.items()}
     slots = dict(zip(names, range(len(names)), strict=True))
