@@ -183,7 +183,7 @@ def normalise_resource(raw: bytes | memoryview | msgspec.Raw, family: str) -> No
     is_virtual = False
     if family != "puppetdb":
         known = _KNOWN_NATIVE
-        parameters = stringify(parameters)
+        parameters = stringify(parameters, len(memoryview(raw)))
         if not isinstance(parameters, dict):
             raise Rejected("invalid", f"the parameters of {Ref(type_, title).short} are one rich value")
         aliases = _add_aliases(type_, title, parameters, document.get("aliases"))
