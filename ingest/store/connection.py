@@ -168,7 +168,8 @@ def translate(error: psycopg.Error) -> Unavailable | Rejected | Misconfigured:
     if state in OF_THE_ROW:
         # Details and context of a refused row tell its values, and a value may be a secret.
         return Rejected("refused_by_postgresql", error.diag.message_primary or "no reason given")
-    text = _line(error)
+    # Nor in what it says where it was: a line of COPY, a statement.
+    text = _line(error) if error.diag.message_primary is None else _said(error)
     if state.startswith(OF_A_SETTING) or _is_login(error):
         return Misconfigured("--database", text)
     if isinstance(error, psycopg.ProgrammingError) and not state:
@@ -194,6 +195,11 @@ def _is_login(error: psycopg.Error) -> bool:
         or "definition of service" in text
         or "service file" in text
     )
+
+
+def _said(error: psycopg.Error) -> str:
+    said = (error.diag.message_primary, error.diag.message_hint)
+    return " ".join(" ".join(filter(None, said)).split())
 
 
 def _line(error: psycopg.Error) -> str:
