@@ -21,7 +21,13 @@ from ingest.errors import Misconfigured, Rejected, Unavailable
 from ingest.store.hosts import with_target
 from ingest.store.poolers import require_one_session
 from ingest.store.queries import query
-from ingest.store.session_settings import look_at, pin, require_own_schema, require_writable
+from ingest.store.session_settings import (
+    forget_environment,
+    look_at,
+    pin,
+    require_own_schema,
+    require_writable,
+)
 from ingest.store.sqlstates import OF_A_SETTING, OF_THE_ROW, remedy
 
 Connection = psycopg.Connection[tuple[object, ...]]
@@ -49,6 +55,7 @@ def connect(
     lock_timeout_s: float = 30,
 ) -> Connection:
     """A connection in autocommit mode that relies on nothing that others have set. Raises Unavailable or Misconfigured."""
+    forget_environment()
     with translate_errors(opening=conninfo):
         given: Any = with_target(conninfo_to_dict(conninfo), os.environ)
         connection = psycopg.connect(

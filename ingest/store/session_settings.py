@@ -5,6 +5,7 @@ docs/decisions/0009-session.md says what each of them broke when it was otherwis
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import psycopg
@@ -14,7 +15,7 @@ from ingest.store.queries import query
 
 VERSION_MIN = 130000  # of server_version_num: what the tests have run on, and what is still maintained
 # Each in the unit of pg_settings.setting.
-_ALWAYS = {
+RELIED_ON = {
     "client_encoding": "UTF8",
     "DateStyle": "ISO, YMD",
     "IntervalStyle": "postgres",
@@ -30,6 +31,8 @@ _ALWAYS = {
     "row_security": "off",  # a policy that would hide rows is an error, not fewer rows
     "client_min_messages": "warning",
     "transform_null_equals": "off",
+    "exit_on_error": "off",
+    "log_parameter_max_length_on_error": "0",  # a parameter may be a secret
     # A writer that fell off the network in a transaction keeps its nodes locked for that long; ours are never idle in one
     # for longer than it takes to make the next rows.
     "idle_in_transaction_session_timeout": "15000",
@@ -42,6 +45,8 @@ _ALWAYS = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "30000",
 }
+# libpq sends these in the startup packet: a wrong one ends the connection before we can say a word.
+_SENT_BY_LIBPQ = ("PGTZ", "PGDATESTYLE", "PGGEQO", "PGCLIENTENCODING", "PGOPTIONS")
 _TCP = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout")
 
 
@@ -53,6 +58,7 @@ class Server(NamedTuple):
     is_standby: bool
     read_only: str  # default_transaction_read_only
     synchronous_commit: str
+    replication_role: str
     backend_pid: int  # PostgreSQL's own: a pooler gives its clients others
     ours: list[str] | None  # schemas that hold our tables, those in the search_path first
     path: list[str]  # the schemas of the search_path that exist
@@ -90,6 +96,11 @@ def look_at(connection: psycopg.Connection[Any]) -> Server:
             f"the database has the encoding {server.encoding}, which cannot hold every catalog: "
             "make one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0",
         )
+    if server.replication_role == "replica":
+        raise Misconfigured(
+            "--database",
+            "session_replication_role is replica: foreign keys would not be kept; set it to origin for this role",
+        )
     return server
 
 
@@ -97,17 +108,28 @@ def pin(
     connection: psycopg.Connection[Any], server: Server, statement_timeout_s: float, lock_timeout_s: float
 ) -> None:
     """Sets what the session relies on, in one round trip."""
-    wanted = _ALWAYS | {
+    wanted = RELIED_ON | {
         "statement_timeout": str(int(statement_timeout_s * 1000)),
         "lock_timeout": str(int(lock_timeout_s * 1000)),
         "search_path": search_path(server.schema),
         # Less than "on" acknowledges what a crash takes back; more is the site's own wish.
-        "synchronous_commit": "remote_apply" if server.synchronous_commit == "remote_apply" else "on",
+        "synchronous_commit": at_least_on(server.synchronous_commit),
     }
     if connection.info.host.startswith("/"):
         for name in _TCP:
             del wanted[name]  # a Unix socket has none of them
     connection.execute(query("pin_session"), [list(wanted), list(wanted.values())])
+
+
+def at_least_on(synchronous_commit: str) -> str:
+    """What is acknowledged is on disk, here and, where the site has synchronous standbys, there."""
+    return synchronous_commit if synchronous_commit == "remote_apply" else "on"
+
+
+def forget_environment() -> None:
+    """Takes out of this process's environment what libpq would send for us."""
+    for name in _SENT_BY_LIBPQ:
+        os.environ.pop(name, None)
 
 
 def search_path(schema: str, *, creating: bool = False) -> str:

@@ -3,7 +3,8 @@
 -- role or database chose the search_path: every name is in full.
 SELECT pg_catalog.current_setting('server_encoding'), pg_catalog.current_setting('server_version_num')::pg_catalog.int4,
        pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('default_transaction_read_only'),
-       pg_catalog.current_setting('synchronous_commit'), pg_catalog.pg_backend_pid(),
+       pg_catalog.current_setting('synchronous_commit'), pg_catalog.current_setting('session_replication_role'),
+       pg_catalog.pg_backend_pid(),
        (SELECT pg_catalog.array_agg(n.nspname ORDER BY n.nspname OPERATOR(pg_catalog.=)
                                     ANY (pg_catalog.current_schemas(false)) DESC, n.nspname)
         FROM pg_catalog.pg_class c
