@@ -7,6 +7,7 @@ import re
 import secrets
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -71,11 +72,17 @@ def connect(
             ),
             autocommit=True,
         )
+        # connect_timeout ends with the login. A thread: not every caller is the main one, and SIGALRM is for that.
+        silence = threading.Timer(max(2.0, connect_timeout_s), hang_up, [connection])
+        silence.daemon = True
+        silence.start()
         try:
             pin(connection, look_at(connection), statement_timeout_s, lock_timeout_s)
         except BaseException:
             connection.close()
             raise
+        finally:
+            silence.cancel()
     connection.prepare_threshold = 2
     return connection
 
