@@ -53,6 +53,7 @@ class Child:
         self.started_s = 0.0
         self.restart_at_s: float | None = None
         self.stopped_ticks = 0
+        self.retires_because: str | None = None  # it said that it ends, to be replaced
         self.held: int | None = None  # the delivery in its hands when that was last looked at
         self.held_from_cpu_s = 0.0  # its CPU time when it was first seen there
         self.control: ParentChannel | None = None
@@ -64,6 +65,7 @@ class Child:
         self.started_s = time.monotonic()
         self.restart_at_s = None
         self.stopped_ticks = 0
+        self.retires_because = None
         self.held = None
         self.control = ParentChannel()
         fd = self.control.child.fileno()
@@ -246,7 +248,8 @@ class Supervisor:
 
     def _replace(self, child: Child) -> None:
         self.log.info("restarting", child=child.name, incarnation=child.incarnation + 1)
-        self._row.add(Metric.RESTARTS)
+        if child.retires_because is None:
+            self._row.add(Metric.RESTARTS)
         self._spawn(child)
         if child.kind == "receiver":
             # The dead one's bodies may still be read by others: its successor gets memory of its own.
@@ -277,7 +280,11 @@ class Supervisor:
         if self._drained:
             return
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit {status}"
-        self.log.warning("child_died", child=child.name, how=how)
+        if status == 0 and child.retires_because is not None:
+            self.log.info("child_retired", child=child.name, reason=child.retires_because)
+        else:
+            child.retires_because = None
+            self.log.warning("child_died", child=child.name, how=how)
         short = time.monotonic() - child.started_s < SHORT_LIFE_S
         child.short_lives = child.short_lives + 1 if short else 0
         delay_s = min(RESTART_DELAY_MAX_S, 0.1 * 2**child.short_lives) if child.short_lives > 1 else 0.0
@@ -294,6 +301,8 @@ class Supervisor:
                 self._ready.add(child.name)
                 if len(self._ready) == len(self.children):
                     self.log.info("running", workers=self.config.workers, writers=self.config.writers)
+            elif report.word == "retiring":
+                child.retires_because = report.detail
             elif report.word == "drained":
                 self._drained = True
             elif report.word == "stop":

@@ -38,8 +38,8 @@ class Order(msgspec.Struct, array_like=True, frozen=True, tag="order"):
 
 
 class Report(msgspec.Struct, array_like=True, frozen=True):
-    """A word of a child: "ready", "drained", "let_go", and with the line for the person "failed" (it ends) and
-    "stop" (the engine shall)."""
+    """A word of a child: "ready", "drained", "let_go", and with the line for the person "retiring" (it ends, and is
+    to be replaced), "failed" (it ends) and "stop" (the engine shall)."""
 
     word: str
     detail: str = ""

@@ -93,12 +93,12 @@ class Fleet:
         random = self.random
         place = random.randrange(len(resources))
         match random.randrange(9):
-            case 0 | 1:
-                resources[place]["parameters"] = {
-                    random.choice(("x", "before", "require", "alias", "path")): copy.deepcopy(
-                        random.choice(VALUES)
-                    )
-                }
+            case 0:
+                parameter = random.choice(("x", "x", "alias", "path", "require"))
+                resources[place]["parameters"] = {parameter: copy.deepcopy(random.choice(VALUES))}
+            case 1:
+                says = random.choice(("before", "require", "notify", "subscribe"))
+                resources[place]["parameters"][says] = f"File[{random.choice(resources)['title']}]"
             case 2:
                 resources[place]["line"] = random.randrange(3)
             case 3:

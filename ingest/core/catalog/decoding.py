@@ -16,8 +16,9 @@ from typing import Protocol
 from blake3 import blake3
 from xxhash import xxh3_128
 
+from ingest.core.bounded_cache import BoundedCache
 from ingest.core.catalog.array_delta import RESOURCES, differences, elements
-from ingest.core.catalog.cache import MET_BYTES, Cache, Met, MetSet
+from ingest.core.catalog.cache import MET_BYTES, Met, MetSet, bytes_of
 from ingest.core.catalog.edge_delta import KnownEdges
 from ingest.core.catalog.edges import Related, document_edges, edge_name, encode_edges, with_relations
 from ingest.core.catalog.formats import Other, Raw, Skim, skim, slices
@@ -45,7 +46,7 @@ NORMALISER_VERSION = b"3"
 Buffer = bytes | memoryview
 
 
-LAYOUTS_BYTES_MAX = 100_000 * Layout.bytes_  # nodes
+LAYOUTS_BYTES_MAX = 32 * 1024 * 1024  # some 70 000 nodes
 # Before a resource's JSON in the cache's keys: the same bytes mean another thing in another family. No JSON begins so.
 _MARKS = {"puppetdb": b"", "native": b"N", "legacy": b"L"}
 AHEAD_BYTES = 128 * 1024  # of one catalog's new resources, as JSON
@@ -113,11 +114,18 @@ class Decoding:
     ) -> None:
         self.hits = self.misses = 0  # of resources
         self.lineups = Lineups(cache_bytes_max * 6 // 16)
-        self.resources = Cache[Met](
-            cache_bytes_max * 9 // 16, lambda met: met.lineups > 0, self.lineups.forget_oldest
+        self.resources: BoundedCache[bytes, Met] = BoundedCache(
+            cache_bytes_max * 9 // 16,
+            lambda _, met: met.bytes_,
+            is_needed=lambda met: met.lineups > 0,
+            need_less=self.lineups.forget_oldest,
         )
-        self._sets = Cache[MetSet](cache_bytes_max // 16)
-        self._layouts = Cache[Layout](LAYOUTS_BYTES_MAX)
+        self._sets: BoundedCache[bytes, MetSet] = BoundedCache(
+            cache_bytes_max // 16, lambda _, met: met.bytes_
+        )
+        self._layouts: BoundedCache[bytes, Layout] = BoundedCache(
+            LAYOUTS_BYTES_MAX, lambda _, layout: layout.bytes_
+        )
         self._large: list[tuple[bytes, int, str]] = []
         self._lanes = lanes
         self._seed = seed
@@ -143,7 +151,7 @@ class Decoding:
         self, descriptor: Descriptor, body: memoryview, node: bytes, known: Known
     ) -> Claim | Full | None:
         """The work, without a parse of the whole body, if that is laid out as the node's last one, or one like it."""
-        layout = self._layouts.entries.get(node)
+        layout = self._layouts.get(node)
         if layout is None and (near := self.lineups.near(len(body))):
             layout = near[0].layout
         found = layout and cut(body, layout, descriptor.headers, descriptor.received_at)
@@ -262,7 +270,7 @@ class Decoding:
         self.hits += len(met)
         for at, one in enumerate(met):
             if one is None:
-                met[at] = self.resources.entries.get(keys[at]) or self._first_met(keys[at], mark, family)
+                met[at] = self.resources.get(keys[at]) or self._first_met(keys[at], mark, family)
         return met  # type: ignore[return-value]  # none is None now
 
     def _first_met(self, key: bytes, mark: bytes, family: str) -> Met:
@@ -291,9 +299,10 @@ class Decoding:
             digest=digest,
             position=encode_position(resource.file, resource.line),
             content=content,
-            bytes_=MET_BYTES + len(key) + (len(content.tail) + len(content.head) if is_kept else 0),
+            bytes_=0,
             is_virtual=normal.is_virtual,
         )
+        met.bytes_ = len(key) + bytes_of(met, is_content_kept=is_kept)
         self.resources.put(key, met)
         if self._advance:
             self._advance.add(met)
@@ -302,7 +311,7 @@ class Decoding:
     def _forget_large(self) -> None:
         """Contents that are too large to keep were wanted for the catalog that brought them."""
         for source in self._large:
-            if (met := self.resources.entries.get(source[0])) is not None:
+            if (met := self.resources.get(source[0])) is not None:
                 met.content = source
         self._large.clear()
 
@@ -313,7 +322,7 @@ class Decoding:
             empty = encode_edges(())
             return MetSet(_digest(empty.fields), empty, MET_BYTES)
         key = _edges_key(skimmed.edges, resources.edge_digests)
-        found = self._sets.entries.get(key)
+        found = self._sets.get(key)
         if found is None:
             like = resources.lineup.edges
             if like is not None and like.are_those_of(memoryview(skimmed.edges), resources.others):
@@ -337,15 +346,13 @@ class Decoding:
 
     def _positions(self, resources: Alike) -> MetSet:
         digest = _digest(resources.position_digests)
-        found = self._sets.entries.get(digest)
+        found = self._sets.get(digest)
         if found is None:
             indexes: dict[Position, int] = {}
             places = tuple([indexes.setdefault(m.position, len(indexes)) for m in resources.slots])
-            found = MetSet(
-                digest,
-                PositionSet(tuple(indexes), places),
-                MET_BYTES + 8 * len(places) + 150 * len(indexes),
-            )
+            texts = sum(len(position.fields) for position in indexes)
+            bytes_ = MET_BYTES + 8 * len(places) + 200 * len(indexes) + texts
+            found = MetSet(digest, PositionSet(tuple(indexes), places), bytes_)
             self._sets.put(digest, found)
         return found
 

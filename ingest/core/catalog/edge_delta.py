@@ -17,7 +17,7 @@ import msgspec
 
 from ingest.core.catalog.array_delta import EDGES, ArrayText, array_text, differences, elements
 from ingest.core.catalog.cache import Met, MetSet
-from ingest.core.catalog.edges import Relation, is_plain_edge, unpack_edge
+from ingest.core.catalog.edges import Relation, edge_ends, is_plain_edge, unpack_edge
 from ingest.core.catalog.model import Ref
 
 
@@ -61,14 +61,13 @@ class KnownEdges:
 
     def _make_index(self) -> _Index | None:
         raws = elements(self._text)
-        found = array_text(self._text, [len(bytes(raw)) for raw in raws]) if raws else None
+        found = array_text(self._text, map(len, map(bytes, raws))) if raws else None
         if found is None or self.met.document is None:
             return None
         touching = array("I", bytes(4 * len(self._slots)))
-        for edge in self.met.document:
-            _, source, target = unpack_edge(edge)
-            touching[source] += 1
-            touching[target] += 1
+        for ends in edge_ends(self.met.document):
+            for slot, count in Counter(ends).items():
+                touching[slot] += count
         return _Index(
             found, touching, Counter(relation.other for met in self._slots for relation in met.relations)
         )

@@ -117,18 +117,24 @@ def is_plain_edge(
 def encode_edges(edges: Sequence[int]) -> EdgeSet:
     """Packed, sorted edges as three arrays, made without a Python object for each end."""
     packed = array("Q", edges)
+    sources, targets = edge_ends(packed)
+    relationships = _column("h", _little(packed), 2 * SLOT_BITS // 8, 2)
+    fields = (pgcopy.int4_array(sources), pgcopy.int4_array(targets), pgcopy.int2_array(relationships))
+    return EdgeSet(b"".join(fields))
+
+
+def edge_ends(packed: array[int]) -> tuple[array[int], array[int]]:
+    """The slots of all sources, and of all targets."""
+    bytes_ = _little(packed)
+    width = SLOT_BITS // 8
+    return _column("i", bytes_, width, width), _column("i", bytes_, 0, width)
+
+
+def _little(packed: array[int]) -> bytes:
     if sys.byteorder == "big":
+        packed = array("Q", packed)
         packed.byteswap()
-    bytes_ = packed.tobytes()
-    return EdgeSet(
-        b"".join(
-            (
-                pgcopy.int4_array(_column("i", bytes_, SLOT_BITS // 8, SLOT_BITS // 8)),
-                pgcopy.int4_array(_column("i", bytes_, 0, SLOT_BITS // 8)),
-                pgcopy.int2_array(_column("h", bytes_, 2 * SLOT_BITS // 8, 2)),
-            )
-        )
-    )
+    return packed.tobytes()
 
 
 def _column(typecode: Literal["h", "i"], packed: bytes, at: int, width: int) -> array[int]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import ClassVar
 
 import msgspec
 from blake3 import blake3
@@ -35,7 +34,11 @@ class Layout(msgspec.Struct, frozen=True):
     edges_length: int
     end: bytes  # the bracket that closes the edges, and a little of what follows
     tail_length: int  # behind that bracket
-    bytes_: ClassVar[int] = 500  # about what remembering it costs
+
+    @property
+    def bytes_(self) -> int:
+        """About what remembering it costs."""
+        return 400 + len(self.gap)
 
 
 class Cut(msgspec.Struct, frozen=True):

@@ -29,7 +29,7 @@ NEAR = 2  # lineups on either side of a length are looked at,
 SAMPLES = 16  # so many resources of each,
 SAMPLE_SHIFT_MAX = 2048  # up to so many bytes from where they stood
 SAMPLE_BYTES_MAX = 4096  # of a large one
-_RESOURCE_BYTES = 150  # of a lineup for each resource, beside the section
+_RESOURCE_BYTES = 200  # of a lineup for each resource, beside the section
 
 Place = tuple[int, int]  # among all lineups: the body's length, and a number
 NOWHERE: Place = (0, 0)

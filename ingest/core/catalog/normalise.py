@@ -12,12 +12,13 @@ of ``namevars.py`` are known, and an exported resource may refer to what is else
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Any
 
 import msgspec
 
+from ingest.core.bounded_cache import BoundedCache
 from ingest.core.catalog.edges import (
     Related,
     Relation,
@@ -48,6 +49,18 @@ _RELATION_TARGET = re.compile(r"^[A-Z][a-z0-9_]*(::[A-Z][a-z0-9_]*)*\[.*\]", re.
 _NUMBER = re.compile(r"\A\d+\Z")
 # PuppetDB's rule for tags: letters and digits of any script, _ : . -, no upper case.
 _TAG = re.compile(r"\A\w[\w:.\-]*\Z")
+
+
+TAGS_BYTES_MAX, TAG_LISTS_BYTES_MAX = 4 * 1024 * 1024, 16 * 1024 * 1024
+# A fleet has some thousand tags. Each resource has its own list, with its title and those of the classes around it.
+_good_tags: BoundedCache[str, bool] = BoundedCache(
+    TAGS_BYTES_MAX, lambda tag, _: 100 + sys.getsizeof(tag), entry_bytes_max=4096
+)
+_tag_lists: BoundedCache[tuple[str, ...], tuple[str, ...]] = BoundedCache(
+    TAG_LISTS_BYTES_MAX,
+    lambda given, _: 200 + 72 * len(given) + sys.getsizeof("".join(given)),
+    entry_bytes_max=16384,
+)
 
 
 class _Float(Exception):
@@ -272,13 +285,21 @@ def _tags(given: Any, type_: str, title: str) -> tuple[str, ...]:
     raise Rejected("invalid_tag", f"{Ref(type_, title).short} has the tag {str(wrong)[:60]!r}")
 
 
-@lru_cache(maxsize=10_000)  # what a class declares has its tags, and those of who included it
 def _sorted_tags(given: tuple[str, ...]) -> tuple[str, ...] | None:
     """None when one of them is no tag; TypeError when one is no string."""
-    return tuple(sorted(set(given))) if all(map(_is_tag, given)) else None
+    tags = _tag_lists.get(given)
+    if tags is None:
+        distinct = set(given)
+        new = distinct.difference(_good_tags.entries)
+        if not all(map(_is_tag, new)):
+            return None
+        for tag in new:
+            _good_tags.put(tag, True)
+        tags = tuple(sorted(distinct))
+        _tag_lists.put(given, tags)
+    return tags
 
 
-@lru_cache(maxsize=100_000)  # a fleet has some thousand
 def _is_tag(tag: str) -> bool:
     return bool(_TAG.match(tag)) and tag == tag.lower()
 
