@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import psycopg
 
@@ -30,7 +31,8 @@ def lock_content(session: Session, pause: Callable[[float], None] = time.sleep) 
     waited_s = 0.0
     while not _try(session):
         session.cursor.execute(query("lock_holders"), {"class": None, "keys": [CONTENT_LOCK]})
-        if not any(can_write for *_, can_write in session.cursor):
+        holders = session.cursor.fetchall()
+        if holders and not any(can_write for *_, can_write in holders):
             return
         if waited_s >= _lock_timeout_s(session):
             raise psycopg.errors.LockNotAvailable("garbage collection holds the content lock")
@@ -43,8 +45,8 @@ def is_free_of_writers(connection: Connection) -> bool:
     ((taken,),) = connection.execute(query("try_lock_content_alone"), [CONTENT_LOCK]).fetchall()
     if taken:
         return True
-    rows = connection.execute(query("lock_holders"), {"class": None, "keys": [CONTENT_LOCK]})
-    return not any(can_write for *_, can_write in rows)
+    rows: Any = connection.execute(query("lock_holders"), {"class": None, "keys": [CONTENT_LOCK]}).fetchall()
+    return bool(rows) and not any(can_write for *_, can_write in rows)
 
 
 def holders_of_nodes(connection: Connection, certnames: Iterable[str]) -> str:
