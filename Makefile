@@ -67,7 +67,8 @@ faults-long: $(VENV)/.made  ## a thousand kills in one run, and the tests of fau
 	$(BIN)/python -m tests.faults --part 'embedded broker' --kills 1000
 	INGEST_FUZZ_EXAMPLES=5000 $(BIN)/pytest tests/faults --long -s
 
-fuzz: $(VENV)/.made  ## many mutants of real catalogs through the decoders; with atheris too, where it installs
+fuzz: $(VENV)/.made  ## many mutants through the decoders, warm ones and cold ones; with atheris too, where it installs
+	INGEST_FUZZ_EXAMPLES=50000 $(BIN)/pytest tests/faults/test_warm_and_cold.py -s
 	INGEST_FUZZ_EXAMPLES=20000 $(BIN)/pytest tests/faults/test_fuzz.py -s
 	$(BIN)/pip install --quiet atheris && $(BIN)/python -m tests.faults.atheris_run -max_total_time=60 || echo "atheris: skipped, it does not install here"
 

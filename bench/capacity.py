@@ -36,8 +36,8 @@ from ingest.capacity.instance import Arrival, Setup
 from ingest.capacity.machine import work_s
 from ingest.capacity.rounds import Node
 from ingest.capacity.simulation import Outcome, simulate
+from ingest.config.loading import load as load_config
 from ingest.config.settings import Config
-from ingest.config.settings import load as load_config
 from ingest.embedded.broker.starting import embedded_broker
 from ingest.engine.process import leave_on_signals
 from ingest.store.capacity import backends

@@ -19,7 +19,7 @@ import psycopg
 from bench.catalogs import fleet
 from bench.records import record
 from bench.servers import POSTGRESQL, broker_of, cpu_s
-from ingest.config.settings import load
+from ingest.config.loading import load
 from ingest.core.catalog.formats import Skim, skim
 from ingest.engine.process import leave_on_signals
 from ingest.transport.publisher import Publisher

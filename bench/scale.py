@@ -23,13 +23,14 @@ from bench.catalogs import fleet
 from bench.records import record
 from ingest.core.catalog.decoding import Decoding
 from ingest.core.delivery.work import Descriptor
+from ingest.engine.kinds import open_lane
 from ingest.engine.process import leave_on_signals
 from ingest.store.catalog.reading import exported_resources, read_catalog, who_has
 from ingest.store.connection import Connection, connect
 from ingest.store.housekeeping import collect_garbage
+from ingest.store.lane import LaneSettings
 from ingest.store.migrate import migrate
 from ingest.store.queries import query
-from ingest.store.writing import Lane
 from lab.servers import Postgres
 
 ASKED_TYPE = "Nagios_host"  # one exported by each node
@@ -122,7 +123,7 @@ def _template(body: bytes, resources: int) -> bytes:
 
 
 def load(connection: Connection, bodies: Iterator[bytes]) -> None:
-    lane = Lane(connection, 400_000)
+    lane = open_lane(connection, LaneSettings(400_000))
     decoding = Decoding(256 * 1024 * 1024)
     works = []
     for number, body in enumerate(bodies, 1):

@@ -6,7 +6,7 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
-from ingest.config.settings import load
+from ingest.config.loading import load
 from ingest.transport.publisher import Publisher
 from lab.brokers import RabbitMQ, rabbitmq
 from lab.servers import embedded_broker

@@ -21,10 +21,11 @@ from bench.catalogs import ROUND_NAMES, fleet
 from bench.records import record
 from ingest.core.catalog.decoding import Decoding
 from ingest.core.delivery.work import Claim, Descriptor, Full, Outcome, SectionDigests
+from ingest.engine.kinds import open_lane
 from ingest.engine.process import leave_on_signals
 from ingest.store.connection import Connection, connect
+from ingest.store.lane import LaneSettings
 from ingest.store.migrate import migrate
-from ingest.store.writing import Lane
 from lab.servers import Postgres
 from lab.store_reference import Reference
 
@@ -81,7 +82,7 @@ def run(conninfo: str, rounds: dict[int, list[bytes]], batch: int) -> list[dict[
     watcher = connect(conninfo)
     migrate(connection)
     watcher.execute("CREATE EXTENSION IF NOT EXISTS pg_walinspect")
-    lane = Lane(connection, 400_000)
+    lane = open_lane(connection, LaneSettings(400_000))
     decoding = Decoding(64 * 1024 * 1024)
     reference = Reference()
     known: dict[str, SectionDigests] = {}

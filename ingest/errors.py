@@ -3,6 +3,7 @@
 IngestError
 ├── Rejected       this message can never be stored: quarantine it, then acknowledge it
 ├── Unavailable    the broker or the database cannot be reached: acknowledge nothing, wait, try again
+│   └── Unsure     it is stored or it is not, or a failover may take it back: the same, and ask the other hosts first
 ├── Misconfigured  a setting is wrong: say which one, stop
 └── Refused        what was asked of the engine makes no sense now: say why, stop
 
@@ -32,6 +33,10 @@ class Rejected(IngestError):
 
 class Unavailable(IngestError):
     """The broker or the database cannot be reached: acknowledge nothing, wait, try again."""
+
+
+class Unsure(Unavailable):
+    """It is stored or it is not, or a failover may take it back: acknowledge nothing, ask the other hosts first."""
 
 
 class Misconfigured(IngestError):

@@ -114,7 +114,7 @@ def _children_of(pid: int) -> list[int]:
 
 def publish(broker: str, *bodies: bytes, headers: dict[str, str] | None = None) -> None:
     """Sends bodies as a producer would, with receipts."""
-    from ingest.config.settings import load
+    from ingest.config.loading import load
     from ingest.transport.publisher import Publisher
 
     publisher = Publisher(load({"queue_source": broker}, {}).config)

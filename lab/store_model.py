@@ -11,7 +11,10 @@ from ingest.core.catalog.decoding import Decoding
 from ingest.core.catalog.formats import Skim, skim
 from ingest.core.catalog.normalise import normalise
 from ingest.core.catalog.wire import to_wire
+from ingest.core.delivery.arrival import believable, time_of
+from ingest.core.delivery.batching import FUTURE_TOLERANCE
 from ingest.core.delivery.work import (
+    UNPLACED,
     Ahead,
     Claim,
     Deactivate,
@@ -21,11 +24,13 @@ from ingest.core.delivery.work import (
     SectionDigests,
     Settled,
 )
+from ingest.engine.kinds import open_lane
 from ingest.store.catalog.reading import read_catalog
 from ingest.store.connection import Connection
-from ingest.store.writing import Lane
+from ingest.store.lane import LaneSettings
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
+LATE = START + timedelta(days=3650)  # after any time that a catalog of these tests names
 
 
 def wire_body(
@@ -33,8 +38,11 @@ def wire_body(
     minute: int,
     resources: Sequence[Mapping[str, Any]],
     edges: Sequence[tuple[int, int, str]] = (),
+    *,
+    timed: bool = True,
 ) -> bytes:
-    """A ``replace catalog`` command; edges are (source, target, relationship) by place in ``resources``."""
+    """A ``replace catalog`` command; edges are (source, target, relationship) by place in ``resources``. Without ``timed`` it
+    does not say when it was made."""
 
     def ref(place: int) -> dict[str, Any]:
         return {"type": resources[place]["type"], "title": resources[place]["title"]}
@@ -52,6 +60,8 @@ def wire_body(
         "resources": list(resources),
         "edges": [{"source": ref(s), "target": ref(t), "relationship": r} for s, t, r in edges],
     }
+    if not timed:
+        del payload["producer_timestamp"]
     return json.dumps(
         {"command": "replace catalog", "version": 9, "certname": certname, "payload": payload}
     ).encode()
@@ -73,7 +83,7 @@ class Pipeline:
     """
 
     def __init__(self, connection: Connection, *, thin: bool = False, ahead_bytes: int | None = None) -> None:
-        self.lane = Lane(connection, cache_entries_max=1000)
+        self.lane = open_lane(connection, LaneSettings(1000))
         self.ahead: list[Ahead] = []
         self.decoding = Decoding(
             4 * 1024 * 1024, thin=thin, ahead_bytes=ahead_bytes or 0,
@@ -82,16 +92,27 @@ class Pipeline:
         self.known: dict[str, SectionDigests] = {}
         self._delivery = 0
 
-    def take(self, *bodies: bytes) -> list[Outcome]:
-        """Applies the messages as one batch, redoing what has to be; outcomes in the order given."""
-        return self.settle([self.decode(body) for body in bodies], bodies)
+    def take(self, *bodies: bytes, received_at: datetime | None = None) -> list[Outcome]:
+        """Applies the messages as one batch, redoing what has to be; outcomes in the order given. They came in that
+        order, the first one at ``received_at``."""
+        first = received_at or LATE
+        works = [
+            self.decode(body, received_at=first + timedelta(microseconds=place))
+            for place, body in enumerate(bodies)
+        ]
+        return self.settle(works, bodies)
 
     def settle(self, works: Sequence[Claim | Full | Deactivate], bodies: Sequence[bytes]) -> list[Outcome]:
         """Applies what was decoded, perhaps a while ago, as one batch; redoes what has to be."""
         settled = {s.delivery: s.outcome for s in self._apply(works)}
         for work, body in zip(works, bodies, strict=True):
             if settled[work.delivery] is Outcome.REDO:
-                again = self.decode(body, complete=True)
+                again = self.decode(
+                    body,
+                    complete=True,
+                    received_at=work.received_at,
+                    redelivered=time_of(work) == UNPLACED,
+                )
                 settled[work.delivery] = self._apply([again])[0].outcome
         return [settled[work.delivery] for work in works]
 
@@ -104,10 +125,21 @@ class Pipeline:
                 self.known[work.header.certname] = work.sections
         return settled
 
-    def decode(self, body: bytes, *, complete: bool = False) -> Claim | Full | Deactivate:
+    def decode(
+        self,
+        body: bytes,
+        *,
+        complete: bool = False,
+        received_at: datetime | None = None,
+        redelivered: bool = False,
+    ) -> Claim | Full | Deactivate:
         self._delivery += 1
-        descriptor = Descriptor(self._delivery, 1, 0, len(body), len(body), at(0), {}, complete)
-        return self.decoding.decode(descriptor, memoryview(body), self.known)
+        headers = {"redelivered": str(redelivered).lower()}
+        descriptor = Descriptor(
+            self._delivery, 1, 0, len(body), len(body), received_at or LATE, headers, complete
+        )
+        work = self.decoding.decode(descriptor, memoryview(body), self.known)
+        return believable(work, descriptor, FUTURE_TOLERANCE)
 
     def _take_ahead(self, ahead: Ahead) -> None:
         if ahead.delivery % 3 == 0:
@@ -116,9 +148,9 @@ class Pipeline:
             self.ahead.append(ahead)
 
 
-def expected(body: bytes) -> dict[str, Any]:
+def expected(body: bytes, arrived_at: datetime = LATE) -> dict[str, Any]:
     """What must be read back after this body was stored."""
-    skimmed = skim(body, {}, START)
+    skimmed = skim(body, {}, arrived_at)
     assert isinstance(skimmed, Skim)
     return to_wire(normalise(skimmed))
 

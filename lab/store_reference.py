@@ -14,7 +14,7 @@ from ingest.core.catalog.model import Catalog
 from ingest.core.catalog.normalise import normalise
 from ingest.core.catalog.wire import canonical_json, to_wire
 from ingest.core.delivery.work import Descriptor, Full
-from lab.store_model import START
+from lab.store_model import LATE, START
 
 
 class Newest(NamedTuple):
@@ -23,6 +23,7 @@ class Newest(NamedTuple):
     catalog: Catalog
     rank: tuple[datetime, bytes]
     body: bytes
+    received_at: datetime
 
 
 class Node:
@@ -45,18 +46,22 @@ class Reference:
         self.nodes: dict[str, Node] = {}
         self._contents: dict[str, set[Hashable]] = defaultdict(set)
 
-    def take(self, body: bytes) -> Counter[str]:
+    def take(self, body: bytes, received_at: datetime = LATE) -> Counter[str]:
         """Returns the rows that differ, by table."""
-        skimmed = skim(body, {}, START)
+        skimmed = skim(body, {}, received_at)
         if isinstance(skimmed, Other):
             assert skimmed.certname is not None
             assert skimmed.producer_timestamp is not None
             return self._deactivate(skimmed.certname, skimmed.producer_timestamp)
-        return self._replace(Newest(normalise(skimmed), _rank(skimmed, body), body))
+        return self._replace(Newest(normalise(skimmed), _rank(skimmed, body), body, received_at))
 
     def expire(self, before: datetime) -> list[str]:
-        """Nodes whose catalog is older than that; returns those that were active."""
-        gone = [name for name, node in self.nodes.items() if node.is_active and _time(node) < before]
+        """Nodes whose catalog came before that; returns those that were active."""
+        gone = [
+            name
+            for name, node in self.nodes.items()
+            if node.is_active and node.newest and node.newest.received_at < before
+        ]
         for certname in gone:
             self.nodes[certname].is_expired = True
         return sorted(gone)
@@ -94,8 +99,15 @@ class Reference:
             rows["nodes"] += 1
         node = self.nodes[header.certname]
         before = node.newest
-        if before is not None and (incoming.rank < before.rank or incoming.body == before.body):
+        if before is not None and incoming.rank < before.rank:
             return rows
+        if (
+            before is not None
+            and incoming.rank == before.rank
+            and incoming.body == before.body
+            and not node.is_expired
+        ):
+            return rows  # the same message once more
         rows["catalogs"] += 1
         if node.is_expired or (node.deactivated and node.deactivated < header.producer_timestamp):
             rows["nodes"] += 1

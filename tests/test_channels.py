@@ -170,13 +170,44 @@ def test_a_seed_is_sown_once_and_seen_by_all() -> None:
     assert other.seed != known.seed
 
 
+def same_checksums() -> tuple[str, str]:
+    """Two names with the same crc32 and the same adler32: anybody can make such."""
+    # "bdb" and "cbc" have the same sums, and what they do to the crc is linear: some of 40 such changes cancel out.
+    plain = "x".join(["bdb"] * 40)
+    crcs = []
+    for number in range(40):
+        changed = plain[: 4 * number] + "cbc" + plain[4 * number + 3 :]
+        crcs.append((zlib.crc32(changed.encode()) ^ zlib.crc32(plain.encode()), 1 << number))
+    while True:
+        crc, which = max(crcs)
+        if not crc:
+            break
+        crcs.remove((crc, which))
+        top = 1 << crc.bit_length() - 1
+        crcs = [(other ^ crc, of ^ which) if other & top else (other, of) for other, of in crcs]
+    which = next(of for _, of in crcs if of)
+    return plain, "x".join("cbc" if which >> number & 1 else "bdb" for number in range(40))
+
+
+def test_nobody_can_choose_a_name_that_has_anothers_entry() -> None:
+    """Checksums of names say nothing about who has which place."""
+    one, other = same_checksums()
+    assert one != other
+    for checksum in (zlib.crc32, zlib.adler32):
+        assert checksum(one.encode()) == checksum(other.encode())
+    known, _ = table()
+    known.sow()
+    known.put(one, digests(b"o"))
+    assert known.get(other) is None
+
+
 def test_two_names_in_one_place_cost_each_other_the_short_cut() -> None:
     """Nobody gets the digests of the other; found by trying names until two meet."""
     known, _ = table()
     places: dict[int, str] = {}
     for number in itertools.count():
         name = f"node-{number}"
-        other = places.setdefault(zlib.crc32(name.encode()) % StoredDigests.ENTRIES, name)
+        other = places.setdefault(known._place(name)[1], name)
         if other != name:
             break
     known.put(other, digests(b"o"))
@@ -229,13 +260,13 @@ def test_hands_hold_one_delivery_and_one_session_for_each_process() -> None:
     hands.hold("decoder-0", 2**63)
     hands.hold("writer-0", 7)
     assert [hands.session(name) for name in names] == [None] * 3
-    hands.open_session("writer-0", 4711)
+    hands.open_session("writer-0", 4711, 2**63 + 1)
     seen = InFlight(shared, names)
     assert [seen.held(name) for name in names] == [None, 2**63, 7]
     hands.empty("decoder-0")
     assert [seen.held(name) for name in names] == [None, None, 7]
     hands.empty("writer-0")
-    assert [seen.session(name) for name in names] == [None, None, 4711]
+    assert [seen.session(name) for name in names] == [None, None, (4711, 2**63 + 1)]
 
 
 def test_who_looks_while_hands_are_filled_sees_a_whole_number() -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -293,6 +294,8 @@ def test_the_quarantine_can_be_looked_at_and_given_back(
     assert ingest("quarantine", "retry", "1", "1", *quarantine).stdout == b"1 given back to /queue/catalog\n"
     ((headers, body),) = _delivered(broker, 1)
     assert (headers["certname"], body) == ("a", b"{bad \xff")
+    first_seen = datetime.fromisoformat(shown["first_seen"])
+    assert datetime.fromisoformat(headers["producer_timestamp"]) == first_seen  # it is no newer than it was
     assert ingest("quarantine", "drop", "2", *quarantine).stdout == b"1 dropped\n"
     assert connection.execute("SELECT count(*) FROM quarantine").fetchone() == (0,)
 

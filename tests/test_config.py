@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.config.loading import load, redact
 from ingest.config.puppet_conf import read_puppet_conf
-from ingest.config.settings import RETIRED, SETTINGS, Config, Setting, load, redact
+from ingest.config.settings import RETIRED, SETTINGS, Config, Setting
 from ingest.core.passwords import HIDDEN, hide_passwords
 from ingest.core.quantities import duration_s, size_bytes
 from ingest.errors import Misconfigured
@@ -182,8 +183,8 @@ def test_a_configuration_survives_the_way_to_a_child() -> None:
     ("name", "value", "shown"),
     [
         ("queue_source", "stomp://u:secret@h:1", f"stomp://u:{HIDDEN}@h:1"),
-        ("queue_source", "stomp://u:se:cr@et@h:1", f"stomp://u:{HIDDEN}@h:1"),
-        ("queue_source", "stomp://u:sec ret@h:1", f"stomp://u:{HIDDEN}@h:1"),
+        ("queue_source", "stomp://u:se:cr@et@h:1", HIDDEN),
+        ("queue_source", "stomp://u:sec ret@h:1", HIDDEN),
         (
             "queue_source",
             "stomp://u:secret@h,stomp+ssl://v:secret@i",
@@ -195,7 +196,7 @@ def test_a_configuration_survives_the_way_to_a_child() -> None:
         ("database", "host=h password=secret user=u", f"host=h password={HIDDEN} user=u"),
         ("database", r"password='my \' secret' host=h", f"password={HIDDEN} host=h"),
         ("database", r"password=my\ secret host=h", f"password={HIDDEN} host=h"),
-        ("database", "host=h PASSWORD = 'sec ret", f"host=h PASSWORD = {HIDDEN}"),
+        ("database", "host=h PASSWORD = 'sec ret", HIDDEN),
         ("database", "postgresql://h/d?password=secret", f"postgresql://h/d?password={HIDDEN}"),
         ("database", "host=h sslpassword=secret", f"host=h sslpassword={HIDDEN}"),
         ("destination", "/queue/a", "/queue/a"),

@@ -14,7 +14,8 @@ import msgspec
 
 from ingest.cli.printing import say, say_lines
 from ingest.cli.settings import database, with_settings
-from ingest.config.settings import Config, Origins
+from ingest.config.loading import Origins
+from ingest.config.settings import Config
 from ingest.core.quantities import duration_s, size_bytes
 from ingest.errors import Misconfigured
 

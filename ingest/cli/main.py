@@ -14,7 +14,8 @@ from ingest.cli.publishing import publish_command
 from ingest.cli.quarantine import quarantine_group
 from ingest.cli.reading import query_group, show_command, status_command
 from ingest.cli.settings import database, warn_of_passwords, with_settings
-from ingest.config.settings import SETTINGS, Origins, redact
+from ingest.config.loading import Origins, redact
+from ingest.config.settings import SETTINGS
 from ingest.engine.process import leave_on_signals
 from ingest.errors import IngestError, Misconfigured, Unavailable
 
@@ -147,9 +148,11 @@ def config_command(settings: Origins) -> None:
 @with_settings
 def migrate_command(settings: Origins, grant_to: str | None, grant_read_to: str | None) -> None:
     """Bring the database to this program's schema."""
+    from ingest.store.connection import require_usable
     from ingest.store.migrate import grant, migrate, schema_version
 
     with database(settings.config) as connection:
+        require_usable(connection)
         done = migrate(connection, say)
         state = f"{done} migrations ran" if done else "up to date"
         say(f"schema {schema_version(connection)}, {state}")

@@ -11,7 +11,7 @@ import click
 
 from ingest.cli.printing import say
 from ingest.cli.settings import publisher, with_settings
-from ingest.config.settings import Origins
+from ingest.config.loading import Origins
 from ingest.errors import Misconfigured
 
 

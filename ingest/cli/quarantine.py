@@ -13,7 +13,8 @@ import msgspec
 
 from ingest.cli.printing import say, say_json
 from ingest.cli.settings import database, publisher, with_settings
-from ingest.config.settings import Origins
+from ingest.config.loading import Origins
+from ingest.core.delivery.arrival import Arrivals
 from ingest.core.printable import escape_unprintable
 from ingest.errors import Refused
 
@@ -112,10 +113,7 @@ def retry_command(settings: Origins, numbers: tuple[int, ...], reason: str | Non
                     raise Refused(f"{whole.id} cannot be given back: {why}; it stays")
                 given.append(msgspec.structs.replace(whole, body=None))
                 assert whole.body is not None
-                yield (
-                    whole.body,
-                    {name: whole.headers[name] for name in KEPT_HEADERS if name in whole.headers},
-                )
+                yield whole.body, _headers_again(whole)
 
         with publisher(settings.config) as opened:
             opened.publish(messages())
@@ -143,6 +141,14 @@ def _has_changed(found: Quarantined) -> str | None:
     if found.body_digest is None or found.body is None:
         return None  # of a version that did not write down the digest
     return None if hashlib.sha256(found.body).digest() == found.body_digest else "its body is not as it came"
+
+
+def _headers_again(kept: Quarantined) -> dict[str, str]:
+    """What the message said of itself; and of its time, where its body does not, that it came when it came first: what the
+    node has sent since then stays newer."""
+    arrived_at = Arrivals().stamped_at(kept.headers) or kept.first_seen
+    said = {name: kept.headers[name] for name in KEPT_HEADERS if name in kept.headers}
+    return {"producer_timestamp": arrived_at.isoformat()} | said
 
 
 @quarantine_group.command("drop")

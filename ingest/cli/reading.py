@@ -10,7 +10,7 @@ import click
 
 from ingest.cli.printing import say_json, say_lines
 from ingest.cli.settings import database, with_settings
-from ingest.config.settings import Origins
+from ingest.config.loading import Origins
 from ingest.core.printable import escape_unprintable
 from ingest.errors import Unavailable
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +13,12 @@ import click
 import msgspec
 
 from ingest.cli.printing import complain
-from ingest.config.settings import RETIRED, SETTINGS, Config, Origins, load, redact
+from ingest.config.loading import Origins, load, redact
+from ingest.config.settings import RETIRED, SETTINGS, Config
 from ingest.errors import Misconfigured
 
 TOLD = "ingest.passwords_told"
+_PASSFILE = re.compile(r"\bpassfile\s*=\s*(?:'(?:[^'\\]|\\.)*'|[^&\s]*)")
 # Where a password may stand instead, by setting.
 BETTER = {
     "database": "use a passfile (passfile=FILE in it, or PGPASSFILE), the variable INGEST_DATABASE, or ingest.toml",
@@ -40,7 +43,7 @@ def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
     command.__click_params__ = list(getattr(function, "__click_params__", ()))  # type: ignore[attr-defined]
     for setting in reversed(SETTINGS):
         name = f"{setting.flag}/--no-{setting.flag[2:]}" if setting.type is bool else setting.flag
-        text = f"{setting.help}  [default: {redact(setting.name, setting.default)}]"
+        text = f"{setting.about.help}  [default: {redact(setting.name, setting.default)}]"
         # Values are checked where all sources are: one rule, one message.
         kind = {} if setting.type is bool else {"type": str, "metavar": setting.type.__name__.upper()}
         click.option(name, setting.name, default=None, help=text, **kind)(command)
@@ -85,9 +88,14 @@ def _exposed(context: click.Context, settings: Origins) -> list[str]:
         for setting in SETTINGS
         if setting.about.is_secret
         and settings.origins[setting.name] == setting.flag
-        and redact(setting.name, getattr(settings.config, setting.name))
-        != getattr(settings.config, setting.name)
+        and _tells_a_password(setting.name, getattr(settings.config, setting.name))
     ]
+
+
+def _tells_a_password(name: str, value: str) -> bool:
+    """Where a passfile lies is not shown either, but it is what is recommended."""
+    rest = _PASSFILE.sub("", value)
+    return redact(name, rest) != rest
 
 
 def warn_of_passwords(settings: Origins) -> None:

@@ -32,10 +32,10 @@ def read_puppet_conf(file: Path) -> dict[str, str]:
     """Our settings from Puppet's. Raises Misconfigured when the file cannot be read or contradicts them."""
     try:
         text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Misconfigured(
-            "--puppet-conf", f"{file}: {getattr(error, 'strerror', None) or error}"
-        ) from error
+    except UnicodeDecodeError as error:
+        raise Misconfigured("--puppet-conf", f"{file} is not UTF-8") from error
+    except OSError as error:
+        raise Misconfigured("--puppet-conf", f"{file}: {error.strerror or error}") from error
     values = _values(text)
     if values.get("async_storeconfigs", "true").lower() == "false":
         raise Misconfigured(

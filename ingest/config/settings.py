@@ -1,29 +1,16 @@
-"""The settings: one frozen object from defaults < ingest.toml < puppet.conf < environment < flags.
-
-``Config`` declares each one once; flags, variables, keys and what ``ingest config`` prints are made from it.
-"""
+"""The settings, each declared once: flags, variables, keys of ingest.toml and what ``ingest config`` prints are made from it."""
 
 from __future__ import annotations
 
-import math
 import os
-import tomllib
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 import msgspec
 import platformdirs
 
-from ingest.config.puppet_conf import read_puppet_conf
-from ingest.core.passwords import hide_passwords_of_addresses
-from ingest.core.quantities import duration_s, size_bytes
-from ingest.errors import Misconfigured
-
 MIB = 1024 * 1024
 TIB = MIB * MIB  # more than any machine has: the upper end of what is a typing error
 DAY_S = 86400.0
-DEFAULT_TOML = Path("ingest.toml")
 
 
 class About(NamedTuple):
@@ -105,6 +92,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 1200.0
     statement_timeout_s: Annotated[float, About("one SQL statement", 1, 3600, reloads=True)] = 60.0
+    commit_timeout_s: Annotated[
+        float,
+        About(
+            "until COMMIT must be over, which includes the wait for a synchronous standby; then the outcome is unknown, "
+            "nothing is acknowledged, and the other hosts of the conninfo come first",
+            0.1,
+            3600,
+            reloads=True,
+        ),
+    ] = 5.0
     lock_timeout_s: Annotated[float, About("waiting for one lock", 0.1, 3600, reloads=True)] = 30.0
     backoff_max_s: Annotated[
         float,
@@ -157,6 +154,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             reloads=True,
         ),
     ] = 14 * DAY_S
+    future_tolerance_s: Annotated[
+        float,
+        About(
+            "a timestamp that is further ahead of the clock than that (a day) counts as the time of receipt, so that "
+            "no wrong clock shuts a node out",
+            0,
+            3650 * DAY_S,
+            reloads=True,
+        ),
+    ] = DAY_S
     quarantine_bytes_max: Annotated[
         int,
         About(
@@ -266,10 +273,6 @@ class Setting(NamedTuple):
     about: About
 
     @property
-    def help(self) -> str:
-        return self.about.help
-
-    @property
     def flag(self) -> str:
         return f"--{self.name.replace('_', '-')}"
 
@@ -295,161 +298,3 @@ RETIRED = {
     "quarantine_per_minute_max": "the engine no longer stops: what is too much is thinned out and counted",
 }
 SETTINGS = _settings()
-_BY_NAME = {setting.name: setting for setting in SETTINGS}
-
-
-class Origins(NamedTuple):
-    """A configuration and where each value of it came from. ``again`` reads all the sources once more; ``retired`` has
-    a line for each setting that is there and no longer does anything."""
-
-    config: Config
-    origins: dict[str, str]
-    again: Callable[[], Config]
-    retired: tuple[str, ...] = ()
-
-
-def load(
-    flags: Mapping[str, Any],
-    environment: Mapping[str, str],
-    toml_file: Path | None = None,
-    puppet_conf: Path | None = None,
-) -> Origins:
-    """Puts the sources together. Raises Misconfigured naming the setting and where its value stands."""
-    values: dict[str, Any] = {}
-    origins = {setting.name: "default" for setting in SETTINGS}
-    retired: dict[str, str] = {}
-
-    def take(found: Mapping[str, Any], origin: str) -> None:
-        for name, value in found.items():
-            if name in RETIRED:
-                retired[name] = f"{name} (from {origin}) has no effect: {RETIRED[name]}"
-                continue
-            values[name] = _checked(_BY_NAME[name], value, origin)
-            origins[name] = origin
-
-    take(_from_toml(toml_file), str(toml_file or DEFAULT_TOML))
-    # Above ingest.toml: it is asked for on the command line, the other one may just lie there.
-    if puppet_conf is not None:
-        take(read_puppet_conf(puppet_conf), "puppet.conf")
-    for setting in SETTINGS:
-        if setting.variable in environment:
-            take({setting.name: environment[setting.variable]}, setting.variable)
-    for name in RETIRED:
-        if (variable := f"INGEST_{name.upper()}") in environment:
-            take({name: environment[variable]}, variable)
-    for name, value in flags.items():
-        if value is not None:
-            take({name: value}, f"--{name.replace('_', '-')}")
-    config = Config(**values)
-    if config.body_bytes_max > config.window_bytes_max // 2:
-        raise Misconfigured(
-            "--body-bytes-max",
-            f"{config.body_bytes_max} is more than half of window_bytes_max={config.window_bytes_max}: "
-            "two bodies must fit",
-        )
-    again = lambda: load(flags, environment, toml_file, puppet_conf).config  # noqa: E731
-    return Origins(config, origins, again, tuple(retired.values()))
-
-
-def redact(name: str, value: Any) -> str:
-    """The value of a setting for a person's eyes: without passwords."""
-    text = str(value)
-    return hide_passwords_of_addresses(text) if _BY_NAME[name].about.is_secret else text
-
-
-def _from_toml(file: Path | None) -> dict[str, Any]:
-    path = file or DEFAULT_TOML
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if file is None:
-            return {}
-        raise Misconfigured("--config", f"there is no file {file}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise Misconfigured("--config", f"{path}: {getattr(error, 'strerror', None) or error}") from error
-    for name in document:
-        if name not in _BY_NAME and name not in RETIRED:
-            raise Misconfigured(name, f"no setting has this name (in {path}); 'ingest config' lists them")
-    return document
-
-
-def _checked(setting: Setting, value: Any, origin: str) -> Any:
-    """The value in its type and within its limits. Raises Misconfigured."""
-    about = setting.about
-
-    def wrong(expected: str) -> Misconfigured:
-        return Misconfigured(
-            setting.flag, f"{redact(setting.name, value)!r} (from {origin}) is not {expected}"
-        )
-
-    if setting.type is str:
-        if isinstance(value, list) and setting.name == "queue_source":
-            value = ",".join(map(str, value))
-        if not isinstance(value, str):
-            raise wrong("text")
-        if "\0" in value or not _is_utf8(value):
-            raise wrong("text in UTF-8 without NUL")
-        if about.choices and value not in about.choices:
-            raise wrong("one of " + ", ".join(about.choices))
-        return value
-    try:
-        checked = _READERS[setting.type](setting.name, value)
-    except (ValueError, TypeError, KeyError, OverflowError):
-        raise wrong(_expected(setting)) from None
-    if about.minimum is not None and checked < about.minimum:
-        raise wrong(f"at least {about.minimum:.10g}")
-    if about.maximum is not None and checked > about.maximum:
-        raise wrong(f"at most {about.maximum:.10g}")
-    return checked
-
-
-def _is_utf8(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # other bytes of a variable or an argument are lone surrogates
-        return False
-    return True
-
-
-_WORDS = {
-    "true": True,
-    "yes": True,
-    "on": True,
-    "1": True,
-    "false": False,
-    "no": False,
-    "off": False,
-    "0": False,
-}
-
-
-def _read_bool(_: str, value: Any) -> bool:
-    return _WORDS[str(value).strip().lower()]
-
-
-def _read_int(name: str, value: Any) -> int:
-    if isinstance(value, str):
-        return size_bytes(value) if "_bytes_" in name else int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(value)
-    return value
-
-
-def _read_float(name: str, value: Any) -> float:
-    if isinstance(value, str) and name.endswith("_s"):
-        return duration_s(value)
-    number = float(value)
-    if isinstance(value, bool) or not math.isfinite(number):
-        raise ValueError(value)
-    return number
-
-
-_READERS: Mapping[type, Any] = {bool: _read_bool, int: _read_int, float: _read_float}
-
-
-def _expected(setting: Setting) -> str:
-    if setting.type is bool:
-        return "true or false"
-    if setting.type is int:
-        return "a number of bytes, like 64MiB" if "_bytes_" in setting.name else "a whole number"
-    return "a number or a duration like 30m" if setting.name.endswith("_s") else "a number"

@@ -108,6 +108,24 @@ class Metric(IntEnum):
     CONNECTED = _gauge(
         "receiver", "broker_connected", "1 while subscribed.", "0: look at the log for the reason"
     )
+    PAUSED = _gauge(
+        "receiver",
+        "paused",
+        "Over 0 while nothing is taken from the broker: 1, the database is away; 2, it has not settled yet what was let go of.",
+        "over 0: look at the database; it goes on by itself",
+    )
+    WASTED = _gauge(
+        "receiver",
+        "subscriptions_wasted",
+        "Subscriptions in a row that ended with most of their deliveries open.",
+        "over 2: each costs a delivery of up to window_messages_max messages, and the next one waits longer",
+    )
+    DELIVERY_COUNT = _gauge(
+        "receiver",
+        "delivery_count_max",
+        "The largest x-delivery-count that a message came with.",
+        "near the queue's delivery-limit the broker drops or moves messages away: raise the limit",
+    )
     CONNECTIONS = _counter(
         "receiver",
         "broker_connections",
@@ -137,6 +155,12 @@ class Metric(IntEnum):
         "decoder_cache_misses",
         "Resources normalised.",
         "high all the time: raise decoder_cache_bytes_max",
+    )
+    FUTURE_TIMESTAMPS = _counter(
+        "decoder",
+        "future_timestamps",
+        "Messages from further in the future than future_tolerance_s.",
+        "any: the clock of a producer is wrong; the log names one of its nodes",
     )
     BATCH_MESSAGES = _histogram(
         "writer",

@@ -1,23 +1,88 @@
 """Takes secrets out of a message that could not be stored, before it goes to quarantine.
 
-A readable body is redacted exactly: parameters named in ``sensitive_parameters`` and rich values of type
-Sensitive. Of an unreadable one nobody can tell what its strings are, nor where they end: it keeps its shape and the
-names of members that every catalog has.
+A readable body is redacted exactly. Of an unreadable one nobody can tell what its strings are, nor where they end: of
+that its shape is kept and the names of members that every catalog has; and of what would take too much memory to look at
+the same, of its beginning.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 
-from ingest.core.catalog.model import Json
+import msgspec
+
+from ingest.core.passwords import hide_passwords
+from ingest.core.raw_text import bytes_of, text_of
+from ingest.core.sensitive import TYPE_KEYS, Concealing, may_hold_secrets, parse
 
 REDACTED = "[redacted]"
-# Bodies above this are kept as their first bytes only: a quarantine is for looking at.
-KEPT_BYTES_MAX = 16 * 1024 * 1024
+# Larger bodies are not kept: a quarantine is for looking at, and the largest real catalog seen has 3.3 MB.
+KEPT_BYTES_MAX = 8 * 1024 * 1024
+# Of what is unreadable: enough to see what it is. To mask 16 MB took a writer 9 s.
+MASKED_BYTES_MAX = 64 * 1024
+# What reading a body and writing it again may take.
+LOOKED_AT_BYTES_MAX = 64 * 1024 * 1024
+
+
+def redact(body: bytes | memoryview) -> tuple[bytes | None, str | None]:
+    """(the body without secrets, or None when it cannot be kept; what was done to it, or None for nothing)."""
+    if len(body) > KEPT_BYTES_MAX:
+        return None, f"larger than {KEPT_BYTES_MAX} bytes: not kept"
+    data = bytes(body)
+    is_suspect = may_hold_secrets(data)
+    if not is_suspect and _is_json(data):
+        return data, None
+    if _memory_bytes(data) > LOOKED_AT_BYTES_MAX:
+        return _shape(data, "too much in it to look at")
+    try:
+        document, had_twins = parse(data)
+        walk = Concealing({TYPE_KEYS[0]: "Sensitive", "__pvalue": REDACTED}, REDACTED, _masked_text)
+        clean = walk.value(document)
+    except (ValueError, RecursionError):
+        return _shape(data, "unreadable")
+    notes = []
+    if walk.found:
+        notes.append(f"{walk.found} sensitive values redacted")
+    if had_twins:
+        notes.append("members that stood twice dropped")
+    if not notes:
+        return data, None
+    return bytes_of(json.dumps(clean, ensure_ascii=False)), "; ".join(notes)
+
+
+def redact_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers without what they call secret, and without passwords."""
+    return {name: hide_passwords(_header(value)) for name, value in headers.items()}
+
+
+def _header(value: str) -> str:
+    if not may_hold_secrets(value):
+        return value
+    kept, note = redact(bytes_of(value))
+    return value if note is None else text_of(kept or b"")
+
+
+def _is_json(body: bytes) -> bool:
+    """Whether all of it is one JSON value; a look that takes no memory. False for some that is, with lone surrogates."""
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def _memory_bytes(body: bytes) -> int:
+    """About what it takes to read that body and to write it again: objects, lists, strings, numbers, and texts."""
+    return (
+        240 * body.count(b"{") + 90 * body.count(b"[") + 30 * body.count(b'"') + 40 * body.count(b",")
+        + 8 * len(body)
+    )  # fmt: skip
+
 
 # A string, whole or cut off, or what stands outside of strings and is no punctuation.
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\Z)|[^\s\[\]{}:,"]+', re.DOTALL)
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[^\s\[\]{}:,"]++', re.DOTALL)
 _NUMBER = re.compile(rb"-?\d[\d.eE+-]*")
 # By name: after a stray quote strings and what is between them have changed places.
 _SHOWN = frozenset(
@@ -31,73 +96,16 @@ _SHOWN = frozenset(
 )  # fmt: skip
 
 
-def redact(body: bytes) -> tuple[bytes, str | None]:
-    """(the body without secrets, what was done to it or None for nothing)."""
-    note = []
-    if len(body) > KEPT_BYTES_MAX:
-        body = body[:KEPT_BYTES_MAX]
-        note.append(f"cut to {KEPT_BYTES_MAX} bytes")
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        masked = _masked(body) if b'"' in body else _plain(body)
-        if masked != body:
-            note.append("unreadable: values masked")
-        return masked, "; ".join(note) or None
-    try:
-        clean, found = _clean(document)
-    except RecursionError:
-        return b"", "nested too deeply to redact: not kept"
-    if not found:
-        return body, "; ".join(note) or None
-    note.append(f"{found} sensitive values redacted")
-    return json.dumps(clean, ensure_ascii=False).encode("utf-8", "surrogatepass"), "; ".join(note)
+def _shape(body: bytes, why: str) -> tuple[bytes, str | None]:
+    masked = _masked(body[:MASKED_BYTES_MAX])
+    notes = [f"{why}: values masked"] if masked != body else []
+    if len(body) > MASKED_BYTES_MAX:
+        notes.append(f"the first {MASKED_BYTES_MAX} of {len(body)} bytes")
+    return masked, ", ".join(notes) or None
 
 
-def _clean(value: Json) -> tuple[Json, int]:
-    """The value without secrets, and how many there were."""
-    found = 0
-    if isinstance(value, dict):
-        if value.get("__ptype") == "Sensitive":
-            return {"__ptype": "Sensitive", "__pvalue": REDACTED}, 1
-        names = value.get("sensitive_parameters")
-        parameters = value.get("parameters")
-        if names and parameters:
-            hidden, secrets = _hide(parameters, names)
-            found += secrets
-            value = value | {"parameters": hidden}
-        result: dict[str, Json] = {}
-        for key, item in value.items():
-            result[key], more = _clean(item)
-            found += more
-        return result, found
-    if isinstance(value, list):
-        items = []
-        for item in value:
-            clean, more = _clean(item)
-            items.append(clean)
-            found += more
-        return items, found
-    if isinstance(value, str) and _may_hold_secrets(value):
-        # Old bodies carry resources as JSON in a string.
-        text, note = redact(value.encode("utf-8", "surrogatepass"))
-        return text.decode("utf-8", "replace"), 1 if note else 0
-    return value, 0
-
-
-def _hide(parameters: Json, names: Json) -> tuple[Json, int]:
-    """The parameters without those named, and how many there were."""
-    if not isinstance(parameters, dict):
-        return REDACTED, 1
-    hidden = set(parameters)  # when nobody can tell which are meant
-    if isinstance(names, list) and all(isinstance(name, str) for name in names):
-        hidden &= set(names)
-    return parameters | dict.fromkeys(hidden, REDACTED), len(hidden)
-
-
-def _may_hold_secrets(text: str) -> bool:
-    """Whether it may be a document itself, also one that holds another as a string."""
-    return "sensitive_parameters" in text or "__ptype" in text
+def _masked_text(text: str) -> str:
+    return text_of(_masked(bytes_of(text)))
 
 
 def _masked(body: bytes) -> bytes:
@@ -111,8 +119,3 @@ def _mask(match: re.Match[bytes]) -> bytes:
     if token.startswith(b'"'):
         return b'"..."'
     return b"0" if _NUMBER.fullmatch(token) else b"..."
-
-
-def _plain(body: bytes) -> bytes:
-    """A body without any JSON string: printable only as far as it looks like a wrong format, not like data."""
-    return body[:200]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import resource as limits
 import time
 import zlib
 from collections.abc import Sequence
+from datetime import timedelta
 from multiprocessing.connection import Connection as ControlConnection
-from pathlib import Path
 
 import structlog
 
@@ -15,11 +14,13 @@ from ingest.config.producers import load_producer_rules
 from ingest.config.settings import Config
 from ingest.core.catalog.decoding import Decoding, lane_of
 from ingest.core.catalog.formats import Other, skim
+from ingest.core.delivery.arrival import believable, time_of
 from ingest.core.delivery.naming import END_BYTES, START_BYTES, look
 from ingest.core.delivery.producers import PUBLISHER
-from ingest.core.delivery.work import Ahead, Claim, Descriptor, Forwarded, Full, Quarantine, Work
+from ingest.core.delivery.work import Ahead, Claim, Deactivate, Descriptor, Forwarded, Full, Quarantine, Work
 from ingest.core.metrics import Metric
 from ingest.core.printable import escape_unprintable
+from ingest.engine.memory import Memory
 from ingest.engine.process import Ended, process_names, reloaded, start_process
 from ingest.errors import Misconfigured, Rejected
 from ingest.ipc.arena import Arena
@@ -28,26 +29,44 @@ from ingest.ipc.in_flight import InFlight
 from ingest.ipc.names import RECEIVER, writer_name
 from ingest.ipc.process_metrics import ProcessMetrics
 from ingest.ipc.stored_digests import StoredDigests
+from ingest.observe.seldom import Seldom
 
+FUTURE_LOGGED_EVERY_S = 60.0  # by each decoder; the metric counts every one
 CLAIMS_TOGETHER_BYTES = 2 * 1024 * 1024  # of bodies; less than half a millisecond of work
+MEMORY_LOOKED_AT_BYTES = 16 * 1024 * 1024  # of bodies; what they leave is small beside a message's share
+# What is kept beside messages: caches, half as much again for what the allocator cannot give back, tables of names.
+KEPT_SHARE, KEPT_BESIDE_BYTES = 1.5, 96 * 1024 * 1024
 
 
 def run(config: Config, control: ControlConnection, name: str) -> None:
     """The body of the process: until the supervisor says "stop", or goes."""
     wires = ChildChannels(control, {RECEIVER: list[Descriptor]})
     with start_process(config, name, wires) as row:
-        # A successor of the receiver brings another arena before the old one is gone.
-        _limit_memory(config.decode_memory_bytes_max + config.window_bytes_max)
-        Decoder(config, wires, row, name).loop()
+        memory = Memory(
+            # A successor of the receiver brings another arena before the old one is gone.
+            config.decode_memory_bytes_max + config.window_bytes_max,
+            int(config.decoder_cache_bytes_max * KEPT_SHARE) + KEPT_BESIDE_BYTES,
+        )
+        Decoder(config, wires, row, name, memory).loop()
 
 
 class Decoder:
-    def __init__(self, config: Config, wires: ChildChannels, row: ProcessMetrics, name: str) -> None:
+    def __init__(
+        self,
+        config: Config,
+        wires: ChildChannels,
+        row: ProcessMetrics,
+        name: str,
+        memory: Memory | None = None,
+    ) -> None:
+        """``memory``: what it may take; None: whatever there is."""
         self.config = config
         self.wires = wires
         self.row = row
         self.name = name
         self.log = structlog.get_logger()
+        self._memory = memory
+        self._unseen_bytes = 0  # of bodies since memory was looked at
         self._known = StoredDigests(wires.memory["known"])
         self.decoding = Decoding(
             config.decoder_cache_bytes_max,
@@ -57,6 +76,7 @@ class Decoder:
             send_ahead=self._send_ahead,
         )
         self._rules = load_producer_rules(config.producers_file)
+        self._future = Seldom(FUTURE_LOGGED_EVERY_S)
         self._hands = InFlight(wires.memory["hands"], process_names(config))
 
     def loop(self) -> None:
@@ -99,7 +119,20 @@ class Decoder:
             if done_bytes >= CLAIMS_TOGETHER_BYTES or not isinstance(done[-1], Claim):
                 self._pass(done)
                 done, done_bytes = [], 0
+                self._look_at_memory()
         self._pass(done)
+        self._look_at_memory()
+
+    def _look_at_memory(self) -> None:
+        """Between two messages that are passed on: a process that has outgrown its bound ends, and its successor gets what is
+        waiting. Nothing is in its hands, so no message is blamed."""
+        if self._memory is None or self._unseen_bytes < MEMORY_LOOKED_AT_BYTES:
+            return
+        self._unseen_bytes = 0
+        if self._memory.is_outgrown():
+            self.wires.report("retiring", f"it keeps {self._memory.kept_bytes} bytes")
+            raise Ended
+        self._memory.renew()
 
     def _timed(self, descriptor: Descriptor, arena: Arena) -> Work:
         self._hands.hold(self.name, descriptor.delivery)
@@ -110,27 +143,50 @@ class Decoder:
         self.row.set(Metric.CACHE_HITS, self.decoding.hits)
         self.row.set(Metric.CACHE_MISSES, self.decoding.misses)
         self._hands.empty(self.name)
+        self._unseen_bytes += descriptor.length
         return work
 
     def _decode(self, descriptor: Descriptor, body: memoryview) -> Work:
         if descriptor.verdict is not None:
             return _quarantine(descriptor, body, *descriptor.verdict)
+        work = self._try(descriptor, body)
+        if work is None and self._memory and self._memory.gives_more():
+            work = self._try(descriptor, body)
+        if work is not None:
+            return work
+        self._unseen_bytes = MEMORY_LOOKED_AT_BYTES
+        limit = self.config.decode_memory_bytes_max
+        detail = f"decoding needs more than decode_memory_bytes_max={limit}"
+        return _quarantine(descriptor, body, "too_much_memory", detail)
+
+    def _try(self, descriptor: Descriptor, body: memoryview) -> Work | None:
+        """None: there was not memory enough. It is not caught further out, where all that was made so far would still be
+        there with its traceback."""
         try:
             work = self.decoding.decode(descriptor, body, self._known)
             if self._rules is not None:
                 self._rules.require(descriptor.headers.get(PUBLISHER), _certname_of(work) or "")
-            return work
+            return self._believed(work, descriptor)
         except Rejected as rejected:
             return _quarantine(descriptor, body, rejected.reason, rejected.text, is_readable=True)
-        except MemoryError:
-            return _quarantine(
-                descriptor,
-                body,
-                "too_much_memory",
-                f"decoding needs more than decode_memory_bytes_max={self.config.decode_memory_bytes_max}",
-            )
         except RecursionError:
             return _quarantine(descriptor, body, "too_deep", "the JSON is nested too deeply")
+        except MemoryError:
+            return None
+
+    def _believed(self, work: Claim | Full | Deactivate, descriptor: Descriptor) -> Work:
+        counts = believable(work, descriptor, timedelta(seconds=self.config.future_tolerance_s))
+        if counts is not work:
+            self.row.add(Metric.FUTURE_TIMESTAMPS)
+            if times := self._future.happened(time.monotonic()):
+                self.log.warning(
+                    "timestamp_in_the_future",
+                    certname=work.certname if isinstance(work, Deactivate) else work.header.certname,
+                    timestamp=time_of(work).isoformat(),
+                    messages=times,
+                    note="more than future_tolerance_s ahead: counts as received now",
+                )
+        return counts
 
     def _send_ahead(self, ahead: Ahead) -> None:
         # The message stays in this process's hands meanwhile: its CPU time is counted on, and a wait takes none.
@@ -199,10 +255,3 @@ def _certname_within(descriptor: Descriptor, body: memoryview) -> str | None:
     certname = found.certname if isinstance(found, Other) else found.header.certname
     # As a member of a command, which is where a look finds what can stand in a column.
     return look({"certname": certname or ""}, b"", b"").certname
-
-
-def _limit_memory(bytes_max: int) -> None:
-    """A body that needs more gets a MemoryError, and the quarantine; the others of this process go on."""
-    now = int(Path("/proc/self/statm").read_text().split()[0]) * limits.getpagesize()
-    _, hard = limits.getrlimit(limits.RLIMIT_AS)
-    limits.setrlimit(limits.RLIMIT_AS, (now + bytes_max, hard))

@@ -13,7 +13,7 @@ from ingest.core.delivery.thinning import Kept, row_digest, thin
 from ingest.core.delivery.work import KILLED, UNSUPPORTED, Quarantine, Work
 from ingest.core.metrics import Metric
 from ingest.core.occasional import Occasional
-from ingest.core.secrets import redact
+from ingest.core.secrets import KEPT_BYTES_MAX, redact, redact_headers
 from ingest.errors import Rejected
 from ingest.ipc.control import ChildChannels
 from ingest.ipc.in_flight import InFlight
@@ -71,9 +71,11 @@ class Quarantining:
     def _row_of(self, kept: Kept) -> QuarantineRow:
         work = kept.message
         self._hands.hold(self._name, work.delivery)  # whom redacting it may kill
-        body = bytes(self._body_of(work) or b"")
+        body: bytes | memoryview = self._body_of(work) or b""
+        if len(body) <= KEPT_BYTES_MAX:
+            body = bytes(body)  # its place may be another's before this is done
         text, note = _without_secrets(work, body)
-        said = body or f"{work.body_bytes} {work.headers.get('message-id')}".encode()
+        said = body if len(body) else f"{work.body_bytes} {work.headers.get('message-id')}".encode()
         body_digest = hashlib.sha256(said).digest()
         self._hands.empty(self._name)
         return QuarantineRow(
@@ -84,7 +86,9 @@ class Quarantining:
             certname=None if work.reason == UNSUPPORTED else work.certname,
             producer=work.producer,
             # Lossy, and it shows: such a message cannot be given back as it came.
-            headers={name: value.replace("\0", "\ufffd") for name, value in work.headers.items()},
+            headers={
+                name: value.replace("\0", "\ufffd") for name, value in redact_headers(work.headers).items()
+            },
             body=text,
             body_note=note,
             body_bytes=work.body_bytes,
@@ -112,7 +116,7 @@ def fact_alone(work: Quarantine, rejected: Rejected) -> QuarantineRow:
     )
 
 
-def _without_secrets(work: Quarantine, body: bytes) -> tuple[bytes | None, str | None]:
+def _without_secrets(work: Quarantine, body: bytes | memoryview) -> tuple[bytes | None, str | None]:
     if work.reason == UNSUPPORTED:
         return None, "well-formed, of a kind that this version does not store: counted, not kept"
     if work.body_bytes > len(body):
@@ -120,4 +124,4 @@ def _without_secrets(work: Quarantine, body: bytes) -> tuple[bytes | None, str |
             None,
             "not kept: it killed whoever looked at it" if work.reason == KILLED else "too large: not kept",
         )
-    return redact(body) if body else (None, None)
+    return redact(body) if len(body) else (None, None)

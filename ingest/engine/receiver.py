@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection
 import structlog
 
 from ingest.config.settings import Config
+from ingest.core.delivery.arrival import STAMP_HEADERS, Arrivals, Holding
+from ingest.core.delivery.intake import LIMIT_NOTE, Intake, Pause, delivery_count
 from ingest.core.delivery.ledger import Delivery, Ledger
 from ingest.core.delivery.producers import PUBLISHER
 from ingest.core.delivery.routing import END_BYTES, START_BYTES, choose, decoders_at_work, routing_key
@@ -26,13 +28,13 @@ from ingest.engine.subscription import EVENT, Subscription
 from ingest.ipc.control import ChildChannels, FdTransfer, Order
 from ingest.ipc.in_flight import InFlight
 from ingest.ipc.names import DECODER, WRITER, kind_of
-from ingest.ipc.process_metrics import ProcessMetrics
+from ingest.ipc.process_metrics import MetricsTable, ProcessMetrics
 from ingest.transport.message import Message
 
 # What a descriptor carries of a message's headers: what producers may say of a catalog, and its origin.
 KEPT_HEADERS = frozenset(
     ("certname", "producer", "producer_timestamp", "transaction_uuid", "environment", "job_id", "command",
-     "version", "content-type", "message-id", "destination", "redelivered")
+     "version", "content-type", "message-id", "destination", "redelivered", *STAMP_HEADERS)
 )  # fmt: skip
 KEPT_HEADER_BYTES_MAX = 1024  # of one value; a descriptor stays far below the pipe's size
 DECODER_DEPTH = 32  # descriptors at one decoder: enough that it never waits for the receiver
@@ -41,6 +43,7 @@ READ_AHEAD_BYTES = (
     8 * 1024 * 1024
 )  # that no decoder has done yet, for each of them: what the cores' caches hold
 TRIM_EVERY_S = 60.0  # new pages cost a millisecond for each catalog
+PAUSE_LOOK_S = 0.2  # how late the database's return may be noticed
 STUCK_S = 0.5  # ten times what the largest real catalog takes
 
 _OUTCOME_METRICS = {
@@ -67,11 +70,17 @@ class Receiver:
         self.log = structlog.get_logger()
         self.ledger = Ledger(config.deaths_max, config.alone_after_s)
         self._reserved: str | None = None  # the decoder in which a suspect is tried alone
+        self._arrivals = Arrivals()
         # The upper bits tell one receiver's deliveries from its predecessor's.
         self._arena_number, self._arena = next(iter(wires.arenas.items()))
         self._last_id = self._arena_number << 40
         self.subscription = Subscription(config, self._arena, self._arena_number, wires.selector, row)
         self._hands = InFlight(wires.memory["hands"], process_names(config))
+        self._holding = Holding(self._hands.held_since("receiver"))
+        self._board = MetricsTable(wires.memory["board"])
+        self._writers = [at for at, p in enumerate(process_names(config)) if kind_of(p) == WRITER]
+        self._intake = Intake()
+        self._pause: Pause | None = None  # not looked yet
         self._draining = False
         self._trimmed_s = time.monotonic()
         self._decoders_at_work_max = decoders_at_work(len(os.sched_getaffinity(0)))
@@ -81,7 +90,7 @@ class Receiver:
     # The loop
 
     def loop(self) -> None:
-        self.subscription.connect_if_due()
+        self._subscribe_if_allowed()
         self._measure()  # ready now, not after the first event
         while not self._is_drained():
             for key, _ in self.wires.selector.select(self._timeout_s()):
@@ -102,7 +111,7 @@ class Receiver:
         self._dispatch()
         self._let_go_if_too_long()
         if not self._draining:
-            self.subscription.connect_if_due()
+            self._subscribe_if_allowed()
         self._trim_now_and_then()
         self._measure()
 
@@ -114,9 +123,12 @@ class Receiver:
             self._trimmed_s = now
 
     def _timeout_s(self) -> float:
-        age_limit_s = 1.0 if self.ledger.messages else 5.0  # how old the age metric may get
+        # How old the age metric may get, and what others are told of this engine.
+        age_limit_s = 1.0 if self.ledger.messages or self._holding.matters else 5.0
         if self._draining and not self.subscription.is_connected:
             return age_limit_s  # nobody connects again: what is due stays due
+        if self._pause:
+            return PAUSE_LOOK_S
         return max(0.0, min(age_limit_s, self.subscription.wait_s()))
 
     def _obey(self, message: FdTransfer | Order) -> None:
@@ -257,6 +269,7 @@ class Receiver:
             delivery.headers,
             delivery.complete,
             delivery.verdict,
+            delivery.stamped_at,
         )
 
     # From the broker
@@ -302,6 +315,8 @@ class Receiver:
                 "unacknowledgeable",
                 "the broker sent neither an ack nor a message-id header",
             )
+        stamped_at = self._arrivals.stamped_at(headers)
+        self._holding.took(headers, stamped_at)
         delivery = Delivery(
             id=self._last_id,
             epoch=self.subscription.epoch,
@@ -310,9 +325,10 @@ class Receiver:
             offset=-1 if message.offset is None else message.offset,
             length=message.length,
             body_bytes=message.body_bytes,
-            received_at=datetime.now(UTC),
+            received_at=self._arrivals.received_at(datetime.now(UTC)),
             received_s=time.monotonic(),
             headers=self._kept(headers),
+            stamped_at=stamped_at,
             verdict=verdict,
             routing_key=self._routing_key(message),
         )
@@ -321,6 +337,14 @@ class Receiver:
         self.row.add(Metric.RECEIVED_BYTES, message.body_bytes)
         if headers.get("redelivered") == "true":
             self.row.add(Metric.REDELIVERED)
+            self._look_at_delivery_count(headers)
+
+    def _look_at_delivery_count(self, headers: Mapping[str, str]) -> None:
+        count, largest = delivery_count(headers), self.row.value(Metric.DELIVERY_COUNT)
+        if count > largest:
+            self.row.set(Metric.DELIVERY_COUNT, count)
+            if not largest:
+                self.log.warning("broker_counts_deliveries", delivery_count=count, note=LIMIT_NOTE)
 
     def _kept(self, headers: Mapping[str, str]) -> dict[str, str]:
         """The headers that the decoder and the quarantine need, and who published, if the broker tells."""
@@ -339,18 +363,30 @@ class Receiver:
         end = self._arena.view(message.offset + message.length - at_end, at_end)
         return routing_key(message.headers, bytes(start), bytes(end))
 
+    def _subscribe_if_allowed(self) -> None:
+        """Not while it is known that nothing can be settled: each subscription costs a delivery of what it brings."""
+        if self.subscription.is_connected:
+            return
+        up = (bool(self._board.value(writer, Metric.DATABASE_UP)) for writer in self._writers)
+        pause = self._intake.pause(up, self.ledger.messages)
+        if pause is not self._pause:
+            self._pause = pause
+            self.row.set(Metric.PAUSED, pause)
+            if self.subscription.epoch:  # at the start it only means that the writers are not there yet
+                self.log.info("paused", reason=pause.reason) if pause else self.log.info("resumed")
+        if not pause:
+            self.subscription.connect_if_due()
+
     def _let_go_if_too_long(self) -> None:
         """Brokers lose patience with unacknowledged messages (RabbitMQ: 30 minutes, and then the channel is
-        closed). Before that the engine lets go by itself, and takes them again."""
-        oldest = self.ledger.oldest()
+        closed). Before that the engine lets go by itself, once. What it has is settled all the same, as after any lost
+        connection, and only then it takes them again."""
+        oldest = self.ledger.oldest_of(self.subscription.epoch) if self.subscription.is_connected else None
         if oldest is None or time.monotonic() - oldest.received_s < self.config.hold_s:
             return
         self.log.warning("deliveries_let_go", deliveries=self.ledger.messages, held_s=self.config.hold_s)
+        self._intake.let_go()
         self.subscription.let_go()
-        for delivery in self.ledger.clear():
-            self._release(delivery)
-        self.wires.report("let_go")
-        raise Ended  # a new receiver with a new arena: whoever still reads these bodies reads the old one
 
     # The end
 
@@ -370,6 +406,12 @@ class Receiver:
         self.row.set(Metric.CONNECTED, int(self.subscription.is_connected))
         oldest = self.ledger.oldest()
         self.row.set(Metric.OLDEST_SECONDS, time.monotonic() - oldest.received_s if oldest else 0)
+        since = self._holding.told(
+            oldest.received_at if oldest else None,
+            datetime.now(UTC),
+            connected=self.subscription.is_connected,
+        )
+        self._hands.hold_since("receiver", since)
 
 
 def _cut(value: str) -> str:

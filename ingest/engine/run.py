@@ -19,27 +19,32 @@ from ingest.config.settings import Config
 from ingest.core.metrics import Metric
 from ingest.embedded.broker.starting import URL_FILE, embedded_broker
 from ingest.embedded.postgresql import embedded_database
+from ingest.engine.presence import tell_of_itself
 from ingest.engine.supervisor import Supervisor
 from ingest.errors import IngestError, Misconfigured, Unavailable
+from ingest.ipc.core_dumps import forbid_core_dumps
 from ingest.ipc.names import SUPERVISOR
 from ingest.observe.asking import where
 from ingest.observe.exposition import serve
 from ingest.observe.log import configure, resolve_format
 from ingest.observe.server import UNIX
 from ingest.store import housekeeping
-from ingest.store.connection import Connection, connect, hang_up
+from ingest.store.connection import Connection, connect, hang_up, require_conninfo, require_usable
 from ingest.store.migrate import migrate, require_current
 from ingest.transport.protocol import brokers, connect_first
 from ingest.transport.stomp.address import STOMP_PORT
 
 HOUSEKEEPING_TICK_S = 1.0  # how late a changed gc_interval_s may be noticed
 DESCRIPTORS = 65536  # more than the engine ever needs, and no limit on what others may have
+FORGOTTEN_AFTER = timedelta(days=14)  # a node without a catalog, where nodes are never purged
+LEAVE_TIMEOUT_S = 2.0  # for a last word to the other engines
 DRAIN_FAILED = 7  # exit code: the time was up; nothing is lost, the broker has what was not settled
 
 
 def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str] = ()) -> int:
     """Runs the engine until a signal; returns the exit code. ``read_again`` reads the settings once more, for
     SIGHUP; ``retired`` are settings to warn of. Raises IngestError when it cannot start."""
+    forbid_core_dumps()
     config = msgspec.structs.replace(config, log_format=resolve_format(config.log_format))
     configure(config.log_format, config.log_level, process=SUPERVISOR)
     for line in retired:
@@ -57,10 +62,13 @@ def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str]
         stop = threading.Event()
         keeper = threading.Thread(target=keep_house, args=(stop, supervisor), daemon=True)
         keeper.start()
+        teller = threading.Thread(target=tell_of_itself, args=(stop, supervisor), daemon=True)
+        teller.start()
         try:
             drained = supervisor.run()
         finally:
             stop.set()
+            teller.join(LEAVE_TIMEOUT_S)
         return 0 if drained else DRAIN_FAILED
 
 
@@ -69,6 +77,7 @@ def _completed(wanted: Config, running: Config) -> Config:
     Raises Misconfigured."""
     brokers(wanted)
     load_producer_rules(wanted.producers_file)
+    require_conninfo(wanted.database)
     return msgspec.structs.replace(
         wanted,
         queue_source=wanted.queue_source or running.queue_source,
@@ -120,6 +129,7 @@ def prepare_database(config: Config) -> None:
     log = structlog.get_logger()
     connection = open_database(config)
     try:
+        require_usable(connection)
         if config.migrate:
             migrate(connection, lambda line: log.info("migrated", step=line))
         else:
@@ -192,13 +202,18 @@ def keep_house_once(config: Config, connection: Connection) -> dict[str, int]:
         done["nodes_expired"] = len(
             housekeeping.expire_nodes(connection, timedelta(seconds=config.node_ttl_s))
         )
+    housekeeping.mend_deactivations(connection, timedelta(seconds=config.future_tolerance_s))
     if config.node_purge_ttl_s:
         done["nodes_purged"] = housekeeping.purge_nodes(
             connection, timedelta(seconds=config.node_purge_ttl_s)
         )
+    done["nodes_forgotten"] = housekeeping.forget_nodes(
+        connection, timedelta(seconds=config.node_purge_ttl_s) or FORGOTTEN_AFTER
+    )
     if config.quarantine_ttl_s:
         done["quarantine_forgotten"] = housekeeping.forget_quarantined(
             connection, timedelta(seconds=config.quarantine_ttl_s)
         )
+    housekeeping.forget_engines(connection)
     collected = housekeeping.collect_garbage(connection)
     return done | collected.deleted | {"postponed": collected.postponed}

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import structlog
 
 from ingest.config.settings import Config
+from ingest.core.delivery.backoff import Backoff, is_waste, pause_after_waste_s
 from ingest.core.delivery.producers import user_header
 from ingest.core.metrics import Metric
 from ingest.errors import Misconfigured, Unavailable
@@ -44,9 +45,11 @@ class Subscription:
         self._brokers = brokers(config)
         self._next_broker = 0
         self._name = ""  # of the broker that we are connected to
-        self._retry_at_s = 0.0
-        self._backoff_s = BACKOFF_START_S
+        self._backoff = Backoff(BACKOFF_START_S)
         self._connected_s = 0.0
+        self._wasted_before = 0  # subscriptions in a row; our predecessor's count too
+        self._received_before = self._acknowledged_before = 0.0  # this epoch
+        self._retry_at_s = self._not_before_s()
         self._acks: list[tuple[str, str]] = []
         self._registered = 0  # the events that the socket is registered for
 
@@ -110,6 +113,7 @@ class Subscription:
                 link.acknowledge(self._acks, self._id())
                 self._row.add(Metric.ACKNOWLEDGED, len(self._acks))
                 self._acks.clear()
+            self._measure_waste()
             link.flush()
             link.beat()
             self._register(link)
@@ -156,8 +160,8 @@ class Subscription:
             self.let_go()
             if time.monotonic() - self._connected_s > self.config.backoff_max_s:
                 # Not before: one that lets us in and throws us out again is no better than one that is away.
-                self._backoff_s = BACKOFF_START_S
-            self._retry_later()
+                self._backoff.reset()
+            self._retry_later(self._not_before_s())
 
     def _connect(self) -> None:
         broker = self._brokers[self._next_broker % len(self._brokers)]
@@ -177,6 +181,9 @@ class Subscription:
             self.config.destination, self._id(), self.window_messages, self.config.window_bytes_max
         )
         self._connected_s = time.monotonic()
+        self._wasted_before = int(self._row.value(Metric.WASTED))
+        self._received_before = self._row.value(Metric.RECEIVED)
+        self._acknowledged_before = self._row.value(Metric.ACKNOWLEDGED)
         self._register(link)
         self._row.add(Metric.CONNECTIONS)
         self._log.info(
@@ -187,10 +194,21 @@ class Subscription:
         # Never the same twice: RabbitMQ takes an old connection's ack for another message.
         return f"ingest-{self._number}-{self.epoch}"
 
-    def _retry_later(self) -> None:
-        self._retry_at_s = time.monotonic() + self._backoff_s * random.uniform(0.5, 1.0)
-        if self._next_broker % len(self._brokers) == 0:
-            self._backoff_s = min(self._backoff_s * 2, self.config.backoff_max_s)
+    def _measure_waste(self) -> None:
+        """As if the connection ended now: whoever is killed has no time to say so."""
+        received = self._row.value(Metric.RECEIVED) - self._received_before
+        acknowledged = self._row.value(Metric.ACKNOWLEDGED) - self._acknowledged_before
+        if received:
+            self._row.set(Metric.WASTED, self._wasted_before + 1 if is_waste(received, acknowledged) else 0)
+
+    def _not_before_s(self) -> float:
+        """A broker that takes its deliveries back again and again is left alone for longer."""
+        return time.monotonic() + pause_after_waste_s(int(self._row.value(Metric.WASTED)), random.random())
+
+    def _retry_later(self, not_before_s: float = 0.0) -> None:
+        round_is_over = self._next_broker % len(self._brokers) == 0
+        pause_s = self._backoff.pause_s(self.config.backoff_max_s, random.random(), grows=round_is_over)
+        self._retry_at_s = max(time.monotonic() + pause_s, not_before_s)
 
     def _register(self, link: Link) -> None:
         """Listens to the socket for what can be done now. With a full window that is heart-beats."""

@@ -23,6 +23,7 @@ import msgspec
 import structlog
 
 from ingest.config.settings import SETTINGS, Config
+from ingest.core.delivery.intake import Pause
 from ingest.core.metrics import Metric
 from ingest.engine.process import cpu_s, process_names
 from ingest.errors import IngestError
@@ -54,6 +55,7 @@ class Child:
         self.started_s = 0.0
         self.restart_at_s: float | None = None
         self.stopped_ticks = 0
+        self.retires_because: str | None = None  # it said that it ends, to be replaced
         self.held: int | None = None  # the delivery in its hands when that was last looked at
         self.held_from_cpu_s = 0.0  # its CPU time when it was first seen there
         self.control: ParentChannel | None = None
@@ -65,6 +67,7 @@ class Child:
         self.started_s = time.monotonic()
         self.restart_at_s = None
         self.stopped_ticks = 0
+        self.retires_because = None
         self.held = None
         self.control = ParentChannel()
         fd = self.control.child.fileno()
@@ -158,6 +161,14 @@ class Supervisor:
             self.log.info("draining", drain_timeout_s=self.config.drain_timeout_s)
             self._order(self.children[RECEIVER], "drain")
 
+    @property
+    def drained(self) -> bool:
+        return self._drained
+
+    def held_since(self) -> int:
+        """What the receiver said last of the oldest message that it holds: ``Holding.told``."""
+        return self._hands.held_since("receiver")
+
     def count(self, metric: int, n: float) -> None:
         """For what happens in this process beside the loop."""
         self._row.add(metric, n)
@@ -167,7 +178,10 @@ class Supervisor:
         reasons = [f"{name} is not running" for name, child in self.children.items() if not child.is_alive()]
         healthy = not reasons
         receiver = self.names.index(RECEIVER)
-        if not self.board.value(receiver, Metric.CONNECTED):
+        pause = Pause(int(self.board.value(receiver, Metric.PAUSED)))
+        if pause:
+            reasons.append(f"paused: {pause.reason}; nothing is taken from the broker")
+        elif not self.board.value(receiver, Metric.CONNECTED):
             reasons.append("no connection to the broker")
         for name in self.names:
             if kind_of(name) == WRITER and not self.board.value(self.names.index(name), Metric.DATABASE_UP):
@@ -251,7 +265,8 @@ class Supervisor:
 
     def _replace(self, child: Child) -> None:
         self.log.info("restarting", child=child.name, incarnation=child.incarnation + 1)
-        self._row.add(Metric.RESTARTS)
+        if child.retires_because is None:
+            self._row.add(Metric.RESTARTS)
         self._spawn(child)
         if child.kind == RECEIVER:
             # The dead one's bodies may still be read by others: its successor gets memory of its own.
@@ -281,8 +296,14 @@ class Supervisor:
         child.forget()
         if self._drained:
             return
+        if child.kind == WRITER:  # what it said of the database counts no more
+            self.board.row(self.names.index(child.name)).set(Metric.DATABASE_UP, 0)
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit {status}"
-        self.log.warning("child_died", child=child.name, how=how)
+        if status == 0 and child.retires_because is not None:
+            self.log.info("child_retired", child=child.name, reason=child.retires_because)
+        else:
+            child.retires_because = None
+            self.log.warning("child_died", child=child.name, how=how)
         short = time.monotonic() - child.started_s < SHORT_LIFE_S
         child.short_lives = child.short_lives + 1 if short else 0
         delay_s = min(RESTART_DELAY_MAX_S, 0.1 * 2**child.short_lives) if child.short_lives > 1 else 0.0
@@ -299,6 +320,8 @@ class Supervisor:
                 self._ready.add(child.name)
                 if len(self._ready) == len(self.children):
                     self.log.info("running", workers=self.config.workers, writers=self.config.writers)
+            elif report.word == "retiring":
+                child.retires_because = report.detail
             elif report.word == "drained":
                 self._drained = True
             elif report.word == "failed":

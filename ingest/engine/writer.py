@@ -14,9 +14,9 @@ from multiprocessing.connection import Connection as ControlConnection
 import structlog
 
 from ingest.config.settings import Config
+from ingest.core.delivery.backoff import Backoff
 from ingest.core.delivery.work import (
     NO_FINGERPRINT,
-    Ahead,
     Claim,
     Full,
     Outcome,
@@ -26,17 +26,18 @@ from ingest.core.delivery.work import (
     Work,
 )
 from ingest.core.metrics import Metric
+from ingest.engine.database import Database
+from ingest.engine.kinds import works_type
 from ingest.engine.process import Ended, process_names, reloaded, start_process
 from ingest.engine.quarantining import Quarantining, fact_alone
-from ingest.errors import Misconfigured, Rejected, Unavailable
+from ingest.errors import Rejected
 from ingest.ipc.control import ChildChannels, Order
 from ingest.ipc.in_flight import InFlight
 from ingest.ipc.names import RECEIVER
 from ingest.ipc.process_metrics import ProcessMetrics
 from ingest.ipc.stored_digests import StoredDigests
-from ingest.store.connection import connect, end_session, hang_up_after
-from ingest.store.quarantine import QuarantineLimits, QuarantineRow
-from ingest.store.writing import Lane
+from ingest.store.lane import Works
+from ingest.store.quarantine import QuarantineRow
 
 BACKOFF_START_S = 0.05
 PAUSE = 2  # times the linger, without a batch
@@ -44,7 +45,7 @@ PAUSE = 2  # times the linger, without a batch
 
 def run(config: Config, control: ControlConnection, name: str) -> None:
     """The body of the process: until the supervisor says "stop", or goes."""
-    wires = ChildChannels(control, {"decoder": list[Work]})
+    wires = ChildChannels(control, {"decoder": works_type()})
     with start_process(config, name, wires) as row:
         Writer(config, wires, row, name).loop()
 
@@ -58,8 +59,7 @@ class Writer:
         self.log = structlog.get_logger()
         self._known = StoredDigests(wires.memory["known"])
         self._hands = InFlight(wires.memory["hands"], process_names(config))
-        self._lane: Lane | None = None
-        self._is_stale = False  # the lane was opened under settings that have changed
+        self._database = Database(config, self._hands, row, name)
         self._settled_s = 0.0  # the last batch
         self._batch: list[Work] = []
         self._batch_bytes = 0
@@ -67,13 +67,17 @@ class Writer:
         self._quarantining = Quarantining(wires, row, name, self._hands, self._obey)
 
     def loop(self) -> None:
-        if self._connected() and self.name == "writer-0":
-            self._publish_hints()
+        self._until_connected()
+        if self.name == "writer-0":
+            for certname, raw_digest in self._database.stored_digests():
+                self._known.put(certname, SectionDigests(NO_FINGERPRINT, raw_digest))
         while True:
+            # The receiver takes nothing until there is a connection: it must not wait for work to come.
+            self._until_connected()
             self._gather()
             batch = self._taken()
             self._settle(batch)
-            if not all(isinstance(work, Ahead) for work in batch):
+            if not all(work.is_early for work in batch):
                 self._settled_s = time.monotonic()
 
     # Gathering
@@ -119,7 +123,7 @@ class Writer:
             raise Ended
         if isinstance(message, Order) and message.word == "reload":
             self.config = reloaded(message.detail)
-            self._is_stale = True
+            self._database.reload(self.config)
 
     def _receive(self, peer: str) -> None:
         inbox = self.wires.inboxes.get(peer)
@@ -142,7 +146,7 @@ class Writer:
     def _settle(self, batch: Sequence[Work], *, asked_before: bool = False) -> None:
         """Brings the whole batch to an end, however often the database must be asked."""
         started_s = time.monotonic()
-        if messages := sum(not isinstance(work, Ahead) for work in batch):
+        if messages := sum(not work.is_early for work in batch):
             self.row.observe(Metric.BATCH_MESSAGES, messages)
         try:
             self._apply_until_settled(batch)
@@ -161,30 +165,27 @@ class Writer:
         self.row.observe(Metric.BATCH_SECONDS, time.monotonic() - started_s)
 
     def _apply_until_settled(self, batch: Sequence[Work]) -> None:
-        present = [
+        present: list[Works | QuarantineRow] = [
             *(work for work in batch if not isinstance(work, Quarantine)),
             *self._quarantining.rows(batch, self.config.quarantine_unnamed_max),
         ]
         lone = batch[0].delivery if len(batch) == 1 else 0
-        backoff_s = BACKOFF_START_S
+        settled = self._apply(present, lone)
+        self._report(batch, settled)
+        self._trim_quarantine()
+
+    def _apply(self, rows: Sequence[Works | QuarantineRow], held: int = 0) -> list[Settled]:
+        """However often the database must be asked."""
+        backoff = Backoff(BACKOFF_START_S)
         while True:
-            if self._connected():
-                assert self._lane is not None
-                self._hands.hold(self.name, lone)
-                try:
-                    with hang_up_after(self._lane.connection, self.config.database_patience_s):
-                        settled = self._lane.apply(present)
-                except (Unavailable, Misconfigured) as error:
-                    # A lost privilege or table is no fault of these messages: they wait until somebody mends it.
-                    self._database_away(error)
-                else:
-                    self._report(batch, settled)
-                    self._trim_quarantine()
-                    return
-                finally:
-                    self._hands.empty(self.name)
-            self._wait(backoff_s * random.uniform(0.5, 1.0))
-            backoff_s = min(backoff_s * 2, self.config.backoff_max_s)
+            self._hands.hold(self.name, held)
+            try:
+                done = self._database.apply(rows)
+            finally:
+                self._hands.empty(self.name)
+            if done is not None:
+                return done
+            self._wait(backoff.pause_s(self.config.backoff_max_s, random.random()))
 
     def _report(self, batch: Sequence[Work], settled: list[Settled]) -> None:
         outcomes = {s.delivery: s.outcome for s in settled}
@@ -194,8 +195,7 @@ class Writer:
                 Outcome.UNCHANGED,
             ):
                 self._known.put(work.header.certname, work.sections)
-        assert self._lane is not None
-        counts = self._lane.counts
+        counts = self._database.counts
         self.row.add(Metric.ROWS_WRITTEN, counts.rows_written)
         self.row.add(Metric.BYTES_COPIED, counts.bytes_copied)
         self.row.add(Metric.RESOURCES_NEW, counts.resources_new)
@@ -204,13 +204,13 @@ class Writer:
             self.log.debug(
                 "batch_stored", catalogs=stored, batch=len(batch), rows_written=counts.rows_written
             )
-        self.row.add(Metric.QUARANTINE_THINNED, self._lane.quarantine.thinned)
+        self.row.add(Metric.QUARANTINE_THINNED, self._database.thinned)
         self._quarantining.tell(batch)
         self.wires.outboxes[RECEIVER].send(settled)
 
     def _refuse(self, work: Work, rejected: Rejected) -> None:
         """PostgreSQL will not have this one, alone as it is."""
-        if isinstance(work, Ahead):
+        if work.is_early:
             return  # its catalog comes again, for what it finds missing, and is refused as a whole
         if not isinstance(work, Quarantine):
             # The quarantine keeps the body as it came, and only the receiver knows where that lies.
@@ -220,35 +220,10 @@ class Writer:
         # Its own row is refused: keep the fact, not the body.
         row = fact_alone(work, rejected)
         self._quarantining.tell([work])
-        self._apply_quarantine(row)
-
-    def _apply_quarantine(self, row: QuarantineRow) -> None:
-        backoff_s = BACKOFF_START_S
-        while True:
-            if self._connected():
-                assert self._lane is not None
-                try:
-                    with hang_up_after(self._lane.connection, self.config.database_patience_s):
-                        settled = self._lane.apply([row])
-                    self.wires.outboxes[RECEIVER].send(settled)
-                except (Unavailable, Misconfigured) as error:
-                    self._database_away(error)
-                else:
-                    return
-            self._wait(backoff_s)
-            backoff_s = min(backoff_s * 2, self.config.backoff_max_s)
+        self.wires.outboxes[RECEIVER].send(self._apply([row]))
 
     def _trim_quarantine(self) -> None:
-        assert self._lane is not None
-        if not self._lane.quarantine.may_be_full:
-            return
-        try:
-            with hang_up_after(self._lane.connection, self.config.database_patience_s):
-                dropped = self._lane.quarantine.trim(self._lane.connection)
-        except (Unavailable, Misconfigured, Rejected) as error:
-            self._database_away(error)  # what was settled is settled; the next batch looks again
-            return
-        if dropped:
+        if dropped := self._database.trim_quarantine():
             self.row.add(Metric.QUARANTINE_THINNED, dropped)
             self.log.warning(
                 "quarantine_trimmed", dropped=dropped, note="'ingest quarantine list' shows what is there"
@@ -256,47 +231,10 @@ class Writer:
 
     # The database
 
-    def _connected(self) -> bool:
-        """Whether there is a connection now; tries to make one. A refused login is waited out like an outage:
-        the engine was started with a working one."""
-        if self._lane is not None and not self._is_stale:
-            return True
-        if self._lane is not None:
-            self._lane.connection.close()
-            self._lane = None
-        self._is_stale = False
-        try:
-            connection = connect(
-                self.config.database,
-                application_name=f"ingest {self.name}",
-                connect_timeout_s=self.config.connect_timeout_s,
-                statement_timeout_s=self.config.statement_timeout_s,
-                lock_timeout_s=self.config.lock_timeout_s,
-            )
-            limits = QuarantineLimits(
-                self.config.quarantine_bytes_max,
-                self.config.quarantine_rows_max,
-                self.config.quarantine_unnamed_max,
-            )
-            with hang_up_after(connection, self.config.database_patience_s):
-                left = self._hands.session(self.name)
-                if left and end_session(connection, left):
-                    self.log.info("session_left_behind", backend_pid=left, note="ended it")
-                self._hands.open_session(self.name, connection.info.backend_pid)
-                self._lane = Lane(connection, self.config.writer_cache_entries, limits)
-        except (Unavailable, Misconfigured) as error:
-            self._database_away(error)
-            return False
-        self.row.set(Metric.DATABASE_UP, 1)
-        self.row.add(Metric.DATABASE_CONNECTIONS)
-        return True
-
-    def _database_away(self, error: Exception) -> None:
-        self.log.warning("database_unavailable", reason=str(error))
-        self.row.set(Metric.DATABASE_UP, 0)
-        if self._lane is not None:
-            self._lane.connection.close()
-            self._lane = None
+    def _until_connected(self) -> None:
+        backoff = Backoff(BACKOFF_START_S)
+        while not self._database.connected():
+            self._wait(backoff.pause_s(self.config.backoff_max_s, random.random()))
 
     def _wait(self, seconds: float) -> None:
         """Waits without reading work, but listening to the supervisor."""
@@ -305,12 +243,3 @@ class Writer:
             while (left := deadline - time.monotonic()) > 0:
                 if selector.select(left):
                     self._obey()
-
-    def _publish_hints(self) -> None:
-        assert self._lane is not None
-        try:
-            with hang_up_after(self._lane.connection, self.config.database_patience_s):
-                for certname, raw_digest in self._lane.hints():
-                    self._known.put(certname, SectionDigests(NO_FINGERPRINT, raw_digest))
-        except (Unavailable, Misconfigured) as error:
-            self._database_away(error)  # they are only hints

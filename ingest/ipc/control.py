@@ -39,7 +39,8 @@ class Order(msgspec.Struct, array_like=True, frozen=True, tag="order"):
 
 
 class Report(msgspec.Struct, array_like=True, frozen=True):
-    """A word of a child: "ready", "drained", "let_go", and with the line for the person "failed" (it ends)."""
+    """A word of a child: "ready", "drained", and with the line for the person "retiring" (it ends, and is to be
+    replaced) and "failed" (it ends)."""
 
     word: str
     detail: str = ""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import mmap
 import secrets
 import struct
-import zlib
+
+from xxhash import xxh3_64_intdigest
 
 from ingest.core.delivery.work import DIGEST_BYTES, FINGERPRINT_BYTES, SectionDigests
 
@@ -16,40 +17,41 @@ class StoredDigests:
 
     It is only a hint. A lost entry makes a decoder do more work; one that is no longer true makes it claim what the
     writer refutes from the database. A torn one is noticed: a fingerprint must not stand for another's digest.
+
+    Keys and checks are made with the seed, which nobody outside knows: with a plain checksum anybody could call a node so
+    that it has another's place, or make a torn entry look whole.
     """
 
-    ENTRIES = 1 << 17  # 7 MiB; two nodes in one place only cost each other the short cut
-    _ENTRY = struct.Struct(f"=QI{FINGERPRINT_BYTES}s{DIGEST_BYTES}s")  # key, check, both digests
+    ENTRIES = 1 << 17  # 8 MiB; two nodes in one place only cost each other the short cut
+    _ENTRY = struct.Struct(f"=QQ{FINGERPRINT_BYTES}s{DIGEST_BYTES}s")  # key, check, both digests
     _SEED = struct.Struct("=Q")
 
     def __init__(self, memory_: mmap.mmap) -> None:
         self._memory = memory_
+        self.seed: int = self._SEED.unpack_from(memory_)[0]  # of the fingerprints in here, too
 
     @classmethod
     def size_bytes(cls) -> int:
         return cls._SEED.size + cls.ENTRIES * cls._ENTRY.size
 
-    @property
-    def seed(self) -> int:
-        """Of the fingerprints in here: as random as the memory's first bytes."""
-        return int(self._SEED.unpack_from(self._memory)[0])
-
     def sow(self) -> None:
-        """Chooses a seed, while the table is still empty."""
-        self._SEED.pack_into(self._memory, 0, secrets.randbits(64))
+        """Chooses a seed, while the table is still empty and nobody else has it."""
+        self.seed = secrets.randbits(64)
+        self._SEED.pack_into(self._memory, 0, self.seed)
 
     def put(self, certname: str, sections: SectionDigests) -> None:
         key, at = self._place(certname)
-        self._ENTRY.pack_into(self._memory, at, key, zlib.crc32(b"".join(sections)), *sections)
+        self._ENTRY.pack_into(self._memory, at, key, self._check(key, sections), *sections)
 
     def get(self, certname: str) -> SectionDigests | None:
         key, at = self._place(certname)
         found, check, *digests = self._ENTRY.unpack_from(self._memory, at)
-        if found != key or zlib.crc32(b"".join(digests)) != check:
-            return None
-        return SectionDigests(*digests)
+        sections = SectionDigests(*digests)
+        return sections if found == key and self._check(key, sections) == check else None
 
     def _place(self, certname: str) -> tuple[int, int]:
-        name = certname.encode()
-        key = zlib.crc32(name) << 32 | zlib.adler32(name)
-        return key, self._SEED.size + (key >> 32) % self.ENTRIES * self._ENTRY.size
+        key = xxh3_64_intdigest(certname.encode(), seed=self.seed)
+        return key, self._SEED.size + key % self.ENTRIES * self._ENTRY.size
+
+    def _check(self, key: int, sections: SectionDigests) -> int:
+        return xxh3_64_intdigest(b"".join(sections), seed=self.seed ^ key)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import traceback
+import threading
 from collections.abc import Callable, MutableMapping
+from pathlib import PurePath
+from traceback import extract_tb, format_exception
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -40,6 +42,16 @@ def configure(log_format: str, level: str, *, process: str = "", stream: TextIO 
         logger_factory=structlog.WriteLoggerFactory(_Lines(stream)),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
+    sys.excepthook = crashed
+    threading.excepthook = lambda crash: crashed(crash.exc_type, crash.exc_value, crash.exc_traceback)
+
+
+def crashed(kind: type[BaseException], _: BaseException | None, traceback: TracebackType | None) -> None:
+    """What an exception that nobody expected says may quote a message: where it was raised is enough to find it."""
+    at = [
+        f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in extract_tb(traceback)[-8:]
+    ]
+    structlog.get_logger().error("crashed", error=kind.__name__, at="; ".join(at))
 
 
 def set_level(level: str) -> None:
@@ -108,7 +120,7 @@ def _harmless(value: Any) -> Any:
 
 
 def show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """For sys.excepthook: what nobody thought of, and its message may be a stranger's text."""
-    lines = "".join(traceback.format_exception(kind, error, trace)).splitlines()
+    """For ``--debug``: all that is known, though its message may be a stranger's text."""
+    lines = "".join(format_exception(kind, error, trace)).splitlines()
     with contextlib.suppress(OSError):
         sys.stderr.write("".join(f"{_harmless(line)}\n" for line in lines))

@@ -39,7 +39,7 @@ class StoredFleet(NamedTuple):
 @contextmanager
 def own_database(conninfo: str, name: str) -> Iterator[str]:
     """The conninfo of a new database in the same cluster, dropped at the end."""
-    with translate_errors(opening=True):
+    with translate_errors(opening=conninfo):
         connection = connect(conninfo)
         connection.execute(query("capacity_create_database").format(name=Identifier(name)))
     try:

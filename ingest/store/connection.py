@@ -4,25 +4,46 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import signal
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
 
 import psycopg
-from psycopg import errors as pg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from ingest.core.passwords import is_readable
 from ingest.errors import Misconfigured, Rejected, Unavailable
+from ingest.store.hosts import with_target
+from ingest.store.poolers import require_one_session
 from ingest.store.queries import query
+from ingest.store.session_settings import (
+    forget_environment,
+    look_at,
+    pin,
+    require_own_schema,
+    require_writable,
+)
+from ingest.store.sqlstates import OF_A_SETTING, OF_THE_ROW, remedy
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
-# SQLSTATE classes after which the same statement may succeed later, on this or another connection.
-# Source: PostgreSQL documentation, appendix A.
-_PASSING = ("08", "0A", "25", "40", "53", "55", "57", "58")
-# What a person has to mend before any statement can succeed.
-_SETTING = ("28", "3D000", "42501", "3F000", "42P01", "42703", "42883")
+# libpq quotes what it takes for a port, a host or a database.
+UNREADABLE = (
+    "it cannot be read for sure, and why is not shown, because a part of the password may be in that: quote values "
+    "with spaces in a conninfo, and percent-encode those of a URI (%2F for a slash, %40 for @, %25 for a percent sign)"
+)
+
+
+class Name(NamedTuple):
+    """What no other session at a server is: the process that serves it, and a number in its application_name."""
+
+    backend_pid: int
+    token: int  # 64 bits
 
 
 def connect(
@@ -32,33 +53,18 @@ def connect(
     connect_timeout_s: float = 5,
     statement_timeout_s: float = 60,
     lock_timeout_s: float = 30,
-    synchronous_commit: bool = True,
 ) -> Connection:
-    """A connection in autocommit mode with its time limits set. Raises Unavailable or Misconfigured."""
-    settings = {
-        "statement_timeout": f"{int(statement_timeout_s * 1000)}ms",
-        "lock_timeout": f"{int(lock_timeout_s * 1000)}ms",
-        # A writer that fell off the network in a transaction keeps its nodes locked for that long; ours are
-        # never idle in one for longer than it takes to make the next rows.
-        "idle_in_transaction_session_timeout": "15s",
-        # In the middle of a COPY a session is not idle, and PostgreSQL does not look at statement_timeout while it
-        # waits for more rows: only its TCP notices then that a client's machine has gone, by itself after two hours.
-        "tcp_keepalives_idle": "15",
-        "tcp_keepalives_interval": "5",
-        "tcp_keepalives_count": "3",
-        "tcp_user_timeout": "30000",
-        "timezone": "UTC",
-        "client_min_messages": "warning",
-    }
-    with translate_errors(opening=True):
-        given = conninfo_to_dict(conninfo)
-        options = " ".join([str(given.get("options") or ""), *(f"-c {k}={v}" for k, v in settings.items())])
+    """A connection in autocommit mode that relies on nothing that others have set. Raises Unavailable or Misconfigured."""
+    forget_environment()
+    with translate_errors(opening=conninfo):
+        given: Any = with_target(conninfo_to_dict(conninfo), os.environ)
         connection = psycopg.connect(
             make_conninfo(
                 conninfo,
-                application_name=given.get("application_name") or application_name,
+                target_session_attrs=given.get("target_session_attrs"),
+                application_name=f"{given.get('application_name') or application_name} {secrets.token_hex(8)}",
+                client_encoding="UTF8",
                 connect_timeout=max(2, int(connect_timeout_s)),  # libpq takes 1 for 2
-                options=options.strip(),
                 tcp_user_timeout=30_000,  # ms; a server that fell off the network is noticed,
                 keepalives_idle=15,  # and also while we wait for its answer: 30 s again
                 keepalives_interval=5,
@@ -66,8 +72,38 @@ def connect(
             ),
             autocommit=True,
         )
+        # connect_timeout ends with the login. A thread: not every caller is the main one, and SIGALRM is for that.
+        silence = threading.Timer(max(2.0, connect_timeout_s), hang_up, [connection])
+        silence.daemon = True
+        silence.start()
+        try:
+            pin(connection, look_at(connection), statement_timeout_s, lock_timeout_s)
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            silence.cancel()
     connection.prepare_threshold = 2
     return connection
+
+
+def require_usable(connection: Connection) -> None:
+    """Before the first use: raises Misconfigured for a server on which nothing can be stored, for a schema in which others
+    may create what our statements would meet, and for a pooler that mixes sessions up."""
+    with translate_errors():
+        server = look_at(connection)
+        require_writable(server)
+        require_own_schema(connection, server.schema)
+        require_one_session(connection)
+
+
+def name_of(connection: Connection) -> Name:
+    """PostgreSQL's own process id, not the one that a pooler tells; and the token."""
+    with translate_errors():
+        row = connection.execute(query("backend_pid")).fetchone()
+    assert row is not None
+    name = connection.info.get_parameters()["application_name"]
+    return Name(int(str(row[0])), int(name.rpartition(" ")[2], 16))
 
 
 @contextmanager
@@ -79,12 +115,15 @@ def hang_up_after(connection: Connection, seconds: float) -> Iterator[None]:
     """
 
     before = signal.signal(signal.SIGALRM, lambda *_: hang_up(connection))
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    outer_s, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+    started_s = time.monotonic()
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if outer_s:  # one within another: the outer one's time goes on
+            signal.setitimer(signal.ITIMER_REAL, max(0.001, outer_s - (time.monotonic() - started_s)))
 
 
 def hang_up(connection: Connection) -> None:
@@ -93,47 +132,59 @@ def hang_up(connection: Connection) -> None:
         shared.shutdown(socket.SHUT_RDWR)
 
 
-def end_session(connection: Connection, backend_pid: int) -> bool:
-    """Ends a session that this role left behind under the same application_name; False where there is none.
+def end_session(connection: Connection, left: Name) -> bool:
+    """Ends a session that this role left behind; False where there is none.
 
     When a connection was given up because nothing came through, its other end does not know. In the middle of a COPY
-    it would keep its locks for as long as TCP finds nothing wrong, and behind a proxy that may be for ever.
+    it would keep its locks for as long as TCP finds nothing wrong, and behind a proxy that may be for ever. A process id
+    alone may be somebody else's by now, and behind a pooler the process serves others.
     """
     with suppress(
         psycopg.Error
     ):  # it ends when TCP does, then; and the next statement tells what is wrong here
-        found = connection.execute(query("end_session"), [backend_pid]).fetchone()
+        found = connection.execute(query("end_session"), [left.backend_pid, f"{left.token:016x}"]).fetchone()
         return found is not None
     return False
 
 
 @contextmanager
-def translate_errors(*, opening: bool = False) -> Iterator[None]:
-    """Turns psycopg's errors into this package's: what to do about them, not where they came from."""
+def translate_errors(*, opening: str | None = None) -> Iterator[None]:
+    """Turns psycopg's errors into this package's: what to do about them, not where they came from. ``opening`` is the
+    conninfo that is being used: no part of its passwords is in what is said."""
     try:
         yield
     except psycopg.Error as error:
+        if opening is None:
+            raise translate(error) from error
         found = translate(error)
-        if opening and isinstance(found, Unavailable):
-            found = Unavailable(f"no database (--database): {found}")
-        raise found from error
+        text = _line(error) if is_readable(opening) else UNREADABLE
+        if isinstance(found, Misconfigured):
+            raise Misconfigured(found.setting, text) from None
+        raise Unavailable(f"no database (--database): {text}") from None
+
+
+def require_conninfo(conninfo: str) -> None:
+    """Raises Misconfigured for what libpq cannot read."""
+    with translate_errors(opening=conninfo):
+        conninfo_to_dict(conninfo)
 
 
 def translate(error: psycopg.Error) -> Unavailable | Rejected | Misconfigured:
-    """The plan for an error of PostgreSQL: wait and try again, quarantine, or change a setting."""
-    text = _line(error)
-    # Details and context of a refused row tell its values, and a value may be a secret.
-    refusal = error.diag.message_primary or "no reason given"
+    """The plan for an error of PostgreSQL: quarantine the message, change a setting, or wait and try again."""
     state = error.sqlstate or ""
-    if state.startswith(_SETTING) or _is_login(error):
+    if state in OF_THE_ROW:
+        # Details and context of a refused row tell its values, and a value may be a secret.
+        return Rejected("refused_by_postgresql", error.diag.message_primary or "no reason given")
+    # Nor in what it says where it was: a line of COPY, a statement.
+    text = _line(error) if error.diag.message_primary is None else _said(error)
+    if state.startswith(OF_A_SETTING) or _is_login(error):
         return Misconfigured("--database", text)
-    if isinstance(error, (pg.DataError, pg.IntegrityError, pg.ProgramLimitExceeded, pg.StatementTooComplex)):
-        return Rejected("refused_by_postgresql", refusal)
-    if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) or state.startswith(_PASSING):
-        return Unavailable(text)
     if isinstance(error, psycopg.ProgrammingError) and not state:
         return Misconfigured("--database", text)  # a conninfo that cannot be parsed
-    return Rejected("refused_by_postgresql", refusal)
+    if isinstance(error, psycopg.DataError) and not state:
+        return Rejected("refused_by_postgresql", "a value cannot be sent to PostgreSQL")  # by psycopg itself
+    words = remedy(state)
+    return Unavailable(f"{text} (SQLSTATE {state}: {words})" if words else text)
 
 
 def _is_login(error: psycopg.Error) -> bool:
@@ -151,6 +202,11 @@ def _is_login(error: psycopg.Error) -> bool:
         or "definition of service" in text
         or "service file" in text
     )
+
+
+def _said(error: psycopg.Error) -> str:
+    said = (error.diag.message_primary, error.diag.message_hint)
+    return " ".join(" ".join(filter(None, said)).split())
 
 
 def _line(error: psycopg.Error) -> str:

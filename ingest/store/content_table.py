@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from itertools import islice
 
 import psycopg
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
+from ingest.core.bounded_cache import BoundedCache
 from ingest.core.pgcopy import HEADER, TRAILER, digest_array
 from ingest.store.queries import query
 
 # Rounds of insert-and-look. A second one happens when another transaction brought the row, a third when
 # the cycling sequence met an id in use; ten in a row mean that something else is wrong.
 ROUNDS_MAX = 10
+ID_BYTES = 150  # a digest and its id in a dict
 
 
 class Encoded:
@@ -37,14 +38,15 @@ psycopg.adapters.register_dumper(Encoded, _EncodedDumper)
 
 
 class Ids:
-    """A cache of digest -> id bounded by count: the oldest go.
+    """What is known of the ids of digests; the oldest go.
 
     The database's ``content_state.generation`` tells when it may hold ids of rows that were collected.
     """
 
     def __init__(self, entries_max: int) -> None:
-        self.entries_max = max(1, entries_max)
-        self._ids: dict[bytes, int] = {}
+        self._ids: BoundedCache[bytes, int] = BoundedCache(
+            max(1, entries_max) * ID_BYTES, lambda digest, id_: ID_BYTES, entry_bytes_max=ID_BYTES
+        )
 
     def known(self, digests: Collection[bytes]) -> dict[bytes, int]:
         """Those that are here. Thousands are asked for at once, and mostly all of them are."""
@@ -55,12 +57,7 @@ class Ids:
         return {digest: id_ for digest, id_ in found if id_ is not None}
 
     def put(self, ids: Mapping[bytes, int]) -> None:
-        self._ids.update(ids)
-        # An eighth more than needed: to find the oldest means to pass by the places of all that went before.
-        excess = len(self._ids) - self.entries_max
-        if excess > 0:
-            for digest in list(islice(self._ids, excess + self.entries_max // 8)):
-                del self._ids[digest]
+        self._ids.put_all(ids)
 
     def clear(self) -> None:
         self._ids.clear()

@@ -19,13 +19,13 @@ import msgspec
 from psycopg import errors as pg
 
 from ingest.store.connection import Connection, translate_errors
-from ingest.store.locks import CONTENT_LOCK, NODE_LOCK, node_key
+from ingest.store.locks import NODE_LOCK, is_free_of_writers, node_key
 from ingest.store.queries import query
 
 POLL_S = 0.005  # a writer's transaction takes some ten milliseconds, and so do the gaps between them
 
 # The order in which content refers to content: what a collected row used is free in the next run.
-CONTENT_TABLES = ("resources", "edge_sets", "position_sets", "positions", "tags")
+CONTENT_TABLES = ("resources", "edge_sets", "position_sets", "positions", "tags", "environments", "producers")
 
 
 class Collected(msgspec.Struct):
@@ -64,7 +64,7 @@ def collect_garbage(
 
 
 def expire_nodes(connection: Connection, node_ttl: timedelta, *, step_nodes: int = 100) -> list[str]:
-    """Marks nodes whose newest catalog is older than that; returns their certnames."""
+    """Marks nodes whose newest catalog came longer ago than that; returns their certnames."""
     expired: list[str] = []
     with translate_errors():
         nodes = connection.execute(query("silent_nodes"), [node_ttl]).fetchall()
@@ -73,6 +73,20 @@ def expire_nodes(connection: Connection, node_ttl: timedelta, *, step_nodes: int
                 rows = connection.execute(query("expire_nodes"), {"ids": ids, "ttl": node_ttl})
                 expired += [str(certname) for (certname,) in rows]
     return sorted(expired)
+
+
+def mend_deactivations(connection: Connection, future_tolerance: timedelta, *, step_nodes: int = 100) -> int:
+    """Brings deactivations from too far in the future to now; returns how many."""
+    mended = 0
+    with translate_errors():
+        nodes = connection.execute(query("nodes_deactivated_in_future"), [future_tolerance]).fetchall()
+        for start in range(0, len(nodes), step_nodes):
+            with _locked(connection, nodes[start : start + step_nodes]) as ids:
+                found = connection.execute(
+                    query("deactivate_now"), {"ids": ids, "tolerance": future_tolerance}
+                )
+                mended += found.rowcount
+    return mended
 
 
 def purge_nodes(connection: Connection, node_purge_ttl: timedelta, *, step_nodes: int = 100) -> int:
@@ -85,6 +99,24 @@ def purge_nodes(connection: Connection, node_purge_ttl: timedelta, *, step_nodes
                 row = connection.execute(query("purge_nodes"), {"ids": ids, "ttl": node_purge_ttl}).fetchone()
                 purged += int(str(row[0])) if row else 0
     return purged
+
+
+def forget_nodes(connection: Connection, age: timedelta, *, step_nodes: int = 100) -> int:
+    """Deletes nodes that have no catalog and were not deactivated within that time; returns how many. A deactivation stays
+    that long because an older catalog may still be on its way."""
+    forgotten = 0
+    with translate_errors():
+        nodes = connection.execute(query("nodes_without_catalog"), [age]).fetchall()
+        for start in range(0, len(nodes), step_nodes):
+            with _locked(connection, nodes[start : start + step_nodes]) as ids:
+                forgotten += connection.execute(query("forget_nodes"), {"ids": ids, "age": age}).rowcount
+    return forgotten
+
+
+def forget_engines(connection: Connection) -> int:
+    """Deletes what engines told that ended without a word; returns how many."""
+    with translate_errors():
+        return connection.execute(query("forget_engines")).rowcount
 
 
 def forget_quarantined(connection: Connection, retention: timedelta) -> int:
@@ -111,14 +143,28 @@ def _unused(connection: Connection, table: str) -> tuple[str, list[int]]:
         return str(row[0]), sorted(int(str(id_)) for (id_,) in found)
 
 
+class _Busy(Exception):
+    """A writer is at work."""
+
+
 def _locked_alone(connection: Connection, polls: int, pause: Callable[[float], None]) -> bool:
     """Takes the content lock in a moment in which no writer has it; False when there was none."""
     for _ in range(max(1, polls)):
-        row = connection.execute(query("try_lock_content_alone"), [CONTENT_LOCK]).fetchone()
-        if row is not None and row[0]:
+        try:
+            # Both or none: with one of them alone writers would wait for us.
+            with connection.transaction():
+                _lock_content_alone(connection)
+        except (_Busy, pg.LockNotAvailable):
+            pause(POLL_S)
+        else:
             return True
-        pause(POLL_S)
     return False
+
+
+def _lock_content_alone(connection: Connection) -> None:
+    if not is_free_of_writers(connection):
+        raise _Busy
+    connection.execute(query("lock_content_alone"))
 
 
 def _delete(

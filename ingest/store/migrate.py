@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 
 from psycopg.sql import SQL, Identifier
 
-from ingest.errors import Refused
+from ingest.core.printable import escape_unprintable
+from ingest.errors import Misconfigured, Refused
 from ingest.store.connection import Connection, translate_errors
 from ingest.store.queries import query
+from ingest.store.session_settings import look_at, search_path
 
 # Any number will do, as long as nobody else on the database uses it: "ingest" on a phone's keys.
 MIGRATION_LOCK = 464378
@@ -33,7 +36,7 @@ def migrate(connection: Connection, announce: Callable[[str], None] = lambda lin
     """
     done = 0
     known = migrations()
-    with translate_errors():
+    with translate_errors(), _creating(connection):
         connection.execute(query("lock_migrations"), [MIGRATION_LOCK])
         try:
             connection.execute(query("create_migrations_table"))
@@ -83,10 +86,37 @@ def require_current(connection: Connection) -> None:
         raise Refused(f"the database has schema {version}, this program needs {newest}: run 'ingest migrate'")
 
 
+@contextmanager
+def _creating(connection: Connection) -> Iterator[None]:
+    """New objects go to our schema, and PostgreSQL's own come first again at the end."""
+    schema = look_at(connection).schema
+    connection.execute(query("set_search_path"), [search_path(schema, creating=True)])
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute(query("set_search_path"), [search_path(schema)])
+
+
 def grant(connection: Connection, engine_role: str | None, reader_role: str | None) -> None:
-    """Lets ``engine_role`` do what ``ingest run`` needs and ``reader_role`` read the views, no more."""
+    """Lets ``engine_role`` do what ``ingest run`` needs and ``reader_role`` read the views, no more. Raises Misconfigured
+    for a name that is no role's."""
+    for setting, name, role in (
+        ("--grant-to", "grant_engine", engine_role),
+        ("--grant-read-to", "grant_reader", reader_role),
+    ):
+        if role is not None:
+            _grant(connection, setting, name, role)
+
+
+def _grant(connection: Connection, setting: str, name: str, role: str) -> None:
     with translate_errors(), connection.transaction():
-        for name, role in (("grant_engine", engine_role), ("grant_reader", reader_role)):
-            if role is not None:
-                statement = query(name).as_string(connection).replace("ROLE_NAME", "{role}")
-                connection.execute(SQL(statement).format(role=Identifier(role)))
+        row = connection.execute(query("is_role"), [role]).fetchone()
+        if row is None or not row[0]:
+            raise Misconfigured(setting, f"there is no role {escape_unprintable(role)!r}")
+        schema, database = look_at(connection).schema, connection.info.dbname
+        connection.execute(
+            query(name).format(
+                role=Identifier(role), schema=Identifier(schema), database=Identifier(database)
+            )
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -29,7 +29,7 @@ class Session:
         self.cursor = cursor
         self.counts = Counts()
 
-    def execute(self, name: str, parameters: Sequence[object] = ()) -> None:
+    def execute(self, name: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> None:
         self.cursor.execute(query(name), parameters or None)
         self.counts.rows_written += max(0, self.cursor.rowcount)
 

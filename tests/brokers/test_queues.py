@@ -238,3 +238,20 @@ class AnyUse(RuleBasedStateMachine):
 
 TestAnyUse = AnyUse.TestCase
 TestAnyUse.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_stamps_and_numbers_tell_the_order() -> None:
+    """With a clock messages are stamped as ActiveMQ does it: by stamp, and within one by the last digits of the number,
+    they are in the order in which they came. Also when the clock stands still or is put back."""
+    clock = iter([5] * 1500 + [3] * 1000 + [9] * 400)
+    queues = Queues("b", lambda: next(clock))
+    consumer = Consumer()
+    queues.subscribe(consumer, "s", QUEUE, "auto", 65535)
+    for _ in range(2900):
+        queues.send(QUEUE, {}, b"")
+    found = [
+        (int(one.message.headers["timestamp"]), int(one.message.id.rpartition("-")[2]) % 1000)
+        for one in queues.deliveries()
+    ]
+    assert found == sorted(set(found))
+    assert (found[0][0], found[-1][0]) == (5, 9)

@@ -142,6 +142,7 @@ SENT: list[tuple[bytes, dict[str, str], bytes]] = [
     (b"MESSAGE\nmessage-id:2\ncontent-length:5\n\n\0\n\n\0x\0", {"message-id": "2"}, b"\0\n\n\0x"),
     (b"\n\n\r\nMESSAGE\nmessage-id:3\n\nno length\n\n\0\n", {"message-id": "3"}, b"no length\n\n"),
     (b"MESSAGE\r\nmessage-id:4\r\ncontent-length:2\r\n\r\n\r\n\0\r\n", {"message-id": "4"}, b"\r\n"),
+    (b"MESSAGE\r\nmessage-id:8\r\n\r\n\nx\n\n\0", {"message-id": "8"}, b"\nx\n\n"),
     (b"MESSAGE\nmessage-id:5\nheader:a\\cb\\\\n\\nc\\r\n\n\0", {"header": "a:b\\n\nc\r"}, b""),
     (b"MESSAGE\nmessage-id:6\nmessage-id:7\ncontent-length:0\n\n\0", {"message-id": "6"}, b""),
     ("MESSAGE\ncertname:n\u00f6de\ncontent-length:3\n\n\u20ac\0".encode(), {"certname": "n\u00f6de"}, b"\xe2\x82\xac"),

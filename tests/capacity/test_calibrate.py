@@ -18,7 +18,7 @@ from ingest.capacity.costs import costs_of
 from ingest.capacity.engine import children_of
 from ingest.capacity.instance import Arrival, Setup
 from ingest.capacity.simulation import simulate
-from ingest.config.settings import load as load_config
+from ingest.config.loading import load as load_config
 from ingest.core.catalog.decoding import Decoding
 from ingest.core.delivery.work import Claim, Descriptor, Full, SectionDigests
 from ingest.engine.process import cpu_s

@@ -98,6 +98,13 @@ def test_one_by_one_ends_as_all_at_once(batch: list[Full], data: st.DataObject) 
         (claim(minute=0), stored(0, 1), False),
         (claim(minute=0), stored(1, 1), True),
         (claim(minute=1), stored(0, 1), False),
+        (
+            full(minute=0, content=1),
+            stored(24 * 60 + 1, 0),
+            False,
+        ),  # of too far in the future: newer than nothing
+        (claim(minute=0), stored(24 * 60 + 1, 0), False),
+        (full(minute=0, content=1), stored(24 * 60, 0), True),
     ],
 )
 def test_stale_is_what_is_older_than_the_stored(incoming: Claim | Full, before: Stored, stale: bool) -> None:

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.core.catalog.cache import Cache
 from ingest.core.catalog.decoding import KEPT_CONTENT_BYTES_MAX, Decoding, lane_of
 from ingest.core.delivery.work import (
     DIGEST_BYTES,
@@ -307,58 +306,6 @@ def test_slots_are_in_the_order_of_the_refs(refs: set[tuple[str, str]]) -> None:
     work = full(Decoding(1 << 20), body("a", [{"type": t, "title": n} for t, n in refs], "wire"))
     alone = [full(Decoding(1 << 20), body("a", [{"type": t, "title": n}], "wire")) for t, n in sorted(refs)]
     assert work.digests == b"".join(one.digests for one in alone)
-
-
-class Thing:
-    def __init__(self, bytes_: int = 10, name: bytes = b"") -> None:
-        self.bytes_ = bytes_
-        self.name = name
-
-
-@given(st.integers(0, 200), st.lists(st.tuples(st.integers(0, 9), st.integers(1, 60)), max_size=100))
-def test_a_cache_is_bounded_and_never_wrong(bytes_max: int, steps: list[tuple[int, int]]) -> None:
-    """It has what was put last, or nothing; never more than its bytes; and what it has is the newest of the keys."""
-    cache: Cache[Thing] = Cache(bytes_max)
-    last: dict[bytes, Thing] = {}
-    for number, bytes_ in steps:
-        key = b"%d" % number
-        last[key] = Thing(bytes_)
-        cache.put(key, last[key])
-        assert all(last[key] is held for key, held in cache.entries.items())
-        assert sum(held.bytes_ for held in cache.entries.values()) <= bytes_max
-
-
-def test_all_that_fits_is_kept() -> None:
-    """However often it is put, and in whatever order: nothing goes before the bytes are up; then the oldest."""
-    cache: Cache[Thing] = Cache(100)
-    for number in (*range(10), *range(10)):
-        cache.put(b"%d" % number, Thing())
-    assert len(cache.entries) == 10
-    cache.put(b"one more", Thing())
-    assert b"0" not in cache.entries
-    assert b"one more" in cache.entries
-
-
-def test_what_is_needed_stays_while_there_is_room() -> None:
-    """The oldest goes that nobody needs; when all are needed, less must be, or everything that is put goes again."""
-    needed = {b"%d" % number for number in range(5)}
-    given_up: list[bytes] = []
-    cache: Cache[Thing] = Cache(100, lambda thing: thing.name in needed, lambda: bool(give_up()))
-
-    def give_up() -> list[bytes]:
-        freed = sorted(needed)[:1]
-        needed.difference_update(freed)
-        given_up.extend(freed)
-        return freed
-
-    for number in range(11):
-        cache.put(b"%d" % number, Thing(name=b"%d" % number))
-    assert sorted(cache.entries) == sorted(b"%d" % number for number in (0, 1, 2, 3, 4, 8, 9, 10))
-    needed |= {b"%d" % number for number in range(5, 20)}
-    for number in range(11, 14):
-        cache.put(b"%d" % number, Thing(name=b"%d" % number))
-    assert given_up == [b"0", b"1", b"10"]  # the eighth that makes room is three of ten
-    assert len(cache.entries) == 8
 
 
 @given(st.text(st.characters(codec=None)), st.integers(1, 16))

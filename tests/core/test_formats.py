@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.core.catalog.decoding import Decoding
-from ingest.core.catalog.formats import Other, Skim, parse_json, parse_time, skim, slices
+from ingest.core.catalog.formats import Other, Skim, parse_json, skim, slices
 from ingest.core.delivery.work import Claim, Deactivate, Descriptor, Full
+from ingest.core.raw_text import bytes_of, plain_surrogates
+from ingest.core.times import parse_time
 from ingest.errors import Rejected
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -239,8 +242,9 @@ def test_whatever_is_no_time_is_refused(text: object) -> None:
 
 PIECES: list[tuple[bytes, str]] = [
     (b"a", "a"), (b'\\"', '"'), (b"\\\\", "\\"), (b"\\n", "\n"), (b"\\u0000", "\0"), ("é".encode(), "é"), (b"\\u00e9", "é"),
-    (b"\\ud83d\\ude00", "\U0001f600"), ("\U0001f600".encode(), "\U0001f600"), (b"\\ud800", "\ud800"), (b"\\uDFFF", "\udfff"),
-    (b"\\udce9", "\udce9"), (b"\\\\ud800", "\\ud800"), (b"u", "u"), (b" ", " "),
+    (b"\\ud83d\\ude00", "\U0001f600"), ("\U0001f600".encode(), "\U0001f600"), (b"\\ud800", "\udced\udca0\udc80"),
+    (b"\\uDFFF", "\udced\udcbf\udcbf"), (b"\\udce9", "\udced\udcb3\udca9"), (b"\xed\xa0\x80", "\udced\udca0\udc80"),
+    (b"\\\\ud800", "\\ud800"), (b"u", "u"), (b" ", " "),
 ]  # fmt: skip
 BROKEN = [(b"\xff", "\udcff"), (b"\xe9", "\udce9"), (b"\xfe", "\udcfe")]
 
@@ -249,8 +253,8 @@ BROKEN = [(b"\xff", "\udcff"), (b"\xe9", "\udce9"), (b"\xfe", "\udcfe")]
 def test_texts_are_read_piece_by_piece(
     texts: list[list[tuple[bytes, str]]], broken: tuple[bytes, str] | None
 ) -> None:
-    """Escapes of every kind, lone surrogates among them; also where another text of the same document has bytes
-    that are not UTF-8: those become lone surrogates, from which they can be recovered."""
+    """Escapes of every kind, lone surrogates among them, which are three bytes that are not UTF-8; also where another
+    text of the same document has such bytes: they become surrogates, from which they can be recovered."""
     separated = [[piece for pair in text for piece in (pair, (b".", "."))] for text in texts]
     if broken:
         separated.append([(b".", "."), broken, (b".", ".")])
@@ -268,9 +272,12 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_any_json_value_is_read_as_python_reads_it(value: Any) -> None:
-    """Integers of any size, floats, odd texts: the same value with the same types."""
+    """Integers of any size, floats, odd texts: the same value with the same types. What Python has as lone surrogates
+    are bytes here."""
     text = json.dumps(value)
-    assert repr(parse_json(text.encode())) == repr(json.loads(text))
+    found = json.dumps(parse_json(text.encode()), ensure_ascii=False)
+    expected = json.dumps(json.loads(text), ensure_ascii=False)
+    assert bytes_of(found) == expected.encode("utf-8", "surrogatepass")
 
 
 @pytest.mark.parametrize("prefix", [b"", b'"\xff",'])
@@ -284,6 +291,61 @@ def test_a_number_that_no_double_holds_is_refused(prefix: bytes, number: bytes, 
     with pytest.raises(Rejected) as caught:
         parse_json(b"[" + prefix + number + b"]")
     assert caught.value.reason == reason
+
+
+def meant(text: bytes) -> bytes:
+    """The bytes that a JSON string stands for, read from left to right."""
+    units: list[int] = []  # code units of UTF-16, and raw bytes below zero
+    at = 0
+    while at < len(text):
+        if text[at] != ord("\\"):
+            units.append(-text[at])
+            at += 1
+        elif text[at + 1] == ord("u"):
+            units.append(int(text[at + 2 : at + 6], 16))
+            at += 6
+        else:
+            units.append(-ord({"n": "\n"}.get(chr(text[at + 1]), chr(text[at + 1]))))
+            at += 2
+    found, rest = b"", iter(units)
+    pending: list[int] = []
+    for unit in [*rest, 0]:
+        if unit > 0:
+            pending.append(unit)
+            continue
+        halves = b"".join(one.to_bytes(2, "little") for one in pending)
+        found += halves.decode("utf-16-le", "surrogatepass").encode("utf-8", "surrogatepass")
+        pending.clear()
+        found += bytes([-unit]) if unit else b""
+    return found
+
+
+ODD_PIECES = st.sampled_from(
+    [b"\\\\", b"\\\\\\\\", b"\\ud800", b"\\udc80", b"\\uDBFF", b"\\uDFFF", b"\\u00e9", b"u", b"d800", b"x", b"\\n", b"\\/",
+     b"\x80", b"\xed\xb2\x80", b"\xed\xa0\x80", b"\xc3\xa9"]
+)  # fmt: skip
+
+
+@given(st.lists(ODD_PIECES).map(b"".join))
+def test_a_string_is_the_bytes_that_it_stands_for(text: bytes) -> None:
+    """The escape of a lone surrogate behind any number of backslashes, in pairs or not, beside raw bytes that look
+    like it: the bytes come back, so two texts are one only where their bytes are."""
+    assert bytes_of(parse_json(b'"%b"' % text)) == meant(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b'"' * 4096, b'"\\' * 2048, b"\\" * 4096, b"\\\\u" * 1024, b"\\ud800" * 700, b"\\\\ud800" * 600, b"\\ud83d\\ude00" * 340],
+    ids=["quotes", "quotes and backslashes", "backslashes", "escaped", "lone", "escaped lone", "pairs"],
+)  # fmt: skip
+def test_hostile_text_costs_by_its_length(text: bytes) -> None:
+    """4 MB of it takes no second of CPU time; matching each escape took two, and a third of a GiB."""
+    long = text * 1024
+    started_s = time.process_time()
+    plain_surrogates(long)
+    with pytest.raises(Rejected):
+        skim(long, {}, NOW)
+    assert time.process_time() - started_s < 1
 
 
 @pytest.mark.parametrize("surrogate", ["\\ud800", "\\udce9", "\\udcc3\\udca9"])

@@ -133,14 +133,6 @@ class Book(RuleBasedStateMachine):
             self.moves(found.id, place)
             assert self.ledger.has_suspect(place)
 
-    @rule(sure=st.integers(0, 9))
-    def let_go(self, sure: int) -> None:
-        if sure:
-            return  # seldom: it ends everything that was going on
-        assert {one.id for one in self.ledger.clear()} == set(self.places)
-        for id_ in list(self.places):
-            self.forget(id_)
-
     @invariant()
     def the_books_agree(self) -> None:
         assert self.ledger.messages == len(self.places)
@@ -232,6 +224,19 @@ def give_all(ledger: Ledger, place: str) -> list[int]:
         ledger.assign(found, place)
         given.append(found.id)
     return given
+
+
+def test_what_an_earlier_connection_brought_is_not_its_oldest() -> None:
+    """It went back to the broker with that connection, and is only worked on to its end."""
+    ledger = Ledger(2)
+    for id_, epoch in ((1, 1), (2, 1), (3, 2), (4, 2)):
+        one = delivery(id_)
+        one.epoch = epoch
+        ledger.add(one)
+    found = ledger.oldest_of(2)
+    assert found is not None
+    assert found.id == 3
+    assert ledger.oldest_of(3) is None
 
 
 def test_a_message_that_kills_is_condemned_alone() -> None:

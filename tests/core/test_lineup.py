@@ -8,18 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingest.core.catalog.array_delta import EDGES, RESOURCES, Search, differences
 from ingest.core.catalog.cache import Met
 from ingest.core.catalog.decoding import Decoding, lane_of
 from ingest.core.catalog.formats import slices
-from ingest.core.catalog.lineup import (
-    SAMPLES,
-    Lineup,
-    Lineups,
-    differences,
-    likeness,
-    line_up,
-    with_differences,
-)
+from ingest.core.catalog.lineup import SAMPLES, Lineup, Lineups, likeness, line_up, with_differences
 from ingest.core.catalog.model import Ref
 from ingest.core.catalog.storable import Position
 from ingest.core.delivery.work import Content, Full
@@ -31,7 +24,7 @@ from tests.core.test_decoding import CERTNAMES, LANES, Writers, body, full
 def met(raw: bytes) -> Met:
     """One that is only its JSON."""
     return Met(
-        ref=Ref("T", repr(raw)), key=raw, edge_key=raw, edge_digest=bytes(20), length=len(raw), name=raw, exported=False,
+        ref=Ref("T", repr(raw)), key=raw, edge_digest=bytes(20), length=len(raw), name=raw, exported=False,
         relations=(), aliases=(), digest=bytes(20), position=Position(bytes(20), b""), content=Content(b"", "", raw),
         bytes_=0,
     )  # fmt: skip
@@ -41,8 +34,8 @@ def lineup_of(elements: list[bytes]) -> Lineup:
     return line_up(b"[%b]" % b",".join(elements), [met(raw) for raw in elements], thin=False)
 
 
-def by_differences(section: bytes, lineup: Lineup) -> list[bytes] | None:
-    found = differences(memoryview(section), lineup)
+def by_differences(section: bytes, lineup: Lineup, search: Search = RESOURCES) -> list[bytes] | None:
+    found = differences(memoryview(section), lineup.array, search) if lineup.array else None
     if found is None:
         return None
     return [
@@ -87,7 +80,8 @@ def test_differences_are_true_or_not_told(
             expected: list[bytes] | None = list(map(bytes, slices(text)))
         except Rejected:
             expected = None
-        assert by_differences(text, lineup) in (expected, None)
+        for search in (RESOURCES, EDGES):
+            assert by_differences(text, lineup, search) in (expected, None)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +117,9 @@ def test_a_few_differences_are_found_without_a_whole_parse(edits: list[tuple[str
         else:
             new[at], new[at + 1] = new[at + 1], new[at]
     section = b"[%b]" % b",".join(new)
-    found = differences(memoryview(section), lineup_of(old))
+    array = lineup_of(old).array
+    assert array is not None
+    found = differences(memoryview(section), array, RESOURCES)
     assert found is not None
     assert sum(len(one.raws) for one in found) <= 40 * len(edits)
     assert by_differences(section, lineup_of(old)) == new
@@ -258,10 +254,16 @@ def test_a_role_may_be_between_two_releases(monkeypatch: pytest.MonkeyPatch) -> 
     assert all(id(met) in cached for lineup in one.lineups.near(0) for met in lineup.met)  # so it is counted
 
 
+def text_of(lineup: Lineup) -> memoryview:
+    assert lineup.array is not None
+    return memoryview(lineup.array.text)
+
+
 def sized(size: int) -> Lineup:
     """A lineup of one resource of so many bytes."""
     one = lineup_of([b'"%b"' % (b"x" * size)])
-    one.length = len(one.section)
+    assert one.array is not None
+    one.length = len(one.array.text)
     return one
 
 
@@ -275,9 +277,9 @@ def test_the_nearest_is_found_and_the_oldest_forgotten() -> None:
         several.put(one, behind=None)
     assert several.near(1050) == [b, c, a, d]
     assert several.near(7) == [a, b]
-    assert several.most_alike(memoryview(d.section), 1120, "") is d
-    assert several.most_alike(memoryview(a.section), 1000, "") is a
-    assert several.most_alike(memoryview(a.section), 1000, "native") is None
+    assert several.most_alike(text_of(d), 1120, "") is d
+    assert several.most_alike(text_of(a), 1000, "") is a
+    assert several.most_alike(text_of(a), 1000, "native") is None
     several.put(e, behind=None)  # there is no room for five, and b was not asked for since
     assert several.near(1050) == [c, a, d]
     several.put(sized(5000), behind=None)
@@ -310,7 +312,7 @@ def test_the_one_with_most_in_common_is_taken() -> None:
         one.length = length
         several.put(one, behind=None)
     for length in (1000, 2000):
-        assert several.most_alike(memoryview(lineups[0].section), length, "") is lineups[0]
-        assert several.most_alike(memoryview(lineups[1].section), length, "") is lineups[1]
+        assert several.most_alike(text_of(lineups[0]), length, "") is lineups[0]
+        assert several.most_alike(text_of(lineups[1]), length, "") is lineups[1]
     assert likeness(memoryview(b"[%b]" % b",".join([b'"%b"' % (b"z" * 1000), *texts])), lineups[0]) == SAMPLES
     assert likeness(memoryview(b"[%b]" % b",".join([b'"%b"' % (b"z" * 9000), *texts])), lineups[0]) == 0

@@ -16,6 +16,7 @@ from ingest.core.catalog.model import RELATIONSHIPS, Catalog, Ref, Resource
 from ingest.core.catalog.namevars import COMPOSITE, NAMEVARS, NOT_ISOMORPHIC
 from ingest.core.catalog.normalise import RELATIONSHIP_PARAMETERS, normalise, normalise_resource
 from ingest.core.catalog.rich_data import SENSITIVE
+from ingest.core.raw_text import bytes_of
 from ingest.errors import Rejected
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -128,8 +129,8 @@ def test_an_edge_is_found_however_its_ends_are_written(
             parts.append(json.dumps(end, ensure_ascii=not is_raw, separators=separators))
         written.append(f'{{"source":{parts[0]}, "target":{parts[1]}}}')
     body = read_with_edges([thing(title) for title in ordered], f"[{','.join(written)}]", family)
-    expected = {(ordered[source], ordered[target]) for source, target in chosen}
-    assert {(edge.source.title, edge.target.title) for edge in body.edges} == expected
+    expected = {(bytes_of(ordered[source]), bytes_of(ordered[target])) for source, target in chosen}
+    assert {(bytes_of(edge.source.title), bytes_of(edge.target.title)) for edge in body.edges} == expected
 
 
 def read_with_edges(resources: list[dict[str, Any]], edges: str, family: str) -> Catalog:

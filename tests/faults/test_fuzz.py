@@ -16,10 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from ingest.core.delivery.work import Claim, Full, Outcome, Quarantine, Settled, Work
+from ingest.engine.kinds import open_lane
 from ingest.errors import Rejected
 from ingest.store.connection import Connection
+from ingest.store.lane import Lane, LaneSettings
 from ingest.store.quarantine import QuarantineRow
-from ingest.store.writing import Lane
 from lab import real_catalogs as corpus
 from lab.store_model import resource, wire_body
 from tests.faults.decoding import Bench
@@ -161,7 +162,7 @@ def test_every_work_is_settled_or_refused_by_postgresql(
 
 @pytest.fixture
 def lane(connection: Connection) -> Lane:
-    return Lane(connection, cache_entries_max=1000)
+    return open_lane(connection, LaneSettings(1000))
 
 
 def test_the_row_of_a_quarantined_body_is_what_a_writer_would_make(bench: Bench) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from ingest.config.settings import Config, load
+from ingest.config.loading import load
+from ingest.config.settings import Config
 from ingest.store.connection import Connection
 from lab.engine import Engine, publish, wait_for
 from lab.proxy import Mode

@@ -9,7 +9,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from ingest.config.settings import Config, load
+from ingest.config.loading import load
+from ingest.config.settings import Config
 from ingest.store.connection import Connection
 from ingest.transport.publisher import Publisher
 from lab.engine import Engine, wait_for

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ingest.config.settings import load
+from ingest.config.loading import load
 from ingest.errors import Misconfigured
 from ingest.transport.protocol import brokers
 from lab.brokers import PASSWORD, USER
@@ -198,6 +198,9 @@ def test_a_pipe_is_published(tmp_path: Path) -> None:
         (("gc", "--database", "host=/x port=abc"), 2, b"--database"),
         (("gc", "--database", "host=/x sslmode=maybe"), 2, b"--database"),
         (("gc", "--database", "service=nowhere"), 2, b"--database"),
+        (("gc", "--database", "postgresql://u:x geheim@h/d"), 2, b"--database"),
+        (("gc", "--database", "password = x geheim"), 2, b"--database"),
+        (("gc", "--database", "postgresql://u:%zzgeheim@h/d"), 2, b"--database"),
         (("quarantine", "list", "--limit", "9" * 20, "--database", "DATABASE"), 2, b"--limit"),
         (("publish", "-", "--queue-source", "stomp://h:notaport"), 2, b"--queue-source"),
         (("publish", "-", "--queue-source", "stomp://u:tOp/geheim@h:1"), 2, b"--queue-source"),

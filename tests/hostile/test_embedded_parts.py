@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from ingest.config.settings import load
+from ingest.config.loading import load
 from ingest.core.passwords import HIDDEN
 from ingest.embedded.broker.starting import URL_FILE, embedded_broker, running_broker
 from ingest.embedded.postgresql import HBA_FILE, PASSWORD_FILE, embedded_database

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from ingest.config.settings import load
+from ingest.config.loading import load
 from ingest.store.connection import Connection
 from lab.engine import Start, publish
 from lab.store_model import expected, resource, stored, wire_body

@@ -74,7 +74,8 @@ def test_a_writer_at_work_is_waited_for_without_being_in_the_way(
         pauses.append(seconds)
 
     with at_work.transaction():
-        at_work.execute(query("lock_content"), [CONTENT_LOCK])
+        at_work.execute(query("try_lock_content"), [CONTENT_LOCK])
+        at_work.execute(query("content_generation"))
         collected = collect_garbage(connection, patience_s=10 * POLL_S, pause=pause)
     at_work.close()
     assert collected.postponed > 0

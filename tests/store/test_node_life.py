@@ -62,22 +62,57 @@ def test_a_deactivated_node_is_in_no_view(connection: Connection, body: bytes) -
     pipeline = Pipeline(connection)
     pipeline.take(catalog(NODE, 0), catalog(OTHER, 0))
     both = escape_unprintable(connection)
-    pipeline.take(body)
+    pipeline.take(body, received_at=at(0))
     assert all(0 < seen < both[view] for view, seen in escape_unprintable(connection).items())
     assert stored(connection, NODE) == expected(catalog(NODE, 0))
 
 
 def test_an_expired_node_is_in_no_view_until_it_is_heard_of(connection: Connection) -> None:
-    """node-ttl counts from the producer's timestamp of the newest catalog."""
+    """node-ttl counts from when the newest catalog came, whatever it says of its own time."""
     pipeline = Pipeline(connection)
-    pipeline.take(catalog(NODE, 1), catalog(OTHER, 9))
+    pipeline.take(catalog(NODE, 9), received_at=at(1))
+    pipeline.take(catalog(OTHER, 1), received_at=at(9))
     both = escape_unprintable(connection)
     assert expire_nodes(connection, threshold(0)) == []
     assert expire_nodes(connection, threshold(5)) == [NODE]
     assert all(0 < seen < both[view] for view, seen in escape_unprintable(connection).items())
     assert expire_nodes(connection, threshold(5)) == []
-    pipeline.take(catalog(NODE, 10))
+    pipeline.take(catalog(NODE, 10), received_at=at(10))
     assert escape_unprintable(connection) == both
+
+
+@pytest.mark.parametrize("again", ["unchanged", "the same message", "other content"])
+def test_an_expired_node_comes_back_with_whatever_is_not_stale(connection: Connection, again: str) -> None:
+    """It was heard of: that its content, or even the whole message, is what is stored already does not matter."""
+    pipeline = Pipeline(connection)
+    pipeline.take(catalog(NODE, 3), received_at=at(1))
+    seen = escape_unprintable(connection)
+    assert expire_nodes(connection, threshold(5)) == [NODE]
+    assert escape_unprintable(connection)["exported_resources"] == 0
+    body = {
+        "unchanged": catalog(NODE, 4),
+        "the same message": catalog(NODE, 3),
+        "other content": catalog(NODE, 4).replace(b'"/x"', b'"/y"'),
+    }[again]
+    pipeline.take(body, received_at=at(9))
+    assert escape_unprintable(connection) == seen
+    assert expire_nodes(connection, threshold(7)) == []
+
+
+def test_a_node_with_manifests_of_last_week_is_heard_of_today(connection: Connection) -> None:
+    """A catalog without a time of its own, again and again with the same version: it never expires while it comes."""
+    pipeline = Pipeline(connection)
+    body = json.dumps({"document_type": "Catalog", "data": {
+        "name": NODE, "version": int(at(-8 * 1440).timestamp()), "edges": [],
+        "resources": [{"type": "Sshkey", "title": "web1", "exported": True, "tags": []}],
+    }}).encode()  # fmt: skip
+    pipeline.take(body, received_at=at(1))
+    assert expire_nodes(connection, threshold(0)) == []
+    assert pipeline.take(body, received_at=at(9)) == [Outcome.UNCHANGED]
+    assert expire_nodes(connection, threshold(5)) == []
+    assert expire_nodes(connection, threshold(10)) == [NODE]
+    assert pipeline.take(body, received_at=at(11)) == [Outcome.UNCHANGED]
+    assert escape_unprintable(connection)["exported_resources"] == 1
 
 
 def test_an_unchanged_catalog_brings_a_node_back(connection: Connection) -> None:
@@ -107,10 +142,10 @@ def test_a_node_heard_of_just_now_is_not_expired(connection: Connection, databas
     from ingest.store.queries import query
 
     pipeline = Pipeline(connect(database))
-    pipeline.take(catalog(NODE, 1))
+    pipeline.take(catalog(NODE, 1), received_at=at(1))
     candidates: Any = connection.execute(query("silent_nodes"), [threshold(5)]).fetchall()
     assert [certname for _, certname in candidates] == [NODE]
-    pipeline.take(catalog(NODE, 9))
+    pipeline.take(catalog(NODE, 9), received_at=at(9))
     with connection.transaction():
         connection.execute(query("lock_nodes"), [NODE_LOCK, [node_key(NODE)]])
         marked = connection.execute(

@@ -6,14 +6,16 @@ import hashlib
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
 from ingest.core.delivery.thinning import row_digest
 from ingest.core.delivery.work import UNSUPPORTED, Outcome, Quarantine
+from ingest.engine.kinds import open_lane
 from ingest.store.connection import Connection, connect
+from ingest.store.lane import Lane, LaneSettings
 from ingest.store.migrate import migrate, migrations, schema_version
 from ingest.store.quarantine import QuarantineLimits, QuarantineRow, drop_given_back, entries, entry
-from ingest.store.writing import Lane
 from lab.servers import Postgres
 from lab.store_model import START
 
@@ -58,7 +60,7 @@ def row(
 
 
 def lane(connection: Connection, **limits: int) -> Lane:
-    return Lane(connection, 1000, QuarantineLimits(**limits))
+    return open_lane(connection, LaneSettings(1000, QuarantineLimits(**limits)))
 
 
 def there(connection: Connection) -> list[tuple[Any, ...]]:
@@ -195,18 +197,19 @@ def test_the_table_of_the_version_before_is_taken_over(postgres: Postgres) -> No
     """With its rows: they can be shown and counted on."""
     postgres.execute("postgres", "CREATE DATABASE quarantine_before")
     try:
-        with connect(postgres.conninfo("quarantine_before")) as opened:
+        with psycopg.connect(postgres.conninfo("quarantine_before"), autocommit=True) as opened:
             for number, _, text in migrations():
-                if number < 5:
+                if number < 4:
                     opened.execute(text.encode())
             opened.execute(
                 "CREATE TABLE schema_migrations (number integer PRIMARY KEY, name text NOT NULL, "
                 "applied_at timestamptz NOT NULL DEFAULT now())"
             )
-            opened.execute("INSERT INTO schema_migrations VALUES (4, 'before')")
+            opened.execute("INSERT INTO schema_migrations VALUES (3, 'before')")
             opened.execute(OLD_STATEMENT.encode(), [b"d", "unreadable", "old", "n", "{}", b"body", None, 4])
+        with connect(postgres.conninfo("quarantine_before")) as opened:
             migrate(opened)
-            assert schema_version(opened) >= 5
+            assert schema_version(opened) >= 4
             (found,) = entries(opened)
             assert (found.attempts, found.thinned, found.body_digest, found.kept_bytes) == (1, 0, None, 4)
     finally:

@@ -100,7 +100,7 @@ FORBIDDEN = [
     "UPDATE resources SET parameters = '{}'",
     "UPDATE tags SET name = 'x'",
     "UPDATE environments SET name = 'x'",
-    "DELETE FROM producers",
+    "UPDATE producers SET name = 'x'",
     "DELETE FROM content_state",
     "DELETE FROM catalogs",
 ]

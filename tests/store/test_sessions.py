@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg.conninfo import make_conninfo
 
 from ingest.config.settings import Config
 from ingest.engine.run import keep_house
-from ingest.store.connection import Connection, connect, end_session
+from ingest.errors import Unavailable
+from ingest.store.connection import Connection, Name, connect, end_session
 from ingest.store.locks import NODE_LOCK
 from lab.proxy import Proxy
 from lab.servers import Postgres
@@ -30,6 +33,12 @@ def in_a_copy(conninfo: str) -> Connection:
     return opened
 
 
+def name_in(opened: Connection) -> Name:
+    """As ``name_of`` has it, which asks the server: that is busy here."""
+    token = opened.info.parameter_status("application_name") or ""
+    return Name(opened.info.backend_pid, int(token.rpartition(" ")[2], 16))
+
+
 def is_free(connection: Connection) -> bool:
     row: Any = connection.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", [NODE_LOCK, NODE]).fetchone()
     return bool(row[0])
@@ -38,12 +47,14 @@ def is_free(connection: Connection) -> bool:
 def test_what_a_writer_left_behind_is_ended(roles: Roles) -> None:  # noqa: F811
     """With the rights of the engine's role; its locks are free, and a second time there is nothing to end."""
     left = in_a_copy(roles.engine)
+    name = name_in(left)
     with connect(roles.engine, application_name="ingest writer-0") as successor:
         assert not is_free(successor)
-        assert end_session(successor, left.info.backend_pid)
+        assert not end_session(successor, name._replace(token=name.token ^ 1))  # somebody else by now
+        assert end_session(successor, name)
         successor.execute("SELECT pg_advisory_lock(%s, %s)", [NODE_LOCK, NODE])
         successor.execute("SELECT pg_stat_clear_snapshot()")
-        assert not end_session(successor, left.info.backend_pid)
+        assert not end_session(successor, name)
     left.close()
 
 
@@ -55,8 +66,8 @@ def test_nobody_else_s_session_is_ended(roles: Roles, connection: Connection) ->
         connect(roles.engine, application_name="ingest writer-1") as neighbour,
     ):
         for other in (reader, neighbour):
-            assert not end_session(other, left.info.backend_pid)
-            assert not end_session(other, other.info.backend_pid)
+            assert not end_session(other, name_in(left))
+            assert not end_session(other, name_in(other))
     assert not is_free(connection)
     left.close()
 
@@ -97,3 +108,19 @@ def test_a_server_that_keeps_silent_ends_one_round_of_housekeeping_only(
         keeper.join(20)
         proxy.close()
     assert not keeper.is_alive()
+
+
+def test_a_server_that_falls_silent_after_the_login_is_left_in_time(
+    postgres: Postgres, database: str
+) -> None:
+    """libpq's connect_timeout ends with the login, and a session is asked and set up after it."""
+    proxy = Proxy("127.0.0.1", postgres.port)
+    proxy.freeze_after(b"server_encoding")
+    started_s = time.monotonic()
+    try:
+        with pytest.raises(Unavailable):
+            connect(make_conninfo(database, port=proxy.port), connect_timeout_s=2)
+        assert not proxy.waits_to_freeze
+        assert time.monotonic() - started_s < 10
+    finally:
+        proxy.close()

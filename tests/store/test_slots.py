@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from array import array
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.core.delivery.work import DIGEST_BYTES
-from ingest.store.catalog.slot_ids import LISTS_MAX, LastSlots
+from ingest.store.catalog.slot_ids import LISTS_BYTES_MAX, LISTS_MAX, LastSlots
 
 
 def digest(number: int) -> bytes:
@@ -106,3 +107,36 @@ def test_the_oldest_are_forgotten() -> None:
         last.committed()
     assert last.of(digests([1])).wanted() == [digest(1)]
     assert last.of(digests([1, 1])).wanted() == []
+
+
+def remember(last: LastSlots, count: int) -> None:
+    slots = last.of(digests(list(range(count))))
+    slots.fill({digest(number): number for number in range(count)})
+    last.committed()
+
+
+def test_lists_of_any_length_stay_within_their_bytes() -> None:
+    """Catalogs of a hundred thousand resources each, all of different lengths: what is remembered is bounded, and counted as
+    what it takes."""
+    last = LastSlots()
+    tracemalloc.start()
+    for count in range(100_000, 100_040):
+        remember(last, count)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert last.bytes <= LISTS_BYTES_MAX
+    assert 0.8 * last.bytes < taken < 1.2 * last.bytes
+    assert last.of(digests(list(range(100_039)))).wanted() == []
+    last.rolled_back()
+    assert len(last.of(digests(list(range(100_000)))).wanted()) == 100_000
+
+
+def test_one_list_that_is_too_long_pushes_no_other_out() -> None:
+    """It is not remembered."""
+    last = LastSlots(bytes_max=100_000)
+    remember(last, 50)
+    remember(last, 2000)
+    assert last.of(digests(list(range(50)))).wanted() == []
+    assert len(last.of(digests(list(range(2000)))).wanted()) == 2000
+    last.forget()
+    assert last.bytes == 0

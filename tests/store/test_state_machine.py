@@ -59,7 +59,11 @@ def bodies(draw: st.DrawFn) -> bytes:
     places = st.integers(0, len(found) - 1)
     edges = draw(st.lists(st.tuples(places, places, relationships), max_size=3)) if len(found) > 1 else []
     edges = [edge for edge in dict.fromkeys(edges) if edge[0] != edge[1]]
-    return wire_body(draw(st.sampled_from(CERTNAMES)), draw(st.integers(0, MINUTES)), found, edges)
+    # Without a time of its own its order is that of its arrival.
+    timed = draw(st.booleans())
+    return wire_body(
+        draw(st.sampled_from(CERTNAMES)), draw(st.integers(0, MINUTES)), found, edges, timed=timed
+    )
 
 
 commands = st.builds(deactivate, st.sampled_from(CERTNAMES), st.integers(0, MINUTES))
@@ -78,7 +82,7 @@ class Store(RuleBasedStateMachine):
         empty(self.connection)
         self.writers = [Pipeline(connect(self.conninfo), ahead_bytes=AHEAD_BYTES) for _ in WRITERS]
         self.reference = Reference()
-        self.waiting: list[int] = []
+        self.received = 0  # messages; one in ten seconds, so that they come among the times that others name
 
     def teardown(self) -> None:
         for opened in (self.connection, *(writer.lane.connection for writer in self.writers)):
@@ -114,13 +118,13 @@ class Store(RuleBasedStateMachine):
     @rule(target=held, writer=st.sampled_from(WRITERS), body=bodies() | sent)
     def decode(self, writer: int, body: bytes) -> Any:
         """Decoded now, written later: what its decoder believes may have changed by then."""
-        return writer, body, self.writers[writer].decode(body)
+        return writer, body, self.writers[writer].decode(body, received_at=self._next_receipt())
 
     @rule(decoded=held)
     def write(self, decoded: tuple[int, bytes, Claim | Full | Deactivate]) -> None:
         writer, body, work = decoded
         self.writers[writer].settle([work], [body])
-        self.reference.take(body)
+        self.reference.take(body, work.received_at)
 
     @rule(step_rows=st.sampled_from([1, 1000]))
     def collect(self, step_rows: int) -> None:
@@ -129,7 +133,7 @@ class Store(RuleBasedStateMachine):
 
     @rule(minute=st.integers(0, MINUTES))
     def expire(self, minute: int) -> None:
-        before = at(minute) + timedelta(seconds=30)
+        before = at(minute) + timedelta(seconds=35)  # between two receipts
         assert expire_nodes(self.connection, datetime.now(UTC) - before) == self.reference.expire(before)
 
     @rule(minute=st.integers(0, MINUTES))
@@ -200,10 +204,14 @@ class Store(RuleBasedStateMachine):
         assert row == sum(len(catalog["edges"]) for catalog in active.values())
 
     def _take(self, writer: int, batch: Sequence[bytes]) -> None:
-        outcomes = self.writers[writer].take(*batch)
-        assert Outcome.REDO not in outcomes
-        for body in batch:
-            self.reference.take(body)
+        works = [self.writers[writer].decode(body, received_at=self._next_receipt()) for body in batch]
+        assert Outcome.REDO not in self.writers[writer].settle(works, batch)
+        for body, work in zip(batch, works, strict=True):
+            self.reference.take(body, work.received_at)
+
+    def _next_receipt(self) -> datetime:
+        self.received += 1
+        return at(0) + timedelta(seconds=10 * self.received)
 
     def _count(self, statement: str) -> int:
         row: Any = self.connection.execute(statement).fetchone()  # type: ignore[call-overload]
@@ -217,6 +225,7 @@ def _next_run(body: bytes, minute: int, data: st.DataObject) -> bytes:
     if document["command"] != "replace catalog":
         return deactivate(document["payload"]["certname"], minute)
     payload = document["payload"]
+    timed = "producer_timestamp" in payload
     found = (
         data.draw(st.permutations(payload["resources"]))
         if len(payload["resources"]) < 10
@@ -234,7 +243,7 @@ def _next_run(body: bytes, minute: int, data: st.DataObject) -> bytes:
          e["relationship"])
         for e in payload["edges"]
     ]  # fmt: skip
-    return wire_body(payload["certname"], minute, found, edges)
+    return wire_body(payload["certname"], minute, found, edges, timed=timed)
 
 
 def empty(connection: Connection) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from ingest.core.delivery.work import Outcome
+from ingest.core.raw_text import bytes_of
 from ingest.errors import Rejected
 from ingest.store.catalog.reading import exported_resources
 from ingest.store.connection import Connection
 from ingest.store.housekeeping import collect_garbage, expire_nodes, purge_nodes
 from lab import real_catalogs as corpus
-from lab.store_model import Pipeline, expected, resource, stored, wire_body
+from lab.store_model import Pipeline, at, expected, resource, stored, wire_body
 
 
 def count(connection: Connection, table: str) -> int:
@@ -36,7 +38,7 @@ def test_native_and_wire_give_one_stored_state(connection: Connection) -> None:
     """The wire form of what came natively is found unchanged."""
     pipeline = Pipeline(connection)
     native, wire = corpus.body("web-01", 1, "native"), corpus.body("web-01", 1, "wire")
-    assert pipeline.take(native) == [Outcome.STORED]
+    assert pipeline.take(native, received_at=at(0)) == [Outcome.STORED]
     before = count(connection, "resources")
     assert pipeline.take(wire) == [Outcome.UNCHANGED]
     assert count(connection, "resources") == before
@@ -140,7 +142,8 @@ def test_what_postgresql_cannot_hold_comes_back_as_it_was(
     body = wire_body("n.example.com", 1, [resource("/x", parameters=parameters)])
     assert pipeline.take(body) == [Outcome.STORED]
     found = stored(connection, "n.example.com")["resources"][0]["parameters"]
-    assert repr(found) == repr({key: parameters[key] for key in found})
+    as_sent = json.dumps({key: parameters[key] for key in found}, ensure_ascii=False)
+    assert bytes_of(json.dumps(found, ensure_ascii=False)) == as_sent.encode("utf-8", "surrogatepass")
     assert found.keys() == parameters.keys()
 
 
@@ -204,7 +207,8 @@ def test_garbage_goes_and_what_is_used_stays(connection: Connection) -> None:
 def test_silent_nodes_expire_and_are_purged(connection: Connection) -> None:
     """node-ttl hides a node, node-purge-ttl deletes it and everything of it."""
     pipeline = Pipeline(connection)
-    pipeline.take(wire_body("old.example.com", 1, [resource("k", type_="Sshkey", exported=True)]))
+    body = wire_body("old.example.com", 1, [resource("k", type_="Sshkey", exported=True)])
+    pipeline.take(body, received_at=at(1))
     assert expire_nodes(connection, timedelta(days=1)) == ["old.example.com"]
     assert list(exported_resources(connection, "Sshkey")) == []
     assert purge_nodes(connection, timedelta(days=1)) == 0
@@ -238,8 +242,6 @@ def test_a_row_that_postgresql_refuses_takes_nothing_with_it(connection: Connect
 
 def deactivate(certname: str, minute: int) -> bytes:
     import json
-
-    from lab.store_model import at
 
     payload = {"certname": certname, "producer_timestamp": at(minute).isoformat()}
     return json.dumps({"command": "deactivate node", "version": 3, "payload": payload}).encode()

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import msgspec
 
-from ingest.config.settings import load
+from ingest.config.loading import load
 from ingest.transport.publisher import Publisher
 from tools.loadgen.fleet import Fleet
 from tools.loadgen.progress import Bar

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 import msgspec
 
-from ingest.config.settings import load
-from ingest.core.passwords import hide_passwords_of_addresses
+from ingest.config.loading import load
+from ingest.core.passwords import hide_passwords, show_addresses
 from ingest.core.quantities import duration_s
 from ingest.engine.process import leave_on_signals
 from ingest.errors import IngestError, Misconfigured, Unavailable
@@ -45,7 +45,7 @@ def main() -> None:
         sys.exit(EXIT_USAGE)
     except IngestError as error:
         # The publisher is the engine's, and so are its settings' names.
-        text = hide_passwords_of_addresses(str(error)).replace("--queue-source", "--broker")
+        text = hide_passwords(str(error)).replace("--queue-source", "--broker")
         click.echo(f"loadgen: {text}", err=True)
         sys.exit(EXIT_UNAVAILABLE if isinstance(error, Unavailable) else EXIT_USAGE)
 
@@ -121,7 +121,7 @@ def run_command(
             About(
                 VERSION, datetime.now(UTC).isoformat(timespec="seconds"), scenario, nodes, plan.interval_s, speed,
                 plan.duration_s, forms, fleet.mix, seed, str(templates) if templates else None,
-                hide_passwords_of_addresses(broker), POLL_S if database is not None else None, fleet.mean_bytes,
+                show_addresses(broker), POLL_S if database is not None else None, fleet.mean_bytes,
             )
         )  # fmt: skip
         try:

@@ -1,9 +1,8 @@
-"""What a decoder remembers of what it met: bounded by bytes, and never more than a way to save work."""
+"""What a decoder remembers of what it met: never more than a way to save work."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from array import array
 
 import msgspec
 
@@ -15,13 +14,16 @@ from ingest.core.delivery.work import Content, EdgeSet, PositionSet
 MET_BYTES = 1300  # about what an entry costs beside its content: structs, strings, the dict's share
 
 
+ORDINARY_NAMES_BYTES = 700  # as counted here; that much is part of the above
+RELATION_BYTES = 400
+
+
 class Met(msgspec.Struct):
     """A resource that was normalised before: all but its parameters."""
 
     ref: Ref
     key: bytes  # the ref as bytes: sorts as the ref does
-    edge_key: bytes  # all that edges may depend on: the ref and what it says about others
-    edge_digest: bytes  # of that
+    edge_digest: bytes  # of all that edges may depend on: the ref and what it says about others
     length: int  # of its JSON
     name: bytes  # what edges call it
     exported: bool
@@ -44,54 +46,18 @@ class MetSet(msgspec.Struct):
     digest: bytes
     content: EdgeSet | PositionSet
     bytes_: int
+    document: array[int] | None = None  # of an edge set: the document's own edges, in its order
     sent: int = 0
 
 
-class Kept(Protocol):
-    """What a cache holds: anything that knows about how many bytes it takes."""
-
-    @property
-    def bytes_(self) -> int: ...
-
-
-K = TypeVar("K", bound=Kept)
-
-
-class Cache(Generic[K]):
-    """Bounded by its entries' bytes as their makers count them: the oldest go that nobody needs. What is asked for all the
-    time may go too, and comes back at the price of one miss."""
-
-    def __init__(
-        self,
-        bytes_max: int,
-        is_needed: Callable[[K], bool] = lambda value: False,
-        need_less: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """``need_less`` is called while what is needed is too much; it says whether less is needed now."""
-        self.entries: dict[bytes, K] = {}
-        self.evictions = 0
-        self._bytes_max = bytes_max
-        self._bytes = 0
-        self._is_needed = is_needed
-        self._need_less = need_less
-
-    def put(self, key: bytes, value: K) -> None:
-        before = self.entries.get(key)
-        self.entries[key] = value
-        self._bytes += value.bytes_ - (before.bytes_ if before else 0)
-        if self._bytes > self._bytes_max:
-            self._evict()
-
-    def _evict(self) -> None:
-        # An eighth at a time: to find the oldest entry means to pass by the places of all that went before.
-        self.evictions += 1
-        enough = self._bytes_max * 7 // 8
-        self._shrink(enough)
-        while self._bytes > enough and self._need_less():
-            self._shrink(enough)
-
-    def _shrink(self, enough: int) -> None:
-        for key in [key for key, value in self.entries.items() if not self._is_needed(value)]:
-            self._bytes -= self.entries.pop(key).bytes_
-            if self._bytes <= enough:
-                return
+def bytes_of(met: Met, *, is_content_kept: bool) -> int:
+    """About what a resource takes beside its JSON. Nothing that a sender can make large may be left out: title, type, tags,
+    file and what it says about others lie there as text of up to four bytes a character, and encoded."""
+    content = met.content
+    assert isinstance(content, Content)
+    names = 6 * len(met.key) + 4 * len(content.tags) + len(met.position.fields)
+    if met.relations or met.aliases:
+        names += sum(RELATION_BYTES + 4 * len(relation.other.title) for relation in met.relations)
+        names += sum(100 + 4 * len(alias) for alias in met.aliases)
+    kept = len(content.head) + len(content.tail) if is_content_kept else 0
+    return MET_BYTES + kept + (names - ORDINARY_NAMES_BYTES if names > ORDINARY_NAMES_BYTES else 0)

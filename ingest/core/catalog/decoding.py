@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from array import array
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from blake3 import blake3
 from xxhash import xxh3_128
 
-from ingest.core.catalog.cache import MET_BYTES, Cache, Met, MetSet
-from ingest.core.catalog.edges import Related, edge_name, encode_edges, normalise_edges
+from ingest.core.bounded_cache import BoundedCache
+from ingest.core.catalog.array_delta import RESOURCES, differences, elements
+from ingest.core.catalog.cache import MET_BYTES, Met, MetSet, bytes_of
+from ingest.core.catalog.edge_delta import KnownEdges
+from ingest.core.catalog.edges import Related, document_edges, edge_name, encode_edges, with_relations
 from ingest.core.catalog.formats import Other, Raw, Skim, skim, slices
 from ingest.core.catalog.layout import Cut, Layout, cut, layout_of
-from ingest.core.catalog.lineup import Alike, Lineups, alike, differences, line_up, with_differences
+from ingest.core.catalog.lineup import Alike, Lineup, Lineups, alike, line_up, with_differences
 from ingest.core.catalog.model import Header, Ref
 from ingest.core.catalog.normalise import normalise_resource
 from ingest.core.catalog.storable import Position, encode_position, encode_resource, require_plain
@@ -39,14 +43,13 @@ from ingest.core.delivery.work import (
 from ingest.errors import Rejected
 
 # Part of every raw digest: a new normaliser must not trust what an old one stored.
-NORMALISER_VERSION = b"3"
+NORMALISER_VERSION = b"4"
 Buffer = bytes | memoryview
 
 
-LAYOUTS_BYTES_MAX = 100_000 * Layout.bytes_  # nodes
-# In a node's edges it stands for the certname. No UTF-8 has that byte, so two texts are one only with the same names
-# in the same places.
-_NAME_STAND_IN = b"\xfe"
+LAYOUTS_BYTES_MAX = 32 * 1024 * 1024  # some 70 000 nodes
+# Before a resource's JSON in the cache's keys: the same bytes mean another thing in another family. No JSON begins so.
+_MARKS = {"puppetdb": b"", "native": b"N", "legacy": b"L"}
 AHEAD_BYTES = 128 * 1024  # of one catalog's new resources, as JSON
 KEPT_CONTENT_BYTES_MAX = 4096  # larger contents are made again when another lane wants them
 
@@ -111,12 +114,19 @@ class Decoding:
         ahead_bytes: int = AHEAD_BYTES,
     ) -> None:
         self.hits = self.misses = 0  # of resources
-        self.lineups = Lineups(cache_bytes_max * 5 // 16)
-        self.resources = Cache[Met](
-            cache_bytes_max * 9 // 16, lambda met: met.lineups > 0, self.lineups.forget_oldest
+        self.lineups = Lineups(cache_bytes_max * 6 // 16)
+        self.resources: BoundedCache[bytes, Met] = BoundedCache(
+            cache_bytes_max * 9 // 16,
+            lambda _, met: met.bytes_,
+            is_needed=lambda met: met.lineups > 0,
+            need_less=self.lineups.forget_oldest,
         )
-        self._sets = Cache[MetSet](cache_bytes_max // 8)
-        self._layouts = Cache[Layout](LAYOUTS_BYTES_MAX)
+        self._sets: BoundedCache[bytes, MetSet] = BoundedCache(
+            cache_bytes_max // 16, lambda _, met: met.bytes_
+        )
+        self._layouts: BoundedCache[bytes, Layout] = BoundedCache(
+            LAYOUTS_BYTES_MAX, lambda _, layout: layout.bytes_
+        )
         self._large: list[tuple[bytes, int, str]] = []
         self._lanes = lanes
         self._seed = seed
@@ -130,7 +140,7 @@ class Decoding:
         node = self._node_key(descriptor, body)
         if not descriptor.complete and (work := self._at_a_glance(descriptor, body, node, known)):
             return work
-        skimmed = skim(body, descriptor.headers, descriptor.received_at)
+        skimmed = skim(body, descriptor.headers, descriptor.arrived_at)
         if isinstance(skimmed, Other):
             return _command(descriptor, skimmed)
         layout = layout_of(body, skimmed)
@@ -142,10 +152,10 @@ class Decoding:
         self, descriptor: Descriptor, body: memoryview, node: bytes, known: Known
     ) -> Claim | Full | None:
         """The work, without a parse of the whole body, if that is laid out as the node's last one, or one like it."""
-        layout = self._layouts.entries.get(node)
+        layout = self._layouts.get(node)
         if layout is None and (near := self.lineups.near(len(body))):
             layout = near[0].layout
-        found = layout and cut(body, layout, descriptor.headers, descriptor.received_at)
+        found = layout and cut(body, layout, descriptor.headers, descriptor.arrived_at)
         if not found or found.layout is None:
             return None
         try:
@@ -192,9 +202,13 @@ class Decoding:
         self._advance = None
         if self._send_ahead and not everything and not self._thin:
             self._advance = Advance(self._send_ahead, self._ahead_bytes, descriptor.delivery, certname, lane)
-        resources = self._meet(found, descriptor.length)
+        evictions = self.resources.evictions
+        resources, like = self._meet(found, descriptor.length)
         digests = resources.digests
         edges = self._edges(skimmed, resources)
+        # A lineup needs its resources: if some of them are forgotten already, they would take memory that nobody counts.
+        if resources.lineup is not like and resources.lineup.array and self.resources.evictions == evictions:
+            self._remember(resources.lineup, edges, found, descriptor.length, like)
         positions = self._positions(resources)
         full = Full(
             delivery=descriptor.delivery,
@@ -217,42 +231,47 @@ class Decoding:
         positions.sent |= lane
         return full
 
-    def _meet(self, cut_: Cut, length: int) -> Alike:
-        """Every resource of the catalog: those that stand where they stood in one like it, and the others."""
+    def _meet(self, cut_: Cut, length: int) -> tuple[Alike, Lineup | None]:
+        """Every resource of the catalog: those that stand where they stood in one like it, and the others; and that one."""
         section, family = memoryview(cut_.skimmed.resources), cut_.skimmed.family
-        evictions = self.resources.evictions
         like = self.lineups.most_alike(section, length, family)
-        differ = differences(section, like) if like else None
+        differ = differences(section, like.array, RESOURCES) if like and like.array else None
+        text: Buffer = section
         if like is None or differ is None:
-            like, met = None, self._known(slices(section), family)
+            raws = elements(section)
+            if raws is None:  # not as it lies there, or not at all
+                text, raws = b"", slices(section)
+            like, met = None, self._known(raws, family)
         else:
             found = [(one, self._known(one.raws, family)) for one in differ]
             kept = len(like.met) - sum(one.end - one.begin for one in differ)
             self.hits += kept
             if (resources := alike(like, found)) is not None:
-                return resources
+                return resources, like
             met = with_differences(like, found)
             if kept < len(met) / 2:
                 like = None  # another kind of catalog
         if self._advance:
             self._advance.finish()
-        lineup = line_up(bytes(section), met, thin=self._thin)
-        # A lineup needs its resources: if some of them are forgotten already, they would take memory that nobody counts.
-        if lineup.is_compact and self.resources.evictions == evictions:
-            lineup.family, lineup.layout, lineup.length = family, cut_.layout, length
-            self.lineups.put(lineup, behind=like)
-        return Alike(lineup, {})
+        return Alike(line_up(bytes(text), met, thin=self._thin), {}), like
+
+    def _remember(
+        self, lineup: Lineup, edges: MetSet, found: Cut, length: int, parent: Lineup | None
+    ) -> None:
+        lineup.family, lineup.layout, lineup.length = found.skimmed.family, found.layout, length
+        if not self._thin:
+            lineup.edges = KnownEdges(edges, bytes(found.skimmed.edges), lineup.slots)
+        self.lineups.put(lineup, behind=parent)
 
     def _known(self, raws: Sequence[Raw], family: str) -> list[Met]:
         """These resources, from the cache where their bytes were met before."""
-        # The same bytes mean another thing in another family: only PuppetDB's are keys as they are.
-        mark = b"" if family == "puppetdb" else family[:1].encode()
+        mark = _MARKS[family]
         keys = [b"".join((mark, raw)) for raw in raws] if mark else list(map(bytes, raws))
         met = list(map(self.resources.entries.get, keys))
         self.hits += len(met)
         for at, one in enumerate(met):
             if one is None:
-                met[at] = self.resources.entries.get(keys[at]) or self._first_met(keys[at], mark, family)
+                met[at] = self.resources.get(keys[at]) or self._first_met(keys[at], mark, family)
         return met  # type: ignore[return-value]  # none is None now
 
     def _first_met(self, key: bytes, mark: bytes, family: str) -> Met:
@@ -272,7 +291,6 @@ class Decoding:
         met = Met(
             ref=ref,
             key=ref_key,
-            edge_key=edge_key,
             edge_digest=_digest(edge_key),
             length=len(key) - len(mark),
             name=edge_name(ref, family),
@@ -282,9 +300,10 @@ class Decoding:
             digest=digest,
             position=encode_position(resource.file, resource.line),
             content=content,
-            bytes_=MET_BYTES + len(key) + (len(content.tail) + len(content.head) if is_kept else 0),
+            bytes_=0,
             is_virtual=normal.is_virtual,
         )
+        met.bytes_ = len(key) + bytes_of(met, is_content_kept=is_kept)
         self.resources.put(key, met)
         if self._advance:
             self._advance.add(met)
@@ -293,7 +312,7 @@ class Decoding:
     def _forget_large(self) -> None:
         """Contents that are too large to keep were wanted for the catalog that brought them."""
         for source in self._large:
-            if (met := self.resources.entries.get(source[0])) is not None:
+            if (met := self.resources.get(source[0])) is not None:
                 met.content = source
         self._large.clear()
 
@@ -303,24 +322,15 @@ class Decoding:
             slices(skimmed.edges)  # nobody needs them, but they must be what they seem to be
             empty = encode_edges(())
             return MetSet(_digest(empty.fields), empty, MET_BYTES)
-        own = _edges_key(skimmed.edges, resources.edge_digests)
-        found = self._sets.entries.get(own)
+        key = _edges_key(skimmed.edges, resources.edge_digests)
+        found = self._sets.get(key)
         if found is None:
-            found = self._edges_of_role(skimmed, resources.slots)
-            self._sets.put(own, found)
-        return found
-
-    def _edges_of_role(self, skimmed: Skim, met: Sequence[Met]) -> MetSet:
-        """The nodes of a role often have the same edges but for their names, and between slots they are the same."""
-        keys = b"".join([m.edge_key for m in met])
-        edges, certname = bytes(skimmed.edges), skimmed.header.certname.encode("utf-8", "surrogatepass")
-        if _NAME_STAND_IN in edges:
-            return self._edges_first_met(skimmed, met)
-        role = _edges_key(edges.replace(certname, _NAME_STAND_IN), keys.replace(certname, _NAME_STAND_IN))
-        found = self._sets.entries.get(role)
-        if found is None:
-            found = self._edges_first_met(skimmed, met)
-            self._sets.put(role, found)
+            like = resources.lineup.edges
+            if like is not None and like.are_those_of(memoryview(skimmed.edges), resources.others):
+                found = like.met
+            else:
+                found = self._edges_first_met(skimmed, resources.slots)
+            self._sets.put(key, found)
         return found
 
     def _edges_first_met(self, skimmed: Skim, met: Sequence[Met]) -> MetSet:
@@ -330,20 +340,20 @@ class Decoding:
             for slot, m in enumerate(met)
             if m.relations or m.aliases or m.is_virtual
         ]
-        edges = encode_edges(normalise_edges(skimmed, refs, names, related))
-        return MetSet(_digest(edges.fields), edges, MET_BYTES + len(edges.fields))
+        document = document_edges(skimmed.edges, refs, names)
+        edges = encode_edges(with_relations(document, refs, related))
+        bytes_ = MET_BYTES + len(edges.fields) + 8 * len(document)
+        return MetSet(_digest(edges.fields), edges, bytes_, array("Q", document))
 
     def _positions(self, resources: Alike) -> MetSet:
         digest = _digest(resources.position_digests)
-        found = self._sets.entries.get(digest)
+        found = self._sets.get(digest)
         if found is None:
             indexes: dict[Position, int] = {}
             places = tuple([indexes.setdefault(m.position, len(indexes)) for m in resources.slots])
-            found = MetSet(
-                digest,
-                PositionSet(tuple(indexes), places),
-                MET_BYTES + 8 * len(places) + 150 * len(indexes),
-            )
+            texts = sum(len(position.fields) for position in indexes)
+            bytes_ = MET_BYTES + 8 * len(places) + 200 * len(indexes) + texts
+            found = MetSet(digest, PositionSet(tuple(indexes), places), bytes_)
             self._sets.put(digest, found)
         return found
 
@@ -355,10 +365,10 @@ def _content(met: Met) -> Content:
     return encode_resource(normalise_resource(memoryview(key)[start:], family).resource)[1]
 
 
-def _edges_key(edges: Buffer, keys: bytes) -> bytes:
-    key = blake3(edges)
-    key.update(b"\0")
-    key.update(keys)
+def _edges_key(edges: Buffer, edge_digests: bytes) -> bytes:
+    key = blake3(len(edges).to_bytes(8, "big"))
+    key.update(edges)
+    key.update(edge_digests)
     return key.digest()
 
 
@@ -385,7 +395,9 @@ def _require_plain_header(header: Header) -> None:
 def _command(descriptor: Descriptor, other: Other) -> Deactivate:
     if other.command == "deactivate node" and other.certname and other.producer_timestamp:
         require_plain("certname", other.certname)
-        return Deactivate(descriptor.delivery, other.certname, other.producer_timestamp)
+        return Deactivate(
+            descriptor.delivery, other.certname, other.producer_timestamp, descriptor.received_at
+        )
     raise Rejected(UNSUPPORTED, f"the command '{other.command}' is not stored yet")
 
 

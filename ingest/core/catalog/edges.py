@@ -18,6 +18,7 @@ from ingest.core import pgcopy
 from ingest.core.catalog.formats import Skim, parse_json
 from ingest.core.catalog.model import RELATIONSHIPS, Ref, scalar_text
 from ingest.core.delivery.work import EdgeSet
+from ingest.core.sensitive import conceal, may_hold_secrets
 from ingest.errors import Rejected
 
 SLOT_BITS = (
@@ -67,6 +68,7 @@ class _Edge(msgspec.Struct, frozen=True, gc=False):
 
 
 _edges = msgspec.json.Decoder(list[_Edge])
+_edge = msgspec.json.Decoder(_Edge)
 
 
 def edge_name(ref: Ref, family: str) -> bytes:
@@ -87,27 +89,53 @@ def normalise_edges(
     ``refs`` has every resource of the catalog by its slot, ``names`` each one's ``edge_name``; ``related`` those with
     relations or aliases, and virtual ones.
     """
-    found = set(_document_edges(skimmed.edges, refs, names))
+    return with_relations(document_edges(skimmed.edges, refs, names), refs, related)
+
+
+def with_relations(document: Iterable[int], refs: Sequence[Ref], related: Sequence[Related]) -> list[int]:
+    """The edges of a document and those that metaparameters make; sorted, each once. Raises Rejected."""
+    found = set(document)
     if any(one.relations for one in related):
         found.update(_relationship_edges(_slots_of(refs), related))
     return sorted(found)
 
 
+def is_plain_edge(
+    raw: bytes | memoryview | msgspec.Raw, relationship: int, source: bytes, target: bytes
+) -> bool:
+    """Whether that is the JSON of this edge, its ends written as ``edge_name`` writes them."""
+    try:
+        edge = _edge.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return (
+        _CODES.get(edge.relationship) == relationship
+        and bytes(edge.source) == source
+        and bytes(edge.target) == target
+    )
+
+
 def encode_edges(edges: Sequence[int]) -> EdgeSet:
     """Packed, sorted edges as three arrays, made without a Python object for each end."""
     packed = array("Q", edges)
+    sources, targets = edge_ends(packed)
+    relationships = _column("h", _little(packed), 2 * SLOT_BITS // 8, 2)
+    fields = (pgcopy.int4_array(sources), pgcopy.int4_array(targets), pgcopy.int2_array(relationships))
+    return EdgeSet(b"".join(fields))
+
+
+def edge_ends(packed: array[int]) -> tuple[array[int], array[int]]:
+    """The slots of all sources, and of all targets."""
+    bytes_ = _little(packed)
+    width = SLOT_BITS // 8
+    return _column("i", bytes_, width, width), _column("i", bytes_, 0, width)
+
+
+def _little(packed: array[int]) -> bytes:
     if sys.byteorder == "big":
+        packed = array("Q", packed)
         packed.byteswap()
-    bytes_ = packed.tobytes()
-    return EdgeSet(
-        b"".join(
-            (
-                pgcopy.int4_array(_column("i", bytes_, SLOT_BITS // 8, SLOT_BITS // 8)),
-                pgcopy.int4_array(_column("i", bytes_, 0, SLOT_BITS // 8)),
-                pgcopy.int2_array(_column("h", bytes_, 2 * SLOT_BITS // 8, 2)),
-            )
-        )
-    )
+    return packed.tobytes()
 
 
 def _column(typecode: Literal["h", "i"], packed: bytes, at: int, width: int) -> array[int]:
@@ -126,7 +154,8 @@ def _slots_of(refs: Sequence[Ref]) -> dict[tuple[str, str], int]:
     return {ref: slot for slot, ref in enumerate(refs)}
 
 
-def _document_edges(raw: bytes | memoryview, refs: Sequence[Ref], names: Sequence[bytes]) -> list[int]:
+def document_edges(raw: bytes | memoryview, refs: Sequence[Ref], names: Sequence[bytes]) -> list[int]:
+    """Those of the document alone, in its order; see ``normalise_edges``."""
     # Shifted once here, not for each of some thousand edges.
     codes = {name: code << 2 * SLOT_BITS for name, code in _CODES.items()}
     slots = dict(zip(names, range(len(names)), strict=True))
@@ -191,6 +220,8 @@ def parse_reference(text: str) -> Ref:
 
 def _lenient_edges(raw: bytes | memoryview) -> list[dict[str, Any]]:
     document = parse_json(raw)
+    if may_hold_secrets(bytes(raw)):
+        document = conceal(document, bytes(raw))  # what is refused is quoted in logs
     if not isinstance(document, list):
         raise Rejected("invalid", "edges is no list")
     for edge in document:

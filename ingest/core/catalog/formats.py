@@ -8,15 +8,16 @@ bytes they are.
 from __future__ import annotations
 
 import json
-import re
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from ingest.core.catalog.model import Header
+from ingest.core.raw_text import bytes_of, plain_surrogates, text_of
+from ingest.core.times import parse_time
 from ingest.errors import Rejected
 
 SUPPORTED = {
@@ -30,15 +31,6 @@ SUPPORTED = {
 
 Raw = msgspec.Raw
 Scalar = str | int | float | None
-
-
-# Every escape, so that a backslash is never taken for the begin of the next; group 1 is a lone surrogate.
-_ESCAPES = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u([dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
-    re.DOTALL,
-)
-# The three bytes of a lone surrogate, each as PEP 383 has bytes that are not UTF-8.
-_SURROGATE_BYTES = re.compile("\udced[\udca0-\udcbf][\udc80-\udcbf]")
 
 
 class Skim(msgspec.Struct, frozen=True):
@@ -89,34 +81,64 @@ class _Message(_Catalog, kw_only=True):
     payload: _Catalog | str | None = None
 
 
+class _Wrapped(_Catalog, kw_only=True):
+    """The same, with what may be a document in a string left as it is."""
+
+    document_type: Scalar = None
+    data: Raw | msgspec.UnsetType = msgspec.UNSET
+    command: Scalar = None
+    payload: Raw | msgspec.UnsetType = msgspec.UNSET
+
+
 _message = msgspec.json.Decoder(_Message)
+_wrapped = msgspec.json.Decoder(_Wrapped)
 _catalog = msgspec.json.Decoder(_Catalog)
 _slices = msgspec.json.Decoder(list[Raw])
 
 
-def skim(body: bytes | memoryview, headers: Mapping[str, str], received_at: datetime) -> Skim | Other:
-    """Finds the header and the sections. Raises Rejected when the message cannot be one that we store."""
+def skim(body: bytes | memoryview, headers: Mapping[str, str], arrived_at: datetime) -> Skim | Other:
+    """Finds the header and the sections; ``arrived_at`` counts where the producer says nothing of the time. Raises Rejected
+    when the message cannot be one that we store."""
     if not len(body):
         raise Rejected("unreadable", "the body is empty")
     try:
         message = _message.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        message = _decode(_message, _with_plain_surrogates(body))
+        message = _read_slowly(plain_surrogates(body))
     command = message.command or headers.get("command")
     if command is not None:
-        return _command(str(command), message, headers, received_at)
+        return _command(str(command), message, headers, arrived_at)
     catalog = message.data if isinstance(message.data, _Catalog) else message
     if isinstance(message.data, str):
-        catalog = _decode(_catalog, message.data.encode("utf-8", "surrogatepass"))
+        catalog = _decode(_catalog, plain_surrogates(bytes_of(message.data)))
     resources = _section(catalog.resources, "resources")
     edges = _section(catalog.edges, "edges")
     # A bare catalog of an old Puppet goes the same way as a native one.
     family = "legacy" if message.data is not None else "native"
     if catalog.certname and not catalog.name:
         # A bare payload whose command and version are in nobody's header.
-        return _payload(catalog, 9, None, headers, received_at)
-    header = _header(catalog, str(catalog.name or ""), headers, received_at)
+        return _payload(catalog, 9, None, headers, arrived_at)
+    header = _header(catalog, str(catalog.name or ""), headers, arrived_at)
     return Skim(family, _integer(catalog.catalog_format, 0), header, resources, edges)
+
+
+def _read_slowly(body: bytes) -> _Message:
+    """A body that msgspec does not take at once. Bytes that are not UTF-8 are welcome in what lies in a string."""
+    try:
+        message: _Message = _decode(_message, body)
+        return message
+    except Rejected as rejected:
+        refusal = rejected
+    wrapped: _Wrapped = _decode(_wrapped, body)
+    members: dict[str, Any] = {name: getattr(wrapped, name) for name in _Wrapped.__struct_fields__}
+    strings = {
+        name: str(parse_json(raw))
+        for name in ("data", "payload")
+        if (raw := members.pop(name)) is not msgspec.UNSET and bytes(memoryview(raw)[:1]) == b'"'
+    }
+    if not strings:
+        raise refusal
+    return _Message(**(members | strings))
 
 
 def slices(section: bytes | memoryview) -> list[Raw]:
@@ -125,19 +147,19 @@ def slices(section: bytes | memoryview) -> list[Raw]:
         return _slices.decode(section)
     except (msgspec.DecodeError, RecursionError):
         # A section that was a string may have lone surrogates, which elsewhere ``skim`` has dealt with.
-        found: list[Raw] = _decode(_slices, _with_plain_surrogates(section))
+        found: list[Raw] = _decode(_slices, plain_surrogates(section))
         return found
 
 
 def parse_json(raw: bytes | memoryview | Raw) -> Any:
-    """Any JSON value, also with bytes that are not UTF-8 (kept as lone surrogates, PEP 383) and with lone
-    surrogate escapes. Raises Rejected for numbers that no double can hold."""
+    """Any JSON value, also with bytes that are not UTF-8 and with lone surrogate escapes, both as ``raw_text`` has
+    them. Raises Rejected for numbers that no double can hold."""
     try:
         return msgspec.json.decode(raw)
     except RecursionError as error:
         raise Rejected("too_deep", "the JSON is nested too deeply") from error
     except (UnicodeDecodeError, msgspec.DecodeError):
-        text = _text_of(_with_plain_surrogates(raw))
+        text = text_of(plain_surrogates(raw))
     try:
         return json.loads(text, parse_float=_finite, parse_constant=_no_constant)
     except RecursionError as error:
@@ -146,19 +168,8 @@ def parse_json(raw: bytes | memoryview | Raw) -> Any:
         raise Rejected("unreadable", f"no JSON: {error}") from error
 
 
-def parse_time(text: object, name: str) -> datetime:
-    """An aware datetime in UTC from ISO 8601, or Rejected."""
-    try:
-        found = datetime.fromisoformat(str(text))
-        if found.tzinfo is None:
-            found = found.replace(tzinfo=UTC)
-        return found.astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise Rejected("invalid", f"{name} is no ISO 8601 time: {str(text)[:60]!r}") from error
-
-
 def _command(
-    command: str, message: _Message, headers: Mapping[str, str], received_at: datetime
+    command: str, message: _Message, headers: Mapping[str, str], arrived_at: datetime
 ) -> Skim | Other:
     name = command.replace("_", " ").strip()
     if name not in SUPPORTED:
@@ -177,29 +188,28 @@ def _command(
         if name == "deactivate node" and not payload.lstrip().startswith(("{", '"')):
             payload = _Catalog(certname=payload)
         elif payload.lstrip().startswith('"'):
-            payload = _Catalog(certname=str(parse_json(payload.encode("utf-8", "surrogatepass"))))
+            payload = _Catalog(certname=str(parse_json(bytes_of(payload))))
         else:
-            payload = _decode(_catalog, payload.encode("utf-8", "surrogatepass"))
+            payload = _decode(_catalog, plain_surrogates(bytes_of(payload)))
     if payload is None:
         raise Rejected("invalid", f"'{name}' has no payload")
     certname = (message.certname if in_body else None) or headers.get("certname")
     if name == "replace catalog":
-        return _payload(payload, version, certname, headers, received_at)
-    timestamp = payload.producer_timestamp or payload.producer_timestamp_dashed
+        return _payload(payload, version, certname, headers, arrived_at)
     return Other(
         name,
         version,
         str(payload.certname or certname or "") or None,
-        parse_time(timestamp, "producer_timestamp") if timestamp else received_at,
+        _producer_timestamp(payload, headers) or arrived_at,
     )
 
 
 def _payload(
-    payload: _Catalog, version: int, certname: Scalar, headers: Mapping[str, str], received_at: datetime
+    payload: _Catalog, version: int, certname: Scalar, headers: Mapping[str, str], arrived_at: datetime
 ) -> Skim:
     """``replace catalog`` of any version as version 9."""
     name = str(payload.certname or payload.name or certname or "")
-    header = _header(payload, name, headers, received_at)
+    header = _header(payload, name, headers, arrived_at)
     if version < 8 and header.catalog_uuid is None:
         header = msgspec.structs.replace(header, catalog_uuid=header.transaction_uuid)
     return Skim(
@@ -211,7 +221,7 @@ def _payload(
     )
 
 
-def _header(catalog: _Catalog, certname: str, headers: Mapping[str, str], received_at: datetime) -> Header:
+def _header(catalog: _Catalog, certname: str, headers: Mapping[str, str], arrived_at: datetime) -> Header:
     certname = certname or headers.get("certname", "")
     if not certname:
         raise Rejected("invalid", "the catalog names no node: neither name, certname nor a certname header")
@@ -219,15 +229,10 @@ def _header(catalog: _Catalog, certname: str, headers: Mapping[str, str], receiv
     def either(value: Scalar, name: str) -> str | None:
         return _text(value) if value is not None else headers.get(name) or None
 
-    timestamp = either(catalog.producer_timestamp or catalog.producer_timestamp_dashed, "producer_timestamp")
     version = _text(catalog.version)
     return Header(
         certname=certname,
-        producer_timestamp=(
-            parse_time(timestamp, "producer_timestamp")
-            if timestamp
-            else _time_of(catalog.version, received_at)
-        ),
+        producer_timestamp=_producer_timestamp(catalog, headers) or arrived_at,
         version="" if version is None else version,
         environment=either(catalog.environment, "environment"),
         producer=either(catalog.producer, "producer"),
@@ -241,15 +246,17 @@ def _header(catalog: _Catalog, certname: str, headers: Mapping[str, str], receiv
     )
 
 
-def _time_of(version: Scalar, received_at: datetime) -> datetime:
-    """A catalog without a timestamp is ordered by its version where that is a time, else by its receipt."""
-    try:
-        seconds = int(version) if isinstance(version, int | str) and not isinstance(version, bool) else -1
-        if 0 < seconds < 1 << 33:  # until the year 2242
-            return datetime.fromtimestamp(seconds, UTC)
-    except ValueError:
-        pass
-    return received_at
+def _producer_timestamp(catalog: _Catalog, headers: Mapping[str, str]) -> datetime | None:
+    """What the producer says, in the body or else in the message's headers. Its version is no time: Puppet takes that when
+    it parses the manifests, each of its processes for itself, and goes on with it for as long as they do not change."""
+    for given in (
+        catalog.producer_timestamp,
+        catalog.producer_timestamp_dashed,
+        headers.get("producer_timestamp"),
+    ):
+        if given is not None and given != "":
+            return parse_time(given, "producer_timestamp")
+    return None
 
 
 def _uuid(text: str | None, name: str) -> str | None:
@@ -278,7 +285,7 @@ def _section(raw: Raw | msgspec.UnsetType, name: str) -> bytes | memoryview:
         raise Rejected("invalid", f"no catalog: it has no {name}")
     data = memoryview(raw)
     if bytes(data[:1]) == b'"':
-        return str(parse_json(data)).encode("utf-8", "surrogatepass")
+        return bytes_of(str(parse_json(data)))
     if bytes(data[:1]) != b"[":
         raise Rejected("invalid", f"{name} is no list")
     return data
@@ -295,28 +302,6 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes | memoryview) -> Any
         raise Rejected("invalid", "the header is not UTF-8") from error
     except msgspec.DecodeError as error:
         raise Rejected("unreadable", str(error)) from error
-
-
-def _with_plain_surrogates(body: bytes | memoryview | Raw) -> bytes:
-    """The same JSON with lone surrogate escapes, which msgspec refuses, as the three bytes they would be."""
-
-    def plain(match: re.Match[bytes]) -> bytes:
-        return match[0] if match[1] is None else chr(int(match[1], 16)).encode("utf-8", "surrogatepass")
-
-    return _ESCAPES.sub(plain, bytes(body))
-
-
-def _text_of(data: bytes) -> str:
-    try:
-        return data.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        text = data.decode("utf-8", "surrogateescape")
-    # Between bytes that are no UTF-8 the escapes of lone surrogates are still what they are.
-    return _SURROGATE_BYTES.sub(lambda match: _surrogate_of(match[0]), text)
-
-
-def _surrogate_of(escaped: str) -> str:
-    return escaped.encode("utf-8", "surrogateescape").decode("utf-8", "surrogatepass")
 
 
 def _finite(text: str) -> float:

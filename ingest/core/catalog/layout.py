@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import ClassVar
 
 import msgspec
 from blake3 import blake3
@@ -35,7 +34,11 @@ class Layout(msgspec.Struct, frozen=True):
     edges_length: int
     end: bytes  # the bracket that closes the edges, and a little of what follows
     tail_length: int  # behind that bracket
-    bytes_: ClassVar[int] = 500  # about what remembering it costs
+
+    @property
+    def bytes_(self) -> int:
+        """About what remembering it costs."""
+        return 400 + len(self.gap)
 
 
 class Cut(msgspec.Struct, frozen=True):
@@ -61,7 +64,7 @@ def layout_of(body: memoryview, skimmed: Skim) -> Layout | None:
     return found if are_lists else None
 
 
-def cut(body: memoryview, layout: Layout, headers: Mapping[str, str], received_at: datetime) -> Cut | None:
+def cut(body: memoryview, layout: Layout, headers: Mapping[str, str], arrived_at: datetime) -> Cut | None:
     """The body's parts if it may have this layout; None: skim it whole."""
     name = layout.resources - len(_RESOURCES) + 1
     start = _find(body, _RESOURCES, name - SHIFT_BYTES_MAX, name + len(_RESOURCES) + SHIFT_BYTES_MAX)
@@ -84,7 +87,7 @@ def cut(body: memoryview, layout: Layout, headers: Mapping[str, str], received_a
     # No text holds its own digest: where the marker is read is where it was put, not in a string or elsewhere.
     marker = b'["%s"]' % blake3(b"".join(around)).hexdigest().encode()
     try:
-        skimmed = skim(marker.join(around), headers, received_at)
+        skimmed = skim(marker.join(around), headers, arrived_at)
     except Rejected:
         return None
     if not isinstance(skimmed, Skim) or skimmed.resources != marker or skimmed.edges != marker:

@@ -2,39 +2,34 @@
 
 The nodes of a role, and a node from run to run, have nearly the same resources in the same order. So a catalog's
 section is compared with that of the last one like it, many resources at a time, at the speed of memory: nothing is
-parsed, hashed or looked up of what is the same. What differs lies between two places that are told by the begin of a
-resource, its type and title, and is parsed. What it was compared with never changes the result: a JSON array's text
-is that of its elements with commas between, and reads as one sequence of values only.
+parsed, hashed or looked up of what is the same. What it was compared with never changes the result; ``array_delta.py``
+says why.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
 
+from ingest.core.catalog.array_delta import ArrayText, Difference, array_text
 from ingest.core.catalog.cache import Met
-from ingest.core.catalog.formats import Raw, slices
+from ingest.core.catalog.edge_delta import KnownEdges
 from ingest.core.catalog.layout import Layout
 from ingest.core.delivery.work import DIGEST_BYTES
 from ingest.errors import Rejected
 
-TOGETHER = 64  # resources are compared at once, and half as many where they differ, down to one
-AHEAD = 8  # how many of the next resources are looked for behind one that differs,
-SHIFT_BYTES_MAX = 8192  # and how much farther than they stood,
-SEARCH_BYTES_MAX = 256 * 1024  # but not farther than this
 OTHERS_SHARE_MAX = 1 / 8  # of the slots; with more a catalog gets a lineup of its own
 NO_SLOT = -1  # in a thin lineup: not exported, so not stored
 NEAR = 2  # lineups on either side of a length are looked at,
 SAMPLES = 16  # so many resources of each,
 SAMPLE_SHIFT_MAX = 2048  # up to so many bytes from where they stood
 SAMPLE_BYTES_MAX = 4096  # of a large one
-_BEGIN_BYTES = 64  # of a resource, by which it is found
-_RESOURCE_BYTES = 150  # of a lineup for each resource, beside the section
+_RESOURCE_BYTES = 200  # of a lineup for each resource, beside the section
 
 Place = tuple[int, int]  # among all lineups: the body's length, and a number
 NOWHERE: Place = (0, 0)
@@ -44,19 +39,10 @@ _edge_digest = attrgetter("edge_digest")
 _position_digest = attrgetter("position.digest")
 
 
-class Difference(NamedTuple):
-    """These stand now where the resources from ``begin`` to before ``end`` stood."""
-
-    begin: int
-    end: int
-    raws: list[Raw]
-
-
 class Lineup(msgspec.Struct):
     """A catalog's resources in its document's order, and by slot what is asked of all of them at once."""
 
-    section: bytes  # the JSON array
-    starts: list[int]  # where each element begins, and where one more would, with nothing but commas between
+    array: ArrayText | None  # None: no other catalog can be compared with it
     met: list[Met]  # in the document's order
     slot_of: list[int]  # in the document's order
     slots: list[Met]
@@ -69,18 +55,15 @@ class Lineup(msgspec.Struct):
     family: str = ""
     layout: Layout | None = None
     length: int = 0
+    edges: KnownEdges | None = None
     # In its book:
     place: Place = NOWHERE
     elder: Place = NOWHERE  # of the one it was made from
 
     @property
     def bytes_(self) -> int:
-        return len(self.section) + _RESOURCE_BYTES * len(self.met)
-
-    @property
-    def is_compact(self) -> bool:
-        """Whether other catalogs can be compared with it."""
-        return self.starts[-1] == len(self.section)
+        text = len(self.array.text) if self.array else 0
+        return text + _RESOURCE_BYTES * len(self.met) + (self.edges.bytes_ if self.edges else 0)
 
 
 class Alike(NamedTuple):
@@ -137,7 +120,10 @@ class Alike(NamedTuple):
 
 
 def line_up(section: bytes, met: list[Met], *, thin: bool) -> Lineup:
-    """A lineup of these resources; ``thin``: only the exported have slots. Raises Rejected when one is there twice."""
+    """A lineup of these resources; ``thin``: only the exported have slots. Raises Rejected when one is there twice.
+
+    ``section`` is what the resources' lengths were found in; empty when that was not the section as it lies there.
+    """
     keys = [one.key for one in met]
     places = [place for place, one in enumerate(met) if one.exported] if thin else range(len(met))
     order = sorted(places, key=keys.__getitem__)
@@ -149,8 +135,7 @@ def line_up(section: bytes, met: list[Met], *, thin: bool) -> Lineup:
         slot_of[place] = slot
     slots = [met[place] for place in order]
     return Lineup(
-        section=section,
-        starts=list(accumulate([one.length + 1 for one in met], initial=1)),
+        array=array_text(section, [one.length for one in met]),
         met=met,
         slot_of=slot_of,
         slots=slots,
@@ -161,74 +146,11 @@ def line_up(section: bytes, met: list[Met], *, thin: bool) -> Lineup:
     )
 
 
-def differences(section: memoryview, lineup: Lineup) -> list[Difference] | None:
-    """What stands otherwise in a section than in the lineup's; None when only a parse of the whole can tell."""
-    if bytes(section[:1]) != b"[" or bytes(section[-1:]) != b"]":
-        return None
-    found: list[Difference] = []
-    at, place = _same(section, 1, lineup, 0)
-    while at < len(section):
-        next_, other = _next(section, at, lineup, place)
-        try:
-            # What is an element of this list is one of the whole: from comma to comma, from value to value.
-            raws = slices(b"[%b]" % bytes(section[at : next_ - 1])) if next_ > at else []
-        except Rejected:
-            return None  # cut in the wrong place, or rightly
-        if next_ > at and not raws:
-            return None
-        found.append(Difference(place, other, raws))
-        if len(found) > 8 + OTHERS_SHARE_MAX * other:
-            return None
-        at, place = _same(section, next_, lineup, other)
-    return found
-
-
-def _same(section: memoryview, at: int, lineup: Lineup, place: int) -> tuple[int, int]:
-    """(where, place) of the first resource from there on that differs; the ends of both if none does."""
-    starts, last = lineup.starts, len(lineup.starts) - 1
-    upto = place
-    while place < last:
-        upto = min(place + TOGETHER, last)
-        if not _is_same(section, at, lineup, place, upto):
-            break
-        at, place = at + starts[upto] - starts[place], upto
-    while upto - place > 1:  # one of these differs
-        middle = (place + upto) // 2
-        if _is_same(section, at, lineup, place, middle):
-            at, place = at + starts[middle] - starts[place], middle
-        else:
-            upto = middle
-    return at, place
-
-
-def _is_same(section: memoryview, at: int, lineup: Lineup, place: int, upto: int) -> bool:
-    """Whether the resources before ``upto`` stand there, and what follows each: a comma, or the end."""
-    starts = lineup.starts
-    end = at + starts[upto] - starts[place]
-    # The last one, and only that, ends with the section.
-    if end > len(section) or (end == len(section)) != (upto == len(starts) - 1):
-        return False
-    return lineup.section.startswith(section[at:end], starts[place])
-
-
-def _next(section: memoryview, at: int, lineup: Lineup, place: int) -> tuple[int, int]:
-    """(where, place) of the next resource that begins like an expected one; the ends of both if none does."""
-    old, starts = lineup.section, lineup.starts
-    farthest = min(place + AHEAD, len(starts) - 2)
-    if farthest > place:
-        search = min(starts[farthest + 1] - starts[place] + SHIFT_BYTES_MAX, SEARCH_BYTES_MAX)
-        text = b",%b" % bytes(section[at : at + search])
-        for other in range(place + 1, farthest + 1):
-            begin = starts[other]
-            from_ = text.find(b",%b" % old[begin : min(begin + _BEGIN_BYTES, starts[other + 1] - 1)])
-            if from_ >= 0:
-                return at + from_, other
-    return len(section), len(starts) - 1
-
-
 def likeness(section: memoryview, lineup: Lineup) -> int:
     """How many of ``SAMPLES`` of the lineup's resources stand in that section as they stood, and near where they stood."""
-    starts, old = lineup.starts, lineup.section
+    if lineup.array is None:
+        return 0
+    old, starts = lineup.array
     found = 0
     for sample in range(SAMPLES):
         place = sample * (len(starts) - 1) // SAMPLES

@@ -12,12 +12,13 @@ of ``namevars.py`` are known, and an exported resource may refer to what is else
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Any
 
 import msgspec
 
+from ingest.core.bounded_cache import BoundedCache
 from ingest.core.catalog.edges import (
     Related,
     Relation,
@@ -29,7 +30,8 @@ from ingest.core.catalog.edges import (
 from ingest.core.catalog.formats import Skim, parse_json, slices
 from ingest.core.catalog.model import RELATIONSHIPS, Catalog, Edge, Json, Ref, Resource, scalar_text
 from ingest.core.catalog.namevars import COMPOSITE, NAMEVARS, NOT_ISOMORPHIC
-from ingest.core.catalog.rich_data import stringify
+from ingest.core.catalog.rich_data import SENSITIVE, TYPE_KEY, stringify
+from ingest.core.sensitive import conceal, may_hold_secrets, tells_no_secret
 from ingest.errors import Rejected
 
 # (metaparameter, its relationship, whether the resource is the edge's source)
@@ -48,6 +50,18 @@ _RELATION_TARGET = re.compile(r"^[A-Z][a-z0-9_]*(::[A-Z][a-z0-9_]*)*\[.*\]", re.
 _NUMBER = re.compile(r"\A\d+\Z")
 # PuppetDB's rule for tags: letters and digits of any script, _ : . -, no upper case.
 _TAG = re.compile(r"\A\w[\w:.\-]*\Z")
+
+
+TAGS_BYTES_MAX, TAG_LISTS_BYTES_MAX = 4 * 1024 * 1024, 16 * 1024 * 1024
+# A fleet has some thousand tags. Each resource has its own list, with its title and those of the classes around it.
+_good_tags: BoundedCache[str, bool] = BoundedCache(
+    TAGS_BYTES_MAX, lambda tag, _: 100 + sys.getsizeof(tag), entry_bytes_max=4096
+)
+_tag_lists: BoundedCache[tuple[str, ...], tuple[str, ...]] = BoundedCache(
+    TAG_LISTS_BYTES_MAX,
+    lambda given, _: 200 + 72 * len(given) + sys.getsizeof("".join(given)),
+    entry_bytes_max=16384,
+)
 
 
 class _Float(Exception):
@@ -118,31 +132,37 @@ def require_unique(refs: Iterable[Ref]) -> None:
 
 def normalise_resource(raw: bytes | memoryview | msgspec.Raw, family: str) -> Normal:
     """One resource from its JSON; a pure function of its bytes and its family."""
+    data = raw if isinstance(raw, bytes) else bytes(raw)
     if family == "puppetdb":
         try:
             plain = _plain.decode(raw)
         except (_Float, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass  # told below, or not so unusual
         else:
-            return Normal(
-                Resource(
-                    type=plain.type,
-                    title=plain.title,
-                    exported=plain.exported,
-                    tags=_tags(plain.tags, plain.type, plain.title),
-                    parameters=plain.parameters,
-                    kind=plain.kind,
-                    file=plain.file,
-                    line=plain.line,
-                ),
-                has_floats=False,
-            )
+            if tells_no_secret(data, plain.parameters):
+                return Normal(
+                    Resource(
+                        type=plain.type,
+                        title=plain.title,
+                        exported=plain.exported,
+                        tags=_tags(plain.tags, plain.type, plain.title),
+                        parameters=plain.parameters,
+                        kind=plain.kind,
+                        file=plain.file,
+                        line=plain.line,
+                    ),
+                    has_floats=False,
+                )
     has_floats = False
     try:
         document = _without_floats.decode(raw)
     except (_Float, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         has_floats = True
         document = parse_json(raw)
+    if may_hold_secrets(data):
+        # Before anything else: what is refused below is quoted in logs. Native rich data keeps its type, because the
+        # values around it are still to be printed.
+        document = conceal(document, data, SENSITIVE if family == "puppetdb" else {TYPE_KEY: "Sensitive"})
     if not isinstance(document, dict):
         raise Rejected("invalid", "a resource is no object")
     type_, title = document.get("type"), document.get("title")
@@ -163,7 +183,7 @@ def normalise_resource(raw: bytes | memoryview | msgspec.Raw, family: str) -> No
     is_virtual = False
     if family != "puppetdb":
         known = _KNOWN_NATIVE
-        parameters = stringify(parameters)
+        parameters = stringify(parameters, len(memoryview(raw)))
         if not isinstance(parameters, dict):
             raise Rejected("invalid", f"the parameters of {Ref(type_, title).short} are one rich value")
         aliases = _add_aliases(type_, title, parameters, document.get("aliases"))
@@ -272,13 +292,21 @@ def _tags(given: Any, type_: str, title: str) -> tuple[str, ...]:
     raise Rejected("invalid_tag", f"{Ref(type_, title).short} has the tag {str(wrong)[:60]!r}")
 
 
-@lru_cache(maxsize=10_000)  # what a class declares has its tags, and those of who included it
 def _sorted_tags(given: tuple[str, ...]) -> tuple[str, ...] | None:
     """None when one of them is no tag; TypeError when one is no string."""
-    return tuple(sorted(set(given))) if all(map(_is_tag, given)) else None
+    tags = _tag_lists.get(given)
+    if tags is None:
+        distinct = set(given)
+        new = distinct.difference(_good_tags.entries)
+        if not all(map(_is_tag, new)):
+            return None
+        for tag in new:
+            _good_tags.put(tag, True)
+        tags = tuple(sorted(distinct))
+        _tag_lists.put(given, tags)
+    return tags
 
 
-@lru_cache(maxsize=100_000)  # a fleet has some thousand
 def _is_tag(tag: str) -> bool:
     return bool(_TAG.match(tag)) and tag == tag.lower()
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from functools import lru_cache
+import sys
 from typing import NamedTuple
 
 from ingest.core import pgcopy
+from ingest.core.bounded_cache import BoundedCache
 from ingest.core.catalog.model import Json, Resource
 from ingest.core.catalog.wire import canonical_json
 from ingest.core.delivery.work import DIGEST_BYTES, Content
@@ -40,6 +41,18 @@ class Position(NamedTuple):
 
     digest: bytes
     fields: bytes  # COPY fields file, line, exact
+
+
+TYPES_BYTES_MAX, POSITIONS_BYTES_MAX = 1024 * 1024, 16 * 1024 * 1024
+# A fleet has some hundred types; its manifests have some ten thousand lines that declare something.
+_type_fields: BoundedCache[str, bytes] = BoundedCache(
+    TYPES_BYTES_MAX, lambda type_, field: 200 + sys.getsizeof(type_) + len(field), entry_bytes_max=4096
+)
+_positions: BoundedCache[tuple[str | None, int | None], Position] = BoundedCache(
+    POSITIONS_BYTES_MAX,
+    lambda place, found: 400 + sys.getsizeof(place[0]) + len(found.fields),
+    entry_bytes_max=8192,
+)
 
 
 def encode_resource(resource: Resource, *, has_floats: bool = True) -> tuple[bytes, Content]:
@@ -83,12 +96,24 @@ def encode_resource(resource: Resource, *, has_floats: bool = True) -> tuple[byt
     return digest, Content(head, "\n".join(resource.tags), pgcopy.jsonb(parameters) + pgcopy.bytea(exact))
 
 
-_type_field = lru_cache(maxsize=10_000)(pgcopy.text)  # a fleet has some hundred types
+def _type_field(type_: str) -> bytes:
+    field = _type_fields.get(type_)
+    if field is None:
+        field = pgcopy.text(type_)
+        _type_fields.put(type_, field)
+    return field
 
 
-@lru_cache(maxsize=50_000)  # a fleet's manifests have some thousand lines that declare something
 def encode_position(file: str | None, line: int | None) -> Position:
     """A position, encoded. Raises Rejected."""
+    position = _positions.get((file, line))
+    if position is None:
+        position = _new_position(file, line)
+        _positions.put((file, line), position)
+    return position
+
+
+def _new_position(file: str | None, line: int | None) -> Position:
     exact = None
     if file is not None and _UNSTORABLE.search(file):
         exact = file.encode("utf-8", "surrogatepass")

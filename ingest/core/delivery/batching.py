@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from ingest.core.delivery.work import Claim, Full
+
+FUTURE_TOLERANCE = timedelta(days=1)  # the default of future_tolerance_s
 
 
 class Stored(NamedTuple):
@@ -32,24 +34,27 @@ def supersede(catalogs: Iterable[Claim | Full]) -> tuple[list[Claim | Full], lis
     newest: dict[str, Claim | Full] = {}
     others: list[Claim | Full] = []
     for catalog in catalogs:
-        rival = newest.get(catalog.header.certname)
+        rival = newest.get(catalog.certname)
         if rival is None:
-            newest[catalog.header.certname] = catalog
+            newest[catalog.certname] = catalog
         elif _rank(catalog) > _rank(rival):
-            newest[catalog.header.certname] = catalog
+            newest[catalog.certname] = catalog
             others.append(rival)
         else:
             others.append(catalog)
     return [newest[certname] for certname in sorted(newest)], others
 
 
-def is_stale(incoming: Claim | Full, stored: Stored) -> bool:
+def is_stale(incoming: Claim | Full, stored: Stored, future_tolerance: timedelta = FUTURE_TOLERANCE) -> bool:
     """Whether something newer is stored. Equal times are decided by the content digest, so that the order of
-    arrival never matters."""
+    arrival never matters. What was stored from too far in the future is newer than nothing."""
     if stored.producer_timestamp is None:
         return False
     if incoming.header.producer_timestamp != stored.producer_timestamp:
-        return incoming.header.producer_timestamp < stored.producer_timestamp
+        return (
+            incoming.header.producer_timestamp < stored.producer_timestamp
+            and stored.producer_timestamp <= incoming.received_at + future_tolerance
+        )
     return isinstance(incoming, Full) and incoming.content_digest < (stored.content_digest or b"")
 
 

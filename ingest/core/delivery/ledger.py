@@ -40,6 +40,7 @@ class Delivery(msgspec.Struct):
     received_at: datetime
     received_s: float  # monotonic
     headers: dict[str, str]
+    stamped_at: datetime | None = None
     is_decoded: bool = False
     place: str | None = None  # the process that has it; None: waiting
     complete: bool = False
@@ -88,6 +89,10 @@ class Ledger:
 
     def oldest(self) -> Delivery | None:
         return next(iter(self._deliveries.values()), None)
+
+    def oldest_of(self, epoch: int) -> Delivery | None:
+        """Of those that came on that connection: what went back to the broker with an earlier one ages no more."""
+        return next((each for each in self._deliveries.values() if each.epoch == epoch), None)
 
     def add(self, delivery: Delivery) -> None:
         self._deliveries[delivery.id] = delivery
@@ -169,16 +174,6 @@ class Ledger:
             delivery.verdict = (KILLED, f"{died}, the last of them with nothing else")
         elif delivery.deaths >= self._deaths_max:
             delivery.alone_at_s = now_s + self._alone_after_s
-
-    def clear(self) -> list[Delivery]:
-        """Lets go of everything: the broker will deliver it again. Returns what was in the book."""
-        deliveries = list(self._deliveries.values())
-        self._deliveries.clear()
-        self._waiting.clear()
-        self._suspects.clear()
-        self._at.clear()
-        self.undecoded_bytes = 0
-        return deliveries
 
     def _of(self, copy: int) -> Delivery | None:
         """The delivery of which this is the copy that counts."""

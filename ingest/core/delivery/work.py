@@ -7,9 +7,9 @@ it is not so.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import msgspec
 
@@ -21,6 +21,7 @@ UNSUPPORTED = (
     "unsupported_command"  # why a well-formed message of a kind that is not stored yet goes to quarantine
 )
 KILLED = "killed_its_process"  # why one does that processes died of
+UNPLACED = datetime(1, 1, 1, microsecond=1, tzinfo=UTC)  # no producer's time
 NO_FINGERPRINT = bytes(FINGERPRINT_BYTES)  # of what this engine has not read itself
 
 
@@ -56,14 +57,22 @@ class PositionSet(msgspec.Struct, array_like=True, frozen=True):
 class Claim(msgspec.Struct, array_like=True, frozen=True, tag="claim"):
     """The catalog's sections are byte for byte those that were stored last."""
 
+    is_early: ClassVar[bool] = False
+
     delivery: int
     header: Header
     received_at: datetime
     sections: SectionDigests
 
+    @property
+    def certname(self) -> str:
+        return self.header.certname
+
 
 class Full(msgspec.Struct, array_like=True, frozen=True, tag="full"):
     """A whole catalog as digests, with the contents that this decoder had not met before."""
+
+    is_early: ClassVar[bool] = False
 
     delivery: int
     header: Header
@@ -80,6 +89,10 @@ class Full(msgspec.Struct, array_like=True, frozen=True, tag="full"):
     complete: bool  # every content is there: what is missing now is a fault
 
     @property
+    def certname(self) -> str:
+        return self.header.certname
+
+    @property
     def slots(self) -> int:
         return len(self.digests) // DIGEST_BYTES
 
@@ -87,13 +100,18 @@ class Full(msgspec.Struct, array_like=True, frozen=True, tag="full"):
 class Deactivate(msgspec.Struct, array_like=True, frozen=True, tag="deactivate"):
     """``deactivate node``: the node counts no more unless something newer of it is stored."""
 
+    is_early: ClassVar[bool] = False
+
     delivery: int
     certname: str
     producer_timestamp: datetime
+    received_at: datetime
 
 
 class Quarantine(msgspec.Struct, array_like=True, frozen=True, tag="quarantine"):
     """This message can never be stored. Its body still lies in shared memory at ``offset``."""
+
+    is_early: ClassVar[bool] = False
 
     delivery: int
     reason: str
@@ -115,11 +133,15 @@ class Ahead(msgspec.Struct, array_like=True, frozen=True, tag="ahead"):
     """New contents of a catalog of which the rest is still being decoded: what its ``Full`` will not bring any more. Nothing
     refers to them yet, and nobody waits for them: lost, they are found missing like any other."""
 
+    is_early: ClassVar[bool] = True  # it settles nothing
+
     delivery: int
     certname: str
     contents: dict[bytes, Content]  # by digest
 
 
+CATALOG_WORKS = (Claim, Full, Ahead)
+DEACTIVATION_WORKS = (Deactivate,)
 Work = Claim | Full | Deactivate | Quarantine | Ahead
 
 
@@ -154,6 +176,14 @@ class Descriptor(msgspec.Struct, array_like=True, frozen=True):
     headers: dict[str, str]
     complete: bool = False  # the writer found contents missing: send them all
     verdict: tuple[str, str] | None = None  # (reason, detail): do not decode, quarantine
+    stamped_at: datetime | None = None  # when the broker took it; None: it does not say
+
+    @property
+    def arrived_at(self) -> datetime:
+        """The time of a catalog that names none. Of one that comes again without a stamp the writer tells it."""
+        if self.stamped_at is None and self.headers.get("redelivered") == "true":
+            return UNPLACED
+        return self.stamped_at or self.received_at
 
 
 class Forwarded(msgspec.Struct, array_like=True, frozen=True):

@@ -17,6 +17,7 @@ from ingest.embedded.broker.broker_session import Credentials
 from ingest.embedded.broker.parser import Limits
 from ingest.embedded.broker.server import Server, Settings
 from ingest.errors import IngestError, Misconfigured
+from ingest.ipc.core_dumps import forbid_core_dumps
 from ingest.observe.log import configure
 
 EXIT_USAGE = 2  # as argparse's own
@@ -24,6 +25,7 @@ EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
 
 
 def main() -> int:
+    forbid_core_dumps()
     asked = _arguments().parse_args()
     if asked.with_parent:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # prctl(2): PR_SET_PDEATHSIG

@@ -35,6 +35,7 @@ _NOT_PASSED_ON = frozenset(
         "subscription",
         "ack",
         "redelivered",
+        "timestamp",
     }
 )
 

@@ -7,7 +7,7 @@ always sorted by message number, so that what comes back stands where it stood b
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from ingest.embedded.broker.parser import Body
@@ -98,16 +98,21 @@ class _Queue:
 
 
 class Queues:
-    def __init__(self, instance: str) -> None:
-        """``instance`` makes message ids different from those of another run of the broker."""
+    def __init__(self, instance: str, clock_ms: Callable[[], int] | None = None) -> None:
+        """``instance`` makes message ids different from those of another run of the broker. By ``clock_ms`` messages are
+        stamped with the time at which they came, in milliseconds since the epoch, as ActiveMQ does."""
         self.held_bytes = 0  # of all messages, ready or outstanding
         self._instance = instance
         self._number = 0
+        self._clock_ms = clock_ms
+        self._stamp_ms = 0
         self._queues: dict[str, _Queue] = {}
         self._active: dict[str, None] = {}  # destinations in which a message may have found a consumer
 
     def send(self, destination: str, headers: dict[str, str], body: Body) -> None:
         self._number += 1
+        if self._clock_ms is not None:
+            headers["timestamp"] = str(self._stamp(self._clock_ms()))
         message = Message(self._number, f"{self._instance}-{self._number}", destination, headers, body)
         queue = self._queue(destination)
         queue.ready.append(message)
@@ -185,6 +190,13 @@ class Queues:
             name: Depth(len(queue.ready), queue.unacknowledged, len(queue.subscriptions), queue.bytes)
             for name, queue in self._queues.items()
         }
+
+    def _stamp(self, now_ms: int) -> int:
+        """Never earlier than the one before. Within a millisecond the last three digits of the number tell the order,
+        and they begin again with a new one."""
+        least = self._stamp_ms + (self._number % 1000 == 0)
+        self._stamp_ms = max(now_ms, least)
+        return self._stamp_ms
 
     def _queue(self, destination: str) -> _Queue:
         self._active[destination] = None

@@ -74,6 +74,7 @@ class Server:
         faults: Faults | None = None,
         instance: str | None = None,
         clock: Callable[[], float] = time.monotonic,
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         """Listens. ``instance`` begins every message id; random unless given."""
         self._settings = settings = settings or Settings()
@@ -82,7 +83,7 @@ class Server:
         self._faults = faults or Faults()
         self._clock = clock
         self._log = structlog.get_logger()
-        self._queues = Queues(instance or os.urandom(4).hex())
+        self._queues = Queues(instance or os.urandom(4).hex(), clock_ms)
         self._admission = Admission(settings.memory_bytes_max, lambda: self._queues.held_bytes)
         self._connections: set[ClientConnection] = set()
         self._accepted = 0

@@ -20,7 +20,7 @@ def write_chunks(
     node_ids: dict[int, int],
     slots: dict[int, array[int]],
 ) -> None:
-    known = [node_ids[c.delivery] for c in catalogs if stored[c.header.certname].slots]
+    known = [node_ids[c.delivery] for c in catalogs if stored[c.certname].slots]
     before: dict[int, dict[int, array[int]]] = defaultdict(dict)
     if known:
         for node, chunk_number, ids in session.raw("read_chunks", [known]):
@@ -63,9 +63,7 @@ def write_exports(
     slots: dict[int, array[int]],
 ) -> None:
     # Not those with slots: a catalog that became empty left its row of exports behind, empty too.
-    known = [
-        node_ids[c.delivery] for c in catalogs if stored[c.header.certname].producer_timestamp is not None
-    ]
+    known = [node_ids[c.delivery] for c in catalogs if stored[c.certname].producer_timestamp is not None]
     before: dict[int, array[int]] = {}
     if known:
         for node, ids in session.raw("read_exports", [known]):

@@ -125,3 +125,10 @@ def _edges(
         Edge(refs[source], refs[target], RELATIONSHIPS[code])
         for source, target, code in zip(sources, targets, relationships, strict=True)
     )
+
+
+def stored_digests(connection: Connection) -> list[tuple[str, bytes]]:
+    """(certname, raw digest) of every stored catalog."""
+    with translate_errors(), connection.cursor(binary=True) as cursor:
+        cursor.execute(query("stored_digests"))
+        return [(str(certname), bytes(digest)) for certname, digest in cursor]  # type: ignore[call-overload]

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 
 from ingest.core.delivery.work import DIGEST_BYTES
 
-LISTS_MAX = 256  # 24 bytes for each resource of them
+LISTS_MAX = 256
+LISTS_BYTES_MAX = 16 * 1024 * 1024  # of all of them; 256 lists of 1000 resources, a median node's, take 6 MB
+_LIST_BYTES = 700  # beside the digest and the id of each resource
 _TOGETHER_BYTES = 16 * DIGEST_BYTES
 _DIFFERENCES_MAX = 64  # beyond these it is another kind of catalog
 
@@ -56,7 +58,9 @@ class LastSlots:
     """The last catalog with each number of slots. Those of a transaction count for later ones when it has committed: a
     rolled back row has no id."""
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_max: int = LISTS_BYTES_MAX) -> None:
+        self.bytes = 0
+        self._bytes_max = bytes_max
         self._last: dict[int, Slots] = {}
         self._fresh: dict[int, Slots] = {}
 
@@ -67,11 +71,16 @@ class LastSlots:
 
     def committed(self) -> None:
         for count, slots in self._fresh.items():
-            if not slots.missing:
-                self._last.pop(count, None)
-                self._last[count] = slots
-        while len(self._last) > LISTS_MAX:
-            del self._last[next(iter(self._last))]
+            # One that takes a quarter of the room would push too many others out.
+            if slots.missing or 4 * _bytes_of(count) > self._bytes_max:
+                continue
+            if self._last.pop(count, None) is None:
+                self.bytes += _bytes_of(count)
+            self._last[count] = slots
+        while len(self._last) > LISTS_MAX or self.bytes > self._bytes_max:
+            oldest = next(iter(self._last))
+            del self._last[oldest]
+            self.bytes -= _bytes_of(oldest)
         self._fresh.clear()
 
     def rolled_back(self) -> None:
@@ -80,7 +89,12 @@ class LastSlots:
     def forget(self) -> None:
         """Garbage was collected: an id may be gone."""
         self._last.clear()
+        self.bytes = 0
         self._fresh.clear()
+
+
+def _bytes_of(slots: int) -> int:
+    return _LIST_BYTES + slots * (DIGEST_BYTES + 4)
 
 
 def _differing(digests: bytes, others: bytes) -> list[int] | None:

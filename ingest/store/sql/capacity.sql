@@ -8,7 +8,7 @@ DROP DATABASE IF EXISTS {name} WITH (FORCE)
 
 -- name: capacity_backends
 -- The server processes of the engine's writers.
-SELECT substring(application_name FROM 8), pid
+SELECT split_part(application_name, ' ', 2), pid
 FROM pg_stat_activity
 WHERE datname = current_database() AND application_name LIKE 'ingest writer-%%'
 

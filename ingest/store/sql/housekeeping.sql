@@ -24,8 +24,20 @@ WHERE NOT EXISTS (
 SELECT t.id FROM tags t
 WHERE NOT EXISTS (SELECT FROM (SELECT unnest(tag_ids) AS id FROM resources) AS used WHERE used.id = t.id)
 
+-- name: unused_environments
+SELECT e.id FROM environments e WHERE NOT EXISTS (SELECT FROM catalogs c WHERE c.environment_id = e.id)
+
+-- name: unused_producers
+SELECT p.id FROM producers p WHERE NOT EXISTS (SELECT FROM catalogs c WHERE c.producer_id = p.id)
+
 -- name: try_lock_content_alone
+-- In a moment in which no writer has it. Readers can take it too: then the lock of the table tells.
 SELECT pg_try_advisory_xact_lock(%s)
+
+-- name: lock_content_alone
+-- Every writer reads this table before it refers to content, and keeps it locked to its end; readers may not. So nobody but
+-- an engine can hold up either side.
+LOCK TABLE content_state IN ACCESS EXCLUSIVE MODE NOWAIT
 
 -- name: next_generation
 UPDATE content_state SET generation = generation + 1
@@ -67,20 +79,36 @@ DELETE FROM tags t WHERE t.id = ANY (%(ids)s) AND NOT EXISTS (
     ) AS used WHERE used.id = t.id
 )
 
+-- name: delete_environments
+-- By all catalogs, not by content_xid: an unchanged catalog may name another environment.
+DELETE FROM environments e
+WHERE e.id = ANY (%(ids)s) AND NOT EXISTS (SELECT FROM catalogs c WHERE c.environment_id = e.id)
+
+-- name: delete_producers
+DELETE FROM producers p
+WHERE p.id = ANY (%(ids)s) AND NOT EXISTS (SELECT FROM catalogs c WHERE c.producer_id = p.id)
+
 -- name: silent_nodes
 SELECT n.id, n.certname FROM nodes n
 JOIN catalogs c ON c.node_id = n.id
-WHERE n.deactivated IS NULL AND n.expired IS NULL AND c.producer_timestamp < now() - %s::interval
+WHERE n.deactivated IS NULL AND n.expired IS NULL AND c.received_at < now() - %s::interval
 ORDER BY n.certname COLLATE "C"
 
 -- name: expire_nodes
--- Nothing heard for that long: out of every collector's sight, until a newer catalog comes. Under the nodes'
--- locks; whoever was heard of meanwhile stays.
+-- Nothing heard for that long: out of every collector's sight, until a newer catalog comes. Heard of is when a catalog
+-- came, whatever it says of its own time. Under the nodes' locks; whoever was heard of meanwhile stays.
 UPDATE nodes n SET expired = now()
 FROM catalogs c
 WHERE n.id = ANY (%(ids)s) AND c.node_id = n.id AND n.deactivated IS NULL AND n.expired IS NULL
-  AND c.producer_timestamp < now() - %(ttl)s::interval
+  AND c.received_at < now() - %(ttl)s::interval
 RETURNING n.certname
+
+-- name: nodes_deactivated_in_future
+SELECT id, certname FROM nodes WHERE deactivated > now() + %s::interval ORDER BY certname COLLATE "C"
+
+-- name: deactivate_now
+-- By a command from too far in the future: else its node would never be purged. Under the nodes' locks.
+UPDATE nodes SET deactivated = now() WHERE id = ANY (%(ids)s) AND deactivated > now() + %(tolerance)s::interval
 
 -- name: purgeable_nodes
 SELECT n.id, n.certname FROM nodes n
@@ -99,6 +127,19 @@ WITH gone AS (
     DELETE FROM catalog_exports x USING gone WHERE x.node_id = gone.id
 )
 SELECT count(*) FROM gone
+
+-- name: nodes_without_catalog
+-- Known by name only: of a deactivation, or of a message that was never stored.
+SELECT n.id, n.certname FROM nodes n
+WHERE (n.deactivated IS NULL OR n.deactivated < now() - %s::interval)
+  AND NOT EXISTS (SELECT FROM catalogs c WHERE c.node_id = n.id)
+ORDER BY n.certname COLLATE "C"
+
+-- name: forget_nodes
+-- Under the nodes' locks; whoever got a catalog meanwhile stays.
+DELETE FROM nodes n
+WHERE n.id = ANY (%(ids)s) AND (n.deactivated IS NULL OR n.deactivated < now() - %(age)s::interval)
+  AND NOT EXISTS (SELECT FROM catalogs c WHERE c.node_id = n.id)
 
 -- name: forget_quarantined
 -- What a writer has in its hands was seen again just now.

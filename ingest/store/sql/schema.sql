@@ -23,21 +23,26 @@ INSERT INTO schema_migrations (number, name) VALUES (%s, %s)
 
 -- name: grant_engine
 -- What ingest run needs when somebody else owns and migrates the schema. TEMPORARY: its staging tables.
-DO $grant$ BEGIN EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO ROLE_NAME', current_database()); END $grant$;
-DO $grant$ BEGIN EXECUTE format('GRANT USAGE ON SCHEMA %I TO ROLE_NAME', current_schema()); END $grant$;
-GRANT USAGE ON SCHEMA storeconfigs TO ROLE_NAME;
-GRANT SELECT ON schema_migrations TO ROLE_NAME;
-GRANT SELECT, INSERT, UPDATE, DELETE ON nodes, catalog_resources, catalog_exports, quarantine TO ROLE_NAME;
-GRANT SELECT, INSERT, UPDATE ON catalogs TO ROLE_NAME;
+GRANT TEMPORARY ON DATABASE {database} TO {role};
+GRANT USAGE ON SCHEMA {schema} TO {role};
+GRANT USAGE ON SCHEMA storeconfigs TO {role};
+GRANT SELECT ON schema_migrations TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE ON nodes, catalog_resources, catalog_exports, quarantine TO {role};
+GRANT SELECT, INSERT, UPDATE ON catalogs TO {role};
 -- Content is never changed, only collected.
-GRANT SELECT, INSERT, DELETE ON tags, positions, resources, edge_sets, position_sets TO ROLE_NAME;
-GRANT SELECT, INSERT ON environments, producers TO ROLE_NAME;
-GRANT SELECT, UPDATE ON content_state TO ROLE_NAME;
-GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO ROLE_NAME
+GRANT SELECT, INSERT, DELETE ON tags, positions, resources, edge_sets, position_sets TO {role};
+GRANT SELECT, INSERT, DELETE ON environments, producers TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE ON engines TO {role};
+GRANT SELECT, UPDATE ON content_state TO {role};
+GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO {role}
 
 -- name: grant_reader
 -- What collectors and tools need: the views, and nothing that lies under them.
-DO $grant$ BEGIN EXECUTE format('GRANT USAGE ON SCHEMA %I TO ROLE_NAME', current_schema()); END $grant$;
-GRANT USAGE ON SCHEMA storeconfigs TO ROLE_NAME;
-GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO ROLE_NAME;
-GRANT SELECT ON ALL TABLES IN SCHEMA storeconfigs TO ROLE_NAME
+GRANT USAGE ON SCHEMA {schema} TO {role};
+GRANT USAGE ON SCHEMA storeconfigs TO {role};
+GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO {role};
+GRANT SELECT ON ALL TABLES IN SCHEMA storeconfigs TO {role}
+
+-- name: is_role
+-- Not "public", which is everybody.
+SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %s)

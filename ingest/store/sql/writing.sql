@@ -1,6 +1,7 @@
--- name: lock_content
--- Shared with every writer; garbage collection takes it alone while it deletes.
-SELECT pg_advisory_xact_lock_shared(%s)
+-- name: try_lock_content
+-- Shared with every writer; garbage collection of the version before takes it alone while it deletes. (That of this version
+-- locks the table content_state, of which every writer reads the generation.)
+SELECT pg_try_advisory_xact_lock_shared(%s)
 
 -- name: lock_nodes
 -- One advisory lock a node, in the order given (sorted): no deadlock, and no tuple lock in the WAL.
@@ -16,6 +17,9 @@ SELECT n.certname, n.id, n.deactivated, n.expired, c.producer_timestamp, c.trans
 FROM nodes n
 LEFT JOIN catalogs c ON c.node_id = n.id
 WHERE n.certname = ANY (%s)
+
+-- name: read_node_ids
+SELECT n.certname, n.id FROM nodes n WHERE n.certname = ANY (%s)
 
 -- name: read_chunks
 SELECT node_id, chunk, resource_ids FROM catalog_resources WHERE node_id = ANY (%s)
@@ -48,7 +52,8 @@ INSERT INTO catalog_exports (node_id, resource_ids)
 SELECT node_id, resource_ids FROM stage_catalog_exports WHERE NOT known ORDER BY node_id
 
 -- name: update_catalogs
--- The guard against older catalogs stands here too: what was read before is only an estimate.
+-- The guard against older catalogs stands here too: what was read before is only an estimate. What was stored from too
+-- far in the future is newer than nothing.
 UPDATE catalogs c
 SET edge_set_id = s.edge_set_id, position_set_id = s.position_set_id, environment_id = s.environment_id,
     producer_id = s.producer_id, slots = s.slots, raw_digest = s.raw_digest,
@@ -65,7 +70,8 @@ FROM unnest(
     content_digest, code_id, job_id, version, transaction_uuid, catalog_uuid, producer_timestamp, received_at
 )
 WHERE c.node_id = s.node_id
-  AND (s.producer_timestamp, s.content_digest) >= (c.producer_timestamp, c.content_digest)
+  AND ((s.producer_timestamp, s.content_digest) >= (c.producer_timestamp, c.content_digest)
+       OR c.producer_timestamp > s.received_at + %s::interval)
 
 -- name: insert_catalogs
 INSERT INTO catalogs (node_id, edge_set_id, position_set_id, environment_id, producer_id, slots, raw_digest,
@@ -85,30 +91,51 @@ FROM unnest(
 ORDER BY node_id
 
 -- name: reactivate_nodes
--- A catalog newer than the deactivation, or any after an expiry.
+-- A catalog newer than the deactivation, or any after an expiry. A deactivation from too far in the future ends with the
+-- next catalog.
 UPDATE nodes n
-SET deactivated = CASE WHEN n.deactivated < s.producer_timestamp THEN NULL ELSE n.deactivated END,
+SET deactivated = CASE WHEN n.deactivated >= s.producer_timestamp
+                        AND n.deactivated <= s.received_at + %(future_tolerance)s::interval
+                       THEN n.deactivated END,
     expired = NULL
-FROM unnest(%s::integer[], %s::timestamptz[]) AS s (node_id, producer_timestamp)
-WHERE n.id = s.node_id AND (n.deactivated < s.producer_timestamp OR n.expired IS NOT NULL)
+FROM unnest(%(node_ids)s::integer[], %(producer_timestamps)s::timestamptz[], %(received_at)s::timestamptz[])
+    AS s (node_id, producer_timestamp, received_at)
+WHERE n.id = s.node_id
+  AND (n.expired IS NOT NULL OR n.deactivated < s.producer_timestamp
+       OR n.deactivated > s.received_at + %(future_tolerance)s::interval)
 
 -- name: deactivate_nodes
--- Nothing happens to a node of which something newer is stored.
+-- Nothing happens to a node of which something newer is stored; what came from too far in the future is not newer.
 UPDATE nodes n
 SET deactivated = s.producer_timestamp
-FROM unnest(%s::text[], %s::timestamptz[]) AS s (certname, producer_timestamp)
+FROM unnest(%(certnames)s::text[], %(producer_timestamps)s::timestamptz[], %(received_at)s::timestamptz[])
+    AS s (certname, producer_timestamp, received_at)
 WHERE n.certname = s.certname
-  AND (n.deactivated IS NULL OR n.deactivated < s.producer_timestamp)
+  AND (n.deactivated IS NULL OR n.deactivated < s.producer_timestamp
+       OR n.deactivated > s.received_at + %(future_tolerance)s::interval)
   AND NOT EXISTS (
-      SELECT FROM catalogs c WHERE c.node_id = n.id AND c.producer_timestamp > s.producer_timestamp
+      SELECT FROM catalogs c
+      WHERE c.node_id = n.id AND c.producer_timestamp > s.producer_timestamp
+        AND c.producer_timestamp <= s.received_at + %(future_tolerance)s::interval
   )
 RETURNING n.certname
 
--- name: hints
+-- name: stored_digests
 -- For the decoders: what each node's sections were when they were stored last.
 SELECT n.certname, c.raw_digest FROM catalogs c JOIN nodes n ON n.id = c.node_id
 
--- name: end_session
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE pid = %s AND pid <> pg_backend_pid() AND usename = current_user
-  AND application_name = current_setting('application_name')
+-- name: local_commit
+-- For what is this session's own: no standby has to have it.
+SET LOCAL synchronous_commit TO local
+
+-- name: write_one_record
+-- A COMMIT waits for a standby only when its transaction wrote to the WAL.
+SELECT pg_logical_emit_message(true, 'ingest', '')
+
+-- name: standing
+-- The control file learns of a promotion with the next checkpoint only; the name of the WAL file at once, on a primary.
+SELECT NOT in_recovery,
+    CASE WHEN in_recovery THEN (SELECT timeline_id FROM pg_control_checkpoint())
+        ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer END,
+    current_setting('synchronous_standby_names') <> ''
+FROM (SELECT pg_is_in_recovery() AS in_recovery) AS server

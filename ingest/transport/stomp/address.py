@@ -15,6 +15,10 @@ from ingest.transport.stomp.opening import Endpoint
 
 STOMP_PORT, STOMP_TLS_PORT = 61613, 61612
 PASSWORD_CHARACTERS_MAX = 4096
+UNREADABLE = (  # nothing of it is quoted: it may be a part of the password
+    "an address in it cannot be read: is its port a number, and are the user and the password percent-encoded "
+    "(%2F for a slash, %40 for @, %23 for #, %3F for ?, %2C for a comma)?"
+)
 
 
 class StompBroker(NamedTuple):
@@ -54,8 +58,10 @@ def stomp_endpoint(url: str, config: Config, password: str | None = None) -> End
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        # What cannot be read is not shown: a password with a slash in it is taken for a port.
-        raise Misconfigured("--queue-source", "a host or a port in it cannot be read") from None
+        raise Misconfigured("--queue-source", UNREADABLE) from None
+    if parts.query or parts.fragment or "@" in parts.path:
+        # The password ended too early: what follows is not a virtual host.
+        raise Misconfigured("--queue-source", UNREADABLE)
     if parts.scheme not in ("stomp", "stomp+ssl") or not parts.hostname:
         raise Misconfigured(
             "--queue-source",

@@ -6,6 +6,7 @@ require 'puppet'
 require 'time'
 require_relative 'catalog_queue/body'
 require_relative 'catalog_queue/publisher'
+require_relative 'catalog_queue/secrets'
 require_relative 'catalog_queue/settings'
 
 module PuppetX
@@ -56,7 +57,8 @@ module PuppetX
       # A PuppetDB command with its payload.
       def publish_command(name, version, certname, timestamp, headers = {})
         publish(name, certname, { 'producer_timestamp' => wire_time(timestamp) }.merge(headers)) do
-          Json.generate('command' => name, 'version' => version, 'certname' => certname, 'payload' => yield)
+          Json.generate('command' => name, 'version' => version, 'certname' => certname,
+                        'payload' => Secrets.without(yield))
         end
       end
 

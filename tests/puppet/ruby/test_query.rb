@@ -82,4 +82,37 @@ class TestQuery < Minitest::Test
     row = Q::Row.from_columns('n', 'File', '/x', '{}', exact)
     assert_equal ["a\xFFb\0".b, ["\x80".b]], [row.parameters['content'].b, row.parameters['list'].map(&:b)]
   end
+
+  # How the engine writes a resource with bytes that are not UTF-8: JSON in ASCII, each of them a lone surrogate.
+  def engine_writes(bytes)
+    escaped = bytes.dup.force_encoding('UTF-8').each_char.map do |char|
+      next char.bytes.map { |byte| format('\udc%02x', byte) }.join unless char.valid_encoding?
+      next char if char.ascii_only? && char.ord >= 0x20 && !'"\\'.include?(char)
+
+      char.encode('UTF-16BE').unpack('n*').map { |unit| format('\u%04x', unit) }.join
+    end
+    %({"type":"File","title":"/x","parameters":{"content":"#{escaped.join}","list":["#{escaped.join}",1]}})
+  end
+
+  def assert_comes_back(bytes)
+    row = Q::Row.from_columns('n', 'File', '/x', '{}', engine_writes(bytes).unpack1('H*'))
+    assert_equal [bytes.b, bytes.b], [row.parameters['content'].b, row.parameters['list'].first.b]
+    assert_equal Encoding::UTF_8, row.parameters['content'].encoding
+  end
+
+  def test_any_bytes_come_back
+    ["\xED\xB2\x80\xFF \xED\xA0\x80\xFF", "\xED\xA0\x80\xED\xB0\x80", "caf\xE9", "\0\x80\0", "\xFF\u{1F600}\xFE", "\uFFFE\xFF\uFFFE",
+     "\xEF\xBF", "\\\xFF\\\\\xFE\\udcff", "\uFFFE\u0080\xFF", '\udcff', "\xC3\x28", "\xF4\x90\x80\x80"].each do |text|
+      assert_comes_back(text.b)
+    end
+    random = Random.new(1)
+    200.times { assert_comes_back(random.bytes(random.rand(60))) }
+    assert_comes_back(random.bytes(500_000))
+  end
+
+  def test_a_row_without_such_bytes_is_what_it_is
+    exact = "{\"type\":\"File\",\"title\":\"/x\",\"parameters\":{\"content\":\"\uFFFE\u{1F600} é\",\"n\":1e22}}".unpack1('H*')
+    row = Q::Row.from_columns('n', 'File', '/x', '{}', exact)
+    assert_equal({ 'content' => "\uFFFE\u{1F600} é", 'n' => 1e22 }, row.parameters)
+  end
 end

@@ -10,16 +10,15 @@
 #   "virtual": true    exported here and not collected: no relationship edge begins or ends there
 
 require_relative 'json'
+require_relative 'secrets'
 
 module PuppetX
   module CatalogQueue
     module Body
-      REDACTED = '[redacted]'
-
       # [bytes, whether something in it is not UTF-8]
       def self.of_catalog(catalog)
         data = Puppet.override({ rich_data: true }, 'catalog_queue') { catalog.to_data_hash }
-        redact(data['resources'])
+        data['resources'].each { |member| Secrets.redact_resource(member) }
         add_hints(catalog.resources, data['resources'])
         Json.generate(data)
       end
@@ -27,7 +26,8 @@ module PuppetX
       # resources and their data have the same order: Catalog#to_data_hash maps the one to the other.
       def self.add_hints(resources, members)
         resources.zip(members).each do |resource, member|
-          member['aliases'] = aliases_of(resource, member['parameters'] || {})
+          hidden = member['sensitive_parameters'] || []
+          member['aliases'] = aliases_of(resource, member['parameters'] || {}, hidden)
           member['virtual'] = true if resource.virtual?
         end
       end
@@ -35,43 +35,18 @@ module PuppetX
 
       # As PuppetDB's terminus finds them, but from the data: to_data_hash leaves the namevar out where its value
       # is the title, so whatever is there is another name.
-      def self.aliases_of(resource, parameters)
+      def self.aliases_of(resource, parameters, hidden)
         return [] if resource.key_attributes.length > 1 # such a resource answers to its title only
 
-        aliases = [resource[:alias]].flatten.compact
+        aliases = [hidden.include?('alias') ? nil : resource[:alias]].flatten.compact
         type = resource.resource_type
         if !type.respond_to?(:isomorphic?) || type.isomorphic?
           name = parameters[resource.send(:namevar).to_s]
           aliases << name unless name.nil? || aliases.include?(name)
         end
-        aliases
+        Secrets.without(aliases)
       end
       private_class_method :aliases_of
-
-      # The engine stores no secrets, so none is sent: a queue keeps its messages on disk, and so does the spool.
-      def self.redact(members)
-        members.each do |member|
-          parameters = member['parameters']
-          next if parameters.nil?
-
-          (member['sensitive_parameters'] || []).each { |name| parameters.delete(name) }
-          parameters.each_value { |value| redact_inside(value) }
-        end
-      end
-      private_class_method :redact
-
-      def self.redact_inside(value)
-        case value
-        when Array then value.each { |item| redact_inside(item) }
-        when Hash
-          if value['__ptype'] == 'Sensitive'
-            value['__pvalue'] = REDACTED
-          else
-            value.each_value { |item| redact_inside(item) }
-          end
-        end
-      end
-      private_class_method :redact_inside
     end
   end
 end

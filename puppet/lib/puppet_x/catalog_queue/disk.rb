@@ -6,8 +6,8 @@
 # loses a race finds no file (ENOENT) and goes on. A claim whose owner died is given back after CLAIM_TTL_S.
 # Nothing is fsynced: the spool outlives a process, not a power cut, and a compile waits for no disk.
 
-require 'fileutils'
 require 'securerandom'
+require_relative 'folder'
 require_relative 'message'
 
 module PuppetX
@@ -39,16 +39,10 @@ module PuppetX
         bytes = message.to_file
         return [message] if bytes.bytesize > @bytes_max
 
-        prepare
-        lost = make_room(bytes.bytesize)
-        temporary = File.join(@directory, "#{@token}-#{SecureRandom.hex(4)}.tmp")
-        begin
-          File.open(temporary, File::WRONLY | File::CREAT | File::EXCL | File::BINARY, 0o600) { |file| file.write(bytes) }
-          give_to_owner(temporary, @directory)
-          File.rename(temporary, path(next_name(refusals)))
-        rescue SystemCallError
-          remove(temporary)
-          raise
+        lost = Folder.open(@directory, create: true) do |folder|
+          gone = make_room(folder, bytes.bytesize)
+          write(folder, bytes, next_name(refusals))
+          gone
         end
         @mutex.synchronize { @used += bytes.bytesize }
         lost
@@ -58,25 +52,27 @@ module PuppetX
       def claim(messages_max, bytes_max)
         claimed = []
         bytes = 0
-        while claimed.length < messages_max && bytes < bytes_max && (name = next_listed)
-          message = claim_file(name)
-          next if message.nil?
+        within(claimed) do |folder|
+          while claimed.length < messages_max && bytes < bytes_max && (name = next_listed(folder))
+            message = claim_file(folder, name)
+            next if message.nil?
 
-          claimed << message
-          bytes += message.bytes
+            claimed << message
+            bytes += message.bytes
+          end
+          claimed
         end
-        claimed
       end
 
       # Delivered: the file goes.
       def done(message)
-        remove(message.claim)
+        within(nil) { |folder| folder.delete(message.claim) }
       end
 
       # Not delivered: the file is there for everybody again, at its old place in the order.
       def release(message)
-        name = File.basename(message.claim)[/\A(.*\.msg)\./, 1]
-        File.rename(message.claim, path(name))
+        name = message.claim[/\A(.*\.msg)\./, 1]
+        Folder.open(@directory) { |folder| folder.rename(message.claim, name) }
         @mutex.synchronize { @names.unshift(name) }
       rescue Errno::ENOENT
         nil
@@ -87,7 +83,7 @@ module PuppetX
       # Refused by the broker: behind all others, with one more refusal counted in its name. Gives the count.
       def put_behind(message)
         refusals = refusals_of(message) + 1
-        File.rename(message.claim, path(next_name(refusals)))
+        Folder.open(@directory) { |folder| folder.rename(message.claim, next_name(refusals)) }
         message.claim = nil
         refusals
       rescue Errno::ENOENT
@@ -95,16 +91,18 @@ module PuppetX
       end
 
       def refusals_of(message)
-        File.basename(message.claim)[/-r(\d+)\.msg/, 1].to_i
+        message.claim[/-r(\d+)\.msg/, 1].to_i
       end
 
       # Refused too often: kept for a person, out of the way.
       def reject(message)
-        folder = File.join(@directory, 'rejected')
-        FileUtils.mkdir_p(folder, mode: 0o700)
-        File.rename(message.claim, File.join(folder, File.basename(message.claim)[/\A(.*\.msg)/, 1]))
-        kept = Dir.children(folder).sort
-        kept.first([kept.length - REJECTED_MAX, 0].max).each { |name| remove(File.join(folder, name)) }
+        Folder.open(@directory) do |folder|
+          folder.folder('rejected') do |rejected|
+            folder.rename(message.claim, message.claim[/\A(.*\.msg)/, 1], rejected)
+            kept = rejected.names.sort
+            kept.first([kept.length - REJECTED_MAX, 0].max).each { |name| rejected.delete(name) }
+          end
+        end
       rescue Errno::ENOENT
         nil
       end
@@ -116,29 +114,28 @@ module PuppetX
 
       # [messages, bytes] that wait on disk now, ours and others'.
       def usage
-        sizes = listing.map { |name| File.size?(path(name)) || 0 }
-        [sizes.length, sizes.sum]
+        within([0, 0]) do |folder|
+          sizes = listing(folder).map { |name| folder.size(name) }
+          [sizes.length, sizes.sum]
+        end
       end
 
       private
 
-      def prepare
-        return if File.directory?(@directory)
-
-        FileUtils.mkdir_p(@directory, mode: 0o700)
-        give_to_owner(@directory, File.dirname(@directory))
+      # No directory yet, or none that we may read: nothing is in it for us.
+      def within(otherwise, &block)
+        Folder.open(@directory, &block)
+      rescue SystemCallError
+        otherwise
       end
 
-      # root on the command line must not leave what the Puppet server's own user cannot read.
-      def give_to_owner(file, example)
-        return unless Process.euid.zero?
-
-        owner = File.stat(example)
-        File.chown(owner.uid, owner.gid, file) unless owner.uid.zero?
-      end
-
-      def path(name)
-        File.join(@directory, name)
+      def write(folder, bytes, name)
+        temporary = "#{@token}-#{SecureRandom.hex(4)}.tmp"
+        folder.create(temporary, bytes)
+        folder.rename(temporary, name)
+      rescue SystemCallError
+        folder.delete(temporary)
+        raise
       end
 
       def next_name(refusals)
@@ -147,32 +144,32 @@ module PuppetX
         format('%020d-%s-%09d-r%d.msg', (now.to_i * 1_000_000) + now.usec, @token, number % 1_000_000_000, refusals)
       end
 
-      def listing
-        Dir.children(@directory).select { |name| NAME.match?(name) }.sort
-      rescue SystemCallError # no directory yet, or none that we may read: nothing is in it for us
+      def listing(folder)
+        folder.names.select { |name| NAME.match?(name) }.sort
+      rescue SystemCallError
         []
       end
 
       # The oldest name that nobody of us has tried yet. The directory is read when the last list is used up,
       # and not more often than every USAGE_TTL_S unless refresh says so.
-      def next_listed
+      def next_listed(folder)
         @mutex.synchronize do
           if @names.empty? && (@listed_at.nil? || @clock.call - @listed_at > USAGE_TTL_S)
             @listed_at = @clock.call
-            give_back_dead_claims
-            @names = listing
+            give_back_dead_claims(folder)
+            @names = listing(folder)
           end
           @names.shift
         end
       end
 
-      def claim_file(name)
-        claim = path("#{name}.#{@token}.claimed")
-        File.rename(path(name), claim)
-        File.utime(nil, nil, claim) # the claim's age counts, not the message's
-        message = Message.from_file(File.binread(claim))
+      def claim_file(folder, name)
+        claim = "#{name}.#{@token}.claimed"
+        folder.rename(name, claim)
+        # Taking it touches it: the claim's age counts, not the message's.
+        message = Message.from_file(folder.take(claim))
         if message.nil?
-          remove(claim)
+          folder.delete(claim)
           return nil
         end
         message.claim = claim
@@ -181,51 +178,43 @@ module PuppetX
         nil # another runtime was quicker, or the file is not ours to read
       end
 
-      def give_back_dead_claims
-        Dir.children(@directory).each do |name|
+      def give_back_dead_claims(folder)
+        folder.names.each do |name|
           next unless name.end_with?('.claimed', '.tmp')
+          next if @time.call - folder.mtime(name) < CLAIM_TTL_S
 
-          file = path(name)
-          next if @time.call - File.mtime(file) < CLAIM_TTL_S
-
-          name.end_with?('.tmp') ? remove(file) : File.rename(file, path(name[/\A(.*\.msg)\./, 1]))
+          name.end_with?('.tmp') ? folder.delete(name) : folder.rename(name, name[/\A(.*\.msg)\./, 1])
         end
       rescue SystemCallError
         nil
       end
 
       # Deletes the oldest until the new one fits.
-      def make_room(bytes)
-        count_again
+      def make_room(folder, bytes)
+        count_again(folder)
         lost = []
         return lost if @used + bytes <= @bytes_max
 
-        listing.each do |name|
+        listing(folder).each do |name|
           break if @used + bytes <= @bytes_max
 
-          message = claim_file(name)
+          message = claim_file(folder, name)
           next if message.nil?
 
-          remove(message.claim)
+          folder.delete(message.claim)
           @mutex.synchronize { @used -= message.bytes }
           lost << message
         end
         lost
       end
 
-      def count_again
+      def count_again(folder)
         @mutex.synchronize do
           return if @counted_at && @clock.call - @counted_at < USAGE_TTL_S && @used < @bytes_max / 2
 
           @counted_at = @clock.call
-          @used = listing.sum { |name| File.size?(path(name)) || 0 }
+          @used = listing(folder).sum { |name| folder.size(name) }
         end
-      end
-
-      def remove(file)
-        File.delete(file)
-      rescue SystemCallError
-        nil
       end
     end
   end

@@ -1,0 +1,187 @@
+"""Puts the settings together from defaults < ingest.toml < puppet.conf < environment < flags."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ingest.config.puppet_conf import read_puppet_conf
+from ingest.config.settings import RETIRED, SETTINGS, Config, Setting
+from ingest.core.passwords import HIDDEN, show_addresses, show_conninfo
+from ingest.core.quantities import duration_s, size_bytes
+from ingest.errors import Misconfigured
+
+DEFAULT_TOML = Path("ingest.toml")
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+class Origins(NamedTuple):
+    """A configuration and where each value of it came from. ``again`` reads all the sources once more; ``retired`` has
+    a line for each setting that is there and no longer does anything."""
+
+    config: Config
+    origins: dict[str, str]
+    again: Callable[[], Config]
+    retired: tuple[str, ...] = ()
+
+
+def load(
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str],
+    toml_file: Path | None = None,
+    puppet_conf: Path | None = None,
+) -> Origins:
+    """Puts the sources together. Raises Misconfigured naming the setting and where its value stands."""
+    values: dict[str, Any] = {}
+    origins = {setting.name: "default" for setting in SETTINGS}
+    retired: dict[str, str] = {}
+    for name, value, origin in _sources(flags, environment, toml_file, puppet_conf):
+        if name in RETIRED:
+            retired[name] = f"{name} (from {origin}) has no effect: {RETIRED[name]}"
+        else:
+            values[name] = _checked(_BY_NAME[name], value, origin)
+            origins[name] = origin
+    config = Config(**values)
+    if config.body_bytes_max > config.window_bytes_max // 2:
+        raise Misconfigured(
+            "--body-bytes-max",
+            f"{config.body_bytes_max} is more than half of window_bytes_max={config.window_bytes_max}: "
+            "two bodies must fit",
+        )
+    again = lambda: load(flags, environment, toml_file, puppet_conf).config  # noqa: E731
+    return Origins(config, origins, again, tuple(retired.values()))
+
+
+def _sources(
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str],
+    toml_file: Path | None,
+    puppet_conf: Path | None,
+) -> Iterator[tuple[str, Any, str]]:
+    """(name, value, where it stands); what comes later wins."""
+    for name, value in _from_toml(toml_file).items():
+        yield name, value, str(toml_file or DEFAULT_TOML)
+    # Above ingest.toml: it is asked for on the command line, the other one may just lie there.
+    if puppet_conf is not None:
+        for name, value in read_puppet_conf(puppet_conf).items():
+            yield name, value, "puppet.conf"
+    for name in (*_BY_NAME, *RETIRED):
+        if (variable := f"INGEST_{name.upper()}") in environment:
+            yield name, environment[variable], variable
+    for name, value in flags.items():
+        if value is not None:
+            yield name, value, f"--{name.replace('_', '-')}"
+
+
+_SHOWN: Mapping[str, Callable[[str], str]] = {"queue_source": show_addresses, "database": show_conninfo}
+
+
+def redact(name: str, value: Any) -> str:
+    """The value of a setting for a person's eyes: without passwords."""
+    text = str(value)
+    if not text or not _BY_NAME[name].about.is_secret:
+        return text
+    return _SHOWN[name](text) if name in _SHOWN and isinstance(value, str) else HIDDEN
+
+
+def _from_toml(file: Path | None) -> dict[str, Any]:
+    path = file or DEFAULT_TOML
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if file is None:
+            return {}
+        raise Misconfigured("--config", f"there is no file {file}") from None
+    except UnicodeDecodeError as error:
+        raise Misconfigured("--config", f"{path} is not UTF-8") from error
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise Misconfigured("--config", f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    for name in document:
+        if name not in _BY_NAME and name not in RETIRED:
+            raise Misconfigured(name, f"no setting has this name (in {path}); 'ingest config' lists them")
+    return document
+
+
+def _checked(setting: Setting, value: Any, origin: str) -> Any:
+    """The value in its type and within its limits. Raises Misconfigured."""
+    about = setting.about
+
+    def wrong(expected: str) -> Misconfigured:
+        return Misconfigured(
+            setting.flag, f"{redact(setting.name, value)!r} (from {origin}) is not {expected}"
+        )
+
+    if setting.type is str:
+        if isinstance(value, list) and setting.name == "queue_source":
+            value = ",".join(map(str, value))
+        if not isinstance(value, str):
+            raise wrong("text")
+        if "\0" in value or not _is_utf8(value):
+            raise wrong("text in UTF-8 without NUL")
+        if about.choices and value not in about.choices:
+            raise wrong("one of " + ", ".join(about.choices))
+        return value
+    try:
+        checked = _READERS[setting.type](setting.name, value)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        raise wrong(_expected(setting)) from None
+    if about.minimum is not None and checked < about.minimum:
+        raise wrong(f"at least {about.minimum:.10g}")
+    if about.maximum is not None and checked > about.maximum:
+        raise wrong(f"at most {about.maximum:.10g}")
+    return checked
+
+
+def _is_utf8(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # other bytes of a variable or an argument are lone surrogates
+        return False
+    return True
+
+
+_WORDS = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+
+
+def _read_bool(_: str, value: Any) -> bool:
+    return _WORDS[str(value).strip().lower()]
+
+
+def _read_int(name: str, value: Any) -> int:
+    if isinstance(value, str):
+        return size_bytes(value) if "_bytes_" in name else int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(value)
+    return value
+
+
+def _read_float(name: str, value: Any) -> float:
+    if isinstance(value, str) and name.endswith("_s"):
+        return duration_s(value)
+    number = float(value)
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise ValueError(value)
+    return number
+
+
+_READERS: Mapping[type, Any] = {bool: _read_bool, int: _read_int, float: _read_float}
+
+
+def _expected(setting: Setting) -> str:
+    if setting.type is bool:
+        return "true or false"
+    if setting.type is int:
+        return "a number of bytes, like 64MiB" if "_bytes_" in setting.name else "a whole number"
+    return "a number or a duration like 30m" if setting.name.endswith("_s") else "a number"

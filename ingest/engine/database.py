@@ -1,0 +1,151 @@
+"""A writer's line to PostgreSQL: opens it, applies batches within its time limits, gives it up when it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import structlog
+
+from ingest.config.settings import Config
+from ingest.core.delivery.work import Settled
+from ingest.core.metrics import Metric
+from ingest.engine.kinds import open_lane
+from ingest.errors import Misconfigured, Rejected, Unavailable
+from ingest.ipc.in_flight import InFlight
+from ingest.ipc.process_metrics import ProcessMetrics
+from ingest.store.catalog.reading import stored_digests
+from ingest.store.connection import Connection, Name, connect, end_session, name_of
+from ingest.store.failover import Cluster, is_hosts_fault
+from ingest.store.lane import Lane, LaneSettings, Works
+from ingest.store.quarantine import QuarantineLimits, QuarantineRow
+from ingest.store.session import Counts
+
+
+class Database:
+    """``DATABASE_UP`` is what others go by: a connection is not enough for it after a batch has failed; only the next
+    commit is."""
+
+    def __init__(self, config: Config, hands: InFlight, row: ProcessMetrics, name: str) -> None:
+        self._config = config
+        self._hands = hands
+        self._row = row
+        self._name = name
+        self._log = structlog.get_logger()
+        self._lane: Lane | None = None
+        self._is_stale = False  # the lane was opened under settings that have changed
+        self._failed = False  # the last batch
+        self.counts = Counts()  # of the last batch
+        self.thinned = 0  # bad messages of the last batch that were counted and not kept
+        self._cluster = Cluster(config.database, self._connect)
+        row.set(Metric.DATABASE_UP, 0)  # a predecessor's word
+
+    def reload(self, config: Config) -> None:
+        """For the next connection."""
+        if config.database != self._config.database:
+            self._cluster = Cluster(config.database, self._connect)
+        self._config = config
+        self._is_stale = True
+
+    def connected(self) -> bool:
+        """Whether there is a connection now; tries to make one. A refused login is waited out like an outage:
+        the engine was started with a working one."""
+        if self._lane is not None and not self._is_stale:
+            return True
+        self._close()
+        self._is_stale = False
+        try:
+            self._open()
+        except (Unavailable, Misconfigured) as error:
+            self._away(error)
+            return False
+        self._row.set(Metric.DATABASE_UP, not self._failed)
+        self._row.add(Metric.DATABASE_CONNECTIONS)
+        return True
+
+    def apply(self, rows: Sequence[Works | QuarantineRow]) -> list[Settled] | None:
+        """Settles them in one transaction; None when the database is away. Raises Rejected."""
+        if not self.connected():
+            return None
+        assert self._lane is not None
+        try:
+            with self._cluster.watching(self._lane.connection, self._config.database_patience_s):
+                settled = self._lane.apply(rows)
+                self._cluster.confirm(self._lane.connection, self._lane.commit)
+        except (Unavailable, Misconfigured) as error:
+            # A lost privilege or table is no fault of these messages: they wait until somebody mends it.
+            self._failed = True
+            self._away(error)
+            return None
+        self._failed = False
+        self._row.set(Metric.DATABASE_UP, 1)
+        self.counts = self._lane.counts
+        self.thinned = self._lane.quarantine.thinned
+        return settled
+
+    def trim_quarantine(self) -> int:
+        """How many rows and bodies were dropped because there are too many."""
+        if self._lane is None or not self._lane.quarantine.may_be_full:
+            return 0
+        try:
+            with self._cluster.watching(self._lane.connection, self._config.database_patience_s):
+                return self._lane.quarantine.trim(self._lane.connection)
+        except (Unavailable, Misconfigured, Rejected) as error:
+            self._away(error)  # what was settled is settled; the next batch looks again
+            return 0
+
+    def stored_digests(self) -> list[tuple[str, bytes]]:
+        """(certname, raw digest) of what is stored; nothing when the database is away: they are only hints."""
+        if not self.connected():
+            return []
+        assert self._lane is not None
+        try:
+            with self._cluster.watching(self._lane.connection, self._config.database_patience_s):
+                return list(stored_digests(self._lane.connection))
+        except (Unavailable, Misconfigured) as error:
+            self._away(error)
+            return []
+
+    def _open(self) -> None:
+        connection = self._cluster.connect()
+        limits = QuarantineLimits(
+            self._config.quarantine_bytes_max,
+            self._config.quarantine_rows_max,
+            self._config.quarantine_unnamed_max,
+        )
+        tolerance = timedelta(seconds=self._config.future_tolerance_s)
+        settings = LaneSettings(
+            self._config.writer_cache_entries, limits, tolerance, self._config.commit_timeout_s
+        )
+        try:
+            with self._cluster.watching(connection, self._config.database_patience_s):
+                left = self._hands.session(self._name)
+                if left and end_session(connection, Name(*left)):
+                    self._log.info("session_left_behind", backend_pid=left[0], note="ended it")
+                self._hands.open_session(self._name, *name_of(connection))
+                self._lane = open_lane(connection, settings)
+        except Unavailable:
+            self._cluster.leave()
+            connection.close()
+            raise
+
+    def _connect(self, conninfo: str, timeout_s: float | None) -> Connection:
+        return connect(
+            conninfo,
+            application_name=f"ingest {self._name}",
+            connect_timeout_s=timeout_s or self._config.connect_timeout_s,
+            statement_timeout_s=timeout_s or self._config.statement_timeout_s,
+            lock_timeout_s=self._config.lock_timeout_s,
+        )
+
+    def _away(self, error: Exception) -> None:
+        self._log.warning("database_unavailable", reason=str(error))
+        self._row.set(Metric.DATABASE_UP, 0)
+        if self._lane is not None and is_hosts_fault(error, self._lane.connection):
+            self._cluster.leave()
+        self._close()
+
+    def _close(self) -> None:
+        if self._lane is not None:
+            self._lane.connection.close()
+            self._lane = None

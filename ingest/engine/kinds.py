@@ -1,0 +1,71 @@
+"""The kinds of message that the engine stores, and all that it does with each of them.
+
+A kind is a folder in ``core``, a folder in ``store``, and a line here. Another distribution brings one by an entry point
+in the group ``puppet_ingest.kinds`` that leads to a ``Kind``. What a kind needs is named, not imported: a decoder
+shall not load what only writers use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache, reduce
+from importlib.metadata import entry_points
+from operator import or_
+from pkgutil import resolve_name
+from types import GenericAlias
+from typing import Any
+
+import msgspec
+
+from ingest.core.delivery.work import Quarantine
+from ingest.store.connection import Connection
+from ingest.store.lane import KindWriter, Lane, LaneSettings
+
+GROUP = "puppet_ingest.kinds"
+
+
+class Kind(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind. The values with a colon are ``module:name``, as of entry points."""
+
+    name: str
+    commands: Mapping[str, range]  # PuppetDB's command names, and the versions of each that are understood
+    works: str  # the classes of what its decoder gives a writer
+    writer: str  # a callable that takes LaneSettings and gives a KindWriter
+
+
+KINDS = (
+    Kind(
+        name="catalog",
+        commands={"replace catalog": range(4, 10)},
+        works="ingest.core.delivery.work:CATALOG_WORKS",
+        writer="ingest.store.catalog.writing:CatalogWriter",
+    ),
+    Kind(
+        name="deactivation",
+        commands={"deactivate node": range(1, 4)},
+        works="ingest.core.delivery.work:DEACTIVATION_WORKS",
+        writer="ingest.store.node.writing:DeactivationWriter",
+    ),
+)
+
+
+@cache
+def kinds() -> tuple[Kind, ...]:
+    """Ours, then those of other distributions by their names: the order in which a batch is written."""
+    others = sorted(entry_points(group=GROUP), key=lambda point: point.name)
+    return (*KINDS, *(point.load() for point in others))
+
+
+def works_type() -> Any:
+    """The type of what a decoder sends to a writer: a list of work of all kinds, and of what goes to quarantine."""
+    classes = [class_ for kind in kinds() for class_ in resolve_name(kind.works)]
+    return GenericAlias(list, (reduce(or_, classes, Quarantine),))
+
+
+def open_lane(connection: Connection, settings: LaneSettings) -> Lane:
+    """A lane with the writers of all kinds. Raises Unavailable."""
+    writers: dict[type, Any] = {}
+    for kind in kinds():
+        writer: KindWriter = resolve_name(kind.writer)(settings)
+        writers |= dict.fromkeys(resolve_name(kind.works), writer)
+    return Lane(connection, writers, settings.quarantine_limits, settings.commit_timeout_s)

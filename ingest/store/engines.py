@@ -1,0 +1,50 @@
+"""What engines that get messages without any time tell each other: how far each has settled what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from ingest.core.delivery.arrival import Places, W, placed, time_of
+from ingest.core.delivery.work import UNPLACED
+from ingest.store.connection import Connection, translate_errors
+from ingest.store.queries import query
+from ingest.store.session import Session
+
+
+def tell(connection: Connection, engine: int, unsettled_since: datetime, *, takes_new: bool) -> None:
+    """This engine holds nothing that it got before then. ``takes_new``: it has had messages that nobody had before it."""
+    with translate_errors():
+        connection.execute(query("tell_engine"), [engine, unsettled_since, takes_new])
+
+
+def leave(connection: Connection, engine: int) -> None:
+    """It holds nothing any more, or nothing that needs this."""
+    with translate_errors():
+        connection.execute(query("forget_engine"), [engine])
+
+
+def came_first_after(session: Session) -> datetime | None:
+    """A message that comes again now came first no earlier than this. None: nobody can have stored what is newer."""
+    session.cursor.execute(query("oldest_unsettled"))
+    row = session.cursor.fetchone()
+    return None if row is None else row[0]
+
+
+class Placing:
+    """Gives works that come again without any time the places where they belong, for one writer."""
+
+    def __init__(self) -> None:
+        self._places = Places()
+
+    def place(self, session: Session, works: Sequence[W]) -> Sequence[W]:
+        """The same works, each with a time."""
+        if not any(time_of(work) == UNPLACED for work in works):
+            return works
+        after = came_first_after(session)
+        places = {
+            work.delivery: self._places.place(work.received_at, after)
+            for work in sorted(works, key=lambda work: work.received_at)
+            if time_of(work) == UNPLACED
+        }
+        return [placed(work, places[work.delivery]) if work.delivery in places else work for work in works]

@@ -1,0 +1,199 @@
+"""One transaction of a writer: takes a batch of work, of any kinds, and settles it.
+
+The order of locks is the same for everybody: content lock (shared), nodes by key, names, content by digest,
+quarantine by digest. That is why several writers and several instances meet no deadlock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from datetime import timedelta
+from typing import Any, NamedTuple, Protocol
+
+import psycopg
+from psycopg.errors import LockNotAvailable
+
+from ingest.core.delivery.batching import FUTURE_TOLERANCE
+from ingest.core.delivery.work import Outcome, Settled
+from ingest.errors import Unavailable, Unsure
+from ingest.store.connection import Connection, hang_up_after, translate_errors
+from ingest.store.locks import NODE_LOCK, holders_of_nodes, lock_content, node_key
+from ingest.store.quarantine import Quarantine, QuarantineLimits, QuarantineRow
+from ingest.store.queries import query
+from ingest.store.session import Counts, Session
+
+
+class LaneSettings(NamedTuple):
+    """What a lane and the writers of kinds in it need to know."""
+
+    cache_entries_max: int
+    quarantine_limits: QuarantineLimits = QuarantineLimits()
+    future_tolerance: timedelta = FUTURE_TOLERANCE
+    commit_timeout_s: float = 0.0  # 0: no bound; else only in the main thread
+
+
+class Commit(NamedTuple):
+    """What is known of a COMMIT that came back."""
+
+    seconds: float = 0.0
+    is_guarded: bool = False  # it had to wait for a standby
+
+
+class Works(Protocol):
+    """What is asked of work of every kind. Its class says which kind it is."""
+
+    @property
+    def delivery(self) -> int: ...
+    @property
+    def certname(self) -> str: ...
+    @property
+    def is_early(self) -> bool: ...  # settles nothing: the rest of its message is still being decoded
+
+
+class KindWriter(Protocol):
+    """How the work of one kind is written. There is one for each lane; it may remember ids that it found."""
+
+    def prepare(self, connection: Connection) -> None:
+        """Once for each connection, outside of a transaction: staging tables."""
+
+    def write(self, session: Session, works: Sequence[Any]) -> list[Settled]:
+        """Settles these in the transaction that holds the locks of their nodes."""
+
+    def committed(self) -> None:
+        """What was found in the last transaction is so."""
+
+    def rolled_back(self) -> None:
+        """What was found in the last transaction never was."""
+
+    def forget(self) -> None:
+        """Content was collected: an id that is remembered may be gone."""
+
+
+class Lane:
+    """The store as one writer uses it: a connection, what the kinds remember, one batch at a time."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        writers: Mapping[type, KindWriter],
+        quarantine_limits: QuarantineLimits | None = None,
+        commit_timeout_s: float = 0.0,
+    ) -> None:
+        """``writers`` by the classes of work, in the order in which a batch is written."""
+        self.connection = connection
+        self.counts = Counts()  # of the last batch
+        self.commit = Commit()  # of the last batch
+        self._commit_timeout_s = commit_timeout_s
+        self._is_guarded = False
+        self._warning = ""  # that PostgreSQL gave in the last COMMIT
+        self.quarantine = Quarantine(quarantine_limits or QuarantineLimits())
+        self._writers = writers
+        self._kinds = list({id(writer): writer for writer in writers.values()}.values())
+        self._generation: object = None
+        connection.add_notice_handler(self._notice)
+        with translate_errors(), connection.transaction():
+            connection.execute(query("local_commit"))
+            for writer in self._kinds:
+                writer.prepare(connection)
+
+    def apply(self, batch: Sequence[Works | QuarantineRow]) -> list[Settled]:
+        """Settles a batch in one transaction. Raises Unavailable, or Rejected (PostgreSQL refuses something in it);
+        nothing happened then, and halves of the batch may fare better. Raises Unsure when COMMIT did not come back, or
+        says that it waited for no standby: then it may have happened."""
+        try:
+            # COMMIT is what the transaction's end does: what is around it must end later, and begin as the last.
+            with (
+                translate_errors(),
+                ExitStack() as committing,
+                self.connection.transaction(),
+                self.connection.cursor() as cursor,
+            ):
+                session = Session(cursor)
+                self.counts = session.counts
+                settled = self._apply(session, batch)
+                self._have_replicated(session, settled)
+                committing.enter_context(self._committing())
+        except BaseException as error:
+            for writer in self._kinds:
+                writer.rolled_back()
+            if isinstance(error.__cause__, LockNotAvailable) and (who := self._holders(batch)):
+                raise Unavailable(f"{error}: nodes of this batch are locked by {who}") from error
+            raise
+        for writer in self._kinds:
+            writer.committed()
+        return settled
+
+    def _have_replicated(self, session: Session, settled: Sequence[Settled]) -> None:
+        """What this batch found stored may be a commit whose standby never answered: written once more, COMMIT waits for
+        the standby, and so for all that stands before it."""
+        settles = any(one.outcome is not Outcome.REDO for one in settled)
+        if self._is_guarded and not session.counts.rows_written and settles:
+            session.cursor.execute(query("write_one_record"))
+
+    @contextmanager
+    def _committing(self) -> Iterator[None]:
+        """Around COMMIT: statement_timeout does not bound its wait for a standby, and a wait that somebody ended early is
+        a success with a WARNING."""
+        self._warning = ""
+        started_s = time.monotonic()
+        bound = (
+            hang_up_after(self.connection, self._commit_timeout_s)
+            if self._commit_timeout_s
+            else nullcontext()
+        )
+        try:
+            with bound:
+                yield
+        except psycopg.Error as error:
+            if self.connection.broken:
+                took_s = time.monotonic() - started_s
+                raise Unsure(
+                    f"COMMIT did not come back within {took_s:.1f} s: its outcome is unknown"
+                ) from error
+            raise
+        if self._warning:
+            raise Unsure(f"COMMIT did not wait for a standby: {self._warning}")
+        self.commit = Commit(time.monotonic() - started_s, self._is_guarded)
+
+    def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        if diagnostic.severity_nonlocalized == "WARNING":
+            self._warning = diagnostic.message_primary or "a WARNING without words"
+
+    def _apply(self, session: Session, batch: Sequence[Works | QuarantineRow]) -> list[Settled]:
+        by_kind: dict[int, list[Works]] = {}
+        rows: list[QuarantineRow] = []
+        for item in batch:
+            if isinstance(item, QuarantineRow):
+                rows.append(item)
+            else:
+                by_kind.setdefault(id(self._writers[type(item)]), []).append(item)
+        named = {work.certname for works in by_kind.values() for work in works if not work.is_early}
+        self._lock(session, named)
+        settled = []
+        for writer in self._kinds:
+            if works := by_kind.get(id(writer)):
+                settled += writer.write(session, works)
+        settled += self.quarantine.put(session, rows)
+        return settled
+
+    def _holders(self, batch: Sequence[Works | QuarantineRow]) -> str:
+        with suppress(psycopg.Error):
+            return holders_of_nodes(
+                self.connection, {item.certname for item in batch if not isinstance(item, QuarantineRow)}
+            )
+        return ""
+
+    def _lock(self, session: Session, certnames: set[str]) -> None:
+        lock_content(session)
+        if certnames:
+            keys = sorted({node_key(certname) for certname in certnames})
+            session.cursor.execute(query("lock_nodes"), [NODE_LOCK, keys])
+        session.cursor.execute(query("content_generation"))
+        row: Any = session.cursor.fetchone()
+        generation, self._is_guarded = row or (None, True)
+        if generation != self._generation:
+            for writer in self._kinds:
+                writer.forget()
+            self._generation = generation

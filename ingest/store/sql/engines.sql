@@ -1,0 +1,20 @@
+-- name: tell_engine
+INSERT INTO engines AS told (id, unsettled_since, takes_new, seen) VALUES (%s, %s, %s, now())
+ON CONFLICT (id) DO UPDATE
+SET unsettled_since = greatest(told.unsettled_since, excluded.unsettled_since), takes_new = excluded.takes_new, seen = now()
+
+-- name: forget_engine
+DELETE FROM engines WHERE id = %s
+
+-- name: oldest_unsettled
+-- Since when an engine, at work or lately lost, may have held a message while another one stored what was sent after it. A
+-- minute: a broker misses the heart-beats of a lost one within three intervals, and then gives out again what it held.
+SELECT min(held.unsettled_since) FROM engines held
+WHERE held.seen > now() - interval '1 minute' AND EXISTS (
+    SELECT FROM engines other
+    WHERE other.id <> held.id AND other.takes_new AND other.seen > held.unsettled_since
+)
+
+-- name: forget_engines
+-- That ended without a word, long ago.
+DELETE FROM engines WHERE seen < now() - interval '1 day'
