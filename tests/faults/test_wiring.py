@@ -46,7 +46,11 @@ def test_an_end_and_its_replacement_in_one_round(kind: type[Decoder] | type[Writ
     control = ParentChannel()
     wires = ChildChannels(control.child, {"receiver": list[Descriptor], "decoder": list[Work]})
     names = process_names(CONFIG)
-    for role, size in (("known", StoredDigests.size_bytes()), ("hands", InFlight.size_bytes(len(names)))):
+    for role, size in (
+        ("known", StoredDigests.size_bytes()),
+        ("hands", InFlight.size_bytes(len(names))),
+        ("board", MetricsTable.size(len(names))),
+    ):
         control.hand_over(role, "", memory(role, size))
         wires.control()
     old_receiving, old_sending = link()
@@ -83,6 +87,7 @@ class Neighbourhood:
         for role, size in (
             ("known", StoredDigests.size_bytes()),
             ("hands", InFlight.size_bytes(len(self.names))),
+            ("board", MetricsTable.size(len(self.names))),
         ):
             self.hand_over(role, "", memory(role, size))
         self.hand_over("arena", "", memory("arena", ARENA_BYTES), 1)
