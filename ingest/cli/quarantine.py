@@ -74,7 +74,7 @@ def retry_command(settings: Origins, numbers: tuple[int, ...]) -> None:
     """Give messages back to the queue and forget them here."""
     from ingest.store.quarantine import drop, entry
 
-    with database(settings.config) as connection:
+    with database(settings.config, writes=True) as connection:
         found = [entry(connection, number) for number in dict.fromkeys(numbers)]
         for kept in found:
             if kept.body is None:
@@ -96,5 +96,5 @@ def drop_command(settings: Origins, numbers: tuple[int, ...]) -> None:
     """Throw messages away."""
     from ingest.store.quarantine import drop
 
-    with database(settings.config) as connection:
+    with database(settings.config, writes=True) as connection:
         click.echo(f"{drop(connection, list(numbers))} dropped")

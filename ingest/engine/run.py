@@ -20,8 +20,8 @@ from ingest.errors import IngestError, Misconfigured, Refused, Unavailable
 from ingest.observe.exposition import serve
 from ingest.observe.log import configure, resolve_format
 from ingest.store import housekeeping
-from ingest.store.connection import Connection, connect, hang_up
-from ingest.store.migrate import migrate, require_current
+from ingest.store.connection import Connection, connect, hang_up, require_own_session, require_writable
+from ingest.store.migrate import migrate, note_on_open, require_current
 from ingest.transport.protocol import brokers, connect_first
 from ingest.transport.stomp import STOMP_PORT
 
@@ -87,14 +87,22 @@ def add_embedded(config: Config, stack: ExitStack, *, broker_port: int = STOMP_P
     return config
 
 
-def open_database(config: Config) -> Connection:
-    """A connection for a command of a person."""
-    return connect(
+def open_database(config: Config, *, writes: bool = True) -> Connection:
+    """A connection for a command of a person. Raises Misconfigured for a database that it could not work on."""
+    connection = connect(
         config.database,
         connect_timeout_s=config.connect_timeout_s,
         statement_timeout_s=config.statement_timeout_s,
         lock_timeout_s=config.lock_timeout_s,
     )
+    try:
+        require_own_session(connection, config.database, config.connect_timeout_s)
+        if writes:
+            require_writable(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def prepare_database(config: Config) -> None:
@@ -106,6 +114,9 @@ def prepare_database(config: Config) -> None:
             migrate(connection, lambda line: log.info("migrated", step=line))
         else:
             require_current(connection)
+        home = connection.pinned.home
+        if home.is_open:
+            log.warning("schema_open_to_others", schema=home.schema, note=note_on_open(home))
     finally:
         connection.close()
 

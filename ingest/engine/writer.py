@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import secrets
 import time
 import zlib
 from collections.abc import Sequence
@@ -35,11 +36,12 @@ from ingest.ipc.control import ChildChannels, Order
 from ingest.ipc.in_flight import InFlight
 from ingest.ipc.process_metrics import ProcessMetrics
 from ingest.ipc.stored_digests import StoredDigests
-from ingest.store.connection import connect, end_session, hang_up_after
+from ingest.store.connection import SESSION_TOKEN_BITS, connect, end_session, hang_up_after
 from ingest.store.quarantine import QuarantineLimits, QuarantineRow
 from ingest.store.writing import Lane
 
 BACKOFF_START_S = 0.05
+COMPLAIN_EVERY_S = 30.0  # about the same trouble
 PAUSE = 2  # times the linger, without a batch
 
 
@@ -61,6 +63,8 @@ class Writer:
         self._hands = InFlight(wires.memory["hands"], process_names(config))
         self._lane: Lane | None = None
         self._is_stale = False  # the lane was opened under settings that have changed
+        self._away_because: str | None = None  # why the last batch could not be settled
+        self._complain_at_s = 0.0
         self._settled_s = 0.0  # the last batch
         self._batch: list[Work] = []
         self._batch_bytes = 0
@@ -177,6 +181,7 @@ class Writer:
                     # A lost privilege or table is no fault of these messages: they wait until somebody mends it.
                     self._database_away(error)
                 else:
+                    self._database_back()
                     self._report(batch, settled)
                     return
                 finally:
@@ -240,6 +245,7 @@ class Writer:
                 except Refused as refused:
                     self._stop_engine(refused)
                 else:
+                    self._database_back()
                     return
             self._wait(backoff_s)
             backoff_s = min(backoff_s * 2, self.config.backoff_max_s)
@@ -290,6 +296,7 @@ class Writer:
             self._lane.connection.close()
             self._lane = None
         self._is_stale = False
+        left, token = self._hands.session(self.name), secrets.randbits(SESSION_TOKEN_BITS)
         try:
             connection = connect(
                 self.config.database,
@@ -297,29 +304,40 @@ class Writer:
                 connect_timeout_s=self.config.connect_timeout_s,
                 statement_timeout_s=self.config.statement_timeout_s,
                 lock_timeout_s=self.config.lock_timeout_s,
+                session_token=token,
             )
             limits = QuarantineLimits(
                 self.config.quarantine_messages_max, self.config.quarantine_per_minute_max
             )
             with hang_up_after(connection, self.config.database_patience_s):
-                left = self._hands.session(self.name)
                 if left and end_session(connection, left):
-                    self.log.info("session_left_behind", backend_pid=left, note="ended it")
-                self._hands.open_session(self.name, connection.info.backend_pid)
+                    self.log.info("session_left_behind", note="ended it")
+                self._hands.open_session(self.name, token)
                 self._lane = Lane(connection, self.config.writer_cache_entries, limits)
         except (Unavailable, Misconfigured) as error:
             self._database_away(error)
             return False
-        self.row.set(Metric.DATABASE_UP, 1)
+        if self._away_because is None:
+            self.row.set(Metric.DATABASE_UP, 1)
         self.row.add(Metric.DATABASE_CONNECTIONS)
         return True
 
     def _database_away(self, error: Exception) -> None:
-        self.log.warning("database_unavailable", reason=str(error))
+        """Not ready until a batch is settled again: a connection alone is no sign that what failed is mended."""
+        reason, now_s = str(error), time.monotonic()
+        if reason != self._away_because or now_s >= self._complain_at_s:
+            self.log.warning("database_unavailable", reason=reason)
+            self._complain_at_s = now_s + COMPLAIN_EVERY_S
+        self._away_because = reason
         self.row.set(Metric.DATABASE_UP, 0)
         if self._lane is not None:
             self._lane.connection.close()
             self._lane = None
+
+    def _database_back(self) -> None:
+        if self._away_because is not None:
+            self._away_because = None
+            self.row.set(Metric.DATABASE_UP, 1)
 
     def _wait(self, seconds: float) -> None:
         """Waits without reading work, but listening to the supervisor."""

@@ -13,7 +13,7 @@ class InFlight:
     its place and fill it byte by byte.
     """
 
-    _NUMBERS = 2  # of 64 bits for each process: the delivery, the process id of its backend
+    _NUMBERS = 2  # of 64 bits for each process: the delivery, the token of its session
 
     def __init__(self, memory_: mmap.mmap, processes: list[str]) -> None:
         self._numbers: memoryview[int] = memoryview(memory_).cast("Q")
@@ -33,9 +33,9 @@ class InFlight:
         """The delivery's number, or None for empty hands."""
         return self._numbers[self._places[process]] or None
 
-    def open_session(self, process: str, backend_pid: int) -> None:
-        self._numbers[self._places[process] + 1] = backend_pid
+    def open_session(self, process: str, token: int) -> None:
+        self._numbers[self._places[process] + 1] = token
 
     def session(self, process: str) -> int | None:
-        """The process id of the backend that served the process last, maybe before it was replaced."""
+        """The token of the session that served the process last, maybe before it was replaced."""
         return self._numbers[self._places[process] + 1] or None

@@ -1,27 +1,37 @@
-"""Opens connections to PostgreSQL, and says what an error of PostgreSQL means for the engine."""
+"""Opens connections to PostgreSQL, and gives them up: on a server that is silent, on a session that was left behind."""
 
 from __future__ import annotations
 
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import psycopg
-from psycopg import errors as pg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from ingest.errors import Misconfigured, Rejected, Unavailable
+from ingest.errors import Misconfigured, Unavailable
+from ingest.store.pooling import require_session_pooling
 from ingest.store.queries import query
+from ingest.store.session_settings import Home, Pinned, forget_environment, pin
+from ingest.store.sqlstates import translate
 
-Connection = psycopg.Connection[tuple[object, ...]]
+SESSION_TOKEN_BITS = 64
+APPLICATION_NAME_BYTES_MAX = 63  # PostgreSQL cuts what is longer: NAMEDATALEN
 
-# SQLSTATE classes after which the same statement may succeed later, on this or another connection.
-# Source: PostgreSQL documentation, appendix A.
-_PASSING = ("08", "0A", "25", "40", "53", "55", "57", "58")
-# What a person has to mend before any statement can succeed.
-_SETTING = ("28", "3D000", "42501", "3F000", "42P01", "42703", "42883")
+
+class Connection(psycopg.Connection[tuple[object, ...]]):
+    """A connection whose session is ours (session_settings.py), and where it found our tables."""
+
+    pinned = Pinned(Home(), False)
+
+    @property
+    def home(self) -> str | None:
+        """The schema that statements name our tables in; None where there is none yet."""
+        return self.pinned.home.schema
 
 
 def connect(
@@ -31,42 +41,84 @@ def connect(
     connect_timeout_s: float = 5,
     statement_timeout_s: float = 60,
     lock_timeout_s: float = 30,
-    synchronous_commit: bool = True,
+    session_token: int | None = None,
 ) -> Connection:
-    """A connection in autocommit mode with its time limits set. Raises Unavailable or Misconfigured."""
-    settings = {
+    """A connection in autocommit mode with its settings and time limits pinned. Raises Unavailable or Misconfigured.
+
+    ``session_token`` lets ``end_session()`` find this session and no other.
+    """
+    limits = {
         "statement_timeout": f"{int(statement_timeout_s * 1000)}ms",
         "lock_timeout": f"{int(lock_timeout_s * 1000)}ms",
-        # A writer that fell off the network in a transaction keeps its nodes locked for that long; ours are
-        # never idle in one for longer than it takes to make the next rows.
-        "idle_in_transaction_session_timeout": "15s",
-        # In the middle of a COPY a session is not idle, and PostgreSQL does not look at statement_timeout while it
-        # waits for more rows: only its TCP notices then that a client's machine has gone, by itself after two hours.
-        "tcp_keepalives_idle": "15",
-        "tcp_keepalives_interval": "5",
-        "tcp_keepalives_count": "3",
-        "tcp_user_timeout": "30000",
-        "timezone": "UTC",
-        "client_min_messages": "warning",
     }
     with translate_errors(opening=True):
-        given = conninfo_to_dict(conninfo)
-        options = " ".join([str(given.get("options") or ""), *(f"-c {k}={v}" for k, v in settings.items())])
-        connection = psycopg.connect(
-            make_conninfo(
-                conninfo,
-                application_name=given.get("application_name") or application_name,
-                connect_timeout=max(2, int(connect_timeout_s)),  # libpq takes 1 for 2
-                options=options.strip(),
-                tcp_user_timeout=30_000,  # ms; a server that fell off the network is noticed,
-                keepalives_idle=15,  # and also while we wait for its answer: 30 s again
-                keepalives_interval=5,
-                keepalives_count=3,
-            ),
-            autocommit=True,
-        )
+        connection = _open(conninfo, application_name, connect_timeout_s, session_token)
+        # A proxy may answer for a server that does not, and a pooler make us wait for one.
+        silence = threading.Timer(max(2, connect_timeout_s), hang_up, [connection])
+        silence.daemon = True
+        silence.start()
+        try:
+            connection.pinned = pin(connection, limits)
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            silence.cancel()
     connection.prepare_threshold = 2
     return connection
+
+
+def require_own_session(connection: Connection, conninfo: str, connect_timeout_s: float = 5) -> None:
+    """Raises Misconfigured when a pooler gives the session's server connection to others between transactions."""
+    if connection.pinned.is_pooled:
+        with translate_errors():
+            require_session_pooling(
+                connection, lambda: _open(conninfo, "ingest", connect_timeout_s, None), hang_up
+            )
+
+
+def require_writable(connection: Connection) -> None:
+    """Raises Misconfigured on a standby, and where transactions are read-only."""
+    with translate_errors():
+        row = connection.execute(query("is_read_only")).fetchone()
+    is_standby, is_read_only = row or (False, False)
+    where = f"the server at {connection.info.host or 'its socket'} port {connection.info.port}"
+    if is_standby:
+        raise Misconfigured(
+            "--database",
+            f"{where} is a standby, which is read-only: name the primary, or all hosts with target_session_attrs=read-write",
+        )
+    if is_read_only:
+        raise Misconfigured(
+            "--database",
+            f"{where} makes this role's transactions read-only (default_transaction_read_only): set it to off for the "
+            "database or the role that set it",
+        )
+
+
+def _open(
+    conninfo: str, application_name: str, connect_timeout_s: float, session_token: int | None
+) -> Connection:
+    forget_environment()
+    given = conninfo_to_dict(conninfo)
+    name = str(given.get("application_name") or application_name)
+    if session_token is not None:
+        token = f" {session_token:0{SESSION_TOKEN_BITS // 4}x}"
+        name = name.encode("ascii", "replace").decode()[: APPLICATION_NAME_BYTES_MAX - len(token)] + token
+    return Connection.connect(
+        make_conninfo(
+            conninfo,
+            application_name=name,
+            client_encoding="UTF8",
+            options=given.get("options") or "",
+            connect_timeout=max(2, int(connect_timeout_s)),  # libpq takes 1 for 2
+            tcp_user_timeout=30_000,  # ms; a server that fell off the network is noticed,
+            keepalives_idle=15,  # and also while we wait for its answer: 30 s again
+            keepalives_interval=5,
+            keepalives_count=3,
+        ),
+        autocommit=True,
+    )
 
 
 @contextmanager
@@ -86,23 +138,22 @@ def hang_up_after(connection: Connection, seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def hang_up(connection: Connection) -> None:
+def hang_up(connection: psycopg.Connection[Any]) -> None:
     """Whoever waits on the connection, in whatever thread, finds it lost."""
     with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as shared:
         shared.shutdown(socket.SHUT_RDWR)
 
 
-def end_session(connection: Connection, backend_pid: int) -> bool:
-    """Ends a session that this role left behind under the same application_name; False where there is none.
+def end_session(connection: Connection, session_token: int) -> bool:
+    """Ends the session that this role opened with that token; False where there is none.
 
     When a connection was given up because nothing came through, its other end does not know. In the middle of a COPY
     it would keep its locks for as long as TCP finds nothing wrong, and behind a proxy that may be for ever.
     """
-    with suppress(
-        psycopg.Error
-    ):  # it ends when TCP does, then; and the next statement tells what is wrong here
-        found = connection.execute(query("end_session"), [backend_pid]).fetchone()
-        return found is not None
+    # What fails here ends when TCP does, then; and the next statement tells what is wrong.
+    with suppress(psycopg.Error):
+        token = f"{session_token:0{SESSION_TOKEN_BITS // 4}x}"
+        return connection.execute(query("end_session"), [token]).fetchone() is not None
     return False
 
 
@@ -116,37 +167,3 @@ def translate_errors(*, opening: bool = False) -> Iterator[None]:
         if opening and isinstance(found, Unavailable):
             found = Unavailable(f"no database (--database): {found}")
         raise found from error
-
-
-def translate(error: psycopg.Error) -> Unavailable | Rejected | Misconfigured:
-    """The plan for an error of PostgreSQL: wait and try again, quarantine, or change a setting."""
-    text = _line(error)
-    # Details and context of a refused row tell its values, and a value may be a secret.
-    refusal = error.diag.message_primary or "no reason given"
-    state = error.sqlstate or ""
-    if state.startswith(_SETTING) or _is_login(error):
-        return Misconfigured("--database", text)
-    if isinstance(error, (pg.DataError, pg.IntegrityError, pg.ProgramLimitExceeded, pg.StatementTooComplex)):
-        return Rejected("refused_by_postgresql", refusal)
-    if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) or state.startswith(_PASSING):
-        return Unavailable(text)
-    if isinstance(error, psycopg.ProgrammingError) and not state:
-        return Misconfigured("--database", text)  # a conninfo that cannot be parsed
-    return Rejected("refused_by_postgresql", refusal)
-
-
-def _is_login(error: psycopg.Error) -> bool:
-    # A failed connection carries no SQLSTATE in psycopg; the server's words are all there is.
-    text = str(error)
-    return isinstance(error, psycopg.OperationalError) and (
-        "password authentication failed" in text
-        or "no password supplied" in text
-        or "no pg_hba.conf entry" in text
-        or ('role "' in text and "does not exist" in text)
-        or ('database "' in text and "does not exist" in text)
-        or "is not permitted to log in" in text
-    )
-
-
-def _line(error: psycopg.Error) -> str:
-    return " ".join(str(error).split())

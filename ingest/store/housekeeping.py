@@ -19,10 +19,8 @@ import msgspec
 from psycopg import errors as pg
 
 from ingest.store.connection import Connection, translate_errors
-from ingest.store.locks import CONTENT_LOCK, NODE_LOCK, node_key
+from ingest.store.locks import NodeLocks, lock_content_alone
 from ingest.store.queries import query
-
-POLL_S = 0.005  # a writer's transaction takes some ten milliseconds, and so do the gaps between them
 
 # The order in which content refers to content: what a collected row used is free in the next run.
 CONTENT_TABLES = ("resources", "edge_sets", "position_sets", "positions", "tags")
@@ -51,7 +49,7 @@ def collect_garbage(
         for start in range(0, len(ids), step_rows):
             step = ids[start : start + step_rows]
             with translate_errors(), connection.transaction():
-                if _locked_alone(connection, int(patience_s / POLL_S), pause):
+                if lock_content_alone(connection, patience_s, pause):
                     deleted = _delete(connection, table, step, xmin, hold_timeout_s)
                 else:
                     deleted = None
@@ -68,8 +66,9 @@ def expire_nodes(connection: Connection, node_ttl: timedelta, *, step_nodes: int
     expired: list[str] = []
     with translate_errors():
         nodes = connection.execute(query("silent_nodes"), [node_ttl]).fetchall()
+        locks = NodeLocks(connection)
         for start in range(0, len(nodes), step_nodes):
-            with _locked(connection, nodes[start : start + step_nodes]) as ids:
+            with _locked(connection, locks, nodes[start : start + step_nodes]) as ids:
                 rows = connection.execute(query("expire_nodes"), {"ids": ids, "ttl": node_ttl})
                 expired += [str(certname) for (certname,) in rows]
     return sorted(expired)
@@ -80,8 +79,9 @@ def purge_nodes(connection: Connection, node_purge_ttl: timedelta, *, step_nodes
     purged = 0
     with translate_errors():
         nodes = connection.execute(query("purgeable_nodes"), [node_purge_ttl]).fetchall()
+        locks = NodeLocks(connection)
         for start in range(0, len(nodes), step_nodes):
-            with _locked(connection, nodes[start : start + step_nodes]) as ids:
+            with _locked(connection, locks, nodes[start : start + step_nodes]) as ids:
                 row = connection.execute(query("purge_nodes"), {"ids": ids, "ttl": node_purge_ttl}).fetchone()
                 purged += int(str(row[0])) if row else 0
     return purged
@@ -94,11 +94,14 @@ def forget_quarantined(connection: Connection, retention: timedelta) -> int:
 
 
 @contextmanager
-def _locked(connection: Connection, nodes: Sequence[tuple[object, ...]]) -> Iterator[list[object]]:
+def _locked(
+    connection: Connection, locks: NodeLocks, nodes: Sequence[tuple[object, ...]]
+) -> Iterator[list[object]]:
     """A transaction that holds the locks of these (id, certname), as a writer takes them; gives the ids."""
+    certnames = [str(certname) for _, certname in nodes]
+    locks.prepare(certnames)
     with connection.transaction():
-        keys = sorted({node_key(str(certname)) for _, certname in nodes})
-        connection.execute(query("lock_nodes"), [NODE_LOCK, keys])
+        locks.take(certnames)
         yield [id_ for id_, _ in nodes]
 
 
@@ -109,16 +112,6 @@ def _unused(connection: Connection, table: str) -> tuple[str, list[int]]:
         assert row is not None
         found = connection.execute(query(f"unused_{table}")).fetchall()
         return str(row[0]), sorted(int(str(id_)) for (id_,) in found)
-
-
-def _locked_alone(connection: Connection, polls: int, pause: Callable[[float], None]) -> bool:
-    """Takes the content lock in a moment in which no writer has it; False when there was none."""
-    for _ in range(max(1, polls)):
-        row = connection.execute(query("try_lock_content_alone"), [CONTENT_LOCK]).fetchone()
-        if row is not None and row[0]:
-            return True
-        pause(POLL_S)
-    return False
 
 
 def _delete(

@@ -18,7 +18,7 @@ from ingest.store.catalog.content_store import Contents
 from ingest.store.catalog.membership import write_chunks, write_exports
 from ingest.store.connection import Connection, translate_errors
 from ingest.store.content_table import Encoded
-from ingest.store.locks import CONTENT_LOCK, NODE_LOCK, node_key
+from ingest.store.locks import NodeLocks
 from ingest.store.quarantine import NO_LIMITS, QuarantineLimits, QuarantineRow, put, require_room
 from ingest.store.queries import query
 from ingest.store.session import Counts, Session
@@ -48,15 +48,18 @@ class Lane:
         self._contents = Contents(cache_entries_max)
         with translate_errors():
             connection.execute(query("create_staging"))
+            self._locks = NodeLocks(connection)
 
     def apply(self, batch: Sequence[Work | QuarantineRow]) -> list[Settled]:
         """Settles a batch in one transaction. Raises Unavailable, Rejected (PostgreSQL refuses something in it)
         or Refused (the quarantine is full); nothing happened then, and halves of the batch may fare better."""
         try:
-            with translate_errors(), self.connection.transaction(), self.connection.cursor() as cursor:
-                session = Session(cursor)
-                self.counts = session.counts
-                settled = self._apply(session, batch)
+            with translate_errors():
+                self._locks.prepare(_certnames(batch))
+                with self.connection.transaction(), self.connection.cursor() as cursor:
+                    session = Session(cursor)
+                    self.counts = session.counts
+                    settled = self._apply(session, batch)
         except BaseException:
             self._contents.rolled_back()
             self._names.clear()
@@ -78,8 +81,7 @@ class Lane:
             if isinstance(work, Ahead):
                 ahead |= work.contents
         newest, superseded = supersede(catalogs)
-        certnames = sorted({c.header.certname for c in newest} | {c.certname for c in commands})
-        stored = self._lock_and_read(session, certnames)
+        stored = self._lock_and_read(session, sorted(_certnames(batch)))
 
         settled = []
         settled += self._store(session, newest, stored, catalogs, ahead)
@@ -100,13 +102,7 @@ class Lane:
     # Reading what is there
 
     def _lock_and_read(self, session: Session, certnames: list[str]) -> dict[str, Stored]:
-        session.cursor.execute(query("lock_content"), [CONTENT_LOCK])
-        if certnames:
-            keys = sorted({node_key(certname) for certname in certnames})
-            session.cursor.execute(query("lock_nodes"), [NODE_LOCK, keys])
-        session.cursor.execute(query("content_generation"))
-        row = session.cursor.fetchone()
-        generation = None if row is None else row[0]
+        generation = self._locks.take(certnames)
         if generation != self._generation:
             self._contents.forget()
             self._generation = generation
@@ -281,6 +277,12 @@ class Lane:
             )
             for c in commands
         ]
+
+
+def _certnames(batch: Sequence[Work | QuarantineRow]) -> set[str]:
+    """The nodes whose rows a batch may touch."""
+    catalogs = {work.header.certname for work in batch if isinstance(work, Claim | Full)}
+    return catalogs | {work.certname for work in batch if isinstance(work, Deactivate)}
 
 
 def _write_headers(session: Session, statement: str, headers: Sequence[HeaderFields]) -> None:

@@ -8,7 +8,7 @@ DROP DATABASE IF EXISTS {name} WITH (FORCE)
 
 -- name: capacity_backends
 -- The server processes of the engine's writers.
-SELECT substring(application_name FROM 8), pid
+SELECT split_part(application_name, ' ', 2), pid
 FROM pg_stat_activity
 WHERE datname = current_database() AND application_name LIKE 'ingest writer-%%'
 
@@ -33,7 +33,7 @@ CHECKPOINT
 -- What each table takes with its indexes and TOAST, and its own pages.
 SELECT relname, pg_total_relation_size(oid), pg_relation_size(oid) / 8192
 FROM pg_class
-WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+WHERE relkind = 'r' AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %s)
 
 -- name: capacity_fleet
 -- The fleet as it is stored: active nodes, mean resources, the median age of the catalogs against the newest.

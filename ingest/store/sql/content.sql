@@ -1,7 +1,3 @@
--- name: content_generation
--- Changed by garbage collection: ids remembered under another generation may be gone.
-SELECT generation FROM content_state
-
 -- name: find_tags
 SELECT digest, id FROM unnest(%s::bytea[]) AS asked (digest) JOIN tags USING (digest)
 

@@ -24,9 +24,6 @@ WHERE NOT EXISTS (
 SELECT t.id FROM tags t
 WHERE NOT EXISTS (SELECT FROM (SELECT unnest(tag_ids) AS id FROM resources) AS used WHERE used.id = t.id)
 
--- name: try_lock_content_alone
-SELECT pg_try_advisory_xact_lock(%s)
-
 -- name: next_generation
 UPDATE content_state SET generation = generation + 1
 

@@ -1,10 +1,3 @@
--- name: lock_migrations
--- One migrating program at a time.
-SELECT pg_advisory_lock(%s)
-
--- name: unlock_migrations
-SELECT pg_advisory_unlock(%s)
-
 -- name: create_migrations_table
 CREATE TABLE IF NOT EXISTS schema_migrations (
     number     integer PRIMARY KEY,
@@ -13,7 +6,10 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 )
 
 -- name: has_migrations_table
-SELECT to_regclass('schema_migrations') IS NOT NULL
+SELECT EXISTS (
+    SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relname = 'schema_migrations' AND c.relkind = 'r' AND n.nspname = %s
+)
 
 -- name: schema_version
 SELECT coalesce(max(number), 0) FROM schema_migrations
@@ -22,9 +18,10 @@ SELECT coalesce(max(number), 0) FROM schema_migrations
 INSERT INTO schema_migrations (number, name) VALUES (%s, %s)
 
 -- name: grant_engine
--- What ingest run needs when somebody else owns and migrates the schema. TEMPORARY: its staging tables.
-DO $grant$ BEGIN EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO ROLE_NAME', current_database()); END $grant$;
-DO $grant$ BEGIN EXECUTE format('GRANT USAGE ON SCHEMA %I TO ROLE_NAME', current_schema()); END $grant$;
+-- What ingest run needs when somebody else owns and migrates the schema. TEMPORARY: its staging tables. The names in
+-- capitals stand for identifiers.
+GRANT TEMPORARY ON DATABASE DATABASE_NAME TO ROLE_NAME;
+GRANT USAGE ON SCHEMA SCHEMA_NAME TO ROLE_NAME;
 GRANT USAGE ON SCHEMA storeconfigs TO ROLE_NAME;
 GRANT SELECT ON schema_migrations TO ROLE_NAME;
 GRANT SELECT, INSERT, UPDATE, DELETE ON nodes, catalog_resources, catalog_exports, quarantine TO ROLE_NAME;
@@ -33,11 +30,18 @@ GRANT SELECT, INSERT, UPDATE ON catalogs TO ROLE_NAME;
 GRANT SELECT, INSERT, DELETE ON tags, positions, resources, edge_sets, position_sets TO ROLE_NAME;
 GRANT SELECT, INSERT ON environments, producers TO ROLE_NAME;
 GRANT SELECT, UPDATE ON content_state TO ROLE_NAME;
+GRANT SELECT, INSERT, UPDATE ON node_locks TO ROLE_NAME;
 GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO ROLE_NAME
 
 -- name: grant_reader
 -- What collectors and tools need: the views, and nothing that lies under them.
-DO $grant$ BEGIN EXECUTE format('GRANT USAGE ON SCHEMA %I TO ROLE_NAME', current_schema()); END $grant$;
+GRANT USAGE ON SCHEMA SCHEMA_NAME TO ROLE_NAME;
 GRANT USAGE ON SCHEMA storeconfigs TO ROLE_NAME;
 GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO ROLE_NAME;
 GRANT SELECT ON ALL TABLES IN SCHEMA storeconfigs TO ROLE_NAME
+
+-- name: find_role
+SELECT rolname::text FROM pg_roles WHERE rolname::text = %s::text
+
+-- name: database_name
+SELECT current_database()::text

@@ -1,11 +1,3 @@
--- name: lock_content
--- Shared with every writer; garbage collection takes it alone while it deletes.
-SELECT pg_advisory_xact_lock_shared(%s)
-
--- name: lock_nodes
--- One advisory lock a node, in the order given (sorted): no deadlock, and no tuple lock in the WAL.
-SELECT count(pg_advisory_xact_lock(%s, key)) FROM unnest(%s::integer[]) AS key
-
 -- name: insert_nodes
 INSERT INTO nodes (certname) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING
 
@@ -118,8 +110,3 @@ SELECT count(*), count(*) FILTER (WHERE first_seen > now() - interval '1 minute'
 -- name: hints
 -- For the decoders: what each node's sections were when they were stored last.
 SELECT n.certname, c.raw_digest FROM catalogs c JOIN nodes n ON n.id = c.node_id
-
--- name: end_session
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE pid = %s AND pid <> pg_backend_pid() AND usename = current_user
-  AND application_name = current_setting('application_name')
