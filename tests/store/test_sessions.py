@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg.conninfo import make_conninfo
 
 from ingest.config.settings import Config
@@ -17,12 +18,17 @@ from lab.proxy import Proxy
 from lab.servers import Postgres
 from tests.store.test_roles import Roles, roles  # noqa: F401 - a fixture
 
-NODE = 7
+NODE, TOKEN = 7, 0xFEDCBA9876543210
 
 
-def in_a_copy(conninfo: str) -> Connection:
+def in_a_copy(conninfo: str, **given: Any) -> Connection:
     """A transaction with a lock, the server waiting for rows."""
-    opened = connect(conninfo, statement_timeout_s=1, application_name="ingest writer-0")
+    opened = connect(
+        conninfo,
+        statement_timeout_s=1,
+        application_name="ingest writer-0",
+        **{"session_token": TOKEN, **given},
+    )
     opened.autocommit = False
     opened.execute("CREATE TEMPORARY TABLE stage (x text)")
     opened.execute("SELECT pg_advisory_xact_lock(%s, %s)", [NODE_LOCK, NODE])
@@ -35,29 +41,43 @@ def is_free(connection: Connection) -> bool:
     return bool(row[0])
 
 
-def test_what_a_writer_left_behind_is_ended(roles: Roles) -> None:  # noqa: F811
-    """With the rights of the engine's role; its locks are free, and a second time there is nothing to end."""
-    left = in_a_copy(roles.engine)
-    with connect(roles.engine, application_name="ingest writer-0") as successor:
+@pytest.mark.parametrize("name", ["", " application_name=x", f" application_name={'ü' * 80}"])
+def test_what_a_writer_left_behind_is_ended(roles: Roles, name: str) -> None:  # noqa: F811
+    """With the rights of the engine's role and whatever the conninfo calls it; its locks are free, and a second time
+    there is nothing to end."""
+    left = in_a_copy(roles.engine + name)
+    with connect(roles.engine + name, application_name="ingest writer-0", session_token=1) as successor:
         assert not is_free(successor)
-        assert end_session(successor, left.info.backend_pid)
+        assert end_session(successor, TOKEN)
         successor.execute("SELECT pg_advisory_lock(%s, %s)", [NODE_LOCK, NODE])
         successor.execute("SELECT pg_stat_clear_snapshot()")
-        assert not end_session(successor, left.info.backend_pid)
+        assert not end_session(successor, TOKEN)
     left.close()
 
 
 def test_nobody_else_s_session_is_ended(roles: Roles, connection: Connection) -> None:  # noqa: F811
-    """PostgreSQL gives a process id away again: another role's session, another program's and one's own live on."""
+    """Another role's session lives on, that of the same writer with another token, and one's own."""
     left = in_a_copy(roles.engine)
     with (
-        connect(roles.reader, application_name="ingest writer-0") as reader,
-        connect(roles.engine, application_name="ingest writer-1") as neighbour,
+        connect(roles.reader, application_name="ingest writer-0", session_token=2) as reader,
+        connect(roles.engine, application_name="ingest writer-0", session_token=3) as neighbour,
     ):
-        for other in (reader, neighbour):
-            assert not end_session(other, left.info.backend_pid)
-            assert not end_session(other, other.info.backend_pid)
+        assert not end_session(reader, TOKEN)
+        assert not end_session(neighbour, TOKEN + 1)
+        assert not end_session(neighbour, 3)
+        assert not end_session(neighbour, 0)
     assert not is_free(connection)
+    left.close()
+
+
+def test_a_reader_who_takes_the_token_s_name_is_not_ended_and_ends_nobody(roles: Roles) -> None:  # noqa: F811
+    """pg_stat_activity shows the token to everybody: it counts for sessions of the same role only."""
+    left = in_a_copy(roles.engine)
+    with connect(roles.reader) as reader, connect(roles.engine) as engine:
+        reader.execute("SELECT set_config('application_name', %s, false)", [f"x {TOKEN:016x}"])
+        assert not end_session(reader, TOKEN)
+        assert end_session(engine, TOKEN)
+        assert reader.execute("SELECT 1").fetchone() == (1,)
     left.close()
 
 

@@ -1,6 +1,6 @@
 -- name: survey_session
 -- The first words on a connection, under whatever search_path the site has set: names in full, no operator.
-SELECT pg_catalog.to_regclass('schema_migrations')::pg_catalog.oid::pg_catalog.int8, pg_catalog.current_schema()::pg_catalog.text,
+SELECT pg_catalog.to_regclass('schema_migrations')::pg_catalog.oid::pg_catalog.int8, pg_catalog.current_schemas(false)::pg_catalog.text[],
        pg_catalog.pg_backend_pid(), pg_catalog.current_setting('synchronous_commit')
 
 -- name: pin_session
