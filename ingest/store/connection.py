@@ -47,18 +47,22 @@ def connect(
 
     ``session_token`` lets ``end_session()`` find this session and no other.
     """
-    limits = {
+    with translate_errors(opening=True):
+        given = conninfo_to_dict(conninfo).get("application_name")
+    name = _with_token(str(given or application_name), session_token)
+    settings = {
+        "application_name": name,  # once more: a pooler may keep it to itself
         "statement_timeout": f"{int(statement_timeout_s * 1000)}ms",
         "lock_timeout": f"{int(lock_timeout_s * 1000)}ms",
     }
     with translate_errors(opening=True):
-        connection = _open(conninfo, application_name, connect_timeout_s, session_token)
+        connection = _open(conninfo, name, connect_timeout_s)
         # A proxy may answer for a server that does not, and a pooler make us wait for one.
         silence = threading.Timer(max(2, connect_timeout_s), hang_up, [connection])
         silence.daemon = True
         silence.start()
         try:
-            connection.pinned = pin(connection, limits)
+            connection.pinned = pin(connection, settings)
         except BaseException:
             connection.close()
             raise
@@ -72,9 +76,7 @@ def require_own_session(connection: Connection, conninfo: str, connect_timeout_s
     """Raises Misconfigured when a pooler gives the session's server connection to others between transactions."""
     if connection.pinned.is_pooled:
         with translate_errors():
-            require_session_pooling(
-                connection, lambda: _open(conninfo, "ingest", connect_timeout_s, None), hang_up
-            )
+            require_session_pooling(connection, lambda: _open(conninfo, "ingest", connect_timeout_s), hang_up)
 
 
 def require_writable(connection: Connection) -> None:
@@ -96,21 +98,21 @@ def require_writable(connection: Connection) -> None:
         )
 
 
-def _open(
-    conninfo: str, application_name: str, connect_timeout_s: float, session_token: int | None
-) -> Connection:
+def _with_token(name: str, session_token: int | None) -> str:
+    if session_token is None:
+        return name
+    token = f" {session_token:0{SESSION_TOKEN_BITS // 4}x}"
+    return name.encode("ascii", "replace").decode()[: APPLICATION_NAME_BYTES_MAX - len(token)] + token
+
+
+def _open(conninfo: str, application_name: str, connect_timeout_s: float) -> Connection:
     forget_environment()
-    given = conninfo_to_dict(conninfo)
-    name = str(given.get("application_name") or application_name)
-    if session_token is not None:
-        token = f" {session_token:0{SESSION_TOKEN_BITS // 4}x}"
-        name = name.encode("ascii", "replace").decode()[: APPLICATION_NAME_BYTES_MAX - len(token)] + token
     return Connection.connect(
         make_conninfo(
             conninfo,
-            application_name=name,
+            application_name=application_name,
             client_encoding="UTF8",
-            options=given.get("options") or "",
+            options=conninfo_to_dict(conninfo).get("options") or "",  # not those of the environment
             connect_timeout=max(2, int(connect_timeout_s)),  # libpq takes 1 for 2
             tcp_user_timeout=30_000,  # ms; a server that fell off the network is noticed,
             keepalives_idle=15,  # and also while we wait for its answer: 30 s again

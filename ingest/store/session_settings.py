@@ -100,8 +100,8 @@ class Pinned(NamedTuple):
     is_pooled: bool  # the backend is not the one that the connection was told of: something stands between
 
 
-def pin(connection: psycopg.Connection[Any], limits: dict[str, str]) -> Pinned:
-    """Makes the session ours. Raises Misconfigured for a database that we cannot work on."""
+def pin(connection: psycopg.Connection[Any], more: dict[str, str]) -> Pinned:
+    """Makes the session ours; ``more`` is what differs between ours. Raises Misconfigured for a database that we cannot work on."""
     version = connection.info.server_version
     if version < SERVER_VERSION_MIN:
         raise Misconfigured(
@@ -113,10 +113,12 @@ def pin(connection: psycopg.Connection[Any], limits: dict[str, str]) -> Pinned:
         # A pooler that was told to run no server_reset_query hands over what the last client left.
         connection.execute(query("discard_session"))
         table, schemas, backend, commit = _row(connection, "survey_session")
-    limits = LIMITS | {name: "0" for name, since in SITE_LIMITS.items() if version >= since} | limits
-    settings = RELIED_ON | limits | {"synchronous_commit": at_least_on(commit), "search_path": NO_SCHEMA}
+    limits = LIMITS | {name: "0" for name, since in SITE_LIMITS.items() if version >= since}
+    settings = (
+        RELIED_ON | limits | more | {"synchronous_commit": at_least_on(commit), "search_path": NO_SCHEMA}
+    )
     connection.execute(query("pin_session"), [list(settings), list(settings.values())])
-    _check(connection, backend)
+    _check(connection, backend, is_pooled)
     return Pinned(find_home(connection, table, _for_tables(schemas)), is_pooled)
 
 
@@ -153,10 +155,17 @@ def look_again(connection: psycopg.Connection[Any], home: Home) -> Home:
     return find_home(connection, table, home.schema)
 
 
-def _check(connection: psycopg.Connection[Any], backend: int) -> None:
+def _check(connection: psycopg.Connection[Any], backend: int, is_pooled: bool) -> None:
     values, encoding, database, replication, backend_now = _row(connection, "read_session", [list(RELIED_ON)])
-    if backend != backend_now:
+    lost = [
+        f"{name} stays {value} although the session set it to {wanted}"
+        for (name, wanted), value in zip(RELIED_ON.items(), values, strict=True)
+        if value.casefold() != wanted.casefold()
+    ]
+    if backend != backend_now or (lost and is_pooled):
         raise Misconfigured("--database", MIXED)
+    if lost:
+        raise Misconfigured("--database", lost[0])
     if encoding != "UTF8":
         raise Misconfigured(
             "--database",
@@ -168,9 +177,6 @@ def _check(connection: psycopg.Connection[Any], backend: int) -> None:
             "--database",
             "session_replication_role is replica: foreign keys would not be kept; set it to origin for this role",
         )
-    for (name, wanted), value in zip(RELIED_ON.items(), values, strict=True):
-        if value.casefold() != wanted.casefold():
-            raise Misconfigured("--database", f"{name} stays {value} although the session set it to {wanted}")
 
 
 def _row(connection: psycopg.Connection[Any], name: str, parameters: Any = None) -> Any:

@@ -284,7 +284,8 @@ def test_a_read_only_database_is_refused_at_the_start_and_can_be_read(
     """What writes says why it does not; what only reads, reads."""
     site = make_site()
     run(site.conninfo)
-    site.server.execute("postgres", (statement + "default_transaction_read_only = on").format(db=site.name, role=site.role))  # fmt: skip
+    freeze = (statement + "default_transaction_read_only = on").format(db=site.name, role=site.role)
+    site.server.execute("postgres", freeze)
     for command in (
         ["migrate"],
         ["gc"],
@@ -360,11 +361,17 @@ def test_garbage_collection_spares_what_was_taken_up_again_under_any_isolation(m
             pipeline.take(wire_body("a", 1, [resource("/a"), key]))
             pipeline.take(wire_body("a", 2, [resource("/a")]))
             waited: list[float] = []
+            taken_up_again = wire_body("b", 3, [resource("/b"), key])
 
-            def pause(seconds: float, waited: list[float] = waited, pipeline: Pipeline = pipeline) -> None:
+            def pause(
+                seconds: float,
+                waited: list[float] = waited,
+                pipeline: Pipeline = pipeline,
+                taken_up_again: bytes = taken_up_again,
+            ) -> None:
                 if not waited:
                     busy.rollback()  # the gap
-                    assert pipeline.take(wire_body("b", 3, [resource("/b"), key])) == [Outcome.STORED]
+                    assert pipeline.take(taken_up_again) == [Outcome.STORED]
                 waited.append(seconds)
 
             with psycopg.connect(site.conninfo) as busy:
