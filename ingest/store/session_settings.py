@@ -101,7 +101,10 @@ class Pinned(NamedTuple):
 
 
 def pin(connection: psycopg.Connection[Any], more: dict[str, str]) -> Pinned:
-    """Makes the session ours; ``more`` is what differs between ours. Raises Misconfigured for a database that we cannot work on."""
+    """Makes the session ours; ``more`` is what differs between ours.
+
+    Raises Misconfigured for a database that we cannot work on.
+    """
     version = connection.info.server_version
     if version < SERVER_VERSION_MIN:
         raise Misconfigured(

@@ -108,8 +108,8 @@ def test_writers_keep_each_other_out_while_a_reader_holds_the_advisory_locks(rol
                 assert not lock_content_alone(other, 0.05, lambda _: None)
         with other.transaction():
             assert lock_content_alone(other, 0.05, lambda _: None)
+            one.execute("SET statement_timeout = '200ms'")
             with pytest.raises(psycopg.errors.QueryCanceled), one.transaction():
-                one.execute("SET LOCAL statement_timeout = '200ms'")
                 locks.take([NODE])
 
 
@@ -254,7 +254,10 @@ def test_views_are_not_made_over_what_others_left_in_the_schema(
 def test_a_table_of_migrations_that_somebody_else_made_first_is_not_believed(postgres: Postgres) -> None:
     """It could say that all is there already."""
     with fresh(postgres) as (owner, hostile):
-        hostile.execute("CREATE TABLE public.schema_migrations (number integer PRIMARY KEY, name text, applied_at timestamptz DEFAULT now())")  # fmt: skip
+        hostile.execute(
+            "CREATE TABLE public.schema_migrations "
+            "(number integer PRIMARY KEY, name text, applied_at timestamptz DEFAULT now())"
+        )
         hostile.execute("GRANT ALL ON public.schema_migrations TO PUBLIC")
         with connect(owner) as opened, pytest.raises(Refused, match="belongs to the role"):
             migrate(opened)

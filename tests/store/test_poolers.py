@@ -94,7 +94,8 @@ def test_what_another_client_left_in_a_session_is_not_met(pool: Pool) -> None:
     pooler = pool(pool_mode="session", server_reset_query="", default_pool_size=1)
     with psycopg.connect(pooler.conninfo(DATABASE), autocommit=True) as vandal:
         for statement in (
-            "SET search_path = nowhere", "SET datestyle = German", "SET session_replication_role = replica", "CREATE TEMPORARY TABLE stage_tags (nothing integer)",
+            "SET search_path = nowhere", "SET datestyle = German", "SET session_replication_role = replica",
+            "CREATE TEMPORARY TABLE stage_tags (nothing integer)",
             "CREATE TEMPORARY TABLE nodes (certname text)", "PREPARE _pg3_0 AS SELECT 1", "PREPARE _pg3_1 AS SELECT 1",
             "SELECT pg_advisory_lock(464379)", "LISTEN x", "SET default_transaction_read_only = on",
             "SET ROLE pg_monitor",

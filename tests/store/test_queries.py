@@ -58,7 +58,7 @@ def test_the_check_finds_a_table_that_is_not_named_in_full(connection: Connectio
         ("DELETE FROM catalogs t USING nodes n", "DELETE FROM s.catalogs t USING s.nodes n"),
         ("SELECT FROM public.nodes", "SELECT FROM public.nodes"),
         ("SELECT FROM stage_resources", "SELECT FROM stage_resources"),
-        ("SELECT unnest(x) AS resources FROM unnest(y) AS tags (id)", "SELECT unnest(x) AS resources FROM unnest(y) AS tags (id)"),
+        ("SELECT unnest(x) AS resources FROM f(y) AS tags (id)", "SELECT unnest(x) AS resources FROM f(y) AS tags (id)"),
         ("SELECT resource_kind(r.kind), x.resource_kind(1)", "SELECT s.resource_kind(r.kind), x.resource_kind(1)"),
         ("LOCK TABLE content_state IN ROW SHARE MODE", "LOCK TABLE s.content_state IN ROW SHARE MODE"),
     ],
