@@ -83,8 +83,7 @@ class Lane:
         newest, superseded = supersede(catalogs)
         stored = self._lock_and_read(session, sorted(_certnames(batch)))
 
-        settled = []
-        settled += self._store(session, newest, stored, catalogs, ahead)
+        settled = self._store(session, newest, stored, catalogs, ahead)
         redo = {s.delivery for s in settled if s.outcome is Outcome.REDO}
         waiting = {c.header.certname for c in newest if c.delivery in redo}
         for catalog in superseded:
