@@ -24,7 +24,7 @@ from ingest.engine.process import leave_on_signals
 from ingest.errors import Unavailable
 from ingest.ipc.arena import Arena, memory
 from ingest.transport.protocol import brokers
-from ingest.transport.stomp import stomp_endpoint
+from ingest.transport.stomp.address import stomp_endpoint
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from ingest.config.settings import RETIRED, SETTINGS, Config
 from ingest.errors import Misconfigured
 
 TOLD = "ingest.passwords_told"
+_PASSFILE = re.compile(r"\bpassfile\s*=\s*(?:'(?:[^'\\]|\\.)*'|[^&\s]*)")
 # Where a password may stand instead, by setting.
 BETTER = {
     "database": "use a passfile (passfile=FILE in it, or PGPASSFILE), the variable INGEST_DATABASE, or ingest.toml",
@@ -86,9 +88,14 @@ def _exposed(context: click.Context, settings: Origins) -> list[str]:
         for setting in SETTINGS
         if setting.about.is_secret
         and settings.origins[setting.name] == setting.flag
-        and redact(setting.name, getattr(settings.config, setting.name))
-        != getattr(settings.config, setting.name)
+        and _tells_a_password(setting.name, getattr(settings.config, setting.name))
     ]
+
+
+def _tells_a_password(name: str, value: str) -> bool:
+    """Where a passfile lies is not shown either, but it is what is recommended."""
+    rest = _PASSFILE.sub("", value)
+    return redact(name, rest) != rest
 
 
 def warn_of_passwords(settings: Origins) -> None:

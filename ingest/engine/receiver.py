@@ -29,7 +29,7 @@ from ingest.ipc.control import ChildChannels, FdTransfer, Order
 from ingest.ipc.in_flight import InFlight
 from ingest.ipc.names import DECODER, WRITER, kind_of
 from ingest.ipc.process_metrics import MetricsTable, ProcessMetrics
-from ingest.transport.stomp import Message
+from ingest.transport.message import Message
 
 # What a descriptor carries of a message's headers: what producers may say of a catalog, and its origin.
 KEPT_HEADERS = frozenset(

@@ -39,7 +39,7 @@ from ingest.store.connection import (
 )
 from ingest.store.migrate import migrate, note_on_open, require_current
 from ingest.transport.protocol import brokers, connect_first
-from ingest.transport.stomp import STOMP_PORT
+from ingest.transport.stomp.address import STOMP_PORT
 
 HOUSEKEEPING_TICK_S = 1.0  # how late a changed gc_interval_s may be noticed
 DESCRIPTORS = 65536  # more than the engine ever needs, and no limit on what others may have

@@ -20,8 +20,8 @@ from ingest.core.delivery.producers import user_header
 from ingest.core.metrics import Metric
 from ingest.errors import Misconfigured, Unavailable
 from ingest.ipc.process_metrics import ProcessMetrics
+from ingest.transport.message import Message, Space
 from ingest.transport.protocol import Broker, Link, brokers
-from ingest.transport.stomp import Message, Space
 
 BACKOFF_START_S = 0.1
 EVENT = "broker"  # how the selector calls the socket

@@ -72,7 +72,8 @@ def connect(
             "lock_timeout": f"{int(lock_timeout_s * 1000)}ms",
         }
         connection = _open(conninfo, name, connect_timeout_s)
-        # A proxy may answer for a server that does not, and a pooler make us wait for one.
+        # connect_timeout ends with the login: a proxy may answer for a server that does not, and a pooler make us wait for
+        # one. A thread: not every caller is the main one, and SIGALRM is for that.
         silence = threading.Timer(max(2, connect_timeout_s), hang_up, [connection])
         silence.daemon = True
         silence.start()

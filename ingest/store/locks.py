@@ -41,6 +41,7 @@ Cursor = psycopg.Cursor[tuple[Any, ...]]
 class Holder(NamedTuple):
     """A session that holds an advisory lock."""
 
+    key: int  # unsigned
     pid: int | None
     role: str
     application: str
@@ -117,19 +118,19 @@ class NodeLocks:
             query("generation_and_nodes"), [_array(keys), NODE_LOCK]
         ).fetchone()
         if missing:
-            self._wait_for_others(
-                lambda: not _try_nodes(connection, keys), NODE_LOCK, [key & 0xFFFFFFFF for key in missing]
-            )
+            self._wait_for_others(lambda: _try_nodes(connection, keys), NODE_LOCK)
             # Whoever was waited for may have collected garbage.
             generation, *_ = _row(connection, "generation_and_nodes", [_array([]), NODE_LOCK])
         return int(generation), bool(is_guarded)
 
-    def _wait_for_others(self, is_ours: Callable[[], bool], lock: int, keys: list[int] | None = None) -> None:
-        """Until the advisory locks are ours, or nobody holds them who could be a program of the version before."""
+    def _wait_for_others(self, missing: Callable[[], list[int]], lock: int) -> None:
+        """Until no advisory lock is missing, or those that are have holders who cannot be a program of the version before."""
         deadline = self._now() + self._patience_s
-        while not is_ours():
-            holders = advisory_holders(self._connection, lock, keys)
-            if not any(holder.may_write for holder in holders):
+        while keys := missing():
+            holders = advisory_holders(self._connection, lock, keys if lock == NODE_LOCK else None)
+            # What nobody has was given back just now, and has to be taken.
+            is_held = {holder.key for holder in holders}.issuperset(keys)
+            if is_held and not any(holder.may_write for holder in holders):
                 self._warn(holders)
                 return
             if self._now() > deadline:
@@ -138,7 +139,7 @@ class NodeLocks:
             self._pause(POLL_S)
 
     def _warn(self, holders: Sequence[Holder]) -> None:
-        if holders and self._now() >= self._warn_at_s:
+        if self._now() >= self._warn_at_s:
             self._warn_at_s = self._now() + WARN_S
             self._log.warning(
                 "advisory_lock_ignored",
@@ -165,8 +166,10 @@ def _content_is_ours(connection: Connection) -> bool:
         with connection.transaction():
             connection.execute(query("set_lock_timeout"), [f"{QUEUE_MS}ms"])
             connection.execute(query("lock_content_alone"))
-            if not _row(connection, "try_lock_content_alone", [CONTENT_LOCK])[0] and _is_busy(connection):
-                raise psycopg.Rollback
+            if not _row(connection, "try_lock_content_alone", [CONTENT_LOCK])[0]:
+                holders = advisory_holders(connection, CONTENT_LOCK)
+                if not holders or any(holder.may_write for holder in holders):
+                    raise psycopg.Rollback
             connection.execute(query("set_lock_timeout"), ["0"])
             return True
     except pg.LockNotAvailable:
@@ -211,13 +214,13 @@ def _name(holders: Sequence[Holder]) -> str:
     )
 
 
-def _try_content(connection: Connection) -> bool:
-    return bool(_row(connection, "try_lock_content", [CONTENT_LOCK])[0])
+def _try_content(connection: Connection) -> list[int]:
+    return [] if _row(connection, "try_lock_content", [CONTENT_LOCK])[0] else [CONTENT_LOCK]
 
 
 def _try_nodes(connection: Connection, keys: list[int]) -> list[int]:
     missing: list[int] = _row(connection, "generation_and_nodes", [_array(keys), NODE_LOCK])[2]
-    return missing
+    return [key & 0xFFFFFFFF for key in missing]  # as pg_locks has them
 
 
 def _array(numbers: Collection[int]) -> Encoded:

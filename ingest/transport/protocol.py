@@ -13,7 +13,7 @@ from typing import Protocol
 
 from ingest.config.settings import Config
 from ingest.errors import Misconfigured, Unavailable
-from ingest.transport.stomp import Message, Space
+from ingest.transport.message import Message, Space
 
 GROUP = "puppet_ingest.transports"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ingest.transport.stomp import Message
+from ingest.transport.message import Message
 
 
 class Room:

@@ -31,9 +31,10 @@ def producers(version: str) -> dict[str, Producer]:
     """By what they are called; ``version`` is the newest STOMP that the broker speaks."""
     return {
         "Perl, no content-length": Producer(("perl",), "produce.pl", ("text",), "wire"),
+        "Ruby, no content-length": Producer(("ruby",), "produce.rb", (version, "without-length"), "wire"),
+        # Last: they name no time, so they count as of their arrival, and what is dated earlier is stale then.
         "Perl, bytes": Producer(("perl",), "produce.pl", ("bytes",), "native"),
         "Ruby, as Puppet": Producer(("ruby",), "produce.rb", ("1.0", "with-length"), "native"),
-        "Ruby, no content-length": Producer(("ruby",), "produce.rb", (version, "without-length"), "wire"),
     }
 
 

@@ -13,8 +13,10 @@ import pytest
 
 from ingest.errors import Unavailable
 from ingest.store.connection import Connection
-from ingest.transport.stomp import Connection as StompConnection
-from ingest.transport.stomp import Endpoint, Message, opening
+from ingest.transport.message import Message
+from ingest.transport.stomp import opening
+from ingest.transport.stomp.client import StompClient
+from ingest.transport.stomp.opening import Endpoint
 from lab import real_catalogs as corpus
 from lab.brokers import BROKERS, PASSWORD, READER, USER, Broker
 from lab.engine import Engine, Start, wait_for
@@ -279,9 +281,9 @@ def test_every_version_of_stomp_that_a_broker_speaks(
 
 
 @contextlib.contextmanager
-def engine_end(broker: Broker, room: Room) -> Iterator[StompConnection]:
+def engine_end(broker: Broker, room: Room) -> Iterator[StompClient]:
     """The engine's side of a connection, without the engine."""
-    opened = StompConnection(
+    opened = StompClient(
         Endpoint("127.0.0.1", broker.port, USER, PASSWORD, "/", None),
         connect_timeout_s=30, heartbeat_s=10, body_bytes_max=1 << 20, space=room,
     )  # fmt: skip
@@ -291,7 +293,7 @@ def engine_end(broker: Broker, room: Room) -> Iterator[StompConnection]:
         opened.close()
 
 
-def until(connection: StompConnection, condition: Callable[[list[Message]], bool]) -> list[Message]:
+def until(connection: StompClient, condition: Callable[[list[Message]], bool]) -> list[Message]:
     """Reads until the condition holds of the messages that came; returns them."""
     found: list[Message] = []
     connection.flush()

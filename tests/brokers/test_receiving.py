@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.errors import Misconfigured, Unavailable
-from ingest.transport.stomp import BUFFER_BYTES, Endpoint, Message
-from ingest.transport.stomp.frames import flow_control
+from ingest.transport.message import Message
+from ingest.transport.stomp.dialects import flow_control
+from ingest.transport.stomp.incoming import BUFFER_BYTES
+from ingest.transport.stomp.opening import Endpoint
 from tests.brokers.room import Room
 from tests.brokers.wire import Wire, frame
 
@@ -140,6 +142,7 @@ SENT: list[tuple[bytes, dict[str, str], bytes]] = [
     (b"MESSAGE\nmessage-id:2\ncontent-length:5\n\n\0\n\n\0x\0", {"message-id": "2"}, b"\0\n\n\0x"),
     (b"\n\n\r\nMESSAGE\nmessage-id:3\n\nno length\n\n\0\n", {"message-id": "3"}, b"no length\n\n"),
     (b"MESSAGE\r\nmessage-id:4\r\ncontent-length:2\r\n\r\n\r\n\0\r\n", {"message-id": "4"}, b"\r\n"),
+    (b"MESSAGE\r\nmessage-id:8\r\n\r\n\nx\n\n\0", {"message-id": "8"}, b"\nx\n\n"),
     (b"MESSAGE\nmessage-id:5\nheader:a\\cb\\\\n\\nc\\r\n\n\0", {"header": "a:b\\n\nc\r"}, b""),
     (b"MESSAGE\nmessage-id:6\nmessage-id:7\ncontent-length:0\n\n\0", {"message-id": "6"}, b""),
     ("MESSAGE\ncertname:n\u00f6de\ncontent-length:3\n\n\u20ac\0".encode(), {"certname": "n\u00f6de"}, b"\xe2\x82\xac"),
@@ -214,3 +217,37 @@ def test_an_endpoint_is_written_as_in_its_url() -> None:
         str(Endpoint("broker.example.com", 61613, "user", "password", "/", None))
         == "broker.example.com:61613"
     )
+
+
+@pytest.mark.parametrize(
+    "said", ["", "1", "a,b", "1,2,3", "-1,-1", "1000,", "\u0661,\u0661", "9" * 5000 + ",0", "9" * 400 + ",0"]
+)
+def test_heart_beats_that_cannot_be_read_are_none(said: str) -> None:
+    """A broker that names no two numbers of milliseconds is one without heart-beats: silence has no meaning."""
+    wire = Wire(answer=f"CONNECTED\nversion:1.2\nheart-beat:{said}\n\n\0".encode())
+    try:
+        wire.age()
+        wire.connection.beat()
+        assert wire.connection.next_beat_s() == 60.0
+    finally:
+        wire.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"CONNECTED\nversion:1.1\nserver:x\\cy\n\n\0",
+        b"CONNECTED\r\nversion:1.1\r\nserver:x\\cy\r\n\r\n\0",
+        b"\n\r\nCONNECTED\nserver:x\\cy\nversion:1.1\n\n\0",
+        b"CONNECTED\nserver:x\\cy\nserver:z\nversion:1.1\nversion:1.2\n\nbody\0",
+        b"CONNECTED\nversion:1.1\nserver:x\\cy\0",
+        b"CONNECTED\r\nversion:1.1\r\nserver:x\\cy\r\n\0",
+    ],
+)
+def test_connected_is_read_however_it_is_written(answer: bytes) -> None:
+    """Line ends of either kind, repeated headers, no empty line; nothing in it is an escape."""
+    wire = Wire(answer=answer)
+    try:
+        assert (wire.connection.version, wire.connection.server) == ("1.1", "x\\cy")
+    finally:
+        wire.close()

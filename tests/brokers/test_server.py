@@ -26,14 +26,14 @@ import stomp
 from stomp.exception import ConnectFailedException
 
 from ingest.embedded.broker.admission import Admission
-from ingest.embedded.broker.connection import Connection
+from ingest.embedded.broker.broker_session import Credentials, Faults
+from ingest.embedded.broker.client_connection import ClientConnection
 from ingest.embedded.broker.depths import read_depths
-from ingest.embedded.broker.frames import Frame, Limits, Parser
-from ingest.embedded.broker.headers import write_head
+from ingest.embedded.broker.parser import Frame, Limits, Parser
 from ingest.embedded.broker.queues import Depth, Queues
 from ingest.embedded.broker.server import Server, Settings, serve
-from ingest.embedded.broker.session import Credentials, Faults
 from ingest.errors import Misconfigured, Unavailable
+from ingest.transport.stomp.codec import write_head
 
 PATIENCE_S = 20.0  # until a test is given up; no claim about speed
 QUEUE = "/queue/catalog"
@@ -689,7 +689,7 @@ def test_bytes_that_tls_has_decrypted_are_not_forgotten(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     monkeypatch.setattr(
-        "ingest.embedded.broker.connection.READS_MAX", 2
+        "ingest.embedded.broker.client_connection.READS_MAX", 2
     )  # all of it has to fit into a socket's buffer
     ours, theirs = socket.socketpair()
     queues = Queues("b")
@@ -713,7 +713,7 @@ def test_bytes_that_tls_has_decrypted_are_not_forgotten(
         sender.join()
         opened.setblocking(False)
         admission = Admission(10**9, lambda: queues.held_bytes)
-        connection = Connection(opened, "c", queues, admission, Limits(), None, Faults(), now_s=0.0)
+        connection = ClientConnection(opened, "c", queues, admission, Limits(), None, Faults(), now_s=0.0)
         connection.read(0.0)
         while connection.has_unread:
             connection.read(0.0)

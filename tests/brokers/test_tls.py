@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from ingest.store.connection import Connection
-from ingest.transport.stomp import Connection as StompConnection
-from ingest.transport.stomp import Endpoint
+from ingest.transport.stomp.client import StompClient
+from ingest.transport.stomp.opening import Endpoint
 from lab import real_catalogs as corpus
 from lab.brokers import ActiveMQ, Broker
 from lab.certificates import Certificates
@@ -156,7 +156,7 @@ def test_a_file_that_is_no_certificate_is_named(database: str, tmp_path: Path, s
 
 
 @pytest.fixture
-def tls_wire(certificates: Certificates) -> Iterator[tuple[StompConnection, ssl.SSLSocket, Room]]:
+def tls_wire(certificates: Certificates) -> Iterator[tuple[StompClient, ssl.SSLSocket, Room]]:
     """A connection over TLS, and the broker's end of it in the test's hands."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates.server_file)
@@ -172,7 +172,7 @@ def tls_wire(certificates: Certificates) -> Iterator[tuple[StompConnection, ssl.
         accepting.start()
         room = Room()
         trusting = ssl.create_default_context(cafile=certificates.ca_file)
-        connection = StompConnection(
+        connection = StompClient(
             Endpoint("localhost", server.getsockname()[1], None, None, "/", trusting),
             connect_timeout_s=30, heartbeat_s=0, body_bytes_max=1 << 20, space=room,
         )  # fmt: skip
@@ -183,7 +183,7 @@ def tls_wire(certificates: Certificates) -> Iterator[tuple[StompConnection, ssl.
 
 
 def test_what_tls_has_decrypted_is_not_forgotten(
-    tls_wire: tuple[StompConnection, ssl.SSLSocket, Room],
+    tls_wire: tuple[StompClient, ssl.SSLSocket, Room],
 ) -> None:
     """The socket is empty while messages still are in OpenSSL's hands: ``unread`` tells, and none is missing when a
     reader takes them one by one."""

@@ -7,8 +7,9 @@ import socket
 import threading
 
 from ingest.errors import IngestError
-from ingest.transport.stomp import Connection, Endpoint
+from ingest.transport.stomp.client import StompClient
 from ingest.transport.stomp.heads import DamagedFrames
+from ingest.transport.stomp.opening import Endpoint
 from tests.brokers.room import Room
 
 CONNECTED = b"CONNECTED\nversion:1.2\nheart-beat:1000,1000\n\n\0"
@@ -29,7 +30,7 @@ class Wire:
             accepting = threading.Thread(target=self._accept, args=(server,))
             accepting.start()
             try:
-                self.connection = Connection(
+                self.connection = StompClient(
                     Endpoint("127.0.0.1", server.getsockname()[1], None, None, "/", None),
                     connect_timeout_s=30, heartbeat_s=1, body_bytes_max=1 << 24, space=self.room,
                     damaged=damaged,

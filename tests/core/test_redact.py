@@ -80,8 +80,7 @@ SNIPPETS = [
     b"x",
     b"'",
 ]
-NAMES = b"name data resources type title parameters sensitive_parameters file version".split()
-SHOWN = re.compile(rb'"(?:\.\.\.|%s)"|\.\.\.|true|false|null|[\s\[\]{}:,0"]' % b"|".join(NAMES))
+SHOWN = re.compile(rb'%s|"\.\.\."|\.\.\.|[\s\[\]{}:,0"]' % b"|".join(sorted(module._SHOWN)))
 
 
 @settings(max_examples=400)

@@ -98,7 +98,10 @@ def test_two_hundred_secrets_are_nowhere(
     sent = list(bodies(iter(range(SECRETS))))
     broker_secret, database_secret = secret_of(SECRETS), secret_of(SECRETS + 1)
     conninfo = f"{database} password={database_secret}"
-    with embedded_broker("--login", f"ingest:{broker_secret}") as url:
+    login = tmp_path / "login"
+    login.write_text(f"ingest:{broker_secret}\n")
+    login.chmod(0o600)
+    with embedded_broker("--login-file", str(login)) as url:
         url = url.replace("://", f"://ingest:{broker_secret}@")
         engine = Engine(url, conninfo, *QUIET, "--log-level", "debug", log=tmp_path / "log")
         try:

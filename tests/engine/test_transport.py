@@ -13,7 +13,7 @@ SPOOL = '''
 import os
 from pathlib import Path
 
-from ingest.transport.stomp import Message
+from ingest.transport.message import Message
 
 
 class Directory:

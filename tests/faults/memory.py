@@ -25,7 +25,7 @@ def limit_bytes(config: Config) -> int:
     return (
         processes * PROCESS_BYTES
         + config.window_bytes_max
-        + config.workers * config.decode_memory_bytes_max
+        + config.workers * (config.decode_memory_bytes_max + config.decoder_cache_bytes_max)
         + config.writers * (config.writer_cache_entries * CACHE_ENTRY_BYTES + 4 * config.batch_bytes_max)
         + config.writers * 4 * config.body_bytes_max
     )

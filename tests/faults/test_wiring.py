@@ -31,7 +31,7 @@ from ingest.ipc.in_flight import InFlight
 from ingest.ipc.pipes import PIPE_BYTES, Outbox, link
 from ingest.ipc.process_metrics import MetricsTable
 from ingest.ipc.stored_digests import StoredDigests
-from ingest.transport.stomp import Message
+from ingest.transport.message import Message
 from lab.store_model import START
 
 CONFIG = Config(workers=1, writers=1, database="host=127.0.0.1 port=1", connect_timeout_s=0.1)
@@ -46,7 +46,11 @@ def test_an_end_and_its_replacement_in_one_round(kind: type[Decoder] | type[Writ
     control = ParentChannel()
     wires = ChildChannels(control.child, {"receiver": list[Descriptor], "decoder": list[Work]})
     names = process_names(CONFIG)
-    for role, size in (("known", StoredDigests.size_bytes()), ("hands", InFlight.size_bytes(len(names)))):
+    for role, size in (
+        ("known", StoredDigests.size_bytes()),
+        ("hands", InFlight.size_bytes(len(names))),
+        ("board", MetricsTable.size(len(names))),
+    ):
         control.hand_over(role, "", memory(role, size))
         wires.control()
     old_receiving, old_sending = link()
@@ -83,6 +87,7 @@ class Neighbourhood:
         for role, size in (
             ("known", StoredDigests.size_bytes()),
             ("hands", InFlight.size_bytes(len(self.names))),
+            ("board", MetricsTable.size(len(self.names))),
         ):
             self.hand_over(role, "", memory(role, size))
         self.hand_over("arena", "", memory("arena", ARENA_BYTES), 1)

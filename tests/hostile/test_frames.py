@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from ingest.errors import Unavailable
-from ingest.transport.stomp import Message
+from ingest.transport.message import Message
 from ingest.transport.stomp.heads import DamagedFrames
 from tests.brokers.room import Room
 from tests.brokers.wire import Wire, frame

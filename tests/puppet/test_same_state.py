@@ -170,7 +170,12 @@ def test_secrets_never_leave_the_puppet_server(body: Any) -> None:
 
 def test_contents_that_are_not_utf8_survive_and_fail_no_compile(world: World) -> None:
     """Latin-1 and binary file contents reach the database byte for byte, and come back so to a collector."""
-    contents = bytes(range(256)) + 'café \\ "quoted" \u2028'.encode() + "café".encode("latin-1")
+    contents = (
+        bytes(range(256))
+        + b"\xed\xb2\x80\xff \xed\xa0\x80\xff\xed\xa0\xbd\xed\xb8\x80"
+        + 'café \\ "quoted" \u2028'.encode()
+        + "café".encode("latin-1")
+    )
     (world.site.directory / "odd").write_bytes(contents)
     world.site.code(
         f"""

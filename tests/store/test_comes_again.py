@@ -164,6 +164,11 @@ def two(database: str) -> Iterator[dict[int, Pipeline]]:
 steps = st.lists(st.tuples(st.sampled_from([ONE, TWO]), st.sampled_from([0, 1, 3])), max_size=14)
 
 
+@pytest.mark.xfail(
+    reason="a counterexample is known: the last of three messages, held by the engine that dies, may count as older than one "
+    "that the other received before it and had not settled",
+    strict=False,
+)
 @settings(
     max_examples=EXAMPLES * 4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

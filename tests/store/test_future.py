@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ingest.core.delivery.work import Claim, Outcome
+from ingest.engine.kinds import open_lane
 from ingest.store.connection import Connection
 from ingest.store.housekeeping import forget_nodes, mend_deactivations, purge_nodes
+from ingest.store.lane import LaneSettings
 from lab.store_model import Pipeline, at, expected, resource, stored, wire_body
 from tests.store.test_writing import deactivate
 
@@ -73,7 +75,7 @@ def test_within_the_tolerance_a_time_is_what_the_producer_says(connection: Conne
     assert pipeline.take(ahead, received_at=at(1)) == [Outcome.STORED]
     assert pipeline.take(catalog(2, "/y"), received_at=at(2)) == [Outcome.STALE]
     strict = Pipeline(connection)
-    strict.lane._future_tolerance = timedelta(hours=1)
+    strict.lane = open_lane(connection, LaneSettings(1000, future_tolerance=timedelta(hours=1)))
     assert strict.take(catalog(2, "/y"), received_at=at(2)) == [Outcome.STORED]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -10,7 +11,8 @@ import psycopg
 import pytest
 
 from ingest.core.delivery.work import Outcome
-from ingest.errors import Refused, Unavailable
+from ingest.errors import Misconfigured, Refused, Unavailable
+from ingest.store import locks as store_locks
 from ingest.store.connection import Connection, connect
 from ingest.store.housekeeping import collect_garbage
 from ingest.store.locks import (
@@ -148,7 +150,7 @@ def test_an_engine_of_the_version_before_and_this_one_keep_each_other_out(roles:
             assert not old.gets_the_node()
         assert old.finds_a_gap()
         old.write()
-        with pytest.raises(Unavailable, match="held by pid"), one.transaction():
+        with pytest.raises(Unavailable, match="locked by process"), one.transaction():
             locks.take([NODE])
         with one.transaction():
             locks.take(["other.example.com"])
@@ -163,6 +165,62 @@ def test_an_engine_of_the_version_before_and_this_one_keep_each_other_out(roles:
         patient = NodeLocks(other, pause=lambda _: next(waits)())
         with other.transaction():
             patient.take([NODE])
+    old.connection.close()
+
+
+@pytest.mark.parametrize("which", ["content", "a node", "a node beside one that a reader has"])
+def test_a_lock_that_was_given_back_before_the_look_is_taken(
+    roles: Roles,  # noqa: F811
+    which: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That nobody is seen to hold what could not be taken is no reason to go without it."""
+    holder, look = psycopg.connect(roles.engine), store_locks.advisory_holders
+
+    def too_late(*given: Any) -> list[store_locks.Holder]:
+        holder.rollback()
+        return look(*given)
+
+    monkeypatch.setattr(store_locks, "advisory_holders", too_late)
+    lock = (CONTENT_LOCK,) if which == "content" else (NODE_LOCK, node_key(NODE))
+    holder.execute(f"SELECT pg_advisory_xact_lock({', '.join(map(str, lock))})")  # type: ignore[call-overload]
+    old = Old(roles.engine)
+    with connect(roles.engine) as one, psycopg.connect(roles.reader) as reader:
+        if which.endswith("has"):
+            reader.execute("SELECT pg_advisory_lock(%s, %s)", [NODE_LOCK, node_key("other.example.com")])
+        locks = NodeLocks(one, pause=lambda _: None)
+        locks.prepare([NODE, "other.example.com"])
+        with one.transaction():
+            locks.take([NODE, "other.example.com"])
+            assert not old.finds_a_gap()
+            assert not old.gets_the_node()
+    holder.close()
+    old.connection.close()
+
+
+def test_garbage_collection_does_not_go_without_a_lock_that_was_given_back(
+    roles: Roles,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It finds the gap the next time."""
+    holder, look = psycopg.connect(roles.engine), store_locks.advisory_holders
+    turns = itertools.count()
+
+    def at_the_wrong_time(*given: Any) -> list[store_locks.Holder]:
+        turn = next(turns)
+        if turn == 1:
+            holder.rollback()
+        found = look(*given)
+        if turn == 0:
+            holder.execute("SELECT pg_advisory_xact_lock_shared(%s)", [CONTENT_LOCK])
+        return found
+
+    monkeypatch.setattr(store_locks, "advisory_holders", at_the_wrong_time)
+    old = Old(roles.engine)
+    with connect(roles.engine) as one, one.transaction():
+        assert lock_content_alone(one, 0.05, lambda _: None)
+        assert not old.finds_a_gap()
+    holder.close()
     old.connection.close()
 
 
@@ -341,7 +399,7 @@ def test_who_is_no_role_is_granted_nothing(connection: Connection, role: str, sa
     before = connection.execute("SELECT relname, relacl FROM pg_class ORDER BY oid").fetchall()
     try:
         for engine, reader in ((role, None), (None, role), ("postgres", role)):
-            with pytest.raises(Refused, match=says):
+            with pytest.raises(Misconfigured, match=says):
                 grant(connection, engine, reader)
         assert connection.execute("SELECT relname, relacl FROM pg_class ORDER BY oid").fetchall() == before
     finally:

@@ -16,7 +16,7 @@ import pytest
 
 from ingest.core.delivery.work import Outcome
 from ingest.errors import Misconfigured, Unavailable
-from ingest.store.connection import Connection, connect, end_session, require_own_session
+from ingest.store.connection import Connection, connect, end_session, name_of, require_own_session
 from ingest.store.housekeeping import collect_garbage
 from ingest.store.session_settings import RELIED_ON
 from lab.engine import Engine, publish
@@ -243,26 +243,25 @@ def test_a_session_that_the_pooler_gave_to_somebody_else_is_not_ended(
 ) -> None:
     """Same backend, same role, same kind of writer, even where nothing is cleaned up: only the token tells."""
     pooler = pool(pool_mode="session", server_reset_query=reset, default_pool_size=2)
-    with opened(pooler) as successor:
-        gone = connect(pooler.conninfo(DATABASE), application_name="ingest writer-0", session_token=7)
-        backend = gone.execute("SELECT pg_backend_pid()").fetchone()
-        gone.close()
-        with connect(pooler.conninfo(DATABASE), application_name="ingest writer-0", session_token=8) as other:
-            assert other.execute("SELECT pg_backend_pid()").fetchone() == backend
-            assert not end_session(successor, 7)
+    with opened(pooler, application_name="ingest writer-0") as successor:
+        with connect(pooler.conninfo(DATABASE), application_name="ingest writer-0") as gone:
+            left = name_of(gone)
+        with connect(pooler.conninfo(DATABASE), application_name="ingest writer-0") as other:
+            assert name_of(other).backend_pid == left.backend_pid
+            assert not end_session(successor, left)
             assert other.execute("SELECT 1").fetchone() == (1,)
-            assert end_session(successor, 8)
+            assert end_session(successor, name_of(other))
 
 
 def test_a_session_left_behind_in_a_copy_is_ended_through_the_pooler(pool: Pool) -> None:
     """The pooler's own end of it stays open as long as ours does."""
     pooler = pool(pool_mode="session")
-    left = connect(pooler.conninfo(DATABASE), application_name="ingest writer-0", session_token=2**64 - 1)
+    left = connect(pooler.conninfo(DATABASE), application_name="ingest writer-0")
     left.autocommit = False
     left.execute("SELECT pg_advisory_xact_lock(1)")
     left.execute("CREATE TEMPORARY TABLE stage (x text)")
     assert left.pgconn.exec_(b"COPY stage FROM STDIN").status == psycopg.pq.ExecStatus.COPY_IN
-    with opened(pooler, application_name="ingest writer-0", session_token=1) as successor:
-        assert end_session(successor, 2**64 - 1)
+    with opened(pooler, application_name="ingest writer-0") as successor:
+        assert end_session(successor, name_of(left))
         successor.execute("SELECT pg_advisory_xact_lock(1)")
     left.close()

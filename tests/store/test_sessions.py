@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from ingest.config.settings import Config
 from ingest.engine.run import keep_house
+from ingest.errors import Unavailable
 from ingest.store.connection import Connection, connect, end_session, name_of
 from ingest.store.locks import NODE_LOCK
 from lab.proxy import Proxy
@@ -119,3 +121,19 @@ def test_a_server_that_keeps_silent_ends_one_round_of_housekeeping_only(
         keeper.join(20)
         proxy.close()
     assert not keeper.is_alive()
+
+
+def test_a_server_that_falls_silent_after_the_login_is_left_in_time(
+    postgres: Postgres, database: str
+) -> None:
+    """libpq's connect_timeout ends with the login, and a session is asked and set up after it."""
+    proxy = Proxy("127.0.0.1", postgres.port)
+    proxy.freeze_after(b"current_schemas")
+    started_s = time.monotonic()
+    try:
+        with pytest.raises(Unavailable):
+            connect(make_conninfo(database, port=proxy.port), connect_timeout_s=2)
+        assert not proxy.waits_to_freeze
+        assert time.monotonic() - started_s < 10
+    finally:
+        proxy.close()

@@ -3,9 +3,9 @@
 One process, one thread, everything in memory: what it holds is gone when it stops. Use ActiveMQ, Artemis or
 RabbitMQ for anything that must survive.
 
-Theory of operation. ``frames`` makes frames of bytes and ``headers`` knows how a version of STOMP writes
-them; ``queues`` decides who gets which message and what happens to it then; ``session`` is the protocol as
-one client sees it. None of these touches a socket or a clock. ``connection`` moves the bytes of one client,
+Theory of operation. ``parser`` makes frames of bytes, with the engine's own codec (``ingest.transport.stomp.codec``);
+``queues`` decides who gets which message and what happens to it then; ``broker_session`` is the protocol as one
+client sees it. None of these touches a socket or a clock. ``client_connection`` moves the bytes of one client,
 ``server`` waits for all of them. ``depths`` asks a running broker how much it holds.
 
 What it does that a client may rely on:

@@ -13,9 +13,9 @@ import signal
 import sys
 
 from ingest.core.printable import escape_unprintable
-from ingest.embedded.broker.frames import Limits
+from ingest.embedded.broker.broker_session import Credentials
+from ingest.embedded.broker.parser import Limits
 from ingest.embedded.broker.server import Server, Settings
-from ingest.embedded.broker.session import Credentials
 from ingest.errors import IngestError, Misconfigured
 from ingest.ipc.core_dumps import forbid_core_dumps
 from ingest.observe.log import configure

@@ -6,11 +6,11 @@ import json
 import os
 import socket
 
-from ingest.embedded.broker.frames import Frame, Parser
-from ingest.embedded.broker.headers import write_head
+from ingest.embedded.broker.broker_session import DEPTHS_DESTINATION, Credentials
+from ingest.embedded.broker.parser import Frame, Parser
 from ingest.embedded.broker.queues import Depth
-from ingest.embedded.broker.session import DEPTHS_DESTINATION, Credentials
 from ingest.errors import Unavailable
+from ingest.transport.stomp.codec import write_head
 
 
 def read_depths(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from itertools import islice
 
-from ingest.embedded.broker.frames import Body
+from ingest.embedded.broker.parser import Body
 from ingest.embedded.broker.queues import Delivery
 
 FRAMES_IN_WRITE_MAX = 256  # three parts each; Linux takes 1024 parts (IOV_MAX)

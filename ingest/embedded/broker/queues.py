@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from ingest.embedded.broker.frames import Body
+from ingest.embedded.broker.parser import Body
 
 # What a message's objects cost besides their text, rounded up: 1.7 KB in all were measured (tracemalloc) with
 # the ten headers that a catalog has.

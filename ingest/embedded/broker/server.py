@@ -17,11 +17,11 @@ from typing import NamedTuple, Protocol, cast
 import structlog
 
 from ingest.embedded.broker.admission import Admission
-from ingest.embedded.broker.connection import Connection, Gone
-from ingest.embedded.broker.frames import Limits
+from ingest.embedded.broker.broker_session import SERVER, Credentials, Faults
+from ingest.embedded.broker.client_connection import ClientConnection, Gone
 from ingest.embedded.broker.listening import listen, tls_context
+from ingest.embedded.broker.parser import Limits
 from ingest.embedded.broker.queues import Depth, Queues
-from ingest.embedded.broker.session import SERVER, Credentials, Faults
 from ingest.errors import Misconfigured
 
 CONNECTIONS_MAX = 500  # half of the descriptors that Debian gives a process (ulimit -n: 1024)
@@ -85,10 +85,10 @@ class Server:
         self._log = structlog.get_logger()
         self._queues = Queues(instance or os.urandom(4).hex(), clock_ms)
         self._admission = Admission(settings.memory_bytes_max, lambda: self._queues.held_bytes)
-        self._connections: set[Connection] = set()
+        self._connections: set[ClientConnection] = set()
         self._accepted = 0
         self._warnings, self._warnings_from_s = 0, -WARNINGS_S
-        self._touched: set[Connection] = set()  # whose interests may have changed in this turn
+        self._touched: set[ClientConnection] = set()  # whose interests may have changed in this turn
         self._look_at_s = 0.0  # when the next heart-beat or time limit is due
         self._stopping = False
         self._tls = tls_context(settings.certfile, settings.keyfile)
@@ -153,13 +153,13 @@ class Server:
             if key.data is None:
                 self._look_at(key.fileobj, now_s)
                 continue
-            connection = cast(Connection, key.data)
+            connection = cast(ClientConnection, key.data)
             self._touched.add(connection)
             if mask & selectors.EVENT_READ:
                 self._attempt(connection, connection.read, now_s)
         self._let_producers_in(now_s)
         for delivery in self._queues.deliveries():
-            connection = cast(Connection, delivery.subscription.consumer.owner)
+            connection = cast(ClientConnection, delivery.subscription.consumer.owner)
             connection.deliver(delivery)
             self._touched.add(connection)
         for connection in list(self._touched):
@@ -181,7 +181,7 @@ class Server:
             with contextlib.suppress(BlockingIOError):
                 self._wakened.recv(4096)
 
-    def _attempt(self, connection: Connection, action: Callable[[float], None], now_s: float) -> None:
+    def _attempt(self, connection: ClientConnection, action: Callable[[float], None], now_s: float) -> None:
         if connection not in self._connections:
             return
         was_connected = connection.session.version is not None
@@ -195,7 +195,7 @@ class Server:
 
     def _let_producers_in(self, now_s: float) -> None:
         while (producer := self._admission.next_in_line()) is not None:
-            connection = cast(Connection, producer)
+            connection = cast(ClientConnection, producer)
             self._touched.add(connection)
             self._attempt(connection, connection.process, now_s)
 
@@ -225,7 +225,7 @@ class Server:
             if self._tls is not None:
                 opened = self._tls.wrap_socket(opened, server_side=True, do_handshake_on_connect=False)
             self._accepted += 1
-            connection = Connection(
+            connection = ClientConnection(
                 opened,
                 f"{peer[0]}:{peer[1]}-{self._accepted}",
                 self._queues,
@@ -247,10 +247,10 @@ class Server:
         strangers = [one for one in self._connections if one.session.version is None]
         if not strangers:
             return False
-        self._part_with(min(strangers, key=Connection.due_s))
+        self._part_with(min(strangers, key=ClientConnection.due_s))
         return True
 
-    def _listen_to(self, connection: Connection) -> bool:
+    def _listen_to(self, connection: ClientConnection) -> bool:
         """Tells the selector what the connection waits for. True: it has to have another turn at once."""
         if connection not in self._connections:
             return False
@@ -265,7 +265,7 @@ class Server:
             self._selector.modify(connection.socket, wanted, connection)
         return connection.has_unread
 
-    def _part_with(self, connection: Connection) -> None:
+    def _part_with(self, connection: ClientConnection) -> None:
         self._connections.discard(connection)
         with contextlib.suppress(KeyError):
             self._selector.unregister(connection.socket)

@@ -57,7 +57,7 @@ LOCK TABLE schema_migrations IN SHARE ROW EXCLUSIVE MODE
 -- name: advisory_holders
 -- Of the advisory lock with that key, or of those with it and one of the second keys. Who may write our tables may be
 -- one of us.
-SELECT l.pid, coalesce(r.rolname::text, 'a prepared transaction'), coalesce(a.application_name, ''),
+SELECT l.objid::bigint, l.pid, coalesce(r.rolname::text, 'a prepared transaction'), coalesce(a.application_name, ''),
        coalesce(has_table_privilege(a.usesysid, c.oid, 'UPDATE') OR pg_has_role(a.usesysid, current_user, 'MEMBER'), false)
 FROM pg_locks l
 JOIN pg_class c ON c.relname = 'catalogs'

@@ -1,20 +1,18 @@
-"""STOMP, as the engine speaks it: ``frames`` are bytes, ``opening`` is the way in, ``connection`` the rest;
-``broker`` is what the settings say of it."""
+"""STOMP, as the engine speaks it: ``codec`` is bytes, ``opening`` the way in, ``client`` the rest; ``address`` is what
+the settings say of a broker."""
 
-from ingest.transport.stomp.address import STOMP_PORT, StompBroker, stomp, stomp_endpoint
-from ingest.transport.stomp.bodies import Message, Space
-from ingest.transport.stomp.client import Connection
-from ingest.transport.stomp.incoming import BUFFER_BYTES
-from ingest.transport.stomp.opening import Endpoint
+from __future__ import annotations
 
-__all__ = [
-    "BUFFER_BYTES",
-    "STOMP_PORT",
-    "Connection",
-    "Endpoint",
-    "Message",
-    "Space",
-    "StompBroker",
-    "stomp",
-    "stomp_endpoint",
-]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ingest.config.settings import Config
+    from ingest.transport.stomp.address import StompBroker
+
+
+def stomp(config: Config) -> list[StompBroker]:
+    """The entry point of this transport. Raises Misconfigured."""
+    # Here, because the embedded broker, whose memory is counted, needs the codec and nothing else of this package.
+    from ingest.transport.stomp.address import stomp_brokers
+
+    return stomp_brokers(config)

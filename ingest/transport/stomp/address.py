@@ -8,8 +8,8 @@ from urllib.parse import unquote, urlsplit
 
 from ingest.config.settings import Config
 from ingest.errors import Misconfigured
-from ingest.transport.stomp.bodies import Space
-from ingest.transport.stomp.client import Connection
+from ingest.transport.message import Space
+from ingest.transport.stomp.client import StompClient
 from ingest.transport.stomp.heads import DamagedFrames
 from ingest.transport.stomp.opening import Endpoint
 
@@ -31,8 +31,8 @@ class StompBroker(NamedTuple):
     def __str__(self) -> str:
         return str(self.endpoint)
 
-    def connect(self, space: Space | None = None, *, heartbeats: bool = True) -> Connection:
-        return Connection(
+    def connect(self, space: Space | None = None, *, heartbeats: bool = True) -> StompClient:
+        return StompClient(
             self.endpoint,
             connect_timeout_s=self.config.connect_timeout_s,
             heartbeat_s=self.config.heartbeat_s if heartbeats else 0,
@@ -42,7 +42,7 @@ class StompBroker(NamedTuple):
         )
 
 
-def stomp(config: Config) -> list[StompBroker]:
+def stomp_brokers(config: Config) -> list[StompBroker]:
     """One for each URL, in their order. Raises Misconfigured."""
     password = _read_password(config.queue_password_file)
     damaged = DamagedFrames()

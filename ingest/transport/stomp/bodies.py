@@ -1,28 +1,11 @@
-"""Messages, and their bodies on the way into shared memory: with a length of their own, or up to a NUL."""
+"""Bodies on the way into shared memory: with a length of their own, or up to a NUL."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-
-class Message(NamedTuple):
-    """One MESSAGE frame. ``offset`` is None when the body was too large to keep and has been passed over; with a verdict
-    (reason, detail) the message is one for the quarantine, whatever its body says."""
-
-    headers: dict[str, str]
-    offset: int | None
-    length: int
-    body_bytes: int
-    verdict: tuple[str, str] | None = None
-
-
-class Space(Protocol):
-    """What the connection needs of the arena."""
-
-    def allocate(self, length: int) -> int | None: ...
-    def free(self, offset: int, length: int) -> None: ...
-    def view(self, offset: int, length: int) -> memoryview: ...
+from ingest.transport.message import Message, Space
 
 
 class Frame(NamedTuple):

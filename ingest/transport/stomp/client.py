@@ -1,8 +1,8 @@
-"""One STOMP connection of the receiver, from CONNECT to DISCONNECT: message bodies go into shared memory.
+"""One STOMP connection of the receiver or a publisher, from CONNECT to DISCONNECT: message bodies go into shared memory.
 
-Theory of operation. stomp.py gives the frames, their escapes and the heart-beat arithmetic; reading is ours
-(``incoming``), because its loop copies each body five times and lets a long frame look like a lost heart-beat
-(docs/decisions/0002-receiving.md). The socket is non-blocking and belongs to the receiver's only thread.
+Theory of operation. ``codec`` makes bytes of frames, ``incoming`` messages of bytes. stomp.py's own client is not used:
+its loop copies each body five times and lets a long frame look like a lost heart-beat (docs/decisions/0002-receiving.md).
+The socket is non-blocking and belongs to the receiver's only thread.
 
 One object serves one connection epoch and is never opened again.
 """
@@ -17,8 +17,9 @@ from collections import deque
 from itertools import islice
 
 from ingest.errors import Unavailable
-from ingest.transport.stomp.bodies import Space
-from ingest.transport.stomp.frames import encode, encode_acks, flow_control
+from ingest.transport.message import Space
+from ingest.transport.stomp.codec import write_acks, write_head
+from ingest.transport.stomp.dialects import flow_control
 from ingest.transport.stomp.heads import DamagedFrames
 from ingest.transport.stomp.incoming import Incoming
 from ingest.transport.stomp.opening import Endpoint, open_stomp
@@ -32,7 +33,7 @@ MANY_BEATS = 16  # bytes; more than that at once is content
 SILENCE_IN_FRAME_S = 120.0  # where no heart-beats were agreed on
 
 
-class Connection:
+class StompClient:
     """Raises Unavailable when the broker is away or the connection ends, Misconfigured for a refused login
     or certificate."""
 
@@ -78,15 +79,14 @@ class Connection:
 
     def acknowledge(self, messages: list[tuple[str, str]], subscription: str) -> None:
         """Queues an ACK for each (ack header, message-id); ``flush`` sends them joined."""
-        self._outgoing.append(memoryview(encode_acks(messages, subscription, self.version)))
+        self._outgoing.append(memoryview(write_acks(messages, subscription, self.version)))
 
     def send_message(self, destination: str, body: bytes | memoryview, headers: dict[str, str]) -> None:
         """Queues a persistent SEND; ``flush`` sends it, a receipt appears in ``receipts``. The body is not copied."""
         fixed = {"destination": destination, "persistent": "true", "content-length": str(len(body))}
         if "rabbitmq" in self.server.lower() and self.endpoint.user is not None:
             fixed["user-id"] = self.endpoint.user  # it vouches for that, and adds none by itself
-        head = encode("SEND", headers | fixed, self.version)
-        self._outgoing.extend((head[:-1], body, b"\0"))  # its own NUL ends an empty frame
+        self._outgoing.extend((write_head("SEND", headers | fixed, self.version), body, b"\0"))
 
     def disconnect(self, receipt: str) -> None:
         """Says goodbye; the answer appears in ``receipts``."""
@@ -205,5 +205,5 @@ class Connection:
         return got
 
     def _send(self, command: str, headers: dict[str, str]) -> None:
-        self._outgoing.append(encode(command, headers, self.version))
+        self._outgoing.append(write_head(command, headers, self.version) + b"\0")
         self.flush()

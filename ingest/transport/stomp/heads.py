@@ -9,8 +9,9 @@ import hashlib
 import re
 from collections.abc import Mapping
 
-from ingest.transport.stomp.frames import end_of_head, parse_head
+from ingest.transport.stomp.codec import end_of_head, read_head
 
+HEADERS_BYTES_MAX = 64 * 1024  # a frame's command and headers; ours take about 500 bytes
 VALUE_BYTES_MAX = 8 * 1024  # of one header in a head that is too long
 # What is kept of such a head: what settles the message, and what says whose it is.
 _KEPT = re.compile(
@@ -67,7 +68,7 @@ class LongHead:
     def parsed(self, version: str) -> tuple[str, dict[str, str]]:
         lines = [(self._command or b"").rstrip(b"\r")]
         lines += [name + b":" + value.rstrip(b"\r") for name, value in self._headers.items()]
-        return parse_head(b"\n".join(lines), version)
+        return read_head(b"\n".join(lines), version)
 
     def _last_line(self, buffer: bytearray, start: int, end: int) -> tuple[int, bool]:
         """(where the last line feed stands, False); where a line is cut and True when there is none for long."""

@@ -6,7 +6,7 @@ and the socket reads straight into it. When the arena is full no message is begu
 
 A frame that is not as it should be stops no other. A head of any length passes by, and its message says so (``verdict``).
 Where a frame does not end where its content-length says, nobody knows where the next one begins: the connection ends
-(``FrameDamaged``), and when the message comes again its body ends at the first NUL, whatever its headers say.
+(``DamagedFrames``), and when the message comes again its body ends at the first NUL, whatever its headers say.
 """
 
 from __future__ import annotations
@@ -14,15 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from ingest.errors import Unavailable
-from ingest.transport.stomp.bodies import Body, Frame, Message, Space, Unbounded
-from ingest.transport.stomp.frames import (
-    HEADERS_BYTES_MAX,
-    content_length,
-    end_of_head,
-    error_text,
-    parse_head,
-)
-from ingest.transport.stomp.heads import DamagedFrames, LongHead, end_within
+from ingest.transport.message import Message, Space
+from ingest.transport.stomp.bodies import Body, Frame, Unbounded
+from ingest.transport.stomp.codec import content_length, end_of_head, read_head
+from ingest.transport.stomp.dialects import error_text
+from ingest.transport.stomp.heads import HEADERS_BYTES_MAX, DamagedFrames, LongHead, end_within
 
 COMMANDS = (b"MESSAGE", b"RECEIPT", b"ERROR")
 BUFFER_BYTES = 256 * 1024  # of what is not yet a body: also what comes while no message is wanted
@@ -155,19 +151,22 @@ class Incoming:
             frame = self._parse_head()
             if frame is None:
                 return
-            if frame.command != "MESSAGE":
-                self._begin_other(frame)
-            elif frame.length is None:
-                self._unbounded = Unbounded(frame)
-            else:
-                self._waiting = frame
-                if not self._begin_body():
-                    self.paused = True
-                    return
-                assert self._body is not None
-                if self._body.missing:
-                    return
+            if not self._begin(frame):
+                return
+            if self._body is not None:
                 yield self._finished()
+
+    def _begin(self, frame: Frame) -> bool:
+        """Whether parsing goes on: not while a body waits for space, or for what the buffer does not have of it."""
+        if frame.command != "MESSAGE":
+            self._begin_other(frame)
+        elif frame.length is None:
+            self._unbounded = Unbounded(frame)
+        else:
+            self._waiting = frame
+            self.paused = not self._begin_body()
+            return self._body is not None and not self._body.missing
+        return True
 
     def _parse_head(self) -> Frame | None:
         """The next frame as far as its body; None while its head is not here."""
@@ -185,9 +184,8 @@ class Incoming:
             nul = buffer.find(b"\0", self._start, head_end)  # no frame: whatever it is ends there
         if nul >= 0:
             head_end = body_start = nul
-        head = bytes(buffer[self._start : head_end]).replace(b"\r\n", b"\n")
+        command, headers = read_head(bytes(buffer[self._start : head_end]), self._version)
         self._start = body_start
-        command, headers = parse_head(head, self._version)
         return self._framed(command, headers, has_body=nul < 0)
 
     def _parse_long(self, long: LongHead) -> Frame | None:

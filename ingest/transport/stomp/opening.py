@@ -18,10 +18,13 @@ from typing import NamedTuple
 from stomp.utils import calculate_heartbeats
 
 from ingest.errors import Misconfigured, Unavailable
-from ingest.transport.stomp.frames import HEADERS_BYTES_MAX, encode, error_text, parse_head
+from ingest.transport.stomp.codec import end_of_head, read_head, write_head
+from ingest.transport.stomp.dialects import error_text
+from ingest.transport.stomp.heads import HEADERS_BYTES_MAX
 
 SOCKET_BUFFER_BYTES = 4 * 1024 * 1024  # the kernel cuts it to net.core.rmem_max
 VERSIONS = "1.0,1.1,1.2"  # of STOMP
+MS_DIGITS_MAX = 9  # of a heart-beat interval: eleven days
 _NOT_YET = ("Processing error",)  # RabbitMQ while it starts; a login that it refuses is "Bad CONNECT"
 # X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL's x509_vfy.h
 _WRONG_NAME = (62, 64)
@@ -61,7 +64,7 @@ def open_stomp(endpoint: Endpoint, timeout_s: float, heartbeat_s: float) -> Open
             headers |= {"login": endpoint.user, "passcode": endpoint.password or ""}
         beat_ms = int(heartbeat_s * 1000)
         headers["heart-beat"] = f"{beat_ms},{beat_ms}"
-        opened.sendall(encode("CONNECT", headers, "1.0"))
+        opened.sendall(write_head("CONNECT", headers, None) + b"\0")
         answer = _connected(opened, endpoint, deadline)
         opened.setblocking(False)
     except (OSError, Unavailable, Misconfigured) as error:
@@ -76,9 +79,7 @@ def open_stomp(endpoint: Endpoint, timeout_s: float, heartbeat_s: float) -> Open
     version = answer.get("version", "1.0")
     send_ms = expect_ms = 0
     if "heart-beat" in answer and version != "1.0":
-        send_ms, expect_ms = calculate_heartbeats(
-            answer["heart-beat"].replace(" ", "").split(","), (beat_ms, beat_ms)
-        )
+        send_ms, expect_ms = calculate_heartbeats(_intervals(answer["heart-beat"]), (beat_ms, beat_ms))
     return Opened(opened, version, answer.get("server", ""), send_ms / 1000, expect_ms / 1000)
 
 
@@ -115,16 +116,24 @@ def _connected(opened: socket.socket, where: Endpoint, deadline: float) -> dict[
             raise Unavailable(f"{where} closed the connection instead of CONNECTED (--queue-source)")
         if len(received) > HEADERS_BYTES_MAX:
             raise Misconfigured("--queue-source", f"{where} does not speak STOMP")
-    head, _, body = bytes(received[:end]).replace(b"\r\n", b"\n").lstrip(b"\n").partition(b"\n\n")
-    command, headers = parse_head(head, "1.0")  # CONNECTED is never escaped
+    frame = received[:end].lstrip(b"\r\n")
+    head_end, body_start = end_of_head(frame, 0, len(frame))
+    command, headers = read_head(bytes(frame if head_end < 0 else frame[:head_end]), None)
     if command == "ERROR":
-        reason = error_text(headers, body)
+        reason = error_text(headers, bytes(frame[body_start:]) if head_end >= 0 else b"")
         if reason in _NOT_YET:
             raise Unavailable(f"{where} is not ready: {reason}")
         raise Misconfigured("--queue-source", f"{where} refused the login: {reason}")
     if command != "CONNECTED":
         raise Misconfigured("--queue-source", f"{where} does not speak STOMP")
     return headers
+
+
+def _intervals(text: str) -> list[str]:
+    """The broker's two numbers of milliseconds; none where it says something else."""
+    parts = text.replace(" ", "").split(",")
+    are_numbers = all(part.isascii() and part.isdigit() and len(part) <= MS_DIGITS_MAX for part in parts)
+    return parts if len(parts) == 2 and are_numbers else ["0", "0"]
 
 
 def _left_s(deadline: float) -> float:

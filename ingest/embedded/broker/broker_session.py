@@ -10,9 +10,9 @@ import json
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ingest.embedded.broker.frames import Frame, Head
-from ingest.embedded.broker.headers import HangUp, write_head
+from ingest.embedded.broker.parser import Frame, HangUp, Head
 from ingest.embedded.broker.queues import Consumer, Delivery, Queues
+from ingest.transport.stomp.codec import write_head
 
 SERVER = "puppet-ingest-embedded/0.1"
 VERSIONS = ("1.2", "1.1", "1.0")  # the best first
@@ -55,7 +55,7 @@ class Faults(NamedTuple):
     omit_content_length: bool = False  # where the body holds no NUL: as ActiveMQ does for text messages
 
 
-class Session:
+class BrokerSession:
     def __init__(
         self,
         queues: Queues,

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from ingest.embedded.broker.admission import Admission
-from ingest.embedded.broker.connection import CONNECT_TIMEOUT_S, LINGER_S, Connection, Gone
-from ingest.embedded.broker.frames import Limits
+from ingest.embedded.broker.broker_session import Faults
+from ingest.embedded.broker.client_connection import CONNECT_TIMEOUT_S, LINGER_S, ClientConnection, Gone
+from ingest.embedded.broker.parser import Limits
 from ingest.embedded.broker.queues import Queues
-from ingest.embedded.broker.session import Faults
 
 
 class Wire:
@@ -23,7 +23,7 @@ class Wire:
         self.client.setblocking(False)
         self.queues = Queues("b")
         self.admission = Admission(memory_bytes_max, lambda: self.queues.held_bytes)
-        self.connection = Connection(
+        self.connection = ClientConnection(
             ours, "test", self.queues, self.admission, Limits(), None, faults or Faults(), now_s=0.0
         )
 

@@ -12,13 +12,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from ingest.embedded.broker.headers import HangUp, read_head
+from ingest.errors import IngestError
+from ingest.transport.stomp.codec import (
+    EMPTY_LINE_BYTES,
+    Malformed,
+    content_length,
+    end_of_head,
+    read_head_strictly,
+)
 
 READ_BYTES = 64 * 1024  # of the small buffer: about 60 messages of 1 KB at a time
-EMPTY_LINE_BYTES = 3  # LF CR LF at most
-DIGITS_MAX = 18  # of a content-length; more than any limit has
 
 Body = bytes | bytearray | memoryview
+
+
+class HangUp(IngestError):
+    """The peer broke the protocol or a limit: say why in an ERROR frame, then hang up.
+
+    ``receipt`` is what the offending frame asked to have confirmed, as far as it could be read.
+    """
+
+    def __init__(self, text: str, receipt: str | None = None) -> None:
+        super().__init__(text)
+        self.text = text
+        self.receipt = receipt
 
 
 class Frame(NamedTuple):
@@ -127,12 +144,7 @@ class Parser:
             return None
         # The empty line may have begun two bytes before what was looked at last.
         scan = max(start, self._scanned - EMPTY_LINE_BYTES + 1)
-        stop = small.find(b"\n\n", scan, self._end)
-        after = stop + 2
-        if self.version not in ("1.0", "1.1"):
-            with_return = small.find(b"\n\r\n", scan, self._end if stop < 0 else stop + 1)
-            if with_return >= 0:
-                stop, after = with_return, with_return + 3
+        stop, after = end_of_head(small, scan, self._end, self.version)
         limit = self._limits.head_bytes_max
         if stop < 0:
             if small.find(b"\0", scan, self._end) >= 0:
@@ -143,25 +155,26 @@ class Parser:
             return None
         if stop - start > limit:
             raise HangUp(f"a frame's headers are longer than {limit} bytes")
-        command, headers = read_head(
-            bytes(self._view[start:stop]), self.version, headers_max=self._limits.headers_max
-        )
+        head = bytes(self._view[start:stop])
+        try:
+            command, headers = read_head_strictly(head, self.version, headers_max=self._limits.headers_max)
+        except Malformed as error:
+            raise HangUp(str(error)) from error
         self._start = after
         return Head(command, headers, self._content_length(headers))
 
     def _content_length(self, headers: dict[str, str]) -> int | None:
-        text = headers.get("content-length")
-        if text is None:
+        length = content_length(headers)
+        if length is None:
+            if "content-length" in headers:
+                raise HangUp("content-length is not a number of bytes", headers.get("receipt"))
             return None
-        text = text.strip()
-        if not (text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX):
-            raise HangUp("content-length is not a number", headers.get("receipt"))
-        if int(text) > self._limits.body_bytes_max:
+        if length > self._limits.body_bytes_max:
             raise HangUp(
-                f"a body of {int(text)} bytes is over the limit of {self._limits.body_bytes_max} bytes",
+                f"a body of {length} bytes is over the limit of {self._limits.body_bytes_max} bytes",
                 headers.get("receipt"),
             )
-        return int(text)
+        return length
 
     def _read_body(self, length: int) -> Body | None:
         if self._long is None:

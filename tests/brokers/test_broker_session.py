@@ -6,10 +6,9 @@ import json
 
 import pytest
 
-from ingest.embedded.broker.frames import Frame, Head, Parser
-from ingest.embedded.broker.headers import HangUp
+from ingest.embedded.broker.broker_session import BrokerSession, Credentials, Faults
+from ingest.embedded.broker.parser import Frame, HangUp, Head, Parser
 from ingest.embedded.broker.queues import Queues
-from ingest.embedded.broker.session import Credentials, Faults, Session
 
 Headers = dict[str, str]
 
@@ -26,7 +25,7 @@ class Client:
     ) -> None:
         self.queues = queues or Queues("b")
         self.written = bytearray()
-        self.session = Session(self.queues, "test", self.written.extend, credentials, faults)
+        self.session = BrokerSession(self.queues, "test", self.written.extend, credentials, faults)
         if version:
             self.tell("CONNECT", {"accept-version": version})
             self.answers()

@@ -11,11 +11,10 @@ import socket
 import ssl
 
 from ingest.embedded.broker.admission import Admission
-from ingest.embedded.broker.frames import Head, Limits, Parser
-from ingest.embedded.broker.headers import HangUp
+from ingest.embedded.broker.broker_session import DEPTHS_DESTINATION, BrokerSession, Credentials, Faults
 from ingest.embedded.broker.outbox import Outbox
+from ingest.embedded.broker.parser import HangUp, Head, Limits, Parser
 from ingest.embedded.broker.queues import Delivery, Queues, held_bytes
-from ingest.embedded.broker.session import DEPTHS_DESTINATION, Credentials, Faults, Session
 
 READS_MAX = 16  # in one turn, so that one busy client does not starve the others
 WRITE_BYTES_MAX = 8 * 1024 * 1024  # in one turn, for the same reason: about 5 ms
@@ -30,7 +29,7 @@ class Gone(Exception):  # the regular way out of a connection
     """The socket is of no more use: close it and put its messages back."""
 
 
-class Connection:
+class ClientConnection:
     def __init__(
         self,
         opened: socket.socket,
@@ -45,7 +44,7 @@ class Connection:
     ) -> None:
         self.socket = opened
         self._outbox = Outbox()
-        self.session = Session(queues, name, self._outbox.add_control, credentials, faults)
+        self.session = BrokerSession(queues, name, self._outbox.add_control, credentials, faults)
         self.session.consumer.owner = self
         self.reason = ""  # why it was hung up
         self.closing = False  # the last frame is on its way; nothing that comes counts any more

@@ -8,15 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.embedded.broker.frames import READ_BYTES, Frame, Limits, Parser
-from ingest.embedded.broker.headers import HangUp, read_head, write_head
+from ingest.embedded.broker.parser import READ_BYTES, Frame, HangUp, Limits, Parser
+from ingest.transport.stomp.codec import write_head
+from tests.brokers.headers import NAMES, VALUES
 
-VERSIONS = ("1.0", "1.1", "1.2")
-
-# Any text at all, and often the letters that mean something to the protocol.
-TEXT = st.text(st.one_of(st.sampled_from("\\:\n\rnc"), st.characters(exclude_categories=["Cs"])), max_size=12)
-NAMES = TEXT.filter(bool).filter(lambda name: "\0" not in name and name not in ("content-length", "x"))
-VALUES = TEXT.filter(lambda value: "\0" not in value)
 BODIES = st.one_of(
     st.binary(max_size=200),
     # Around the size of the small buffer, where a body begins to get memory of its own.
@@ -253,53 +248,3 @@ def test_a_carriage_return_ends_lines_in_1_2_only() -> None:
     assert feed(parser_of(None), wire) == feed(parser_of("1.2"), wire) == [Frame("SEND", {"a": "b"}, b"")]
     (frame,) = feed(parser_of("1.1"), b"SEND\na:b\r\n\n\0")
     assert frame.headers == {"a": "b\r"}
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-@given(data=st.data())
-def test_headers_survive_being_written_and_read(version: str, data: st.DataObject) -> None:
-    """What a version can express comes back unchanged."""
-    names, values = NAMES, VALUES
-    if version == "1.0":
-        names = names.map(str.strip).filter(lambda text: text and ":" not in text and "\n" not in text)
-        values = values.map(str.strip).filter(lambda text: "\n" not in text)
-    headers = data.draw(st.dictionaries(names, values, max_size=5))
-    head = write_head("MESSAGE", headers, version)
-    assert head.endswith(b"\n\n")
-    if version == "1.1" and any("\r" in text for pair in headers.items() for text in pair):
-        assert b"\\r" not in head.replace(b"\\\\r", b"")  # 1.1 knows no such escape
-    assert read_head(head[:-2], version, headers_max=10) == ("MESSAGE", headers)
-
-
-def test_each_version_escapes_as_it_should() -> None:
-    """1.0 only what would forge a header; 1.1 colon, line feed, backslash; 1.2 carriage return too."""
-    headers = {"a": "x:y\\\r\nz"}
-    assert write_head("MESSAGE", headers, "1.0") == b"MESSAGE\na:x:y\\\r\\nz\n\n"
-    assert write_head("MESSAGE", headers, "1.1") == b"MESSAGE\na:x\\cy\\\\\r\\nz\n\n"
-    assert write_head("MESSAGE", headers, "1.2") == b"MESSAGE\na:x\\cy\\\\\\r\\nz\n\n"
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_connect_is_never_escaped(version: str) -> None:
-    """A passcode with a backslash means the same to every version."""
-    assert write_head("CONNECTED", {"server": "a\\b:c"}, version) == b"CONNECTED\nserver:a\\b:c\n\n"
-    assert read_head(b"CONNECT\npasscode:a\\nb", version, headers_max=9)[1] == {"passcode": "a\\nb"}
-
-
-def test_1_1_keeps_unknown_escapes_and_1_0_knows_none() -> None:
-    """Only 1.2 calls an undefined escape fatal."""
-    assert read_head(b"SEND\na:\\t\\r\\n", "1.1", headers_max=9)[1] == {"a": "\\t\\r\n"}
-    assert read_head(b"SEND\na:\\t\\n\\c", "1.0", headers_max=9)[1] == {"a": "\\t\\n\\c"}
-
-
-def test_1_0_ignores_blanks_around_headers() -> None:
-    """Its specification itself writes "login: user"."""
-    assert read_head(b"SEND\ndestination: /queue/a ", "1.0", headers_max=9)[1] == {"destination": "/queue/a"}
-    assert read_head(b"SEND\na: b", "1.1", headers_max=9)[1] == {"a": " b"}
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_header_bytes_that_are_not_utf_8_pass_unchanged(version: str) -> None:
-    """A broker has no reason to lose them."""
-    _, headers = read_head(b"SEND\na:\xff\xfe\xc3\xa9", version, headers_max=9)
-    assert write_head("SEND", headers, version) == b"SEND\na:\xff\xfe\xc3\xa9\n\n"
