@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ingest.config.settings import Config
+from ingest.engine.decoder import KEPT_BESIDE_BYTES, KEPT_SHARE
 from lab.engine import Engine
 from tests.faults.memory import CACHE_ENTRY_BYTES, MIB, PROCESS_BYTES
 
@@ -20,7 +21,9 @@ def bound_bytes(process: str, config: Config) -> int:
     """Of its own memory, without the window that all share; docs/operating.md says the same."""
     kind = process.partition("-")[0]
     if kind == "decoder":
-        return PROCESS_BYTES + config.decode_memory_bytes_max
+        # A message's own share, on top of what the decoder keeps of others.
+        kept = int(config.decoder_cache_bytes_max * KEPT_SHARE) + KEPT_BESIDE_BYTES
+        return PROCESS_BYTES + config.decode_memory_bytes_max + kept
     if kind == "writer":
         # A batch and one body beyond it, as it came, redacted, and as a parameter of a statement.
         batch = 4 * (config.batch_bytes_max + config.body_bytes_max)
