@@ -148,17 +148,17 @@ def config_command(settings: Origins) -> None:
 @with_settings
 def migrate_command(settings: Origins, grant_to: str | None, grant_read_to: str | None) -> None:
     """Bring the database to this program's schema."""
-    from ingest.store.connection import require_usable
-    from ingest.store.migrate import grant, migrate, schema_version
+    from ingest.store.migrate import grant, migrate, note_on_open, schema_version
 
-    with database(settings.config) as connection:
-        require_usable(connection)
+    with database(settings.config, writes=True) as connection:
         done = migrate(connection, say)
         state = f"{done} migrations ran" if done else "up to date"
         say(f"schema {schema_version(connection)}, {state}")
-        if grant_to or grant_read_to:
+        if connection.pinned.home.is_open:
+            complain(f"note: {note_on_open(connection.pinned.home)}")
+        if grant_to is not None or grant_read_to is not None:
             grant(connection, grant_to, grant_read_to)
-            say("granted to " + ", ".join(role for role in (grant_to, grant_read_to) if role))
+            say("granted to " + ", ".join(role for role in (grant_to, grant_read_to) if role is not None))
 
 
 @cli.command("gc")
@@ -167,6 +167,6 @@ def gc_command(settings: Origins) -> None:
     """Delete what no node has any more, expire and purge nodes; safe while the engine runs."""
     from ingest.engine.run import keep_house_once
 
-    with database(settings.config) as connection:
+    with database(settings.config, writes=True) as connection:
         for name, count in keep_house_once(settings.config, connection).items():
             say(f"{name:<22} {count}")

@@ -96,7 +96,7 @@ def retry_command(settings: Origins, numbers: tuple[int, ...], reason: str | Non
 
     if not numbers and reason is None:
         raise click.UsageError("name the messages by their numbers, or a --reason")
-    with database(settings.config) as connection:
+    with database(settings.config, writes=True) as connection:
         chosen = [entry(connection, number, with_body=False) for number in dict.fromkeys(numbers)]
         for found in chosen:
             if why := _why_not(found):
@@ -158,5 +158,5 @@ def drop_command(settings: Origins, numbers: tuple[int, ...]) -> None:
     """Throw messages away."""
     from ingest.store.quarantine import drop
 
-    with database(settings.config) as connection:
+    with database(settings.config, writes=True) as connection:
         say(f"{drop(connection, list(numbers))} dropped")

@@ -114,13 +114,13 @@ def warn_of_passwords(settings: Origins) -> None:
 
 
 @contextmanager
-def database(config: Config) -> Iterator[Any]:
-    """A connection to the named database; none is embedded for a command."""
+def database(config: Config, *, writes: bool = False) -> Iterator[Any]:
+    """A connection to the named database; none is embedded for a command. One that only reads may do so on a standby."""
     from ingest.engine.run import open_database
 
     if not config.database:
         raise Misconfigured("--database", "name the database, as a libpq conninfo or a URI")
-    connection = open_database(config)
+    connection = open_database(config, writes=writes)
     try:
         yield connection
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -21,6 +22,8 @@ from ingest.store.lane import Lane, LaneSettings, Works
 from ingest.store.quarantine import QuarantineLimits, QuarantineRow
 from ingest.store.session import Counts
 
+COMPLAIN_EVERY_S = 30.0  # of the same trouble
+
 
 class Database:
     """``DATABASE_UP`` is what others go by: a connection is not enough for it after a batch has failed; only the next
@@ -35,6 +38,7 @@ class Database:
         self._lane: Lane | None = None
         self._is_stale = False  # the lane was opened under settings that have changed
         self._failed = False  # the last batch
+        self._complained: tuple[str, float] | None = None  # of what, and when, since a batch was settled
         self.counts = Counts()  # of the last batch
         self.thinned = 0  # bad messages of the last batch that were counted and not kept
         self._cluster = Cluster(config.database, self._connect)
@@ -78,6 +82,7 @@ class Database:
             self._away(error)
             return None
         self._failed = False
+        self._complained = None
         self._row.set(Metric.DATABASE_UP, 1)
         self.counts = self._lane.counts
         self.thinned = self._lane.quarantine.thinned
@@ -139,7 +144,14 @@ class Database:
         )
 
     def _away(self, error: Exception) -> None:
-        self._log.warning("database_unavailable", reason=str(error))
+        reason, now_s = str(error), time.monotonic()
+        if (
+            self._complained is None
+            or self._complained[0] != reason
+            or now_s >= self._complained[1] + COMPLAIN_EVERY_S
+        ):
+            self._log.warning("database_unavailable", reason=reason)
+            self._complained = reason, now_s
         self._row.set(Metric.DATABASE_UP, 0)
         if self._lane is not None and is_hosts_fault(error, self._lane.connection):
             self._cluster.leave()

@@ -29,8 +29,15 @@ from ingest.observe.exposition import serve
 from ingest.observe.log import configure, resolve_format
 from ingest.observe.server import UNIX
 from ingest.store import housekeeping
-from ingest.store.connection import Connection, connect, hang_up, require_conninfo, require_usable
-from ingest.store.migrate import migrate, require_current
+from ingest.store.connection import (
+    Connection,
+    connect,
+    hang_up,
+    require_conninfo,
+    require_own_session,
+    require_writable,
+)
+from ingest.store.migrate import migrate, note_on_open, require_current
 from ingest.transport.protocol import brokers, connect_first
 from ingest.transport.stomp.address import STOMP_PORT
 
@@ -114,14 +121,22 @@ def add_embedded(config: Config, stack: ExitStack, *, broker_port: int = STOMP_P
     return config
 
 
-def open_database(config: Config) -> Connection:
-    """A connection for a command of a person."""
-    return connect(
+def open_database(config: Config, *, writes: bool = True) -> Connection:
+    """A connection for a command of a person. Raises Misconfigured for a database that it could not work on."""
+    connection = connect(
         config.database,
         connect_timeout_s=config.connect_timeout_s,
         statement_timeout_s=config.statement_timeout_s,
         lock_timeout_s=config.lock_timeout_s,
     )
+    try:
+        require_own_session(connection, config.database, config.connect_timeout_s)
+        if writes:
+            require_writable(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def prepare_database(config: Config) -> None:
@@ -129,11 +144,13 @@ def prepare_database(config: Config) -> None:
     log = structlog.get_logger()
     connection = open_database(config)
     try:
-        require_usable(connection)
         if config.migrate:
             migrate(connection, lambda line: log.info("migrated", step=line))
         else:
             require_current(connection)
+        home = connection.pinned.home
+        if home.is_open:
+            log.warning("schema_open_to_others", schema=home.schema, note=note_on_open(home))
     finally:
         connection.close()
 

@@ -85,7 +85,7 @@ def commit_seconds(connection: Connection, times: int) -> list[float]:
 
 def tables(connection: Connection) -> dict[str, Table]:
     with translate_errors():
-        rows: Any = connection.execute(query("capacity_table_bytes")).fetchall()
+        rows: Any = connection.execute(query("capacity_table_bytes"), [connection.home]).fetchall()
     return {name: Table(total_bytes, pages) for name, total_bytes, pages in rows}
 
 

@@ -1,9 +1,8 @@
-"""Opens connections to PostgreSQL, and says what an error of PostgreSQL means for the engine."""
+"""Opens connections to PostgreSQL, and gives them up: on a server that is silent, on a session that was left behind."""
 
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import signal
 import socket
@@ -17,20 +16,15 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ingest.core.passwords import is_readable
-from ingest.errors import Misconfigured, Rejected, Unavailable
+from ingest.errors import Misconfigured, Unavailable
 from ingest.store.hosts import with_target
-from ingest.store.poolers import require_one_session
+from ingest.store.pooling import require_session_pooling
 from ingest.store.queries import query
-from ingest.store.session_settings import (
-    forget_environment,
-    look_at,
-    pin,
-    require_own_schema,
-    require_writable,
-)
-from ingest.store.sqlstates import OF_A_SETTING, OF_THE_ROW, remedy
+from ingest.store.session_settings import Home, Pinned, forget_environment, pin
+from ingest.store.sqlstates import translate
 
-Connection = psycopg.Connection[tuple[object, ...]]
+APPLICATION_NAME_BYTES_MAX = 63  # PostgreSQL cuts what is longer: NAMEDATALEN
+TOKEN_BYTES = 8
 
 # libpq quotes what it takes for a port, a host or a database.
 UNREADABLE = (
@@ -46,6 +40,19 @@ class Name(NamedTuple):
     token: int  # 64 bits
 
 
+class Connection(psycopg.Connection[tuple[object, ...]]):
+    """A connection whose session is ours (session_settings.py), and where it found our tables."""
+
+    pinned = Pinned(Home(), False, 0)
+    token = 0
+    lock_timeout_s = 30.0
+
+    @property
+    def home(self) -> str | None:
+        """The schema that statements name our tables in; None where there is none yet."""
+        return self.pinned.home.schema
+
+
 def connect(
     conninfo: str,
     *,
@@ -55,55 +62,88 @@ def connect(
     lock_timeout_s: float = 30,
 ) -> Connection:
     """A connection in autocommit mode that relies on nothing that others have set. Raises Unavailable or Misconfigured."""
-    forget_environment()
+    token = secrets.token_hex(TOKEN_BYTES)
     with translate_errors(opening=conninfo):
-        given: Any = with_target(conninfo_to_dict(conninfo), os.environ)
-        connection = psycopg.connect(
-            make_conninfo(
-                conninfo,
-                target_session_attrs=given.get("target_session_attrs"),
-                application_name=f"{given.get('application_name') or application_name} {secrets.token_hex(8)}",
-                client_encoding="UTF8",
-                connect_timeout=max(2, int(connect_timeout_s)),  # libpq takes 1 for 2
-                tcp_user_timeout=30_000,  # ms; a server that fell off the network is noticed,
-                keepalives_idle=15,  # and also while we wait for its answer: 30 s again
-                keepalives_interval=5,
-                keepalives_count=3,
-            ),
-            autocommit=True,
-        )
-        # connect_timeout ends with the login. A thread: not every caller is the main one, and SIGALRM is for that.
-        silence = threading.Timer(max(2.0, connect_timeout_s), hang_up, [connection])
+        given = conninfo_to_dict(conninfo).get("application_name")
+        name = _with_token(str(given or application_name), token)
+        settings = {
+            "application_name": name,  # once more: a pooler may keep it to itself
+            "statement_timeout": f"{int(statement_timeout_s * 1000)}ms",
+            "lock_timeout": f"{int(lock_timeout_s * 1000)}ms",
+        }
+        connection = _open(conninfo, name, connect_timeout_s)
+        # connect_timeout ends with the login: a proxy may answer for a server that does not, and a pooler make us wait for
+        # one. A thread: not every caller is the main one, and SIGALRM is for that.
+        silence = threading.Timer(max(2, connect_timeout_s), hang_up, [connection])
         silence.daemon = True
         silence.start()
         try:
-            pin(connection, look_at(connection), statement_timeout_s, lock_timeout_s)
+            connection.pinned = pin(connection, settings)
         except BaseException:
             connection.close()
             raise
         finally:
             silence.cancel()
+    connection.token, connection.lock_timeout_s = int(token, 16), lock_timeout_s
     connection.prepare_threshold = 2
     return connection
 
 
-def require_usable(connection: Connection) -> None:
-    """Before the first use: raises Misconfigured for a server on which nothing can be stored, for a schema in which others
-    may create what our statements would meet, and for a pooler that mixes sessions up."""
+def require_own_session(connection: Connection, conninfo: str, connect_timeout_s: float = 5) -> None:
+    """Raises Misconfigured when a pooler gives the session's server connection to others between transactions."""
+    if connection.pinned.is_pooled:
+        with translate_errors(opening=conninfo):
+            require_session_pooling(connection, lambda: _open(conninfo, "ingest", connect_timeout_s), hang_up)
+
+
+def require_writable(connection: Connection) -> None:
+    """Raises Misconfigured on a standby, and where transactions are read-only."""
     with translate_errors():
-        server = look_at(connection)
-        require_writable(server)
-        require_own_schema(connection, server.schema)
-        require_one_session(connection)
+        row = connection.execute(query("is_read_only")).fetchone()
+    is_standby, is_read_only = row or (False, False)
+    where = f"the server at {connection.info.host or 'its socket'} port {connection.info.port}"
+    if is_standby:
+        raise Misconfigured(
+            "--database",
+            f"{where} is a standby, which is read-only: name the primary, or all hosts with target_session_attrs=read-write",
+        )
+    if is_read_only:
+        raise Misconfigured(
+            "--database",
+            f"{where} makes this role's transactions read-only (default_transaction_read_only): set it to off for the "
+            "database or the role that set it",
+        )
 
 
 def name_of(connection: Connection) -> Name:
     """PostgreSQL's own process id, not the one that a pooler tells; and the token."""
-    with translate_errors():
-        row = connection.execute(query("backend_pid")).fetchone()
-    assert row is not None
-    name = connection.info.get_parameters()["application_name"]
-    return Name(int(str(row[0])), int(name.rpartition(" ")[2], 16))
+    return Name(connection.pinned.backend_pid, connection.token)
+
+
+def _with_token(name: str, token: str) -> str:
+    return (
+        name.encode("ascii", "replace").decode()[: APPLICATION_NAME_BYTES_MAX - len(token) - 1] + f" {token}"
+    )
+
+
+def _open(conninfo: str, application_name: str, connect_timeout_s: float) -> Connection:
+    forget_environment()
+    given: Any = with_target(conninfo_to_dict(conninfo), os.environ)
+    return Connection.connect(
+        make_conninfo(
+            conninfo,
+            target_session_attrs=given.get("target_session_attrs"),
+            application_name=application_name,
+            client_encoding="UTF8",
+            options=given.get("options") or "",  # not those of the environment or a service file
+            connect_timeout=max(2, int(connect_timeout_s)),  # libpq takes 1 for 2
+            tcp_user_timeout=30_000,  # ms; a server that fell off the network is noticed,
+            keepalives_idle=15,  # and also while we wait for its answer: 30 s again
+            keepalives_interval=5,
+            keepalives_count=3,
+        ),
+        autocommit=True,
+    )
 
 
 @contextmanager
@@ -126,7 +166,7 @@ def hang_up_after(connection: Connection, seconds: float) -> Iterator[None]:
             signal.setitimer(signal.ITIMER_REAL, max(0.001, outer_s - (time.monotonic() - started_s)))
 
 
-def hang_up(connection: Connection) -> None:
+def hang_up(connection: psycopg.Connection[Any]) -> None:
     """Whoever waits on the connection, in whatever thread, finds it lost."""
     with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as shared:
         shared.shutdown(socket.SHUT_RDWR)
@@ -157,57 +197,14 @@ def translate_errors(*, opening: str | None = None) -> Iterator[None]:
         if opening is None:
             raise translate(error) from error
         found = translate(error)
-        text = _line(error) if is_readable(opening) else UNREADABLE
         if isinstance(found, Misconfigured):
-            raise Misconfigured(found.setting, text) from None
-        raise Unavailable(f"no database (--database): {text}") from None
+            raise Misconfigured(found.setting, found.text if is_readable(opening) else UNREADABLE) from None
+        raise Unavailable(
+            f"no database (--database): {found if is_readable(opening) else UNREADABLE}"
+        ) from None
 
 
 def require_conninfo(conninfo: str) -> None:
     """Raises Misconfigured for what libpq cannot read."""
     with translate_errors(opening=conninfo):
         conninfo_to_dict(conninfo)
-
-
-def translate(error: psycopg.Error) -> Unavailable | Rejected | Misconfigured:
-    """The plan for an error of PostgreSQL: quarantine the message, change a setting, or wait and try again."""
-    state = error.sqlstate or ""
-    if state in OF_THE_ROW:
-        # Details and context of a refused row tell its values, and a value may be a secret.
-        return Rejected("refused_by_postgresql", error.diag.message_primary or "no reason given")
-    # Nor in what it says where it was: a line of COPY, a statement.
-    text = _line(error) if error.diag.message_primary is None else _said(error)
-    if state.startswith(OF_A_SETTING) or _is_login(error):
-        return Misconfigured("--database", text)
-    if isinstance(error, psycopg.ProgrammingError) and not state:
-        return Misconfigured("--database", text)  # a conninfo that cannot be parsed
-    if isinstance(error, psycopg.DataError) and not state:
-        return Rejected("refused_by_postgresql", "a value cannot be sent to PostgreSQL")  # by psycopg itself
-    words = remedy(state)
-    return Unavailable(f"{text} (SQLSTATE {state}: {words})" if words else text)
-
-
-def _is_login(error: psycopg.Error) -> bool:
-    # A failed connection carries no SQLSTATE in psycopg; the server's words are all there is.
-    text = str(error)
-    return isinstance(error, psycopg.OperationalError) and (
-        "password authentication failed" in text
-        or "no password supplied" in text
-        or "no pg_hba.conf entry" in text
-        or ('role "' in text and "does not exist" in text)
-        or ('database "' in text and "does not exist" in text)
-        or "is not permitted to log in" in text
-        or "invalid integer value" in text  # and whatever else of a conninfo libpq cannot use
-        or re.search(r"invalid \w+ value: ", text) is not None
-        or "definition of service" in text
-        or "service file" in text
-    )
-
-
-def _said(error: psycopg.Error) -> str:
-    said = (error.diag.message_primary, error.diag.message_hint)
-    return " ".join(" ".join(filter(None, said)).split())
-
-
-def _line(error: psycopg.Error) -> str:
-    return " ".join(str(error).split())

@@ -19,10 +19,8 @@ import msgspec
 from psycopg import errors as pg
 
 from ingest.store.connection import Connection, translate_errors
-from ingest.store.locks import NODE_LOCK, is_free_of_writers, node_key
+from ingest.store.locks import NodeLocks, lock_content_alone
 from ingest.store.queries import query
-
-POLL_S = 0.005  # a writer's transaction takes some ten milliseconds, and so do the gaps between them
 
 # The order in which content refers to content: what a collected row used is free in the next run.
 CONTENT_TABLES = ("resources", "edge_sets", "position_sets", "positions", "tags", "environments", "producers")
@@ -51,7 +49,7 @@ def collect_garbage(
         for start in range(0, len(ids), step_rows):
             step = ids[start : start + step_rows]
             with translate_errors(), connection.transaction():
-                if _locked_alone(connection, int(patience_s / POLL_S), pause):
+                if lock_content_alone(connection, patience_s, pause):
                     deleted = _delete(connection, table, step, xmin, hold_timeout_s)
                 else:
                     deleted = None
@@ -128,9 +126,11 @@ def forget_quarantined(connection: Connection, retention: timedelta) -> int:
 @contextmanager
 def _locked(connection: Connection, nodes: Sequence[tuple[object, ...]]) -> Iterator[list[object]]:
     """A transaction that holds the locks of these (id, certname), as a writer takes them; gives the ids."""
+    certnames = [str(certname) for _, certname in nodes]
+    locks = NodeLocks(connection, known=())
+    locks.prepare(certnames)
     with connection.transaction():
-        keys = sorted({node_key(str(certname)) for _, certname in nodes})
-        connection.execute(query("lock_nodes"), [NODE_LOCK, keys])
+        locks.take(certnames)
         yield [id_ for id_, _ in nodes]
 
 
@@ -141,30 +141,6 @@ def _unused(connection: Connection, table: str) -> tuple[str, list[int]]:
         assert row is not None
         found = connection.execute(query(f"unused_{table}")).fetchall()
         return str(row[0]), sorted(int(str(id_)) for (id_,) in found)
-
-
-class _Busy(Exception):
-    """A writer is at work."""
-
-
-def _locked_alone(connection: Connection, polls: int, pause: Callable[[float], None]) -> bool:
-    """Takes the content lock in a moment in which no writer has it; False when there was none."""
-    for _ in range(max(1, polls)):
-        try:
-            # Both or none: with one of them alone writers would wait for us.
-            with connection.transaction():
-                _lock_content_alone(connection)
-        except (_Busy, pg.LockNotAvailable):
-            pause(POLL_S)
-        else:
-            return True
-    return False
-
-
-def _lock_content_alone(connection: Connection) -> None:
-    if not is_free_of_writers(connection):
-        raise _Busy
-    connection.execute(query("lock_content_alone"))
 
 
 def _delete(

@@ -1,6 +1,6 @@
 """One transaction of a writer: takes a batch of work, of any kinds, and settles it.
 
-The order of locks is the same for everybody: content lock (shared), nodes by key, names, content by digest,
+The order of locks is the same for everybody: content lock (shared), nodes by row, names, content by digest,
 quarantine by digest. That is why several writers and several instances meet no deadlock.
 """
 
@@ -19,7 +19,7 @@ from ingest.core.delivery.batching import FUTURE_TOLERANCE
 from ingest.core.delivery.work import Outcome, Settled
 from ingest.errors import Unavailable, Unsure
 from ingest.store.connection import Connection, hang_up_after, translate_errors
-from ingest.store.locks import NODE_LOCK, holders_of_nodes, lock_content, node_key
+from ingest.store.locks import NodeLocks, holders_of_nodes
 from ingest.store.quarantine import Quarantine, QuarantineLimits, QuarantineRow
 from ingest.store.queries import query
 from ingest.store.session import Counts, Session
@@ -97,12 +97,18 @@ class Lane:
             connection.execute(query("local_commit"))
             for writer in self._kinds:
                 writer.prepare(connection)
+            self._locks = NodeLocks(connection, patience_s=connection.lock_timeout_s)
 
     def apply(self, batch: Sequence[Works | QuarantineRow]) -> list[Settled]:
         """Settles a batch in one transaction. Raises Unavailable, or Rejected (PostgreSQL refuses something in it);
         nothing happened then, and halves of the batch may fare better. Raises Unsure when COMMIT did not come back, or
         says that it waited for no standby: then it may have happened."""
+        certnames = {
+            item.certname for item in batch if not isinstance(item, QuarantineRow) and not item.is_early
+        }
         try:
+            with translate_errors():
+                self._locks.prepare(certnames)
             # COMMIT is what the transaction's end does: what is around it must end later, and begin as the last.
             with (
                 translate_errors(),
@@ -112,13 +118,13 @@ class Lane:
             ):
                 session = Session(cursor)
                 self.counts = session.counts
-                settled = self._apply(session, batch)
+                settled = self._apply(session, batch, certnames)
                 self._have_replicated(session, settled)
                 committing.enter_context(self._committing())
         except BaseException as error:
             for writer in self._kinds:
                 writer.rolled_back()
-            if isinstance(error.__cause__, LockNotAvailable) and (who := self._holders(batch)):
+            if isinstance(error.__cause__, LockNotAvailable) and (who := self._holders(certnames)):
                 raise Unavailable(f"{error}: nodes of this batch are locked by {who}") from error
             raise
         for writer in self._kinds:
@@ -161,7 +167,9 @@ class Lane:
         if diagnostic.severity_nonlocalized == "WARNING":
             self._warning = diagnostic.message_primary or "a WARNING without words"
 
-    def _apply(self, session: Session, batch: Sequence[Works | QuarantineRow]) -> list[Settled]:
+    def _apply(
+        self, session: Session, batch: Sequence[Works | QuarantineRow], certnames: set[str]
+    ) -> list[Settled]:
         by_kind: dict[int, list[Works]] = {}
         rows: list[QuarantineRow] = []
         for item in batch:
@@ -169,8 +177,7 @@ class Lane:
                 rows.append(item)
             else:
                 by_kind.setdefault(id(self._writers[type(item)]), []).append(item)
-        named = {work.certname for works in by_kind.values() for work in works if not work.is_early}
-        self._lock(session, named)
+        self._lock(certnames)
         settled = []
         for writer in self._kinds:
             if works := by_kind.get(id(writer)):
@@ -178,21 +185,13 @@ class Lane:
         settled += self.quarantine.put(session, rows)
         return settled
 
-    def _holders(self, batch: Sequence[Works | QuarantineRow]) -> str:
+    def _holders(self, certnames: set[str]) -> str:
         with suppress(psycopg.Error):
-            return holders_of_nodes(
-                self.connection, {item.certname for item in batch if not isinstance(item, QuarantineRow)}
-            )
+            return holders_of_nodes(self.connection, certnames)
         return ""
 
-    def _lock(self, session: Session, certnames: set[str]) -> None:
-        lock_content(session)
-        if certnames:
-            keys = sorted({node_key(certname) for certname in certnames})
-            session.cursor.execute(query("lock_nodes"), [NODE_LOCK, keys])
-        session.cursor.execute(query("content_generation"))
-        row: Any = session.cursor.fetchone()
-        generation, self._is_guarded = row or (None, True)
+    def _lock(self, certnames: set[str]) -> None:
+        generation, self._is_guarded = self._locks.take(certnames)
         if generation != self._generation:
             for writer in self._kinds:
                 writer.forget()

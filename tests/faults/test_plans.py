@@ -6,7 +6,7 @@ import pytest
 from psycopg import errors as pg
 
 from ingest.errors import Misconfigured, Rejected, Unavailable
-from ingest.store.connection import translate
+from ingest.store.sqlstates import translate
 
 WAIT = [
     pg.AdminShutdown, pg.CrashShutdown, pg.CannotConnectNow, pg.ConnectionFailure, pg.QueryCanceled,

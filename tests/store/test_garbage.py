@@ -9,8 +9,8 @@ import pytest
 
 from ingest.core.delivery.work import Outcome
 from ingest.store.connection import Connection, connect
-from ingest.store.housekeeping import POLL_S, collect_garbage
-from ingest.store.locks import CONTENT_LOCK
+from ingest.store.housekeeping import collect_garbage
+from ingest.store.locks import POLL_S
 from ingest.store.queries import query
 from lab.store_model import Pipeline, expected, resource, stored, wire_body
 
@@ -74,8 +74,7 @@ def test_a_writer_at_work_is_waited_for_without_being_in_the_way(
         pauses.append(seconds)
 
     with at_work.transaction():
-        at_work.execute(query("try_lock_content"), [CONTENT_LOCK])
-        at_work.execute(query("content_generation"))
+        at_work.execute(query("lock_content"))
         collected = collect_garbage(connection, patience_s=10 * POLL_S, pause=pause)
     at_work.close()
     assert collected.postponed > 0

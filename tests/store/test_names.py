@@ -175,15 +175,17 @@ def test_a_node_that_gets_its_catalog_meanwhile_is_not_forgotten(
     database: str, connection: Connection, writer: Pipeline
 ) -> None:
     """Between the look and the deletion, under the node's lock."""
-    from ingest.store.locks import NODE_LOCK, node_key
+    from ingest.store.locks import NodeLocks
     from ingest.store.queries import query
 
     connection.execute("INSERT INTO nodes (certname) VALUES (%s)", [NODE])
     candidates: Any = connection.execute(query("nodes_without_catalog"), [timedelta(0)]).fetchall()
     assert [certname for _, certname in candidates] == [NODE]
     writer.take(body(1))
+    locks = NodeLocks(connection)
+    locks.prepare([NODE])
     with connection.transaction():
-        connection.execute(query("lock_nodes"), [NODE_LOCK, [node_key(NODE)]])
+        locks.take([NODE])
         gone = connection.execute(
             query("forget_nodes"), {"ids": [id_ for id_, _ in candidates], "age": timedelta(0)}
         )

@@ -138,7 +138,7 @@ def test_an_older_catalog_does_not_bring_a_node_back(connection: Connection) -> 
 def test_a_node_heard_of_just_now_is_not_expired(connection: Connection, database: str) -> None:
     """A catalog that is stored between the look and the mark keeps its node."""
     from ingest.store.connection import connect
-    from ingest.store.locks import NODE_LOCK, node_key
+    from ingest.store.locks import NodeLocks
     from ingest.store.queries import query
 
     pipeline = Pipeline(connect(database))
@@ -146,8 +146,10 @@ def test_a_node_heard_of_just_now_is_not_expired(connection: Connection, databas
     candidates: Any = connection.execute(query("silent_nodes"), [threshold(5)]).fetchall()
     assert [certname for _, certname in candidates] == [NODE]
     pipeline.take(catalog(NODE, 9), received_at=at(9))
+    locks = NodeLocks(connection)
+    locks.prepare([NODE])
     with connection.transaction():
-        connection.execute(query("lock_nodes"), [NODE_LOCK, [node_key(NODE)]])
+        locks.take([NODE])
         marked = connection.execute(
             query("expire_nodes"), {"ids": [id_ for id_, _ in candidates], "ttl": threshold(5)}
         ).fetchall()

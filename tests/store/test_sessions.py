@@ -14,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 from ingest.config.settings import Config
 from ingest.engine.run import keep_house
 from ingest.errors import Unavailable
-from ingest.store.connection import Connection, Name, connect, end_session
+from ingest.store.connection import Connection, connect, end_session, name_of
 from ingest.store.locks import NODE_LOCK
 from lab.proxy import Proxy
 from lab.servers import Postgres
@@ -33,22 +33,18 @@ def in_a_copy(conninfo: str) -> Connection:
     return opened
 
 
-def name_in(opened: Connection) -> Name:
-    """As ``name_of`` has it, which asks the server: that is busy here."""
-    token = opened.info.parameter_status("application_name") or ""
-    return Name(opened.info.backend_pid, int(token.rpartition(" ")[2], 16))
-
-
 def is_free(connection: Connection) -> bool:
     row: Any = connection.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", [NODE_LOCK, NODE]).fetchone()
     return bool(row[0])
 
 
-def test_what_a_writer_left_behind_is_ended(roles: Roles) -> None:  # noqa: F811
-    """With the rights of the engine's role; its locks are free, and a second time there is nothing to end."""
-    left = in_a_copy(roles.engine)
-    name = name_in(left)
-    with connect(roles.engine, application_name="ingest writer-0") as successor:
+@pytest.mark.parametrize("called", ["", " application_name=x", f" application_name={'ü' * 80}"])
+def test_what_a_writer_left_behind_is_ended(roles: Roles, called: str) -> None:  # noqa: F811
+    """With the rights of the engine's role and whatever the conninfo calls it; its locks are free, and a second time
+    there is nothing to end."""
+    left = in_a_copy(roles.engine + called)
+    name = name_of(left)
+    with connect(roles.engine + called, application_name="ingest writer-0") as successor:
         assert not is_free(successor)
         assert not end_session(successor, name._replace(token=name.token ^ 1))  # somebody else by now
         assert end_session(successor, name)
@@ -66,9 +62,26 @@ def test_nobody_else_s_session_is_ended(roles: Roles, connection: Connection) ->
         connect(roles.engine, application_name="ingest writer-1") as neighbour,
     ):
         for other in (reader, neighbour):
-            assert not end_session(other, name_in(left))
-            assert not end_session(other, name_in(other))
+            assert not end_session(other, name_of(left))
+            assert not end_session(other, name_of(other))
     assert not is_free(connection)
+    left.close()
+
+
+def test_a_reader_who_takes_the_name_is_not_ended_and_ends_nobody(roles: Roles) -> None:  # noqa: F811
+    """pg_stat_activity shows the token to everybody: it counts for sessions of the same role only."""
+    left = in_a_copy(roles.engine)
+    name = name_of(left)
+    with (
+        connect(roles.reader) as reader,
+        connect(roles.engine, application_name="ingest writer-0") as engine,
+    ):
+        called = f"ingest writer-0 {name.token:016x}"
+        reader.execute("SELECT set_config('application_name', %s, false)", [called])
+        assert not end_session(reader, name)
+        assert not end_session(engine, name._replace(backend_pid=reader.info.backend_pid))
+        assert end_session(engine, name)
+        assert reader.execute("SELECT 1").fetchone() == (1,)
     left.close()
 
 
@@ -115,7 +128,7 @@ def test_a_server_that_falls_silent_after_the_login_is_left_in_time(
 ) -> None:
     """libpq's connect_timeout ends with the login, and a session is asked and set up after it."""
     proxy = Proxy("127.0.0.1", postgres.port)
-    proxy.freeze_after(b"server_encoding")
+    proxy.freeze_after(b"current_schemas")
     started_s = time.monotonic()
     try:
         with pytest.raises(Unavailable):

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-import psycopg
-
 from ingest.core.catalog.decoding import Decoding
 from ingest.core.catalog.formats import Skim, skim
 from ingest.core.catalog.normalise import normalise
@@ -21,6 +19,7 @@ from ingest.core.catalog.wire import to_wire
 from ingest.core.delivery.work import DIGEST_BYTES, Descriptor, Full
 from ingest.errors import Refused
 from ingest.store.catalog.reading import read_catalog
+from ingest.store.connection import Connection, connect
 from tools.loadgen.fleet import Fleet, Node, headers
 
 CACHE_BYTES = 512 * 1024 * 1024
@@ -53,7 +52,7 @@ def differences(
     decoding = Decoding(CACHE_BYTES)
     # A sample, not every nth: roles take turns.
     whole = set(random.Random(len(newest)).sample(list(newest), min(len(newest), WHOLE_NODES)))
-    with psycopg.connect(database, autocommit=True) as connection:
+    with connect(database) as connection:
         for number, at in newest.items():
             node = fleet.nodes[number]
             found = _rows_differ(connection, decoding, fleet, node, at)
@@ -65,9 +64,9 @@ def differences(
 
 
 def _rows_differ(
-    connection: psycopg.Connection[Any], decoding: Decoding, fleet: Fleet, node: Node, at: datetime
+    connection: Connection, decoding: Decoding, fleet: Fleet, node: Node, at: datetime
 ) -> str | None:
-    row = connection.execute(ROWS, [node.certname]).fetchone()
+    row: Any = connection.execute(ROWS, [node.certname]).fetchone()
     if row is None:
         return "nothing is stored"
     timestamp, edge_set, position_set, digests = row
@@ -81,7 +80,7 @@ def _rows_differ(
     return None if of_rows == work.content_digest else "the stored rows are not what was sent"
 
 
-def _whole_differs(connection: psycopg.Connection[Any], fleet: Fleet, node: Node, at: datetime) -> str | None:
+def _whole_differs(connection: Connection, fleet: Fleet, node: Node, at: datetime) -> str | None:
     skimmed = skim(fleet.body(node, at), headers(node, at), at)
     assert isinstance(skimmed, Skim)
     expected = to_wire(normalise(skimmed))

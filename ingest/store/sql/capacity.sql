@@ -33,7 +33,7 @@ CHECKPOINT
 -- What each table takes with its indexes and TOAST, and its own pages.
 SELECT relname, pg_total_relation_size(oid), pg_relation_size(oid) / 8192
 FROM pg_class
-WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+WHERE relkind = 'r' AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %s)
 
 -- name: capacity_fleet
 -- The fleet as it is stored: active nodes, mean resources, the median age of the catalogs against the newest.

@@ -1,7 +1,3 @@
--- name: content_generation
--- Changed by garbage collection: ids remembered under another generation may be gone. And whether COMMIT waits for a standby.
-SELECT generation, current_setting('synchronous_standby_names') <> '' FROM content_state
-
 -- name: find_tags
 SELECT digest, id FROM unnest(%s::bytea[]) AS asked (digest) JOIN tags USING (digest)
 

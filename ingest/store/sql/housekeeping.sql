@@ -30,15 +30,6 @@ SELECT e.id FROM environments e WHERE NOT EXISTS (SELECT FROM catalogs c WHERE c
 -- name: unused_producers
 SELECT p.id FROM producers p WHERE NOT EXISTS (SELECT FROM catalogs c WHERE c.producer_id = p.id)
 
--- name: try_lock_content_alone
--- In a moment in which no writer has it. Readers can take it too: then the lock of the table tells.
-SELECT pg_try_advisory_xact_lock(%s)
-
--- name: lock_content_alone
--- Every writer reads this table before it refers to content, and keeps it locked to its end; readers may not. So nobody but
--- an engine can hold up either side.
-LOCK TABLE content_state IN ACCESS EXCLUSIVE MODE NOWAIT
-
 -- name: next_generation
 UPDATE content_state SET generation = generation + 1
 

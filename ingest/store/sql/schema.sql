@@ -1,10 +1,3 @@
--- name: lock_migrations
--- One migrating program at a time.
-SELECT pg_advisory_lock(%s)
-
--- name: unlock_migrations
-SELECT pg_advisory_unlock(%s)
-
 -- name: create_migrations_table
 CREATE TABLE IF NOT EXISTS schema_migrations (
     number     integer PRIMARY KEY,
@@ -13,7 +6,10 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 )
 
 -- name: has_migrations_table
-SELECT to_regclass('schema_migrations') IS NOT NULL
+SELECT EXISTS (
+    SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relname = 'schema_migrations' AND c.relkind = 'r' AND n.nspname = %s
+)
 
 -- name: schema_version
 SELECT coalesce(max(number), 0) FROM schema_migrations
@@ -34,6 +30,7 @@ GRANT SELECT, INSERT, DELETE ON tags, positions, resources, edge_sets, position_
 GRANT SELECT, INSERT, DELETE ON environments, producers TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON engines TO {role};
 GRANT SELECT, UPDATE ON content_state TO {role};
+GRANT SELECT, INSERT, UPDATE ON node_locks TO {role};
 GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO {role}
 
 -- name: grant_reader
@@ -43,6 +40,10 @@ GRANT USAGE ON SCHEMA storeconfigs TO {role};
 GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO {role};
 GRANT SELECT ON ALL TABLES IN SCHEMA storeconfigs TO {role}
 
--- name: is_role
+-- name: find_role
 -- Not "public", which is everybody.
-SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %s)
+SELECT rolname::text FROM pg_roles WHERE rolname::text = %s::text
+
+-- name: database_name
+-- Not the name that we connected to: a pooler may have another one for it.
+SELECT current_database()::text

@@ -1,12 +1,3 @@
--- name: try_lock_content
--- Shared with every writer; garbage collection of the version before takes it alone while it deletes. (That of this version
--- locks the table content_state, of which every writer reads the generation.)
-SELECT pg_try_advisory_xact_lock_shared(%s)
-
--- name: lock_nodes
--- One advisory lock a node, in the order given (sorted): no deadlock, and no tuple lock in the WAL.
-SELECT count(pg_advisory_xact_lock(%s, key)) FROM unnest(%s::integer[]) AS key
-
 -- name: insert_nodes
 INSERT INTO nodes (certname) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING
 
