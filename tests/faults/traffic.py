@@ -19,6 +19,9 @@ KINDS = 4  # of large catalogs
 # What is not in order, and how often: one in so many messages.
 OUT_OF_ORDER, SENT_TWICE, LARGE, REFUSED, UNREADABLE = 10, 15, 25, 60, 40
 MINUTES_OF_CENTURY = 100 * 365 * 24 * 60
+MINUTES_AHEAD = (
+    200 * 24 * 60
+)  # of the other nodes, and still in the past: what is in the future counts as of its arrival
 
 
 class Message(NamedTuple):
@@ -66,7 +69,7 @@ class Traffic:
         if self._once_in(OUT_OF_ORDER):
             minute -= 15  # between its two predecessors
         if node == 0 and self._once_in(3):
-            minute += MINUTES_OF_CENTURY  # a clock that jumps ahead, and back again
+            minute += MINUTES_AHEAD  # a clock that jumps ahead, and back again
         if node == 1 and self._once_in(3):
             minute -= MINUTES_OF_CENTURY // 4
         certname = f"n{node}.example.com"
