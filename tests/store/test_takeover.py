@@ -47,7 +47,12 @@ def test_rights_and_content_are_kept_and_rights_on_what_is_new_follow(old: str) 
     assert Pipeline(connection).take(BODY)
     assert stored(connection, "n.example.com") == expected(BODY)
     for role, right in ROLES.items():
-        for table, wanted in (("environments", "DELETE"), ("producers", "DELETE"), ("engines", "INSERT")):
+        for table, wanted in (
+            ("environments", "DELETE"),
+            ("producers", "DELETE"),
+            ("engines", "INSERT"),
+            ("node_locks", "UPDATE"),
+        ):
             row = connection.execute(
                 "SELECT has_table_privilege(%s, %s, %s)", [role, table, wanted]
             ).fetchone()
