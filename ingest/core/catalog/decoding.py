@@ -18,9 +18,10 @@ from xxhash import xxh3_128
 from ingest.core.catalog.cache import MET_BYTES, Cache, Met, MetSet
 from ingest.core.catalog.edges import Related, edge_name, encode_edges, normalise_edges
 from ingest.core.catalog.formats import Other, Raw, Skim, skim, slices
-from ingest.core.catalog.layout import Cut, Layout, cut, layout_of
+from ingest.core.catalog.layout import Cut, Layout, cut, layout_of, require_shallow_around
 from ingest.core.catalog.lineup import Alike, Lineups, alike, differences, line_up, with_differences
 from ingest.core.catalog.model import Header, Ref
+from ingest.core.catalog.nesting import SHALLOW_BYTES, require_shallow
 from ingest.core.catalog.normalise import normalise_resource
 from ingest.core.catalog.storable import Position, encode_position, encode_resource, require_plain
 from ingest.core.delivery.routing import END_BYTES, START_BYTES, routing_key
@@ -38,7 +39,7 @@ from ingest.core.delivery.work import (
 from ingest.errors import Rejected
 
 # Part of every raw digest: a new normaliser must not trust what an old one stored.
-NORMALISER_VERSION = b"3"
+NORMALISER_VERSION = b"4"
 Buffer = bytes | memoryview
 
 
@@ -133,6 +134,7 @@ class Decoding:
         if isinstance(skimmed, Other):
             return _command(descriptor, skimmed)
         layout = layout_of(body, skimmed)
+        require_shallow_around(body, layout)
         if layout is not None:
             self._layouts.put(node, layout)
         return self._of(descriptor, Cut(skimmed, layout), known)
@@ -299,7 +301,9 @@ class Decoding:
     def _edges(self, skimmed: Skim, resources: Alike) -> MetSet:
         """The edge set, made only when neither these edges nor what they refer to was met before."""
         if self._thin:
-            slices(skimmed.edges)  # nobody needs them, but they must be what they seem to be
+            for edge in slices(skimmed.edges):  # nobody needs them, but they must be what they seem to be
+                if len(edge) > SHALLOW_BYTES:
+                    require_shallow(edge)
             empty = encode_edges(())
             return MetSet(_digest(empty.fields), empty, MET_BYTES)
         own = _edges_key(skimmed.edges, resources.edge_digests)
