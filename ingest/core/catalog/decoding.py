@@ -22,9 +22,10 @@ from ingest.core.catalog.cache import MET_BYTES, Met, MetSet, bytes_of
 from ingest.core.catalog.edge_delta import KnownEdges
 from ingest.core.catalog.edges import Related, document_edges, edge_name, encode_edges, with_relations
 from ingest.core.catalog.formats import Other, Raw, Skim, skim, slices
-from ingest.core.catalog.layout import Cut, Layout, cut, layout_of
+from ingest.core.catalog.layout import Cut, Layout, cut, layout_of, require_shallow_around
 from ingest.core.catalog.lineup import Alike, Lineup, Lineups, alike, line_up, with_differences
 from ingest.core.catalog.model import Header, Ref
+from ingest.core.catalog.nesting import SHALLOW_BYTES, require_shallow
 from ingest.core.catalog.normalise import normalise_resource
 from ingest.core.catalog.storable import Position, encode_position, encode_resource, require_plain
 from ingest.core.delivery.routing import END_BYTES, START_BYTES, routing_key
@@ -144,6 +145,7 @@ class Decoding:
         if isinstance(skimmed, Other):
             return _command(descriptor, skimmed)
         layout = layout_of(body, skimmed)
+        require_shallow_around(body, layout)
         if layout is not None:
             self._layouts.put(node, layout)
         return self._of(descriptor, Cut(skimmed, layout), known)
@@ -319,7 +321,9 @@ class Decoding:
     def _edges(self, skimmed: Skim, resources: Alike) -> MetSet:
         """The edge set, made only when neither these edges nor what they refer to was met before."""
         if self._thin:
-            slices(skimmed.edges)  # nobody needs them, but they must be what they seem to be
+            for edge in slices(skimmed.edges):  # nobody needs them, but they must be what they seem to be
+                if len(edge) > SHALLOW_BYTES:
+                    require_shallow(edge)
             empty = encode_edges(())
             return MetSet(_digest(empty.fields), empty, MET_BYTES)
         key = _edges_key(skimmed.edges, resources.edge_digests)

@@ -61,7 +61,7 @@ def unpack_edge(edge: int) -> tuple[int, int, int]:
 
 
 # gc=False: thousands of them live for a moment, and none can be part of a cycle.
-class _Edge(msgspec.Struct, frozen=True, gc=False):
+class _Edge(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     source: msgspec.Raw
     target: msgspec.Raw
     relationship: str = "contains"

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from ingest.core.catalog.model import Header
+from ingest.core.catalog.nesting import require_shallow
 from ingest.core.raw_text import bytes_of, plain_surrogates, text_of
 from ingest.core.times import parse_time
 from ingest.errors import Rejected
@@ -154,6 +155,7 @@ def slices(section: bytes | memoryview) -> list[Raw]:
 def parse_json(raw: bytes | memoryview | Raw) -> Any:
     """Any JSON value, also with bytes that are not UTF-8 and with lone surrogate escapes, both as ``raw_text`` has
     them. Raises Rejected for numbers that no double can hold."""
+    require_shallow(raw)
     try:
         return msgspec.json.decode(raw)
     except RecursionError as error:
@@ -294,14 +296,20 @@ def _section(raw: Raw | msgspec.UnsetType, name: str) -> bytes | memoryview:
 def _decode(decoder: msgspec.json.Decoder[Any], body: bytes | memoryview) -> Any:
     try:
         return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise Rejected("invalid", str(error)) from error
-    except RecursionError as error:
-        raise Rejected("too_deep", "the JSON is nested too deeply") from error
-    except UnicodeDecodeError as error:
-        raise Rejected("invalid", "the header is not UTF-8") from error
-    except msgspec.DecodeError as error:
-        raise Rejected("unreadable", str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        require_shallow(body)  # what else is wrong with it depends on how deep the parser came
+        raise _refused(error) from error
+
+
+def _refused(error: Exception) -> Rejected:
+    """What to say of a text that a parser refused."""
+    if isinstance(error, msgspec.ValidationError):
+        return Rejected("invalid", str(error))
+    if isinstance(error, RecursionError):
+        return Rejected("too_deep", "the JSON is nested too deeply")
+    if isinstance(error, UnicodeDecodeError):
+        return Rejected("invalid", "the header is not UTF-8")
+    return Rejected("unreadable", str(error))
 
 
 def _finite(text: str) -> float:

@@ -16,11 +16,13 @@ import msgspec
 from blake3 import blake3
 
 from ingest.core.catalog.formats import Skim, skim
+from ingest.core.catalog.nesting import require_shallow
 from ingest.errors import Rejected
 
 _RESOURCES, _EDGES = b'"resources":[', b'"edges":['
 SHIFT_BYTES_MAX = 2048  # how far the length of what stands before and behind varies: a version, tags, classes
 HEAD_BYTES_MAX = 65536  # of a body before its resources: native catalogs have their tags and classes there
+UNKNOWN_BYTES_MAX = 65536  # a body that is laid out otherwise is measured whole if it is not larger
 GAP_BYTES_MAX = 256  # between resources and edges
 GROWTH_BYTES_MAX = 32768  # of the edges from one run to the next; what grows more is parsed whole
 _END_BYTES = 12  # by which the end of the edges is known again
@@ -86,14 +88,28 @@ def cut(body: memoryview, layout: Layout, headers: Mapping[str, str], arrived_at
     around = (body[:start], body[closing + 1 : edges], body[end:])
     # No text holds its own digest: where the marker is read is where it was put, not in a string or elsewhere.
     marker = b'["%s"]' % blake3(b"".join(around)).hexdigest().encode()
+    joined = marker.join(around)
     try:
-        skimmed = skim(marker.join(around), headers, arrived_at)
+        require_shallow(joined)
+        skimmed = skim(joined, headers, arrived_at)
     except Rejected:
         return None
     if not isinstance(skimmed, Skim) or skimmed.resources != marker or skimmed.edges != marker:
         return None
     skimmed = msgspec.structs.replace(skimmed, resources=body[start : closing + 1], edges=body[edges:end])
     return Cut(skimmed, _layout(body, start, closing, edges, end))
+
+
+def require_shallow_around(body: memoryview, layout: Layout | None) -> None:
+    """Raises Rejected when what stands around the sections is nested too deeply. Nobody reads it but for a header's
+    few members, so of a large body whose layout is not Puppet's it stays unknown."""
+    if layout is None:
+        if len(body) <= UNKNOWN_BYTES_MAX:
+            require_shallow(body)
+        return
+    edges_end = len(body) - layout.tail_length
+    around = (body[: layout.resources], layout.gap[1:-1], body[edges_end:])
+    require_shallow(b"[]".join(around))
 
 
 def _layout(body: memoryview, resources: int, closing: int, edges: int, end: int) -> Layout:

@@ -30,6 +30,7 @@ from ingest.core.catalog.edges import (
 from ingest.core.catalog.formats import Skim, parse_json, slices
 from ingest.core.catalog.model import RELATIONSHIPS, Catalog, Edge, Json, Ref, Resource, scalar_text
 from ingest.core.catalog.namevars import COMPOSITE, NAMEVARS, NOT_ISOMORPHIC
+from ingest.core.catalog.nesting import SHALLOW_BYTES, require_shallow
 from ingest.core.catalog.rich_data import SENSITIVE, TYPE_KEY, stringify, writer_of
 from ingest.core.sensitive import conceal, may_hold_secrets, tells_no_secret
 from ingest.errors import Rejected
@@ -133,6 +134,8 @@ def require_unique(refs: Iterable[Ref]) -> None:
 def normalise_resource(raw: bytes | memoryview | msgspec.Raw, family: str) -> Normal:
     """One resource from its JSON; a pure function of its bytes and its family."""
     data = raw if isinstance(raw, bytes) else bytes(raw)
+    if len(data) > SHALLOW_BYTES:
+        require_shallow(data)
     if family == "puppetdb":
         try:
             plain = _plain.decode(raw)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from ingest.core.catalog.model import Json
 from ingest.core.catalog.rich_print import PRINTED_FREE, PRINTED_PER_BYTE_MAX, SENSITIVE, Writer
-from ingest.core.catalog.rich_value import TYPE_KEY, VALUE_KEY, Rich, pairs_of, rich_value
+from ingest.core.catalog.rich_value import PCORE_TYPE_KEY, TYPE_KEY, VALUE_KEY, pairs_of, rich_value
 
 __all__ = ["SENSITIVE", "TYPE_KEY", "VALUE_KEY", "stringify", "writer_of"]
 
+_NESTED = (dict, list)
 _RESERVED = (TYPE_KEY, VALUE_KEY)
 
 
@@ -22,23 +23,33 @@ def writer_of(bytes_: int) -> Writer:
 
 def stringify(value: Json, writer: Writer) -> Json:
     """The value with rich data as strings. Plain values are returned as they are, not copied."""
+    # Most items of most values are plain: they are told here, without a call for each.
     if isinstance(value, dict):
-        if (rich := rich_value(value)) is not None:
-            return _rich(value, rich, writer)
-        changed = {key: new for key, item in value.items() if (new := stringify(item, writer)) is not item}
-        if VALUE_KEY in value or TYPE_KEY in value:
-            return {_key(key, writer): changed.get(key, item) for key, item in value.items()}
-        return value | changed if changed else value
+        if TYPE_KEY in value or VALUE_KEY in value or PCORE_TYPE_KEY in value:
+            return _marked(value, writer)
+        changed = value
+        for key, item in value.items():
+            if isinstance(item, _NESTED) and (new := stringify(item, writer)) is not item:
+                changed = dict(value) if changed is value else changed
+                changed[key] = new
+        return changed
     if isinstance(value, list):
-        items = [stringify(item, writer) for item in value]
-        return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
+        items = value
+        for at, item in enumerate(value):
+            if isinstance(item, _NESTED) and (new := stringify(item, writer)) is not item:
+                items = list(value) if items is value else items
+                items[at] = new
+        return items
     return value
 
 
-def _rich(value: Json, rich: Rich, writer: Writer) -> Json:
-    if rich.type == "Hash":
-        return {_key(key, writer): stringify(item, writer) for key, item in pairs_of(rich)}
-    return writer.text(value)
+def _marked(value: dict[str, Json], writer: Writer) -> Json:
+    """A hash with one of the keys that say what it stands for."""
+    rich = rich_value(value)
+    if rich is not None and rich.type != "Hash":
+        return writer.text(value)
+    pairs = value.items() if rich is None else pairs_of(rich)
+    return {_key(key, writer): stringify(item, writer) for key, item in pairs}
 
 
 def _key(key: Json, writer: Writer) -> str:
