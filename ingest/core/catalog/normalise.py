@@ -31,7 +31,8 @@ from ingest.core.catalog.formats import Skim, parse_json, slices
 from ingest.core.catalog.model import RELATIONSHIPS, Catalog, Edge, Json, Ref, Resource, scalar_text
 from ingest.core.catalog.namevars import COMPOSITE, NAMEVARS, NOT_ISOMORPHIC
 from ingest.core.catalog.nesting import SHALLOW_BYTES, require_shallow
-from ingest.core.catalog.rich_data import SENSITIVE, TYPE_KEY, stringify, writer_of
+from ingest.core.catalog.rich_data import SENSITIVE, stringify, writer_of
+from ingest.core.catalog.sensitive_kind import kind_alone
 from ingest.core.sensitive import conceal, may_hold_secrets, tells_no_secret
 from ingest.errors import Rejected
 
@@ -163,9 +164,9 @@ def normalise_resource(raw: bytes | memoryview | msgspec.Raw, family: str) -> No
         has_floats = True
         document = parse_json(raw)
     if may_hold_secrets(data):
-        # Before anything else: what is refused below is quoted in logs. Native rich data keeps its type, because the
+        # Before anything else: what is refused below is quoted in logs. Native rich data keeps its kind, because the
         # values around it are still to be printed.
-        document = conceal(document, data, SENSITIVE if family == "puppetdb" else {TYPE_KEY: "Sensitive"})
+        document = conceal(document, data, SENSITIVE if family == "puppetdb" else kind_alone)
     if not isinstance(document, dict):
         raise Rejected("invalid", "a resource is no object")
     type_, title = document.get("type"), document.get("title")
