@@ -17,7 +17,7 @@ import structlog
 from ingest.config.producers import load_producer_rules
 from ingest.config.settings import Config
 from ingest.core.metrics import Metric
-from ingest.embedded.broker.starting import URL_FILE, embedded_broker
+from ingest.embedded.broker.starting import URL_FILE, BrokerOptions, embedded_broker
 from ingest.embedded.postgresql import embedded_database
 from ingest.engine.presence import tell_of_itself
 from ingest.engine.supervisor import Supervisor
@@ -98,14 +98,19 @@ def add_embedded(config: Config, stack: ExitStack, *, broker_port: int = STOMP_P
     log = structlog.get_logger()
     if not config.queue_source:
         url_file = Path(config.data_dir) / URL_FILE
-        url = stack.enter_context(
-            embedded_broker(broker_port, url_file, log_format=config.log_format, log_level=config.log_level)
+        options = BrokerOptions(
+            Path(config.data_dir) / "broker",
+            config.embedded_broker_disk_bytes_max,
+            config.log_format,
+            config.log_level,
         )
+        url = stack.enter_context(embedded_broker(broker_port, url_file, options))
         log.warning(
             "embedded_broker",
             url=url,
             url_file=str(url_file),
-            note="in memory, for evaluation: name a real one with --queue-source",
+            directory=str(options.directory),
+            note="on this machine's disk alone: name a real one with --queue-source for more than one box",
         )
         config = msgspec.structs.replace(config, queue_source=url)
     if not config.database:
