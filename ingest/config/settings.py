@@ -253,6 +253,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     tls_key_file: Annotated[str, About("its key", reloads=True)] = ""
     tls_verify: Annotated[bool, About("check the broker's certificate and name", reloads=True)] = True
+    instance: Annotated[str, About("the engine's name on this machine, by which commands find it")] = "main"
     embedded_broker_disk_bytes_max: Annotated[
         int,
         About(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import subprocess
 import sys
@@ -15,11 +14,10 @@ from typing import NamedTuple
 
 import structlog
 
-from ingest.errors import Misconfigured, Unavailable
+from ingest.errors import Unavailable
 
 USER = "ingest"
 RESTARTED_AFTER_S = 0.5
-URL_FILE = "embedded-broker.url"  # in data_dir: who can read it may publish
 
 
 class BrokerOptions(NamedTuple):
@@ -38,20 +36,16 @@ class BrokerOptions(NamedTuple):
 
 
 @contextmanager
-def embedded_broker(
-    port: int, url_file: Path | None = None, options: BrokerOptions | None = None
-) -> Iterator[str]:
+def embedded_broker(port: int, options: BrokerOptions | None = None) -> Iterator[str]:
     """Runs the embedded broker on 127.0.0.1 (port 0: a free one), again and again if it dies; gives its URL with the login,
-    which no other user of this machine gets to see. The URL is in ``url_file`` too, while it runs.
+    which no other user of this machine gets to see.
 
     Raises Unavailable when the port is taken or the directory is in use.
     """
     keeper = _Keeper(options or BrokerOptions(), secrets.token_urlsafe(24))
     try:
         address = keeper.start(port)
-        url = f"stomp://{USER}:{keeper.password}@{address}"
-        with _written(url, url_file):
-            yield url
+        yield f"stomp://{USER}:{keeper.password}@{address}"
     finally:
         keeper.stop()
 
@@ -129,37 +123,3 @@ def _end(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def running_broker(data_dir: str) -> str:
-    """The URL of an embedded broker that a running engine of this user has started; empty where there is none."""
-    file = Path(data_dir) / URL_FILE
-    try:
-        with file.open(encoding="utf-8") as opened:
-            if os.fstat(opened.fileno()).st_uid == os.geteuid():
-                return opened.readline().strip()
-    except (OSError, UnicodeDecodeError):
-        pass
-    return ""
-
-
-@contextmanager
-def _written(url: str, file: Path | None) -> Iterator[None]:
-    if file is None:
-        yield
-        return
-    # Under another name first: who finds the file finds all of it.
-    part = file.with_name(f"{file.name}.{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.unlink(missing_ok=True)
-        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(fd, "w", encoding="utf-8") as opened:
-            opened.write(f"{url}\n")
-        part.replace(file)
-    except OSError as error:
-        raise Misconfigured("--data-dir", f"cannot write {file}: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        file.unlink(missing_ok=True)
