@@ -253,8 +253,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     tls_key_file: Annotated[str, About("its key", reloads=True)] = ""
     tls_verify: Annotated[bool, About("check the broker's certificate and name", reloads=True)] = True
-    data_dir: Annotated[str, About("where the embedded PostgreSQL lives")] = platformdirs.user_data_dir(
-        "puppet-ingest"
+    instance: Annotated[str, About("the engine's name on this machine, by which commands find it")] = "main"
+    embedded_broker_disk_bytes_max: Annotated[
+        int,
+        About(
+            "what the embedded broker's files may take; a third is for messages, over it publishers are refused",
+            1024 * MIB,
+            1024 * TIB,
+        ),
+    ] = 10 * 1024 * MIB
+    data_dir: Annotated[str, About("where the embedded broker and PostgreSQL keep what they have")] = (
+        platformdirs.user_data_dir("puppet-ingest")
     )
 
     @property
