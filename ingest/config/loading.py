@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from ingest.config.puppet_conf import read_puppet_conf
 from ingest.config.settings import RETIRED, SETTINGS, Config, Setting
 from ingest.core.passwords import HIDDEN, show_addresses, show_conninfo
@@ -53,6 +55,22 @@ def load(
         )
     again = lambda: load(flags, environment, toml_file, puppet_conf).config  # noqa: E731
     return Origins(config, origins, again, tuple(retired.values()))
+
+
+class Reloaded(NamedTuple):
+    """What reading the settings again has changed, by name."""
+
+    config: Config
+    taken: list[str]
+    left: list[str]  # they need a restart
+
+
+def reloadable(running: Config, wanted: Config) -> Reloaded:
+    """The running settings with those of the wanted ones that can change at work."""
+    changed = [each for each in SETTINGS if getattr(wanted, each.name) != getattr(running, each.name)]
+    taken = {each.name: getattr(wanted, each.name) for each in changed if each.about.reloads}
+    left = [each.name for each in changed if not each.about.reloads]
+    return Reloaded(msgspec.structs.replace(running, **taken), sorted(taken), left)
 
 
 def _sources(

@@ -31,7 +31,7 @@ class Database:
 
     def __init__(self, config: Config, hands: InFlight, row: ProcessMetrics, name: str) -> None:
         self._config = config
-        self._hands = hands
+        self._in_flight = hands
         self._row = row
         self._name = name
         self._log = structlog.get_logger()
@@ -124,10 +124,10 @@ class Database:
         )
         try:
             with self._cluster.watching(connection, self._config.database_patience_s):
-                left = self._hands.session(self._name)
+                left = self._in_flight.session(self._name)
                 if left and end_session(connection, Name(*left)):
                     self._log.info("session_left_behind", backend_pid=left[0], note="ended it")
-                self._hands.open_session(self._name, *name_of(connection))
+                self._in_flight.open_session(self._name, *name_of(connection))
                 self._lane = open_lane(connection, settings)
         except Unavailable:
             self._cluster.leave()

@@ -27,14 +27,14 @@ TOLD_A_MINUTE = 10  # of one producer's messages and for one reason; the next li
 class Quarantining:
     def __init__(
         self,
-        wires: ChildChannels,
+        channels: ChildChannels,
         row: ProcessMetrics,
         name: str,
         hands: InFlight,
         obey: Callable[[], None],
     ) -> None:
         """``obey`` waits for the supervisor's next word."""
-        self._wires, self._row, self._name, self._hands, self._obey = wires, row, name, hands, obey
+        self._wires, self._row, self._name, self._in_flight, self._obey = channels, row, name, hands, obey
         self._told = Occasional(TOLD_A_MINUTE, 60.0)
         self._log = structlog.get_logger()
 
@@ -70,14 +70,14 @@ class Quarantining:
 
     def _row_of(self, kept: Kept) -> QuarantineRow:
         work = kept.message
-        self._hands.hold(self._name, work.delivery)  # whom redacting it may kill
+        self._in_flight.hold(self._name, work.delivery)  # whom redacting it may kill
         body: bytes | memoryview = self._body_of(work) or b""
         if len(body) <= KEPT_BYTES_MAX:
             body = bytes(body)  # its place may be another's before this is done
         text, note = _without_secrets(work, body)
         said = body if len(body) else f"{work.body_bytes} {work.headers.get('message-id')}".encode()
         body_digest = hashlib.sha256(said).digest()
-        self._hands.empty(self._name)
+        self._in_flight.empty(self._name)
         return QuarantineRow(
             deliveries=kept.deliveries,
             digest=row_digest(work, body_digest),

@@ -167,7 +167,7 @@ def _serve_metrics(config: Config, supervisor: Supervisor, stack: ExitStack) -> 
         server = serve(
             config.metrics_host,
             config.metrics_port,
-            supervisor.board,
+            supervisor.metrics,
             supervisor.names,
             supervisor.health,
             [*names, config.metrics_host, socket.gethostname()],

@@ -23,10 +23,10 @@ from ingest.ipc.names import kind_of
 from ingest.ipc.pipes import Inbox, Outbox
 
 
-class FdTransfer(msgspec.Struct, array_like=True, frozen=True, tag="handover"):
+class FdTransfer(msgspec.Struct, array_like=True, frozen=True, tag="transfer"):
     """A file descriptor follows: ``role`` says which end it is, ``peer`` whose."""
 
-    role: str  # "inbox" | "outbox" | "arena" | "board" | "known" | "hands"
+    role: str  # "inbox", "outbox", "arena" or one of the names of shared memory
     peer: str
     number: int = 0  # the peer's incarnation, or the arena's number
 

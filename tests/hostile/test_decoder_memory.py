@@ -186,7 +186,7 @@ class Little:
 def decoder_with(memory: Little) -> tuple[Decoder, Neighbourhood]:
     around = Neighbourhood(CONFIG)
     given: Any = memory
-    return Decoder(CONFIG, around.wires, around.row, "decoder-0", given), around
+    return Decoder(CONFIG, around.channels, around.row, "decoder-0", given), around
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_decoder_that_has_outgrown_its_bound_ends_between_two_messages() -> No
     bodies = [wire_body("n.example.com", n, [resource(f"/{n}")]) for n in range(2)]
     at, descriptors = 0, []
     for number, body in enumerate(bodies, 1):
-        around.wires.arenas[1].view(at, len(body))[:] = body
+        around.channels.arenas[1].view(at, len(body))[:] = body
         descriptors.append(Descriptor(number, 1, at, len(body), len(body), START, {}))
         at += len(body)
     outbox.send(descriptors)
@@ -277,7 +277,7 @@ def test_who_ends_in_order_is_not_said_to_have_died(
         "info restarting",
         "spawned",
     ]
-    assert supervisor.board.value(supervisor.names.index("supervisor"), Metric.RESTARTS) == died
+    assert supervisor.metrics.value(supervisor.names.index("supervisor"), Metric.RESTARTS) == died
 
 
 class Log:
