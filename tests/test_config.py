@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from ingest.config.loading import load, redact
 from ingest.config.puppet_conf import read_puppet_conf
-from ingest.config.settings import RETIRED, SETTINGS, Config, Setting
+from ingest.config.setting import Setting
+from ingest.config.settings import RETIRED, SETTINGS, Config
 from ingest.core.passwords import HIDDEN, hide_passwords
 from ingest.core.quantities import duration_s, size_bytes
 from ingest.errors import Misconfigured

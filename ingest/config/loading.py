@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ingest.config.puppet_conf import read_puppet_conf
-from ingest.config.settings import RETIRED, SETTINGS, Config, Setting
+from ingest.config.setting import Setting
+from ingest.config.settings import RETIRED, SETTINGS, Config
 from ingest.core.passwords import HIDDEN, show_addresses, show_conninfo
 from ingest.core.quantities import duration_s, size_bytes
 from ingest.errors import Misconfigured
@@ -146,10 +147,8 @@ def _checked(setting: Setting, value: Any, origin: str) -> Any:
         checked = _READERS[setting.type](setting.name, value)
     except (ValueError, TypeError, KeyError, OverflowError):
         raise wrong(_expected(setting)) from None
-    if about.minimum is not None and checked < about.minimum:
-        raise wrong(f"at least {about.minimum:.10g}")
-    if about.maximum is not None and checked > about.maximum:
-        raise wrong(f"at most {about.maximum:.10g}")
+    if expected := setting.out_of_limits(checked):
+        raise wrong(expected)
     return checked
 
 

@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from ingest.config.settings import Config
 from ingest.core.delivery.restarts import Restarts
 from ingest.ipc.control import ParentChannel
-from ingest.ipc.names import kind_of
+from ingest.ipc.names import DECODER, RECEIVER, WRITER, kind_of
 
 
 class ChildProcess:
@@ -75,3 +76,18 @@ class ChildProcess:
         if self.control is not None:
             self.control.close()
             self.control = None
+
+
+def neighbours(children: Iterable[ChildProcess]) -> Iterator[tuple[ChildProcess, ChildProcess]]:
+    """Who sends to whom."""
+    by_kind: dict[str, list[ChildProcess]] = {RECEIVER: [], DECODER: [], WRITER: []}
+    for child in children:
+        by_kind[child.kind].append(child)
+    (receiver,) = by_kind[RECEIVER]
+    for decoder in by_kind[DECODER]:
+        yield receiver, decoder
+        yield decoder, receiver
+        for writer in by_kind[WRITER]:
+            yield decoder, writer
+    for writer in by_kind[WRITER]:
+        yield writer, receiver

@@ -29,9 +29,9 @@ class Database:
     """``DATABASE_UP`` is what others go by: a connection is not enough for it after a batch has failed; only the next
     commit is."""
 
-    def __init__(self, config: Config, hands: InFlight, row: ProcessMetrics, name: str) -> None:
+    def __init__(self, config: Config, in_flight: InFlight, row: ProcessMetrics, name: str) -> None:
         self._config = config
-        self._in_flight = hands
+        self._in_flight = in_flight
         self._row = row
         self._name = name
         self._log = structlog.get_logger()
@@ -100,7 +100,7 @@ class Database:
             return 0
 
     def stored_digests(self) -> list[tuple[str, bytes]]:
-        """(certname, raw digest) of what is stored; nothing when the database is away: they are only hints."""
+        """(certname, raw digest) of what is stored; nothing when the database is away: they only save work."""
         if not self.connected():
             return []
         assert self._lane is not None

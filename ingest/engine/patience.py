@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import structlog
 
 from ingest.config.settings import Config
-from ingest.core.delivery.intake import Intake, Pause
+from ingest.core.delivery.intake import LIMIT_NOTE, Intake, Pause, delivery_count
 from ingest.core.delivery.ledger import Ledger
 from ingest.core.metrics import Metric
 from ingest.engine.process import process_names
@@ -60,3 +62,11 @@ class Patience:
         self._log.warning("deliveries_let_go", deliveries=ledger.messages, held_s=self._config.hold_s)
         self._intake.let_go()
         subscription.let_go()
+
+    def look_at_delivery_count(self, headers: Mapping[str, str]) -> None:
+        """Of a message that comes again: a broker that counts its deliveries may drop it one day."""
+        count, largest = delivery_count(headers), self._row.value(Metric.DELIVERY_COUNT)
+        if count > largest:
+            self._row.set(Metric.DELIVERY_COUNT, count)
+            if not largest:
+                self._log.warning("broker_counts_deliveries", delivery_count=count, note=LIMIT_NOTE)

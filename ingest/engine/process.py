@@ -26,7 +26,7 @@ class Ended(Exception):  # the regular way out of a loop
 
 
 def process_names(config: Config) -> list[str]:
-    """Every child's name; its place in this list is its row on the board and its entry among the hands."""
+    """Every child's name; its place in this list is its row of metrics and its entry of what is in flight."""
     return tree_names(config.workers, config.writers)
 
 

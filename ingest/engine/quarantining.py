@@ -30,11 +30,17 @@ class Quarantining:
         channels: ChildChannels,
         row: ProcessMetrics,
         name: str,
-        hands: InFlight,
+        in_flight: InFlight,
         obey: Callable[[], None],
     ) -> None:
         """``obey`` waits for the supervisor's next word."""
-        self._wires, self._row, self._name, self._in_flight, self._obey = channels, row, name, hands, obey
+        self._channels, self._row, self._name, self._in_flight, self._obey = (
+            channels,
+            row,
+            name,
+            in_flight,
+            obey,
+        )
         self._told = Occasional(TOLD_A_MINUTE, 60.0)
         self._log = structlog.get_logger()
 
@@ -60,9 +66,9 @@ class Quarantining:
 
     def _body_of(self, work: Quarantine) -> memoryview | None:
         """None when the body's owner is gone, or has settled it otherwise."""
-        while work.arena > max(self._wires.arenas, default=0):
+        while work.arena > max(self._channels.arenas, default=0):
             self._obey()  # a new receiver's: its arena was handed over before anybody could send this, and is on its way
-        arena = self._wires.arenas.get(work.arena)
+        arena = self._channels.arenas.get(work.arena)
         if arena is None:
             return None
         body = arena.view(work.offset, work.length)

@@ -1,14 +1,14 @@
 """The receiver process: the only one that talks to the broker.
 
 It reads bodies into shared memory, gives descriptors to decoders, and acknowledges what writers report as
-settled: after their commit, one by one. It parses no JSON and never blocks on anything but its selector.
+settled: after their commit, one by one. It parses no JSON, and waits for nothing but its selector; only while it connects
+to a broker does it wait for that alone, for up to ``connect_timeout_s``.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 
@@ -18,7 +18,6 @@ from ingest.config.settings import Config
 from ingest.core.delivery.arrival import Arrivals, Holding
 from ingest.core.delivery.dispatching import Dispatcher
 from ingest.core.delivery.headers import kept_headers
-from ingest.core.delivery.intake import LIMIT_NOTE, delivery_count
 from ingest.core.delivery.ledger import Delivery, Ledger
 from ingest.core.delivery.routing import END_BYTES, START_BYTES, routing_key
 from ingest.core.delivery.work import Descriptor, Forwarded, Outcome, Settled
@@ -255,7 +254,7 @@ class Receiver:
             body_bytes=message.body_bytes,
             received_at=self._arrivals.received_at(datetime.now(UTC)),
             received_s=time.monotonic(),
-            headers=kept_headers(headers, self._user_header),
+            headers=kept_headers(headers, self.subscription.user_header),
             stamped_at=stamped_at,
             verdict=verdict,
             routing_key=self._routing_key(message),
@@ -265,19 +264,7 @@ class Receiver:
         self.row.add(Metric.RECEIVED_BYTES, message.body_bytes)
         if headers.get("redelivered") == "true":
             self.row.add(Metric.REDELIVERED)
-            self._look_at_delivery_count(headers)
-
-    @property
-    def _user_header(self) -> str | None:
-        """Asked for only where producers have rules."""
-        return self.subscription.user_header if self.config.producers_file else None
-
-    def _look_at_delivery_count(self, headers: Mapping[str, str]) -> None:
-        count, largest = delivery_count(headers), self.row.value(Metric.DELIVERY_COUNT)
-        if count > largest:
-            self.row.set(Metric.DELIVERY_COUNT, count)
-            if not largest:
-                self.log.warning("broker_counts_deliveries", delivery_count=count, note=LIMIT_NOTE)
+            self._patience.look_at_delivery_count(headers)
 
     def _routing_key(self, message: Message) -> int:
         if message.offset is None:

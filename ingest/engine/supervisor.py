@@ -14,7 +14,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import msgspec
 import structlog
@@ -22,7 +22,7 @@ import structlog
 from ingest.config.loading import reloadable
 from ingest.config.settings import Config
 from ingest.core.metrics import Metric
-from ingest.engine.child_process import ChildProcess
+from ingest.engine.child_process import ChildProcess, neighbours
 from ingest.engine.health import tree_health
 from ingest.engine.process import cpu_s, process_names
 from ingest.engine.signals import signals_through
@@ -74,7 +74,7 @@ class Supervisor:
                     self._spawn(child)
                 for child in self.children.values():
                     self._hand_over_memory(child)
-                for source, target in self._pairs():
+                for source, target in neighbours(self.children.values()):
                     self._connect(source, target)
                 for child in self.children.values():
                     self._order(child, "go")
@@ -137,19 +137,6 @@ class Supervisor:
 
     # The tree
 
-    def _pairs(self) -> Iterator[tuple[ChildProcess, ChildProcess]]:
-        """Who sends to whom."""
-        receiver = self.children[RECEIVER]
-        decoders = [c for c in self.children.values() if c.kind == DECODER]
-        writers = [c for c in self.children.values() if c.kind == WRITER]
-        for decoder in decoders:
-            yield receiver, decoder
-            yield decoder, receiver
-            for writer in writers:
-                yield decoder, writer
-        for writer in writers:
-            yield writer, receiver
-
     def _spawn(self, child: ChildProcess) -> None:
         child.start(self.config)
         self._ready.discard(child.name)
@@ -199,7 +186,7 @@ class Supervisor:
                 if other.control is not None and other is not child:
                     other.control.hand_over("arena", "", self._arena_fd, self._arena_number())
         self._hand_over_memory(child)
-        for source, target in self._pairs():
+        for source, target in neighbours(self.children.values()):
             if child in (source, target):
                 self._connect(source, target)
         self._order(child, "go")

@@ -73,11 +73,7 @@ class Server:
         self._stopping = False
         self._tls = tls_context(settings.certfile, settings.keyfile)
         self._listener = listen(host, port)
-        try:
-            self._journal = self._open_journal()
-        except BaseException:
-            self._listener.close()
-            raise
+        self._journal = self._open_journal()
         self._queues = Queues(instance or os.urandom(4).hex(), clock_ms, self._journal)
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
         self._waker, self._wakened = socket.socketpair()
@@ -102,7 +98,11 @@ class Server:
         settings = self._settings
         if not settings.directory:
             return None
-        return Journal(Path(settings.directory), settings.disk_bytes_max, wake=self._wake)
+        try:
+            return Journal(Path(settings.directory), settings.disk_bytes_max, wake=self._wake)
+        except BaseException:
+            self._listener.close()
+            raise
 
     def run(self) -> None:
         """Until ``stop`` is called."""
