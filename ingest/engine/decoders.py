@@ -23,11 +23,13 @@ class Decoders:
 
     def __init__(self, settings: DecoderSettings) -> None:
         self._by_command: dict[str, KindDecoder] = {}
+        self._by_first: dict[bytes, KindDecoder] = {}
         self._versions: dict[str, range] = {}
         self._counting: list[Counts] = []
         for kind in kinds():
             decoder: KindDecoder = resolve_name(kind.decoder)(settings)
             self._by_command |= dict.fromkeys(kind.commands, decoder)
+            self._by_first |= dict.fromkeys((command.encode() for command in kind.commands), decoder)
             self._versions |= kind.commands
             if kind.takes_unnamed:
                 self._unnamed = decoder
@@ -57,8 +59,9 @@ class Decoders:
 
     def _guess(self, descriptor: Descriptor, body: memoryview) -> KindDecoder | None:
         """None: a command that only a parse of the message tells."""
-        first = _FIRST.match(body)
-        name = first[1].decode() if first else descriptor.headers.get("command")
+        if first := _FIRST.match(body):
+            return self._by_first.get(first[1])
+        name = descriptor.headers.get("command")
         return self._by_command.get(plain_name(name)) if name else self._unnamed
 
     def _other(self, descriptor: Descriptor, body: memoryview) -> KindDecoder | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from itertools import islice
 from operator import attrgetter
 
 from ingest.core.catalog.array_delta import elements
@@ -157,10 +158,12 @@ class Decoding:
             yield from early.rest()
             text = bytes(section) if strict is not None else b""
             return Delta(make_baseline(text, resources, thin=self._thin), {})
-        replacements = []
-        for difference in compared.differences:
-            resources = yield from early.of(self.resources.find(difference.raws, family))
-            replacements.append(Replacement(difference, resources))
+        raws = [raw for difference in compared.differences for raw in difference.raws]
+        found = iter((yield from early.of(self.resources.find(raws, family))))
+        replacements = [
+            Replacement(difference, list(islice(found, len(difference.raws))))
+            for difference in compared.differences
+        ]
         self.resources.hits += compared.same
         delta = delta_of(compared.baseline, replacements)
         if delta is not None:

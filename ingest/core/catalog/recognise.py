@@ -31,7 +31,8 @@ class Recogniser:
         found = layout and cut(body, layout, descriptor.headers, descriptor.arrived_at)
         if not found or found.layout is None:
             return None
-        self._layouts.put(node, found.layout)
+        if found.layout != layout or node not in self._layouts.entries:
+            self._layouts.put(node, found.layout)
         return found
 
     def skim(self, descriptor: Descriptor, body: memoryview) -> Cut | Command:
