@@ -14,9 +14,10 @@ import msgspec
 import structlog
 
 from ingest.config.settings import Config
+from ingest.engine.kinds import declare_metrics
 from ingest.errors import IngestError
 from ingest.ipc.control import ChildChannels
-from ingest.ipc.names import METRICS, tree_names
+from ingest.ipc.names import METRICS_TABLE, tree_names
 from ingest.ipc.process_metrics import MetricsTable, ProcessMetrics
 from ingest.observe.log import configure, set_level
 
@@ -65,7 +66,8 @@ def start_process(config: Config, name: str, channels: ChildChannels) -> Iterato
     configure(config.log_format, config.log_level, process=name)
     try:
         channels.until_go()
-        row = MetricsTable(channels.memory[METRICS]).row(process_names(config).index(name))
+        declare_metrics()
+        row = MetricsTable(channels.memory[METRICS_TABLE]).row(process_names(config).index(name))
         # What was imported lives as long as the process, and what a message leaves behind has no cycles: looking
         # for garbage at every 700 new objects costs a tenth of the decoding.
         gc.freeze()

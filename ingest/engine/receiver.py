@@ -27,7 +27,7 @@ from ingest.engine.process import Ended, process_names, reloaded, start_process
 from ingest.engine.subscription import EVENT, Subscription
 from ingest.ipc.control import ChildChannels, FdTransfer, Order
 from ingest.ipc.in_flight import InFlight
-from ingest.ipc.names import DECODER, IN_FLIGHT, METRICS, WRITER, kind_of
+from ingest.ipc.names import DECODER, IN_FLIGHT, METRICS_TABLE, WRITER, kind_of
 from ingest.ipc.process_metrics import MetricsTable, ProcessMetrics
 from ingest.transport.message import Message
 
@@ -67,7 +67,9 @@ class Receiver:
         self.subscription = Subscription(config, self._arena, self._arena_number, channels.selector, row)
         self._in_flight = InFlight(channels.memory[IN_FLIGHT], process_names(config))
         self._holding = Holding(self._in_flight.held_since("receiver"))
-        self._patience = Patience(config, self.subscription, MetricsTable(channels.memory[METRICS]), row)
+        self._patience = Patience(
+            config, self.subscription, MetricsTable(channels.memory[METRICS_TABLE]), row
+        )
         self._draining = False
         self._trimmed_s = time.monotonic()
 
@@ -178,14 +180,11 @@ class Receiver:
             if settled.outcome is Outcome.REDO:
                 self.row.add(Metric.REDONE)
             return
-        self._release(delivery)
+        if delivery.offset >= 0:
+            self._arena.free(delivery.offset, delivery.length)
         self.row.add(_OUTCOME_METRICS[settled.outcome])
         self.row.observe(Metric.SETTLE_SECONDS, time.monotonic() - delivery.received_s)
         self.subscription.acknowledge(delivery.epoch, delivery.ack, delivery.message_id)
-
-    def _release(self, delivery: Delivery) -> None:
-        if delivery.offset >= 0:
-            self._arena.free(delivery.offset, delivery.length)
 
     # Towards the decoders
 

@@ -24,12 +24,13 @@ from ingest.config.settings import Config
 from ingest.core.metrics import Metric
 from ingest.engine.child_process import ChildProcess, neighbours
 from ingest.engine.health import tree_health
+from ingest.engine.kinds import declare_metrics
 from ingest.engine.process import cpu_s, process_names
 from ingest.engine.signals import signals_through
 from ingest.errors import IngestError
 from ingest.ipc.arena import memory
 from ingest.ipc.in_flight import InFlight
-from ingest.ipc.names import DECODER, DIGESTS, IN_FLIGHT, METRICS, RECEIVER, SUPERVISOR, WRITER
+from ingest.ipc.names import DECODER, DIGESTS, IN_FLIGHT, METRICS_TABLE, RECEIVER, SUPERVISOR, WRITER
 from ingest.ipc.pipes import link
 from ingest.ipc.process_metrics import MetricsTable
 from ingest.ipc.stored_digests import StoredDigests
@@ -49,7 +50,8 @@ class Supervisor:
         self._read_again = read_again
         self.names = process_names(config)
         self.children = {name: ChildProcess(name) for name in self.names if name != SUPERVISOR}
-        self._metrics_fd = memory(METRICS, MetricsTable.size(len(self.names)))
+        declare_metrics()
+        self._metrics_fd = memory(METRICS_TABLE, MetricsTable.size(len(self.names)))
         self._digests_fd = memory(DIGESTS, StoredDigests.size_bytes())
         StoredDigests(_map(self._digests_fd)).sow()
         self._in_flight_fd = memory(IN_FLIGHT, InFlight.size_bytes(len(self.names)))
@@ -155,7 +157,7 @@ class Supervisor:
     def _hand_over_memory(self, child: ChildProcess) -> None:
         assert child.control is not None
         for role, fd in (
-            (METRICS, self._metrics_fd),
+            (METRICS_TABLE, self._metrics_fd),
             (DIGESTS, self._digests_fd),
             (IN_FLIGHT, self._in_flight_fd),
         ):

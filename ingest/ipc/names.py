@@ -9,7 +9,7 @@ RECEIVER, SUPERVISOR = "receiver", "supervisor"
 DECODER, WRITER = "decoder", "writer"
 
 # What all of them share, by the name under which the supervisor hands it over.
-METRICS, DIGESTS, IN_FLIGHT = "metrics", "stored-digests", "in-flight"
+METRICS_TABLE, DIGESTS, IN_FLIGHT = "metrics", "stored-digests", "in-flight"
 
 
 def decoder_name(number: int) -> str:

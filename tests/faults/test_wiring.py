@@ -30,7 +30,7 @@ from ingest.engine.writer import Writer
 from ingest.ipc.arena import memory
 from ingest.ipc.control import ChildChannels, ParentChannel
 from ingest.ipc.in_flight import InFlight
-from ingest.ipc.names import DIGESTS, IN_FLIGHT, METRICS
+from ingest.ipc.names import DIGESTS, IN_FLIGHT, METRICS_TABLE
 from ingest.ipc.pipes import PIPE_BYTES, Outbox, link
 from ingest.ipc.process_metrics import MetricsTable
 from ingest.ipc.stored_digests import StoredDigests
@@ -52,7 +52,7 @@ def test_an_end_and_its_replacement_in_one_round(kind: type[Decoder] | type[Writ
     for role, size in (
         (DIGESTS, StoredDigests.size_bytes()),
         (IN_FLIGHT, InFlight.size_bytes(len(names))),
-        (METRICS, MetricsTable.size(len(names))),
+        (METRICS_TABLE, MetricsTable.size(len(names))),
     ):
         control.hand_over(role, "", memory(role, size))
         channels.control()
@@ -92,7 +92,7 @@ class Neighbourhood:
         for role, size in (
             (DIGESTS, StoredDigests.size_bytes()),
             (IN_FLIGHT, InFlight.size_bytes(len(self.names))),
-            (METRICS, MetricsTable.size(len(self.names))),
+            (METRICS_TABLE, MetricsTable.size(len(self.names))),
         ):
             self.hand_over(role, "", memory(role, size))
         self.hand_over("arena", "", memory("arena", ARENA_BYTES), 1)
