@@ -7,8 +7,8 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ingest.core.nesting import DEPTH_MAX, require_shallow
 
+from ingest.core.nesting import DEPTH_MAX, require_shallow
 from ingest.errors import Rejected
 
 
