@@ -173,10 +173,10 @@ class Decoder:
             found: Any = None
             # To its end: to leave a generator that waits costs more than to let it finish.
             for found in self.decoding.decode(descriptor, body, self._known):
+                if self._rules is not None:
+                    self._rules.require(descriptor.headers.get(PUBLISHER), found.certname)
                 if found.is_early:
                     self._send_early(found)
-            if self._rules is not None:
-                self._rules.require(descriptor.headers.get(PUBLISHER), found.certname)
             return self._believed(found, descriptor)
         except Rejected as rejected:
             return _quarantine(descriptor, body, rejected.reason, rejected.text, is_readable=True)
