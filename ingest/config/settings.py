@@ -145,6 +145,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         Meta(ge=0, le=3650 * DAY_S),
         About("nodes silent for that long expire (PuppetDB's node-ttl); 0: never", reloads=True),
     ] = 0.0
+    report_ttl_s: Annotated[
+        float,
+        Meta(ge=0, le=3650 * DAY_S),
+        About(
+            "reports are kept for that long (PuppetDB's report-ttl, 14 days), by whole days; 0: for ever",
+            reloads=True,
+        ),
+    ] = 14 * DAY_S
     node_purge_ttl_s: Annotated[
         float,
         Meta(ge=0, le=3650 * DAY_S),

@@ -120,7 +120,11 @@ class Database:
         )
         tolerance = timedelta(seconds=self._config.future_tolerance_s)
         settings = LaneSettings(
-            self._config.writer_cache_entries, limits, tolerance, self._config.commit_timeout_s
+            self._config.writer_cache_entries,
+            limits,
+            tolerance,
+            self._config.commit_timeout_s,
+            timedelta(seconds=self._config.report_ttl_s) or None,
         )
         try:
             with self._cluster.watching(connection, self._config.database_patience_s):

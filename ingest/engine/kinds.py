@@ -60,6 +60,15 @@ KINDS = (
         writer="ingest.store.node.writing:DeactivationWriter",
         housekeeping="ingest.store.housekeeping:end_silent_nodes",
     ),
+    # The last: what makes a new day waits for whoever else does, and nobody shall wait for it meanwhile.
+    Kind(
+        name="report",
+        commands={"store report": range(3, 9)},
+        works="ingest.core.report.work:REPORT_WORKS",
+        decoder="ingest.core.report.decoding:ReportDecoder",
+        writer="ingest.store.report.writing:ReportWriter",
+        housekeeping="ingest.store.report.housekeeping:end_old_reports",
+    ),
 )
 
 

@@ -81,17 +81,18 @@ WHERE p.id = ANY (%(ids)s) AND NOT EXISTS (SELECT FROM catalogs c WHERE c.produc
 
 -- name: silent_nodes
 SELECT n.id, n.certname FROM nodes n
-JOIN catalogs c ON c.node_id = n.id
-WHERE n.deactivated IS NULL AND n.expired IS NULL AND c.received_at < now() - %s::interval
+LEFT JOIN catalogs c ON c.node_id = n.id
+LEFT JOIN node_latest_reports l ON l.node_id = n.id
+WHERE n.deactivated IS NULL AND n.expired IS NULL AND greatest(c.received_at, l.received_at) < now() - %s::interval
 ORDER BY n.certname COLLATE "C"
 
 -- name: expire_nodes
--- Nothing heard for that long: out of every collector's sight, until a newer catalog comes. Heard of is when a catalog
--- came, whatever it says of its own time. Under the nodes' locks; whoever was heard of meanwhile stays.
+-- Nothing heard for that long: out of every collector's sight, until something newer comes. Heard of is when a catalog or
+-- a report came, whatever it says of its own time. Under the nodes' locks; whoever was heard of meanwhile stays.
 UPDATE nodes n SET expired = now()
-FROM catalogs c
-WHERE n.id = ANY (%(ids)s) AND c.node_id = n.id AND n.deactivated IS NULL AND n.expired IS NULL
-  AND c.received_at < now() - %(ttl)s::interval
+WHERE n.id = ANY (%(ids)s) AND n.deactivated IS NULL AND n.expired IS NULL
+  AND greatest((SELECT c.received_at FROM catalogs c WHERE c.node_id = n.id),
+               (SELECT l.received_at FROM node_latest_reports l WHERE l.node_id = n.id)) < now() - %(ttl)s::interval
 RETURNING n.certname
 
 -- name: nodes_deactivated_in_future
@@ -124,13 +125,15 @@ SELECT count(*) FROM gone
 SELECT n.id, n.certname FROM nodes n
 WHERE (n.deactivated IS NULL OR n.deactivated < now() - %s::interval)
   AND NOT EXISTS (SELECT FROM catalogs c WHERE c.node_id = n.id)
+  AND NOT EXISTS (SELECT FROM node_latest_reports l WHERE l.node_id = n.id)
 ORDER BY n.certname COLLATE "C"
 
 -- name: forget_nodes
--- Under the nodes' locks; whoever got a catalog meanwhile stays.
+-- Under the nodes' locks; whoever was heard of meanwhile stays.
 DELETE FROM nodes n
 WHERE n.id = ANY (%(ids)s) AND (n.deactivated IS NULL OR n.deactivated < now() - %(age)s::interval)
   AND NOT EXISTS (SELECT FROM catalogs c WHERE c.node_id = n.id)
+  AND NOT EXISTS (SELECT FROM node_latest_reports l WHERE l.node_id = n.id)
 
 -- name: forget_quarantined
 -- What a writer has in its hands was seen again just now.

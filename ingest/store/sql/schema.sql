@@ -31,6 +31,10 @@ GRANT SELECT, INSERT, DELETE ON environments, producers TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON engines TO {role};
 GRANT SELECT, UPDATE ON content_state TO {role};
 GRANT SELECT, INSERT, UPDATE ON node_locks TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE ON metric_shapes, report_headers, event_contents, log_contents, node_latest_reports TO {role};
+GRANT SELECT, INSERT ON node_reports TO {role};
+GRANT EXECUTE ON FUNCTION ensure_report_days(date[]), drop_report_day(date), empty_report_day(date) TO {role};
+GRANT SELECT ON reports, resource_events, report_logs, report_metrics, latest_reports TO {role};
 GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO {role}
 
 -- name: grant_reader
@@ -38,6 +42,7 @@ GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO {rol
 GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT USAGE ON SCHEMA storeconfigs TO {role};
 GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO {role};
+GRANT SELECT ON reports, resource_events, report_logs, report_metrics, latest_reports TO {role};
 GRANT SELECT ON ALL TABLES IN SCHEMA storeconfigs TO {role}
 
 -- name: find_role

@@ -109,6 +109,11 @@ WHERE n.certname = s.certname
       WHERE c.node_id = n.id AND c.producer_timestamp > s.producer_timestamp
         AND c.producer_timestamp <= s.received_at + %(future_tolerance)s::interval
   )
+  AND NOT EXISTS (
+      SELECT FROM node_latest_reports l
+      WHERE l.node_id = n.id AND l.producer_timestamp > s.producer_timestamp
+        AND l.producer_timestamp <= s.received_at + %(future_tolerance)s::interval
+  )
 RETURNING n.certname
 
 -- name: stored_digests
