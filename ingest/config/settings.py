@@ -115,7 +115,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         int, About("each decoder's memory of resources it has met", MIB, TIB)
     ] = 96 * MIB
     writer_cache_entries: Annotated[
-        int, About("ids that each writer remembers, about 150 bytes each", 1000, 100_000_000)
+        int, About("ids that each writer remembers, at most 200 bytes each", 1000, 100_000_000)
     ] = 400_000
     deaths_max: Annotated[
         int,
