@@ -119,7 +119,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=MIB, le=TIB), About("each decoder's memory of resources that it knows")
     ] = 96 * MIB
     writer_cache_entries: Annotated[
-        int, Meta(ge=1000, le=100_000_000), About("ids that each writer remembers, about 150 bytes each")
+        int, Meta(ge=1000, le=100_000_000), About("ids that each writer remembers, at most 200 bytes each")
     ] = 400_000
     deaths_max: Annotated[
         int,

@@ -58,7 +58,7 @@ def told_of(config: Config) -> Iterator[None]:
         yield
         return
     if fd is None:
-        log.warning(
+        log.info(
             "commands_will_not_find_it",
             file=str(path),
             reason="another engine has this --instance: name each",

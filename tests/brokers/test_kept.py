@@ -183,7 +183,7 @@ def test_more_than_memory_holds_is_taken_and_given_out(tmp_path: Path) -> None:
 
 def test_a_broker_that_dies_is_started_again_where_it_was(tmp_path: Path) -> None:
     """With the same address, login and messages, by who started it."""
-    with embedded_broker(0, tmp_path / "url", BrokerOptions(tmp_path / "kept", log_level="info")) as url:
+    with embedded_broker(0, BrokerOptions(tmp_path / "kept", log_level="info")) as url:
         found = urlsplit(url)
         assert found.port
         assert found.username
