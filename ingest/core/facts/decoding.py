@@ -66,6 +66,10 @@ class FactsDecoder:
         )
         self._inventories = InventoryReader()
 
+    @property
+    def facts_remembered(self) -> int:
+        return len(self._facts)
+
     def decode(self, descriptor: Descriptor, body: memoryview, known: object) -> Iterator[Factset]:
         """Raises Rejected."""
         envelope = open_envelope(body, descriptor.headers, descriptor.arrived_at)
