@@ -65,11 +65,15 @@ def body(payload: Any, version: int = 5, **more: Any) -> bytes:
     return json.dumps({"command": "replace facts", "version": version, "payload": payload} | more).encode()
 
 
+def decoder_of(blocklist: Sequence[str] = (), *, cache_bytes_max: int = 1 << 26) -> FactsDecoder:
+    return FactsDecoder(DecoderSettings(cache_bytes_max=cache_bytes_max, facts_blocklist=tuple(blocklist)))
+
+
 def decode(
     data: bytes, decoder: FactsDecoder | None = None, *, complete: bool = False, **headers: str
 ) -> Factset:
     descriptor = Descriptor(1, 1, 0, len(data), len(data), NOW, headers, complete)
-    *_, work = (decoder or FactsDecoder(1 << 20)).decode(descriptor, memoryview(data), {})
+    *_, work = (decoder or decoder_of()).decode(descriptor, memoryview(data), {})
     return work
 
 
@@ -138,7 +142,7 @@ def _is_meant(text: str, parts: list[str]) -> bool:
 @pytest.mark.parametrize("role", corpus.ROLES)
 def test_real_facts_are_decoded_as_they_were_sent(role: str) -> None:
     """By a decoder that has met them and by one that has not."""
-    decoder = FactsDecoder(1 << 22)
+    decoder = decoder_of()
     for round_ in corpus.ROUNDS:
         data = corpus.body(role, round_)
         for complete in (False, True):
@@ -236,11 +240,8 @@ def test_what_is_blocked_is_not_there() -> None:
         "a.b": {"c": 1, "d": 2}, "list": [{"x": 1, "y": 2}, {"x": 3}], "kept": True, "secret_key": "s",
         "deep": {"password": "p", "user": "u"},
     }  # fmt: skip
-    blocked = selection(
-        patterns_of('mountpoints.*.available_bytes ~^ec2_ "a.b".c\nlist.*.x ~key$ ~password'),
-        "--facts-blocklist",
-    )
-    work = decode(body(payload(values)), FactsDecoder(1 << 20, blocked=blocked))
+    blocked = patterns_of('mountpoints.*.available_bytes ~^ec2_ "a.b".c list.*.x ~key$ ~password')
+    work = decode(body(payload(values)), decoder_of(blocked))
     assert values_of(work) == {
         "mountpoints": {"/": {"size": 1}, "/var": {}}, "a.b": {"d": 2}, "list": [{"y": 2}, {}], "kept": True,
         "deep": {"user": "u"},
@@ -284,7 +285,7 @@ def test_the_order_of_members_does_not_matter() -> None:
 
 def test_a_shape_and_an_inventory_are_sent_once() -> None:
     """Unless a writer asks for all."""
-    decoder = FactsDecoder(1 << 20)
+    decoder = decoder_of()
     data = body(payload({"a": 1}, package_inventory=[["p", "1", "apt"]]))
     first, again, whole = decode(data, decoder), decode(data, decoder), decode(data, decoder, complete=True)
     assert (first.shape is None, again.shape, whole.shape) == (False, None, first.shape)
@@ -299,7 +300,7 @@ def test_a_shape_and_an_inventory_are_sent_once() -> None:
 
 def test_caches_are_bounded() -> None:
     """Ever new facts and ever new shapes leave no more than the bound."""
-    decoder = FactsDecoder(400_000)
+    decoder = decoder_of(cache_bytes_max=800_000)
     for number in range(3000):
         decode(body(payload({f"fact_{number}": "x" * 100, "same": number})), decoder)
-    assert 0 < decoder.facts_remembered < 400_000 * FACTS_SHARE / 500
+    assert 0 < decoder.facts_remembered < 800_000 * FACTS_SHARE / 500

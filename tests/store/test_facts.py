@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ingest.core.delivery.work import Outcome
-from ingest.core.facts.selection import selection
 from ingest.core.facts.stable import REST
 from ingest.errors import Refused, Rejected
 from ingest.store.connection import Connection, connect
@@ -227,7 +226,7 @@ def test_a_leaf_that_never_stops_stays_in_the_narrow_row(
 
 def test_what_is_known_to_move_never_rests(connection: Connection) -> None:
     """``facts_volatile``: from the first run on it is in nobody's own facts."""
-    pipeline = FactsPipeline(connection, moving=["disks.*.serial"])
+    pipeline = FactsPipeline(connection, volatile=["disks.*.serial"])
     facts = many(disks={"sda": {"serial": "s" * 80, "size": 1}})
     pipeline.take(
         facts_body("a", 1, many(disks={"sda": {"serial": "t" * 80, "size": 1}})), facts_body(NODE, 1, facts)
@@ -587,7 +586,7 @@ def test_the_views_of_the_field(connection: Connection, pipeline: FactsPipeline)
 
 def test_what_is_blocked_reaches_no_table(connection: Connection) -> None:
     """Neither values nor names."""
-    pipeline = FactsPipeline(connection, blocked=selection(["~^ec2_", "app.token"], "--facts-blocklist"))
+    pipeline = FactsPipeline(connection, blocklist=["~^ec2_", "app.token"])
     pipeline.take(facts_body(NODE, 1, {"ec2_userdata": "hush", "app": {"token": "hush", "name": "x"}}))
     assert stored(connection) == {"app": {"name": "x"}}
     for table in TABLES:
