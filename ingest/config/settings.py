@@ -145,6 +145,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         Meta(ge=0, le=3650 * DAY_S),
         About("nodes silent for that long expire (PuppetDB's node-ttl); 0: never", reloads=True),
     ] = 0.0
+    facts_blocklist: Annotated[
+        str,
+        About(
+            "facts and parts of facts that are never stored, in ingest.toml a list: mountpoints.*.available_bytes, "
+            '"a.b".c, ~^ec2_ (a regular expression)'
+        ),
+    ] = ""
+    facts_volatile: Annotated[
+        str, About("the same for what changes with every run, beside what Facter is known for")
+    ] = ""
     report_ttl_s: Annotated[
         float,
         Meta(ge=0, le=3650 * DAY_S),

@@ -20,6 +20,7 @@ from ingest.core.delivery.naming import END_BYTES, START_BYTES, look
 from ingest.core.delivery.producers import PUBLISHER
 from ingest.core.delivery.routing import lane_of
 from ingest.core.delivery.work import Descriptor, Forwarded, Quarantine, Work
+from ingest.core.facts.selection import patterns_of
 from ingest.core.metrics import METRICS, Metric
 from ingest.core.printable import escape_unprintable
 from ingest.engine.decoders import Decoders
@@ -79,6 +80,8 @@ class Decoder:
                 lanes=config.writers,
                 thin=config.thin_storeconfigs,
                 early_bytes=EARLY_BYTES,
+                facts_blocklist=patterns_of(config.facts_blocklist),
+                facts_volatile=patterns_of(config.facts_volatile),
             )
         )
         self._numbers = {metric.name: number for number, metric in enumerate(METRICS)}

@@ -53,6 +53,13 @@ KINDS = (
         takes_unnamed=True,
     ),
     Kind(
+        name="facts",
+        commands={"replace facts": range(2, 6)},
+        works="ingest.core.facts.work:FACTS_WORKS",
+        decoder="ingest.core.facts.decoding:FactsDecoder",
+        writer="ingest.store.facts.writing:FactsWriter",
+    ),
+    Kind(
         name="deactivation",
         commands={"deactivate node": range(1, 4)},
         works="ingest.core.delivery.work:DEACTIVATION_WORKS",

@@ -18,6 +18,8 @@ class DecoderSettings(msgspec.Struct, frozen=True, kw_only=True):
     lanes: int = 1  # writers
     thin: bool = False  # only what collectors need is stored
     early_bytes: int | None = None  # of new content, to go before the rest, in pieces; None: with it
+    facts_blocklist: tuple[str, ...] = ()  # patterns of facts that are not stored
+    facts_volatile: tuple[str, ...] = ()  # and of those that change with every run
 
 
 class Known(Protocol):
