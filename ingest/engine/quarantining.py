@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from ingest.core.delivery.thinning import Kept, row_digest, thin
-from ingest.core.delivery.work import KILLED, UNSUPPORTED, Quarantine, Work
-from ingest.core.metrics import Metric
+from ingest.core.delivery.work import KILLED, Quarantine, Work
 from ingest.core.occasional import Occasional
 from ingest.core.secrets import KEPT_BYTES_MAX, redact, redact_headers
 from ingest.errors import Rejected
@@ -54,8 +53,6 @@ class Quarantining:
         for work in batch:
             if not isinstance(work, Quarantine):
                 continue
-            if work.reason == UNSUPPORTED:
-                self._row.add(Metric.UNSUPPORTED)
             passed_over = self._told.speak((work.reason, work.producer), time.monotonic())
             if passed_over is not None:
                 more = {"not_told_before": passed_over} if passed_over else {}
@@ -89,7 +86,7 @@ class Quarantining:
             digest=row_digest(work, body_digest),
             reason=work.reason,
             detail=work.detail.replace("\0", "")[:DETAIL_CHARACTERS_MAX],
-            certname=None if work.reason == UNSUPPORTED else work.certname,
+            certname=work.certname,
             producer=work.producer,
             # Lossy, and it shows: such a message cannot be given back as it came.
             headers={
@@ -123,8 +120,6 @@ def fact_alone(work: Quarantine, rejected: Rejected) -> QuarantineRow:
 
 
 def _without_secrets(work: Quarantine, body: bytes | memoryview) -> tuple[bytes | None, str | None]:
-    if work.reason == UNSUPPORTED:
-        return None, "well-formed, of a kind that this version does not store: counted, not kept"
     if work.body_bytes > len(body):
         return (
             None,

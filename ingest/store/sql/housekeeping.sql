@@ -125,6 +125,7 @@ LEFT JOIN node_facts f ON f.node_id = n.id
 LEFT JOIN node_latest_reports l ON l.node_id = n.id
 WHERE n.deactivated IS NULL AND n.expired IS NULL
   AND greatest(c.received_at, f.received_at, l.received_at) < now() - %s::interval
+  AND NOT EXISTS (SELECT FROM node_expirations x WHERE x.node_id = n.id AND NOT x.expires)
 ORDER BY n.certname COLLATE "C"
 
 -- name: expire_nodes
@@ -135,6 +136,7 @@ WHERE n.id = ANY (%(ids)s) AND n.deactivated IS NULL AND n.expired IS NULL
   AND greatest((SELECT c.received_at FROM catalogs c WHERE c.node_id = n.id),
                (SELECT f.received_at FROM node_facts f WHERE f.node_id = n.id),
                (SELECT l.received_at FROM node_latest_reports l WHERE l.node_id = n.id)) < now() - %(ttl)s::interval
+  AND NOT EXISTS (SELECT FROM node_expirations x WHERE x.node_id = n.id AND NOT x.expires)
 RETURNING n.certname
 
 -- name: nodes_deactivated_in_future
@@ -169,6 +171,7 @@ WHERE (n.deactivated IS NULL OR n.deactivated < now() - %s::interval)
   AND NOT EXISTS (SELECT FROM catalogs c WHERE c.node_id = n.id)
   AND NOT EXISTS (SELECT FROM node_facts f WHERE f.node_id = n.id)
   AND NOT EXISTS (SELECT FROM node_latest_reports l WHERE l.node_id = n.id)
+  AND NOT EXISTS (SELECT FROM node_expirations x WHERE x.node_id = n.id AND NOT x.expires)
 ORDER BY n.certname COLLATE "C"
 
 -- name: forget_nodes
@@ -178,6 +181,7 @@ WHERE n.id = ANY (%(ids)s) AND (n.deactivated IS NULL OR n.deactivated < now() -
   AND NOT EXISTS (SELECT FROM catalogs c WHERE c.node_id = n.id)
   AND NOT EXISTS (SELECT FROM node_facts f WHERE f.node_id = n.id)
   AND NOT EXISTS (SELECT FROM node_latest_reports l WHERE l.node_id = n.id)
+  AND NOT EXISTS (SELECT FROM node_expirations x WHERE x.node_id = n.id AND NOT x.expires)
 
 -- name: forget_quarantined
 -- What a writer has in its hands was seen again just now.

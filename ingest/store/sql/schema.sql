@@ -37,8 +37,9 @@ GRANT SELECT, UPDATE ON content_state TO {role};
 GRANT SELECT, INSERT, UPDATE ON node_locks TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON metric_shapes, report_headers, event_contents, log_contents, node_latest_reports TO {role};
 GRANT SELECT, INSERT ON node_reports TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE ON node_expirations, node_inputs TO {role};
 GRANT EXECUTE ON FUNCTION ensure_report_days(date[]), drop_report_day(date), empty_report_day(date) TO {role};
-GRANT SELECT ON reports, resource_events, report_logs, report_metrics, latest_reports TO {role};
+GRANT SELECT ON reports, resource_events, report_logs, report_metrics, latest_reports, catalog_inputs TO {role};
 GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO {role}
 
 -- name: grant_reader
@@ -46,7 +47,7 @@ GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO {rol
 GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT USAGE ON SCHEMA storeconfigs TO {role};
 GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO {role};
-GRANT SELECT ON reports, resource_events, report_logs, report_metrics, latest_reports TO {role};
+GRANT SELECT ON reports, resource_events, report_logs, report_metrics, latest_reports, catalog_inputs TO {role};
 GRANT SELECT ON node_fact_values, node_factsets, node_package_versions, factsets, facts, fact_contents, fact_names, fact_paths,
     inventory, package_inventory, packages TO {role};
 GRANT SELECT ON ALL TABLES IN SCHEMA storeconfigs TO {role}
