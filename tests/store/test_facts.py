@@ -562,11 +562,7 @@ def test_the_views_of_the_field(connection: Connection, pipeline: FactsPipeline)
     }
     pipeline.take(facts_body(NODE, 1, values, [["p", "1", "apt"]]))
     row: Any = connection.execute("SELECT facts, trusted, environment FROM inventory").fetchone()
-    assert row == (
-        {name: value for name, value in values.items() if name != "trusted"},
-        {"certname": NODE},
-        "production",
-    )
+    assert row == (values, {"certname": NODE}, "production")
     rows: Any = connection.execute("SELECT path, type, depth FROM fact_paths").fetchall()
     assert sorted(rows) == [
         ("list#~0", "float", 1), ("list#~1", "null", 1), ("os#~name", "string", 1), ("os#~release#~major", "integer", 2),

@@ -21,13 +21,12 @@ from lab.store_model import Pipeline, at
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(bool(missing()), reason=missing() or "")]
 
+# Without a fact that is an empty hash or array: of a node that has one PuppetDB breaks off its fact-contents.
 ODD: dict[str, Any] = {
     "numbers": [0, 0.0, 1, 1.0, 1.5, 10**20, -1, 1e-7],
     "empty": {"hash": {}, "array": [], "string": "", "null": None},
     "a.b": {"x.y": {'"': [True, False]}, "#~": 1, "0": "a digit", "k#~k": 2},
     "ünï 🙂": {"kéy": "välue"},
-    "alone": {},
-    "alone_too": [],
     "nothing": None,
     "nul": "a\x00b",
     "trusted": {"authenticated": "remote", "certname": "odd", "extensions": {"pp_role": "web"}},
@@ -61,7 +60,7 @@ class Both:
         same(
             [
                 {name: its[name] for name in ("certname", "environment", "producer")}
-                | {"facts": {fact["name"]: fact["value"] for fact in its["facts"]["data"]}}
+                | {"facts": {fact["name"]: fact["value"] for fact in its["facts"]["data"] or ()}}
                 for its in self.peer.ask("factsets")
             ],
             self.rows("SELECT certname, environment, producer, facts FROM factsets"),
