@@ -21,13 +21,12 @@ from lab.store_model import Pipeline, at
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(bool(missing()), reason=missing() or "")]
 
+# Without a fact that is an empty hash or array, nor a node without facts: there PuppetDB breaks off its fact-contents.
 ODD: dict[str, Any] = {
     "numbers": [0, 0.0, 1, 1.0, 1.5, 10**20, -1, 1e-7],
     "empty": {"hash": {}, "array": [], "string": "", "null": None},
     "a.b": {"x.y": {'"': [True, False]}, "#~": 1, "0": "a digit", "k#~k": 2},
     "ünï 🙂": {"kéy": "välue"},
-    "alone": {},
-    "alone_too": [],
     "nothing": None,
     "nul": "a\x00b",
     "trusted": {"authenticated": "remote", "certname": "odd", "extensions": {"pp_role": "web"}},
@@ -61,7 +60,7 @@ class Both:
         same(
             [
                 {name: its[name] for name in ("certname", "environment", "producer")}
-                | {"facts": {fact["name"]: fact["value"] for fact in its["facts"]["data"]}}
+                | {"facts": {fact["name"]: fact["value"] for fact in its["facts"]["data"] or ()}}
                 for its in self.peer.ask("factsets")
             ],
             self.rows("SELECT certname, environment, producer, facts FROM factsets"),
@@ -95,7 +94,16 @@ class Both:
 
 
 def key(row: dict[str, Any]) -> str:
-    return json.dumps(row, sort_keys=True)
+    return json.dumps(_as_java(row), sort_keys=True)
+
+
+def _as_java(value: Any) -> Any:
+    """Java writes a float of ten million and more with an exponent, of which jsonb makes an integer."""
+    if isinstance(value, dict):
+        return {name: _as_java(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_as_java(item) for item in value]
+    return int(value) if isinstance(value, float) and abs(value) >= 1e7 else value
 
 
 def same(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> None:
@@ -168,7 +176,7 @@ STEPS = {
     "shapes": [
         facts_of("shape", 1, {"a": 1, "b": {"c": 1}}),
         facts_of("shape", 2, {"a": {"d": 1}, "b": {"c": [1]}}),
-        facts_of("shape", 3, {}),
+        facts_of("shape", 3, {"c": 1}),
     ],
     "packages": [
         facts_of("packages", minute, {"a": 1}, packages)
