@@ -39,6 +39,12 @@ class Relation(NamedTuple):
     other: Ref
 
 
+class Guess(str):
+    """A value by which a resource may be named, if its type is named by that parameter."""
+
+    __slots__ = ()
+
+
 class Related(NamedTuple):
     """What a resource says about others, by its slot."""
 
@@ -185,16 +191,15 @@ def _slot_edge(edge: Mapping[str, Any], slots: Mapping[tuple[str, str], int]) ->
 
 
 def _relationship_edges(slots: Mapping[tuple[str, str], int], related: Sequence[Related]) -> Iterable[int]:
-    by_alias = {(one.ref.type, alias): one.slot for one in related for alias in one.aliases}
+    names = _Names(slots, related)
     virtual = {one.slot for one in related if one.is_virtual}
     for one in related:
         for relation in one.relations:
-            other = slots.get(relation.other)
+            other = names.slot(relation.other)
             if other is None:
-                other = by_alias.get(relation.other)
-            if other is None:
-                if one.exported:
-                    # Exported and not collected here: its relations are for those who collect it.
+                # Exported and not collected here: its relations are for those who collect it. Or the type is none that
+                # this program must know, and Puppet has found it: the edge is left out, and the catalog stored.
+                if one.exported or names.may_be_named_otherwise(relation.other):
                     continue
                 raise Rejected(
                     "dangling_edge",
@@ -209,6 +214,35 @@ def _relationship_edges(slots: Mapping[tuple[str, str], int], related: Sequence[
                 )
             source, target = (one.slot, other) if relation.forward else (other, one.slot)
             yield pack_edge(_CODES[relation.relationship], source, target)
+
+
+class _Names:
+    """What a reference may call a resource: its title, one of its aliases, or what it alone may be named by."""
+
+    def __init__(self, slots: Mapping[tuple[str, str], int], related: Sequence[Related]) -> None:
+        self._slots = slots
+        self._aliases: dict[tuple[str, str], int] = {}
+        self._guesses: dict[tuple[str, str], int | None] = {}  # None: several may
+        self._types: set[str] = set()  # of those that have guesses
+        for one in related:
+            for alias in one.aliases:
+                name = (one.ref.type, alias)
+                if not isinstance(alias, Guess):
+                    self._aliases[name] = one.slot
+                else:
+                    self._types.add(one.ref.type)
+                    known = self._guesses.setdefault(name, one.slot)
+                    if known != one.slot:
+                        self._guesses[name] = None
+
+    def slot(self, other: Ref) -> int | None:
+        for names in (self._slots, self._aliases, self._guesses):
+            if (slot := names.get(other)) is not None:
+                return slot
+        return None
+
+    def may_be_named_otherwise(self, other: Ref) -> bool:
+        return other.type in self._types
 
 
 def parse_reference(text: str) -> Ref:
