@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo check test test-all lint run clean bench-store bench bench-peer test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load
+.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -50,6 +50,9 @@ bench: $(VENV)/.made  ## every suite in its short form, a few minutes; writes be
 
 bench-peer: $(VENV)/.made  ## the same catalogs into PuppetDB (if it is installed) and into this engine
 	$(BIN)/python -m bench.peers $(ARGS)
+
+bench-peer-facts: $(VENV)/.made  ## the same with facts
+	$(BIN)/python -m bench.peers.facts $(ARGS)
 
 bench-scale: $(VENV)/.made  ## collectors' questions to a fleet of 3000 nodes; five minutes
 	$(BIN)/python -m bench.scale $(ARGS)

@@ -560,6 +560,7 @@ def test_the_views_of_the_field(connection: Connection, pipeline: FactsPipeline)
     values = {
         "os": {"name": "Debian", "release": {"major": 12}},
         "list": [1.5, None],
+        "empty": {},
         "trusted": {"certname": NODE},
         "up": True,
     }
@@ -571,6 +572,8 @@ def test_the_views_of_the_field(connection: Connection, pipeline: FactsPipeline)
         ("list#~0", "float", 1), ("list#~1", "null", 1), ("os#~name", "string", 1), ("os#~release#~major", "integer", 2),
         ("trusted#~certname", "string", 1), ("up", "boolean", 0),
     ]  # fmt: skip
+    rows = connection.execute("SELECT name FROM fact_names").fetchall()
+    assert sorted(rows) == [("list",), ("os",), ("trusted",), ("up",)]
     rows = connection.execute("SELECT path, value FROM fact_contents WHERE name = 'os'").fetchall()
     assert sorted(rows) == [(["os", "name"], "Debian"), (["os", "release", "major"], 12)]
     rows = connection.execute("SELECT package_name, version, provider FROM packages").fetchall()

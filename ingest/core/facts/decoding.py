@@ -48,6 +48,7 @@ class FactsDecoder:
 
     def __init__(self, settings: DecoderSettings) -> None:
         self._blocked = selection(settings.facts_blocklist, "--facts-blocklist")
+        self._is_blocking = bool(settings.facts_blocklist)
         self._moving = selection((*ALWAYS_MOVING, *settings.facts_volatile), "--facts-volatile")
         self._facts: BoundedCache[tuple[str, bytes], _Fact] = BoundedCache(
             int(settings.cache_bytes_max * FACTS_SHARE),
@@ -87,7 +88,7 @@ class FactsDecoder:
             content_digest=content.digest()[:DIGEST_BYTES],
             shape_digest=shape_digest,
             leaves=leaves,
-            listed=_listed(facts),
+            listed=self._listed(shape_digest, facts),
             shape=self._shape(shape_digest, names, facts, is_complete=descriptor.complete),
             inventory=inventory,
             is_complete=descriptor.complete,
@@ -104,7 +105,7 @@ class FactsDecoder:
                 fact = self._first_met(name, key[1])
                 self._facts.put(key, fact)
             facts.append(fact)
-        if any(fact.template is None for fact in facts):
+        if self._is_blocking and any(fact.template is None for fact in facts):
             kept = [
                 (name, fact) for name, fact in zip(names, facts, strict=True) if fact.template is not None
             ]
@@ -133,6 +134,19 @@ class FactsDecoder:
             self._places.put(key, listed)
         return listed
 
+    def _listed(self, shape_digest: bytes, facts: Sequence[_Fact]) -> list[int]:
+        """The places of leaves that are known to move: the same for all facts of a shape."""
+        found = self._places.get(shape_digest)
+        if found is None:
+            places: list[int] = []
+            first = 0
+            for fact in facts:
+                places += [first + place for place in fact.listed]
+                first += fact.leaf_count
+            found = tuple(places)
+            self._places.put(shape_digest, found)
+        return list(found)
+
     def _shape(
         self, digest: bytes, names: list[str], facts: list[_Fact], *, is_complete: bool
     ) -> Shape | None:
@@ -142,16 +156,6 @@ class FactsDecoder:
         plain = [_plain_name(name) for name in names]
         exact = None if plain == names else json.dumps(names)
         return Shape(plain, [fact.template or "" for fact in facts], exact)
-
-
-def _listed(facts: Sequence[_Fact]) -> list[int]:
-    found = []
-    first = 0
-    for fact in facts:
-        if fact.listed:
-            found += [first + place for place in fact.listed]
-        first += fact.leaf_count
-    return found
 
 
 def _plain_name(name: str) -> str:

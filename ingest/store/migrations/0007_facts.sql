@@ -245,10 +245,12 @@ CREATE VIEW inventory AS
 SELECT certname, timestamp, environment, facts, facts -> 'trusted' AS trusted
 FROM factsets;
 
+-- As PuppetDB has it, a fact that is nothing but an empty hash or array has no path, and is not among the names.
 CREATE VIEW fact_names AS
-SELECT DISTINCT fact_name.name
+SELECT DISTINCT fact.name
 FROM fact_shapes s
-CROSS JOIN LATERAL unnest(s.names) AS fact_name (name);
+CROSS JOIN LATERAL unnest(s.names, s.templates) AS fact (name, template)
+WHERE strpos(fact.template, E'\x01') > 0;
 
 -- From one base of each template: nobody has to collect paths one by one.
 CREATE VIEW fact_paths AS
@@ -287,8 +289,9 @@ FROM node_package_versions;
 
 -- Of the old storeconfigs: facts as texts, what is structured as its JSON.
 CREATE OR REPLACE VIEW storeconfigs.fact_names AS
-SELECT ('x0' || left(md5(f.name), 15))::bit(64)::bigint AS id, f.name
-FROM fact_names f;
+SELECT DISTINCT ('x0' || left(md5(fact.name), 15))::bit(64)::bigint AS id, fact.name
+FROM fact_shapes s
+CROSS JOIN LATERAL unnest(s.names) AS fact (name);
 
 CREATE OR REPLACE VIEW storeconfigs.fact_values AS
 SELECT hashtextextended(v.name, v.node_id) AS id, v.value #>> '{}' AS value,
