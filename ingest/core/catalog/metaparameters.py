@@ -55,7 +55,9 @@ def _guesses(type_: str, parameters: dict[str, Json]) -> tuple[str, ...]:
     if type_ in OF_PUPPET or "::" in type_:  # a defined type is named by its title
         return ()
     own = [value for name, value in parameters.items() if name not in _METAPARAMETERS]
-    values = (Guess(value) for value in own if isinstance(value, str) and 0 < len(value) <= GUESS_CHARACTERS_MAX)
+    values = (
+        Guess(value) for value in own if isinstance(value, str) and 0 < len(value) <= GUESS_CHARACTERS_MAX
+    )
     return (*islice(values, GUESSES_MAX), Guess()) if own else ()
 
 
