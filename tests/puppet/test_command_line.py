@@ -55,9 +55,10 @@ def test_the_module_has_the_metadata_that_the_forge_wants() -> None:
 
 
 def test_reports_and_facts_are_published_as_puppetdb_commands(site: Site) -> None:
-    """reports = catalog_queue and publish_facts = true: 'store report' and 'replace facts' with what they need."""
+    """By default, and with reports = catalog_queue: 'store report' and 'replace facts' with what they need."""
     site.code("notify { 'x': }")
-    site.configure(broker="stomp://127.0.0.1:1", publish_facts="true", flush_timeout_s=0)
+    site.publishes_facts = True
+    site.configure(broker="stomp://127.0.0.1:1", flush_timeout_s=0)
     site.start()
     site.compile("node", _puppet_inventory_1={"packages": [["bash", "5", "apt"]]})
     assert "error" not in site.ask(do="report", node="node")

@@ -51,20 +51,24 @@ module PuppetX
         Publisher.instance.publish(kind, { 'certname' => certname, 'producer' => producer }.merge(headers), body)
       rescue StandardError, LoadError, NotImplementedError, SystemStackError => e
         count_unserialisable
-        log.err("catalog_queue: lost the #{kind} of #{certname}: #{e.class}: #{e.message}")
+        log.err("catalog_queue: lost the #{kind} of #{plain(certname)}: #{e.class}: #{plain(e.message)}")
       end
 
-      # A PuppetDB command with its payload.
+      # A PuppetDB command; the block gives its payload, and whatever it raises costs nobody a run. The headers say
+      # what the body says, for brokers and people who look at a message without opening it. timestamp: of the payload,
+      # as it is written there.
       def publish_command(name, version, certname, timestamp, headers = {})
-        publish(name, certname, { 'producer_timestamp' => wire_time(timestamp) }.merge(headers)) do
+        given = { 'command' => name, 'version' => version, 'producer_timestamp' => timestamp }
+        publish(name, certname, given.merge(headers)) do
           Json.generate('command' => name, 'version' => version, 'certname' => certname,
                         'payload' => Secrets.without(yield))
         end
       end
 
-      # ISO 8601 in UTC. Microseconds: the order of two catalogs of one node hangs on it.
-      def wire_time(time)
-        time && time.to_time.utc.iso8601(6)
+      # ISO 8601 in UTC. Microseconds: the order of two catalogs of one node hangs on it. getutc, not utc, which
+      # would turn the caller's own time.
+      def wire_time(time, digits = 6)
+        time && time.to_time.getutc.iso8601(digits)
       end
 
       def producer
@@ -72,6 +76,11 @@ module PuppetX
       end
 
       private
+
+      # Text of any encoding: what goes into one line of the log must go together.
+      def plain(text)
+        text.to_s.dup.force_encoding(Encoding::UTF_8).scrub
+      end
 
       def count_unserialisable
         Publisher.instance.counters.add(:unserialisable)

@@ -8,6 +8,9 @@
 #   {"do": "deactivate", "node": N} {"do": "report", "node": N} {"do": "flush"} {"do": "counters"} {"do": "reset"}
 #   {"do": "native"} -> the whole catalog that was compiled last, as Puppet serialises it
 #   {"do": "munge", "node": N} -> what PuppetDB's terminus makes of the catalog that was compiled last
+#   {"do": "munge_facts"} -> what PuppetDB's terminus makes of the facts that were saved last, in that very request
+#   {"do": "record", "keys": [...]} -> the next compiles have a recorder of Hiera keys, with these in it
+#   {"do": "break"} -> from now on nothing can be published: whatever makes a message raises
 
 require 'json'
 require 'puppet'
@@ -44,6 +47,29 @@ module Keep
     LAST[:publish_seconds] = Process.clock_gettime(Process::CLOCK_MONOTONIC) - started
   end
 end
+
+module KeepFacts
+  def save(request)
+    LAST[:facts] = Terminus.facts(request) if request.instance && LAST[:keep_facts]
+    super
+  end
+end
+
+# PuppetDB's own, with what it would send kept instead of sent.
+module Terminus
+  def self.facts(request)
+    require 'puppet/indirector/facts/puppetdb'
+    terminus = Puppet::Node::Facts::Puppetdb.allocate
+    sent = nil
+    terminus.define_singleton_method(:submit_command) do |certname, command, version, _time, &payload|
+      sent = { certname: certname, command: command, version: version, payload: payload.call }
+    end
+    terminus.save(request)
+    sent
+  end
+end
+
+Recorder = Struct.new(:lookups)
 
 class Driver
   def compile(node, facts, transaction_uuid, environment)
@@ -99,6 +125,14 @@ class Driver
       {}
     when 'native' then { catalog: Puppet.override({ rich_data: true }, 'driver') { LAST.fetch(:catalog).to_data_hash } }
     when 'munge' then { catalog: munge }
+    when 'keep_facts' then LAST[:keep_facts] = true && {}
+    when 'munge_facts' then { facts: LAST.fetch(:facts) }
+    when 'record'
+      Puppet.push_context({ lookup_key_recorder: Recorder.new(request['keys'].map { |key| [key, 1] }.to_h) }, 'driver')
+      {}
+    when 'break'
+      PuppetX::CatalogQueue::Json.define_singleton_method(:generate) { |_| raise "broken by a test: \xff" }
+      {}
     when 'flush'
       PuppetX::CatalogQueue::Publisher.shut_down
       {}
@@ -115,6 +149,8 @@ end
 driver = Driver.new
 terminus = Puppet[:storeconfigs] && Puppet::Resource::Catalog.indirection.terminus(Puppet[:storeconfigs_backend].to_sym)
 terminus.singleton_class.prepend(Keep) if terminus
+facts_terminus = terminus && Puppet::Node::Facts.indirection.terminus(Puppet[:storeconfigs_backend].to_sym)
+facts_terminus.singleton_class.prepend(KeepFacts) if facts_terminus
 $stdin.each_line do |line|
   answer = begin
     driver.handle(JSON.parse(line))

@@ -18,6 +18,14 @@ class TestSettings < Minitest::Test
     assert_empty found.complaints
   end
 
+  def test_each_kind_has_a_queue_and_an_empty_one_is_the_catalogs
+    kinds = ['catalog', 'replace facts', 'store report', 'deactivate node', 'replace catalog inputs']
+    assert_equal (['/queue/catalog'] * 5),
+                 (kinds.map { |kind| read('').destination_of(kind) })
+    found = read("queue_destination = /queue/c\nfacts_destination =\nreports_destination = /queue/r\n")
+    assert_equal %w[/queue/c /queue/c /queue/r /queue/c /queue/c], (kinds.map { |kind| found.destination_of(kind) })
+  end
+
   def test_sections_sizes_durations_and_quotes_are_understood
     found = read("# comment\nqueue_source = stomp://a\n[queue]\nqueue_source = 'stomp://b'\n" \
                  "spool_disk_bytes_max = 64m\nreceipt_timeout_s = 250ms\ntls_verify = no\ndbport=6432\n")

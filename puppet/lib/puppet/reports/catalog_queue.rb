@@ -10,7 +10,7 @@ Puppet::Reports.register_report(:catalog_queue) do
   desc 'Publishes reports to a message queue, from where they get into a database.'
 
   def process
-    timestamp = Time.now
+    timestamp = PuppetX::CatalogQueue::Report.wire_time(Time.now)
     headers = { 'transaction_uuid' => transaction_uuid, 'environment' => environment }
     PuppetX::CatalogQueue.publish_command('store report', PuppetX::CatalogQueue::Report::VERSION, host, timestamp, headers) do
       PuppetX::CatalogQueue::Report.payload(self, timestamp)

@@ -13,7 +13,7 @@ module PuppetX
       def initialize(endpoint, settings)
         @endpoint = endpoint
         @receipt_timeout_s = settings.receipt_timeout_s
-        @destination = settings.queue_destination
+        @settings = settings
         @reader = Frames::Reader.new
         @frames = []
         @number = 0
@@ -82,7 +82,7 @@ module PuppetX
       end
 
       def send_message(message, receipt)
-        headers = { 'destination' => @destination, 'persistent' => 'true', 'receipt' => receipt }
+        headers = { 'destination' => @settings.destination_of(message.kind), 'persistent' => 'true', 'receipt' => receipt }
                   .merge(message.headers)
         @socket.write(Frames.encode('SEND', headers, message.body, @version), @receipt_timeout_s)
       rescue Unreachable

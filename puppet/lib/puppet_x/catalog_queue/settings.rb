@@ -17,11 +17,15 @@ module PuppetX
         queue_type: [%w[stomp], 'stomp'],
         queue_source: [:text, 'stomp://127.0.0.1:61613'],
         queue_destination: [:text, '/queue/catalog'],
+        # Queues of their own, where an engine takes from each; without, all kinds go to queue_destination.
+        facts_destination: [:text, nil],
+        reports_destination: [:text, nil],
         async_storeconfigs: [:boolean, true],
         # The engine's: known here because both may read one file.
         thin_storeconfigs: [:boolean, false],
-        # The engine stores no facts yet and would quarantine one message a run.
-        publish_facts: [:boolean, false],
+        publish_facts: [:boolean, true],
+        # Reports are switched on where Puppet does it: reports = catalog_queue in puppet.conf.
+        include_unchanged_resources: [:boolean, false],
         connect_timeout_s: [:seconds, 2.0, 0.05],
         # RabbitMQ and ActiveMQ gave receipts of persistent messages in well under 1 s, also when busy.
         receipt_timeout_s: [:seconds, 5.0, 0.05],
@@ -95,6 +99,15 @@ module PuppetX
 
       DECLARED.each_key do |name|
         define_method(name) { @values[name] }
+      end
+
+      # Where a message of this kind goes. Settled when it is sent: what waited in the spool follows the settings.
+      def destination_of(kind)
+        case kind
+        when 'replace facts' then facts_destination || queue_destination
+        when 'store report' then reports_destination || queue_destination
+        else queue_destination
+        end
       end
 
       private

@@ -12,9 +12,9 @@ class Puppet::Node::CatalogQueue < Puppet::Indirector::Code
   VERSION = 3
 
   def destroy(request)
-    timestamp = Time.now
+    timestamp = PuppetX::CatalogQueue.wire_time(Time.now)
     PuppetX::CatalogQueue.publish_command('deactivate node', VERSION, request.key, timestamp) do
-      { 'certname' => request.key, 'producer_timestamp' => PuppetX::CatalogQueue.wire_time(timestamp) }
+      { 'certname' => request.key, 'producer_timestamp' => timestamp }
     end
     nil
   end
