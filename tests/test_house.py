@@ -14,6 +14,7 @@ FLOORS = (
     "__main__",
     "cli",
     "capacity",
+    "front",
     "engine",
     "embedded",
     "transport",
@@ -32,6 +33,9 @@ LIBRARIES = {
     "multiprocessing": {"ipc", "engine"},
     "prometheus_client": {"observe"},
     "click": {"cli"},
+    "lark": {"core"},
+    "starlette": {"front"},
+    "uvicorn": {"front"},
 }
 CORE_FORBIDDEN = {"socket", "os", "time", "subprocess", "threading", "selectors", "multiprocessing", "random"}
 

@@ -1,0 +1,17 @@
+"""Every entity by its name."""
+
+from __future__ import annotations
+
+from ingest.core.query.ast import BadQuery
+from ingest.store.query.catalog_entities import CATALOG_ENTITIES
+from ingest.store.query.entity import Entity
+
+ENTITIES: dict[str, Entity] = {entity.name: entity for entity in CATALOG_ENTITIES}
+
+
+def entity_of(name: str) -> Entity:
+    """Raises BadQuery."""
+    found = ENTITIES.get(name)
+    if found is None:
+        raise BadQuery(f"Invalid entity '{name[:200]}' in query")
+    return found
