@@ -114,6 +114,19 @@ def run_command(settings: Origins) -> int:
     return run(settings.config, settings.again, settings.retired)
 
 
+@cli.command("serve")
+@with_settings
+def serve_command(settings: Origins) -> int:
+    """Serve PuppetDB's HTTP interface until SIGTERM or Ctrl-C: commands go to the queue, queries to the database."""
+    try:
+        from ingest.front.serving import serve
+    except ModuleNotFoundError as error:
+        raise Misconfigured("serve", f"{error.name} is missing: pip install 'puppet-ingest[http]'") from error
+
+    warn_of_passwords(settings)
+    return serve(settings.config)
+
+
 @cli.command("demo")
 @click.option(
     "--seconds",

@@ -8,23 +8,15 @@ from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 import msgspec
 import platformdirs
 
+from ingest.config.about import About
+from ingest.config.front_settings import FrontConfig
+
 MIB = 1024 * 1024
 TIB = MIB * MIB  # more than any machine has: the upper end of what is a typing error
 DAY_S = 86400.0
 
 
-class About(NamedTuple):
-    """What a setting is for, why its default is what it is, and which values make sense."""
-
-    help: str
-    minimum: float | None = None
-    maximum: float | None = None
-    choices: tuple[str, ...] = ()
-    is_secret: bool = False  # may hold a password
-    reloads: bool = False  # SIGHUP changes it at work
-
-
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+class Config(FrontConfig, frozen=True, kw_only=True):
     """Every setting by its name, with its unit at the end."""
 
     queue_type: Annotated[str, About("the transport, by its registered name")] = "stomp"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 
 import psycopg
 from psycopg.sql import SQL
@@ -124,6 +125,14 @@ def object_exists(connection: Connection, kind: str, name: str) -> bool:
     """Whether anything is known of a node, a catalog, an environment, a producer. Raises Unavailable."""
     with translate_errors():
         row = connection.execute(query("object_exists"), {"kind": kind, "name": name}).fetchone()
+    return row is not None and bool(row[0])
+
+
+def is_stored(connection: Connection, command: str, certname: str, timestamp: datetime) -> bool:
+    """Whether a node's command of that time, or a newer one, has been stored. Raises Unavailable."""
+    asked = {"command": command, "certname": certname, "timestamp": timestamp}
+    with translate_errors():
+        row = connection.execute(query("is_stored"), asked).fetchone()
     return row is not None and bool(row[0])
 
 

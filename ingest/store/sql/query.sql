@@ -30,3 +30,17 @@ SELECT count(*) FILTER (WHERE n.deactivated IS NULL AND n.expired IS NULL),
        coalesce(sum(c.slots), 0)::bigint
 FROM nodes n
 LEFT JOIN catalogs c ON c.node_id = n.id
+
+-- name: is_stored
+-- Whether a command of that time, or a newer one, has been stored.
+SELECT CASE %(command)s::text
+    WHEN 'replace catalog' THEN EXISTS (
+        SELECT FROM catalogs c JOIN nodes n ON n.id = c.node_id
+        WHERE n.certname = %(certname)s::text AND c.producer_timestamp >= %(timestamp)s::timestamptz)
+    WHEN 'deactivate node' THEN EXISTS (
+        SELECT FROM nodes n
+        LEFT JOIN catalogs c ON c.node_id = n.id
+        WHERE n.certname = %(certname)s::text
+          AND (n.deactivated IS NOT NULL OR c.producer_timestamp >= %(timestamp)s::timestamptz))
+    ELSE false
+END

@@ -1,0 +1,71 @@
+"""The settings of ``ingest serve``, PuppetDB's interface; ``settings.Config`` has them with all others."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from ingest.config.about import About
+
+MIB = 1024 * 1024
+TIB = MIB * MIB
+DAY_S = 86400.0
+
+
+class FrontConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Those of its names that PuppetDB's own settings have, and Puppet's of TLS."""
+
+    listen: Annotated[
+        str, About("where 'ingest serve' serves PuppetDB's interface: HOST:PORT, or [ADDRESS]:PORT")
+    ] = "127.0.0.1:8080"
+    http_workers: Annotated[int, About("processes that serve it", 1, 64)] = 1
+    http_database: Annotated[
+        str,
+        About(
+            "a conninfo for its queries: a role that may only read, or a replica; empty: that of --database",
+            is_secret=True,
+        ),
+    ] = ""
+    http_queries_max: Annotated[
+        int, About("queries under way in each of those processes, with a connection each", 1, 500)
+    ] = 16
+    http_waiting_max: Annotated[
+        int, About("queries that may wait for one of these; whoever comes then is told 503", 0, 10_000)
+    ] = 200
+    http_waiting_s: Annotated[float, About("how long they wait, until the same", 0.1, 600)] = 30.0
+    http_connections_max: Annotated[
+        int, About("clients in each process, idle ones too; whoever comes then is told 503", 1, 60_000)
+    ] = 2000
+    query_timeout_s: Annotated[float, About("one query (PuppetDB's query-timeout-default)", 0.1, DAY_S)] = (
+        600.0
+    )
+    client_timeout_s: Annotated[
+        float, About("a client that neither sends nor takes anything for that long is let go", 1, 3600)
+    ] = 30.0
+    command_timeout_s: Annotated[
+        float,
+        About(
+            "until the broker must have taken a command; then 503, and the client sends it again", 0.1, 600
+        ),
+    ] = 15.0
+    query_bytes_max: Annotated[int, About("one query", 1024, TIB)] = 8 * MIB
+    ssl_cert: Annotated[
+        str, About("the certificate that it serves with, with those between it and the CA; empty: plain HTTP")
+    ] = ""
+    ssl_key: Annotated[str, About("its key")] = ""
+    ssl_ca_cert: Annotated[
+        str, About("who signed the clients' certificates: nobody without one gets in; may hold CRLs")
+    ] = ""
+    ssl_crl: Annotated[
+        str, About("a file with certificates that have been revoked, for all of the chain")
+    ] = ""
+    certificate_allowlist: Annotated[
+        str,
+        About(
+            "a file with the names of the certificates that are let in, one a line; empty: all that are valid"
+        ),
+    ] = ""
+    plain_http: Annotated[
+        bool, About("serve without TLS elsewhere than on loopback, where everybody reads and writes")
+    ] = False
