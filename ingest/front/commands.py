@@ -41,7 +41,7 @@ class _Envelope(msgspec.Struct):
 
     command: Any = None
     version: Any = None
-    payload: msgspec.Raw | None = None
+    payload: msgspec.Raw = msgspec.Raw(b"")
 
 
 class Commands:
@@ -84,7 +84,7 @@ class Commands:
         await self._read(request, body)
         view = body.view()
         found = _decode(_Envelope, view)
-        if found is None or not (found.command and found.version and found.payload is not None):
+        if found is None or not (found.command and found.version and memoryview(found.payload).nbytes):
             raise refused(
                 str(found.command or "") if found else "",
                 None,
