@@ -41,6 +41,12 @@ KINDS = (
         writer="ingest.store.catalog.writing:CatalogWriter",
     ),
     Kind(
+        name="facts",
+        commands={"replace facts": range(2, 6)},
+        works="ingest.core.facts.work:FACTS_WORKS",
+        writer="ingest.store.facts.writing:FactsWriter",
+    ),
+    Kind(
         name="deactivation",
         commands={"deactivate node": range(1, 4)},
         works="ingest.core.delivery.work:DEACTIVATION_WORKS",

@@ -23,7 +23,10 @@ from ingest.store.locks import NodeLocks, lock_content_alone
 from ingest.store.queries import query
 
 # The order in which content refers to content: what a collected row used is free in the next run.
-CONTENT_TABLES = ("resources", "edge_sets", "position_sets", "positions", "tags", "environments", "producers")
+CONTENT_TABLES = (
+    "resources", "edge_sets", "position_sets", "positions", "tags", "fact_bases", "fact_shapes", "package_sets",
+    "package_versions", "environments", "producers",
+)  # fmt: skip
 
 
 class Collected(msgspec.Struct):

@@ -14,6 +14,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from ingest.core.delivery.work import UNPLACED, Claim, Deactivate, Descriptor, Full
+from ingest.core.facts.work import Factset
 from ingest.core.times import EPOCH
 
 # RabbitMQ's own interceptor writes both, and ``timestamp`` only to the second.
@@ -21,7 +22,7 @@ STAMP_HEADERS = ("timestamp_in_ms", "timestamp")
 _SECONDS_MIN, _SECONDS_MAX = 10**8, 10**11  # 1973 to 5138; beyond that it is milliseconds
 _SECOND, _MILLISECOND = 1_000_000, 1000  # in microseconds
 _NUMBER_DIGITS_MAX = 18
-W = TypeVar("W", bound=Claim | Full | Deactivate)
+W = TypeVar("W", bound=Claim | Full | Deactivate | Factset)
 _STEP = timedelta(microseconds=1)
 # How long a broker takes to give out again what a lost connection held, once it knows of the loss.
 COMES_AGAIN_WITHIN = timedelta(seconds=30)
@@ -133,14 +134,14 @@ def believable(work: W, descriptor: Descriptor, tolerance: timedelta) -> W:
 
 def placed(work: W, at: datetime) -> W:
     """The work with that for its time."""
-    if isinstance(work, Deactivate):
-        return replace(work, producer_timestamp=at)
-    return replace(work, header=replace(work.header, producer_timestamp=at))
+    if isinstance(work, Claim | Full):
+        return replace(work, header=replace(work.header, producer_timestamp=at))
+    return replace(work, producer_timestamp=at)
 
 
-def time_of(work: Claim | Full | Deactivate) -> datetime:
+def time_of(work: Claim | Full | Deactivate | Factset) -> datetime:
     """By which its order is decided."""
-    return work.producer_timestamp if isinstance(work, Deactivate) else work.header.producer_timestamp
+    return work.header.producer_timestamp if isinstance(work, Claim | Full) else work.producer_timestamp
 
 
 def _stamp_of(headers: Mapping[str, str]) -> tuple[int | None, int]:

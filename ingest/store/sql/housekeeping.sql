@@ -24,11 +24,29 @@ WHERE NOT EXISTS (
 SELECT t.id FROM tags t
 WHERE NOT EXISTS (SELECT FROM (SELECT unnest(tag_ids) AS id FROM resources) AS used WHERE used.id = t.id)
 
+-- name: unused_fact_bases
+SELECT b.id FROM fact_bases b WHERE NOT EXISTS (SELECT FROM node_facts f WHERE f.base_id = b.id)
+
+-- name: unused_fact_shapes
+SELECT s.id FROM fact_shapes s WHERE NOT EXISTS (SELECT FROM fact_bases b WHERE b.shape_id = s.id)
+
+-- name: unused_package_sets
+SELECT s.id FROM package_sets s WHERE NOT EXISTS (SELECT FROM node_packages p WHERE p.set_id = s.id)
+
+-- name: unused_package_versions
+SELECT v.id FROM package_versions v
+WHERE NOT EXISTS (SELECT FROM (SELECT unnest(package_ids) AS id FROM package_sets) AS used WHERE used.id = v.id)
+  AND NOT EXISTS (SELECT FROM (SELECT unnest(added) AS id FROM node_packages) AS used WHERE used.id = v.id)
+
 -- name: unused_environments
-SELECT e.id FROM environments e WHERE NOT EXISTS (SELECT FROM catalogs c WHERE c.environment_id = e.id)
+SELECT e.id FROM environments e
+WHERE NOT EXISTS (SELECT FROM catalogs c WHERE c.environment_id = e.id)
+  AND NOT EXISTS (SELECT FROM node_facts f WHERE f.environment_id = e.id)
 
 -- name: unused_producers
-SELECT p.id FROM producers p WHERE NOT EXISTS (SELECT FROM catalogs c WHERE c.producer_id = p.id)
+SELECT p.id FROM producers p
+WHERE NOT EXISTS (SELECT FROM catalogs c WHERE c.producer_id = p.id)
+  AND NOT EXISTS (SELECT FROM node_facts f WHERE f.producer_id = p.id)
 
 -- name: next_generation
 UPDATE content_state SET generation = generation + 1
@@ -70,28 +88,51 @@ DELETE FROM tags t WHERE t.id = ANY (%(ids)s) AND NOT EXISTS (
     ) AS used WHERE used.id = t.id
 )
 
+-- name: delete_fact_bases
+-- By all nodes, here and below: their rows are narrow, and the bases and sets few.
+DELETE FROM fact_bases b
+WHERE b.id = ANY (%(ids)s) AND NOT EXISTS (SELECT FROM node_facts f WHERE f.base_id = b.id)
+
+-- name: delete_fact_shapes
+DELETE FROM fact_shapes s
+WHERE s.id = ANY (%(ids)s) AND NOT EXISTS (SELECT FROM fact_bases b WHERE b.shape_id = s.id)
+
+-- name: delete_package_sets
+DELETE FROM package_sets s
+WHERE s.id = ANY (%(ids)s) AND NOT EXISTS (SELECT FROM node_packages p WHERE p.set_id = s.id)
+
+-- name: delete_package_versions
+DELETE FROM package_versions v
+WHERE v.id = ANY (%(ids)s)
+  AND NOT EXISTS (SELECT FROM (SELECT unnest(package_ids) AS id FROM package_sets) AS used WHERE used.id = v.id)
+  AND NOT EXISTS (SELECT FROM (SELECT unnest(added) AS id FROM node_packages) AS used WHERE used.id = v.id)
+
 -- name: delete_environments
 -- By all catalogs, not by content_xid: an unchanged catalog may name another environment.
 DELETE FROM environments e
 WHERE e.id = ANY (%(ids)s) AND NOT EXISTS (SELECT FROM catalogs c WHERE c.environment_id = e.id)
+  AND NOT EXISTS (SELECT FROM node_facts f WHERE f.environment_id = e.id)
 
 -- name: delete_producers
 DELETE FROM producers p
 WHERE p.id = ANY (%(ids)s) AND NOT EXISTS (SELECT FROM catalogs c WHERE c.producer_id = p.id)
+  AND NOT EXISTS (SELECT FROM node_facts f WHERE f.producer_id = p.id)
 
 -- name: silent_nodes
 SELECT n.id, n.certname FROM nodes n
-JOIN catalogs c ON c.node_id = n.id
-WHERE n.deactivated IS NULL AND n.expired IS NULL AND c.received_at < now() - %s::interval
+LEFT JOIN catalogs c ON c.node_id = n.id
+LEFT JOIN node_facts f ON f.node_id = n.id
+WHERE n.deactivated IS NULL AND n.expired IS NULL
+  AND greatest(c.received_at, f.received_at) < now() - %s::interval
 ORDER BY n.certname COLLATE "C"
 
 -- name: expire_nodes
--- Nothing heard for that long: out of every collector's sight, until a newer catalog comes. Heard of is when a catalog
--- came, whatever it says of its own time. Under the nodes' locks; whoever was heard of meanwhile stays.
+-- Nothing heard for that long: out of every collector's sight, until newer facts or a newer catalog come. Heard of is when
+-- they came, whatever they say of their own time. Under the nodes' locks; whoever was heard of meanwhile stays.
 UPDATE nodes n SET expired = now()
-FROM catalogs c
-WHERE n.id = ANY (%(ids)s) AND c.node_id = n.id AND n.deactivated IS NULL AND n.expired IS NULL
-  AND c.received_at < now() - %(ttl)s::interval
+WHERE n.id = ANY (%(ids)s) AND n.deactivated IS NULL AND n.expired IS NULL
+  AND greatest((SELECT c.received_at FROM catalogs c WHERE c.node_id = n.id),
+               (SELECT f.received_at FROM node_facts f WHERE f.node_id = n.id)) < now() - %(ttl)s::interval
 RETURNING n.certname
 
 -- name: nodes_deactivated_in_future
@@ -124,13 +165,15 @@ SELECT count(*) FROM gone
 SELECT n.id, n.certname FROM nodes n
 WHERE (n.deactivated IS NULL OR n.deactivated < now() - %s::interval)
   AND NOT EXISTS (SELECT FROM catalogs c WHERE c.node_id = n.id)
+  AND NOT EXISTS (SELECT FROM node_facts f WHERE f.node_id = n.id)
 ORDER BY n.certname COLLATE "C"
 
 -- name: forget_nodes
--- Under the nodes' locks; whoever got a catalog meanwhile stays.
+-- Under the nodes' locks; whoever got a catalog or facts meanwhile stays.
 DELETE FROM nodes n
 WHERE n.id = ANY (%(ids)s) AND (n.deactivated IS NULL OR n.deactivated < now() - %(age)s::interval)
   AND NOT EXISTS (SELECT FROM catalogs c WHERE c.node_id = n.id)
+  AND NOT EXISTS (SELECT FROM node_facts f WHERE f.node_id = n.id)
 
 -- name: forget_quarantined
 -- What a writer has in its hands was seen again just now.

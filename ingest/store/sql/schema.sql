@@ -28,6 +28,10 @@ GRANT SELECT, INSERT, UPDATE ON catalogs TO {role};
 -- Content is never changed, only collected.
 GRANT SELECT, INSERT, DELETE ON tags, positions, resources, edge_sets, position_sets TO {role};
 GRANT SELECT, INSERT, DELETE ON environments, producers TO {role};
+GRANT SELECT, INSERT, DELETE ON fact_shapes, fact_bases, package_versions, package_sets TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE ON node_facts, node_own_facts, node_packages TO {role};
+GRANT SELECT ON node_fact_values, node_factsets, node_package_versions, factsets, facts, fact_contents, fact_names, fact_paths,
+    inventory, package_inventory, packages TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON engines TO {role};
 GRANT SELECT, UPDATE ON content_state TO {role};
 GRANT SELECT, INSERT, UPDATE ON node_locks TO {role};
@@ -38,6 +42,8 @@ GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO {rol
 GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT USAGE ON SCHEMA storeconfigs TO {role};
 GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO {role};
+GRANT SELECT ON node_fact_values, node_factsets, node_package_versions, factsets, facts, fact_contents, fact_names, fact_paths,
+    inventory, package_inventory, packages TO {role};
 GRANT SELECT ON ALL TABLES IN SCHEMA storeconfigs TO {role}
 
 -- name: find_role

@@ -82,8 +82,8 @@ FROM unnest(
 ORDER BY node_id
 
 -- name: reactivate_nodes
--- A catalog newer than the deactivation, or any after an expiry. A deactivation from too far in the future ends with the
--- next catalog.
+-- A catalog or facts newer than the deactivation, or any after an expiry. A deactivation from too far in the future ends
+-- with the next of them.
 UPDATE nodes n
 SET deactivated = CASE WHEN n.deactivated >= s.producer_timestamp
                         AND n.deactivated <= s.received_at + %(future_tolerance)s::interval
@@ -108,6 +108,11 @@ WHERE n.certname = s.certname
       SELECT FROM catalogs c
       WHERE c.node_id = n.id AND c.producer_timestamp > s.producer_timestamp
         AND c.producer_timestamp <= s.received_at + %(future_tolerance)s::interval
+  )
+  AND NOT EXISTS (
+      SELECT FROM node_facts f
+      WHERE f.node_id = n.id AND f.producer_timestamp > s.producer_timestamp
+        AND f.producer_timestamp <= s.received_at + %(future_tolerance)s::interval
   )
 RETURNING n.certname
 

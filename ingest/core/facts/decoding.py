@@ -1,0 +1,164 @@
+"""From a message's bytes to a node's facts as a writer wants them.
+
+Of a factset nearly everything was met before: each fact's JSON is looked up as the bytes that it is, and only what differs
+is parsed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from ingest.core.bounded_cache import BoundedCache
+from ingest.core.catalog.formats import parse_json
+from ingest.core.catalog.model import Json
+from ingest.core.catalog.storable import nearest_text
+from ingest.core.delivery.envelope import open_envelope
+from ingest.core.delivery.work import DIGEST_BYTES, Descriptor
+from ingest.core.facts.inventory import InventoryReader
+from ingest.core.facts.leaves import canonical_text, count_leaves, split
+from ingest.core.facts.payload import read_payload
+from ingest.core.facts.selection import ALWAYS_MOVING, Selection, selection
+from ingest.core.facts.work import Factset, Shape
+from ingest.core.sensitive import conceal, may_hold_secrets
+
+# Of what the decoders' caches may take in all: a fleet's facts that do not differ from node to node take a megabyte, and
+# those of a thousand nodes that do some twenty.
+FACTS_SHARE = 1 / 4
+SHAPES_MAX = 4096  # that are remembered as sent: 20 bytes each
+PLACES_BYTES_MAX = 1024 * 1024
+_ENTRY_BYTES = 500  # of a fact beside its texts: a place in the table, five objects
+
+
+class _Fact(NamedTuple):
+    """One fact as it is stored. None of ``template``: it is not to be stored."""
+
+    shape_key: bytes  # of name and template
+    template: str | None
+    leaves: str
+    leaf_count: int
+    listed: tuple[int, ...]  # leaves that are known to move
+
+
+class FactsDecoder:
+    """There is one in each decoder process."""
+
+    def __init__(
+        self,
+        cache_bytes_max: int,
+        *,
+        blocked: Selection | None = None,
+        moving: Sequence[str] = (),
+    ) -> None:
+        self._blocked = blocked or Selection()
+        self._moving = selection((*ALWAYS_MOVING, *moving), "--facts-volatile")
+        self._facts: BoundedCache[tuple[str, bytes], _Fact] = BoundedCache(
+            int(cache_bytes_max * FACTS_SHARE),
+            lambda key, fact: _ENTRY_BYTES + 2 * (len(key[1]) + len(fact.leaves)) + len(fact.template or ""),
+        )
+        self._sent: BoundedCache[bytes, bool] = BoundedCache(
+            SHAPES_MAX, lambda digest, sent: 1, entry_bytes_max=1
+        )
+        self._places: BoundedCache[bytes, tuple[int, ...]] = BoundedCache(
+            PLACES_BYTES_MAX, lambda key, places: 200 + 40 * len(places)
+        )
+        self._inventories = InventoryReader()
+
+    def decode(self, descriptor: Descriptor, body: memoryview, known: object) -> Iterator[Factset]:
+        """Raises Rejected."""
+        envelope = open_envelope(body, descriptor.headers, descriptor.arrived_at)
+        payload = read_payload(envelope)
+        names, facts = self._facts_of(payload.values)
+        leaves = [fact.leaves for fact in facts]
+        shape_digest = _digest(b"".join([fact.shape_key for fact in facts]))
+        inventory = self._inventories.read(payload.packages, is_complete=descriptor.complete)
+        content = hashlib.sha256(shape_digest)
+        content.update("\x02".join(leaves).encode())
+        if inventory is not None:
+            content.update(b"\x03" + inventory.digest)
+        yield Factset(
+            delivery=descriptor.delivery,
+            certname=payload.certname,
+            producer_timestamp=payload.producer_timestamp,
+            received_at=descriptor.received_at,
+            environment=payload.environment,
+            producer=payload.producer,
+            content_digest=content.digest()[:DIGEST_BYTES],
+            shape_digest=shape_digest,
+            leaves=leaves,
+            listed=_listed(facts),
+            shape=self._shape(shape_digest, names, facts, is_complete=descriptor.complete),
+            inventory=inventory,
+            is_complete=descriptor.complete,
+        )
+
+    def _facts_of(self, values: Any) -> tuple[list[str], list[_Fact]]:
+        """Those that are to be stored, by name."""
+        names = sorted(values)
+        facts = []
+        for name in names:
+            key = name, bytes(values[name])
+            fact = self._facts.get(key)
+            if fact is None:
+                fact = self._first_met(name, key[1])
+                self._facts.put(key, fact)
+            facts.append(fact)
+        if any(fact.template is None for fact in facts):
+            kept = [
+                (name, fact) for name, fact in zip(names, facts, strict=True) if fact.template is not None
+            ]
+            return [name for name, _ in kept], [fact for _, fact in kept]
+        return names, facts
+
+    def _first_met(self, name: str, raw: bytes) -> _Fact:
+        value: Json = parse_json(raw)
+        if may_hold_secrets(raw):
+            value = conceal(value, raw)
+        if self._blocked.may_mean(name):
+            is_left, value = self._blocked.without(name, value)
+            if not is_left:
+                return _Fact(b"", None, "", 0, ())
+        template, leaves = split(value)
+        key = _digest(b"\x02".join((canonical_text(name).encode(), template.encode())))
+        return _Fact(key, template, leaves, count_leaves(leaves), self._listed_in(key, name, value))
+
+    def _listed_in(self, key: bytes, name: str, value: Json) -> tuple[int, ...]:
+        """Which leaves are known to move: the same for every value with that template."""
+        if not self._moving.may_mean(name):
+            return ()
+        listed = self._places.get(key)
+        if listed is None:
+            listed = tuple(self._moving.leaves(name, value))
+            self._places.put(key, listed)
+        return listed
+
+    def _shape(
+        self, digest: bytes, names: list[str], facts: list[_Fact], *, is_complete: bool
+    ) -> Shape | None:
+        if self._sent.get(digest) and not is_complete:
+            return None
+        self._sent.put(digest, True)
+        plain = [_plain_name(name) for name in names]
+        exact = None if plain == names else json.dumps(names)
+        return Shape(plain, [fact.template or "" for fact in facts], exact)
+
+
+def _listed(facts: Sequence[_Fact]) -> list[int]:
+    found = []
+    first = 0
+    for fact in facts:
+        if fact.listed:
+            found += [first + place for place in fact.listed]
+        first += fact.leaf_count
+    return found
+
+
+def _plain_name(name: str) -> str:
+    # U+0002 stands between names on their way into the database.
+    return nearest_text(name).replace("\x02", "\ufffd")
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()[:DIGEST_BYTES]

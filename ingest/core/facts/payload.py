@@ -1,0 +1,120 @@
+"""The payload of ``replace facts``, of every version as of version 5; the values are not looked at here.
+
+Source: PuppetDB's ``facts/normalize-facts``: 2 and 3 call the node ``name``, 3 writes ``producer-timestamp``, 2 counts as
+made when it arrived; 4 has no producer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ingest.core.catalog.formats import parse_json
+from ingest.core.catalog.storable import require_plain
+from ingest.core.delivery.envelope import Envelope
+from ingest.core.facts.leaves import canonical_text
+from ingest.core.times import parse_time
+from ingest.errors import Rejected
+
+VERSIONS = range(2, 6)
+Raw = msgspec.Raw
+Scalar = str | int | float | None
+
+
+class Payload(NamedTuple):
+    certname: str
+    producer_timestamp: datetime
+    environment: str | None
+    producer: str | None
+    values: Mapping[str, Raw]  # JSON by the fact's name
+    packages: Raw | None
+
+
+class _Payload(msgspec.Struct):
+    certname: Scalar = None
+    name: Scalar = None
+    environment: Scalar = None
+    producer: Scalar = None
+    producer_timestamp: Scalar = None
+    producer_timestamp_dashed: Scalar = msgspec.field(default=None, name="producer-timestamp")
+    values: dict[str, Raw] | None = None
+    package_inventory: Raw | None = None
+
+
+_payload = msgspec.json.Decoder(_Payload)
+
+
+def read_payload(envelope: Envelope) -> Payload:
+    """Raises Rejected."""
+    version = envelope.version
+    if version not in VERSIONS:
+        raise Rejected(
+            "unsupported_version",
+            f"'replace facts' version {version} is not one of {VERSIONS[0]} - {VERSIONS[-1]}",
+        )
+    found = _decode(envelope.payload)
+    if found.values is None:
+        raise Rejected("invalid", "`values` is missing: the facts by their names")
+    certname = _text((found.name if version < 4 else None) or found.certname or envelope.certname)
+    if not certname:
+        raise Rejected("invalid", "the facts name no node: there is no certname")
+    headers = envelope.headers
+    environment = _text(found.environment) or headers.get("environment") or None
+    producer = (_text(found.producer) or headers.get("producer") or None) if version > 4 else None
+    for name, value in (("certname", certname), ("environment", environment), ("producer", producer)):
+        require_plain(name, value)
+    return Payload(
+        certname,
+        _time(version, found, envelope),
+        environment,
+        producer,
+        found.values,
+        found.package_inventory if version > 4 else None,
+    )
+
+
+def _time(version: int, found: _Payload, envelope: Envelope) -> datetime:
+    if version > 2:
+        given: Any
+        for given in (
+            found.producer_timestamp,
+            found.producer_timestamp_dashed,
+            envelope.headers.get("producer_timestamp"),
+        ):
+            if given not in (None, ""):
+                return parse_time(given, "producer_timestamp")
+    return envelope.arrived_at
+
+
+def _text(value: Scalar) -> str | None:
+    return None if value is None else str(value)
+
+
+def _decode(payload: bytes | memoryview) -> _Payload:
+    if not len(payload):
+        raise Rejected("invalid", "'replace facts' has no payload")
+    try:
+        return _payload.decode(payload)
+    except RecursionError as error:
+        raise Rejected("too_deep", "the JSON is nested too deeply") from error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    # With bytes that are not UTF-8, or with lone surrogates: read whole, and its parts written as JSON that can be read.
+    document = parse_json(payload)
+    if not isinstance(document, dict):
+        raise Rejected("invalid", "the payload of 'replace facts' is not an object")
+    values = document.get("values")
+    try:
+        if isinstance(values, dict):
+            document = {**document, "values": {}}
+        found = msgspec.convert(document | {"package_inventory": None}, _Payload)
+    except msgspec.ValidationError as error:
+        raise Rejected("invalid", str(error)) from error
+    if isinstance(values, dict):
+        found.values = {name: Raw(canonical_text(value).encode()) for name, value in values.items()}
+    if document.get("package_inventory") is not None:
+        found.package_inventory = Raw(canonical_text(document["package_inventory"]).encode())
+    return found
