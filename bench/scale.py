@@ -31,6 +31,7 @@ from ingest.store.housekeeping import collect_garbage
 from ingest.store.lane import LaneSettings
 from ingest.store.migrate import migrate
 from ingest.store.queries import query
+from lab.decoding import work_of
 from lab.servers import Postgres
 
 ASKED_TYPE = "Nagios_host"  # one exported by each node
@@ -128,7 +129,7 @@ def load(connection: Connection, bodies: Iterator[bytes]) -> None:
     works = []
     for number, body in enumerate(bodies, 1):
         descriptor = Descriptor(number, 1, 0, len(body), len(body), datetime.now(UTC), {})
-        works.append(decoding.decode(descriptor, memoryview(body), {}))
+        works.append(work_of(decoding, descriptor, body, {}))
         if len(works) == BATCH:
             lane.apply(works)
             works = []

@@ -26,6 +26,7 @@ from ingest.engine.process import leave_on_signals
 from ingest.store.connection import Connection, connect
 from ingest.store.lane import LaneSettings
 from ingest.store.migrate import migrate
+from lab.decoding import work_of
 from lab.servers import Postgres
 from lab.store_reference import Reference
 
@@ -98,7 +99,7 @@ def run(conninfo: str, rounds: dict[int, list[bytes]], batch: int) -> list[dict[
             works = []
             for number, body in enumerate(bodies[start : start + batch], start + 1):
                 descriptor = Descriptor(number, 1, 0, len(body), len(body), datetime.now(UTC), {})
-                works.append(decoding.decode(descriptor, memoryview(body), known))
+                works.append(work_of(decoding, descriptor, body, known))
             middle = time.perf_counter()
             for settled in lane.apply(works):
                 outcomes[settled.outcome] = outcomes.get(settled.outcome, 0) + 1

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from ingest.core.catalog.formats import parse_json
 from ingest.core.delivery.arrival import believable
 from ingest.core.delivery.batching import FUTURE_TOLERANCE
+from ingest.core.delivery.decoding import DecoderSettings
 from ingest.core.delivery.work import Descriptor, Outcome
 from ingest.core.facts.decoding import FactsDecoder
-from ingest.core.facts.selection import Selection
 from ingest.core.facts.work import Factset
+from ingest.core.json_text import parse_json
 from ingest.engine.kinds import open_lane
 from ingest.store.connection import Connection
 from ingest.store.lane import LaneSettings
@@ -46,10 +46,16 @@ class FactsPipeline:
     """Decoding and writing without processes."""
 
     def __init__(
-        self, connection: Connection, *, blocked: Selection | None = None, moving: Sequence[str] = ()
+        self, connection: Connection, *, blocklist: Sequence[str] = (), volatile: Sequence[str] = ()
     ) -> None:
         self.lane = open_lane(connection, LaneSettings(4000))
-        self.decoder = FactsDecoder(8 * 1024 * 1024, blocked=blocked, moving=moving)
+        self.decoder = FactsDecoder(
+            DecoderSettings(
+                cache_bytes_max=64 * 1024 * 1024,
+                facts_blocklist=tuple(blocklist),
+                facts_volatile=tuple(volatile),
+            )
+        )
         self._delivery = 0
 
     def take(self, *bodies: bytes, received_at: datetime | None = None) -> list[Outcome]:

@@ -7,23 +7,24 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ingest.core.catalog.decoding import Decoding
 from ingest.core.catalog.formats import Skim, skim
 from ingest.core.catalog.normalise import normalise
 from ingest.core.catalog.wire import to_wire
-from ingest.core.delivery.arrival import believable, time_of
+from ingest.core.delivery.arrival import believable
 from ingest.core.delivery.batching import FUTURE_TOLERANCE
+from ingest.core.delivery.decoding import DecoderSettings
 from ingest.core.delivery.work import (
     UNPLACED,
-    Ahead,
     Claim,
     Deactivate,
     Descriptor,
+    EarlyContents,
     Full,
     Outcome,
     SectionDigests,
     Settled,
 )
+from ingest.engine.decoders import Decoders
 from ingest.engine.kinds import open_lane
 from ingest.store.catalog.reading import read_catalog
 from ingest.store.connection import Connection
@@ -79,16 +80,15 @@ def at(minute: int) -> datetime:
 class Pipeline:
     """Decoding and writing without processes: what a message does to the database.
 
-    ``ahead_bytes``: so much of new content goes ahead, and arrives at once, with the rest, or never, in turn.
+    ``early_bytes``: so much of new content goes early, and arrives at once, with the rest, or never, in turn.
     """
 
-    def __init__(self, connection: Connection, *, thin: bool = False, ahead_bytes: int | None = None) -> None:
+    def __init__(self, connection: Connection, *, thin: bool = False, early_bytes: int | None = None) -> None:
         self.lane = open_lane(connection, LaneSettings(1000))
-        self.ahead: list[Ahead] = []
-        self.decoding = Decoding(
-            4 * 1024 * 1024, thin=thin, ahead_bytes=ahead_bytes or 0,
-            send_ahead=None if ahead_bytes is None else self._take_ahead,
-        )  # fmt: skip
+        self.early: list[EarlyContents] = []
+        self.decoding = Decoders(
+            DecoderSettings(cache_bytes_max=4 * 1024 * 1024, thin=thin, early_bytes=early_bytes)
+        )
         self.known: dict[str, SectionDigests] = {}
         self._delivery = 0
 
@@ -111,14 +111,14 @@ class Pipeline:
                     body,
                     complete=True,
                     received_at=work.received_at,
-                    redelivered=time_of(work) == UNPLACED,
+                    redelivered=work.producer_timestamp == UNPLACED,
                 )
                 settled[work.delivery] = self._apply([again])[0].outcome
         return [settled[work.delivery] for work in works]
 
     def _apply(self, works: Sequence[Claim | Full | Deactivate]) -> list[Settled]:
-        settled = self.lane.apply([*self.ahead, *works])
-        self.ahead.clear()
+        settled = self.lane.apply([*self.early, *works])
+        self.early.clear()
         for work in works:
             outcome = {s.delivery: s.outcome for s in settled}[work.delivery]
             if isinstance(work, Claim | Full) and outcome in (Outcome.STORED, Outcome.UNCHANGED):
@@ -138,14 +138,17 @@ class Pipeline:
         descriptor = Descriptor(
             self._delivery, 1, 0, len(body), len(body), received_at or LATE, headers, complete
         )
-        work = self.decoding.decode(descriptor, memoryview(body), self.known)
-        return believable(work, descriptor, FUTURE_TOLERANCE)
+        *early, work = self.decoding.decode(descriptor, memoryview(body), self.known)
+        for piece in early:
+            self._take_early(piece)
+        counts: Claim | Full | Deactivate = believable(work, descriptor, FUTURE_TOLERANCE)
+        return counts
 
-    def _take_ahead(self, ahead: Ahead) -> None:
-        if ahead.delivery % 3 == 0:
-            assert self.lane.apply([ahead]) == []
-        elif ahead.delivery % 3 == 1:
-            self.ahead.append(ahead)
+    def _take_early(self, early: EarlyContents) -> None:
+        if early.delivery % 3 == 0:
+            assert self.lane.apply([early]) == []
+        elif early.delivery % 3 == 1:
+            self.early.append(early)
 
 
 def expected(body: bytes, arrived_at: datetime = LATE) -> dict[str, Any]:

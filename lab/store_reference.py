@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 from ingest.core.catalog.decoding import Decoding
 from ingest.core.catalog.diff import CHUNK_SLOTS
-from ingest.core.catalog.formats import Other, Skim, skim
+from ingest.core.catalog.formats import Command, Skim, skim
 from ingest.core.catalog.model import Catalog
 from ingest.core.catalog.normalise import normalise
 from ingest.core.catalog.wire import canonical_json, to_wire
 from ingest.core.delivery.work import Descriptor, Full
+from lab.decoding import work_of
 from lab.store_model import LATE, START
 
 
@@ -49,7 +50,7 @@ class Reference:
     def take(self, body: bytes, received_at: datetime = LATE) -> Counter[str]:
         """Returns the rows that differ, by table."""
         skimmed = skim(body, {}, received_at)
-        if isinstance(skimmed, Other):
+        if isinstance(skimmed, Command):
             assert skimmed.certname is not None
             assert skimmed.producer_timestamp is not None
             return self._deactivate(skimmed.certname, skimmed.producer_timestamp)
@@ -179,6 +180,6 @@ def _time(node: Node) -> datetime:
 def _rank(skimmed: Skim, body: bytes) -> tuple[datetime, bytes]:
     """Between equal times the engine's content digest decides; nothing else here knows of digests."""
     descriptor = Descriptor(1, 1, 0, len(body), len(body), START, {}, complete=True)
-    work = Decoding(1 << 20).decode(descriptor, memoryview(body), {})
+    work = work_of(Decoding(1 << 20), descriptor, body, {})
     assert isinstance(work, Full)
     return skimmed.header.producer_timestamp, work.content_digest

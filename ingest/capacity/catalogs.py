@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
-from ingest.core.catalog.normalise import RELATIONSHIP_PARAMETERS
+from ingest.core.catalog.metaparameters import RELATIONSHIP_PARAMETERS
 from ingest.errors import Misconfigured
 
 ROLES, SEED = 8, 1  # of a calibration

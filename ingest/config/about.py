@@ -1,4 +1,4 @@
-"""What is said about a setting beside its name and its default."""
+"""What is said about a setting where it is declared."""
 
 from __future__ import annotations
 

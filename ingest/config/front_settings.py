@@ -13,7 +13,7 @@ TIB = MIB * MIB
 DAY_S = 86400.0
 
 
-class FrontConfig(msgspec.Struct, frozen=True, kw_only=True):
+class FrontSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Those of its names that PuppetDB's own settings have, and Puppet's of TLS."""
 
     listen: Annotated[

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 from ingest.config.puppet_conf import read_puppet_conf
 from ingest.config.settings import RETIRED, SETTINGS, Config, Setting
+from ingest.core.facts.selection import patterns_of, selection
 from ingest.core.passwords import HIDDEN, show_addresses, show_conninfo
 from ingest.core.quantities import duration_s, size_bytes
 from ingest.errors import Misconfigured
 
+PATTERNS = ("facts_blocklist", "facts_volatile")  # lists of patterns
 DEFAULT_TOML = Path("ingest.toml")
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
@@ -51,6 +53,8 @@ def load(
             f"{config.body_bytes_max} is more than half of window_bytes_max={config.window_bytes_max}: "
             "two bodies must fit",
         )
+    for name in PATTERNS:
+        selection(patterns_of(getattr(config, name)), f"--{name.replace('_', '-')}")
     again = lambda: load(flags, environment, toml_file, puppet_conf).config  # noqa: E731
     return Origins(config, origins, again, tuple(retired.values()))
 
@@ -121,6 +125,8 @@ def _checked(setting: Setting, value: Any, origin: str) -> Any:
     if setting.type is str:
         if isinstance(value, list) and setting.name == "queue_source":
             value = ",".join(map(str, value))
+        if isinstance(value, list) and setting.name in PATTERNS:
+            value = "".join(f"{item}\n" for item in value)
         if not isinstance(value, str):
             raise wrong("text")
         if "\0" in value or not _is_utf8(value):

@@ -9,14 +9,15 @@ import msgspec
 import platformdirs
 
 from ingest.config.about import About
-from ingest.config.front_settings import FrontConfig
+from ingest.config.facts_settings import FactsSettings
+from ingest.config.front_settings import FrontSettings
 
 MIB = 1024 * 1024
 TIB = MIB * MIB  # more than any machine has: the upper end of what is a typing error
 DAY_S = 86400.0
 
 
-class Config(FrontConfig, frozen=True, kw_only=True):
+class Config(FactsSettings, FrontSettings, frozen=True, kw_only=True):
     """Every setting by its name, with its unit at the end."""
 
     queue_type: Annotated[str, About("the transport, by its registered name")] = "stomp"

@@ -39,13 +39,14 @@ class BoundedCache(Generic[K, V]):
         return len(self.entries)
 
     def put(self, key: K, value: V) -> None:
+        entries = self.entries
+        if key in entries:
+            self._bytes -= self._size_of(key, entries.pop(key))  # and it is the newest now
         bytes_ = self._size_of(key, value)
-        if key in self.entries:
-            self._bytes -= self._size_of(key, self.entries.pop(key))  # and it is the newest now
         if bytes_ > self._entry_bytes_max:
             self.evictions += 1
             return
-        self.entries[key] = value
+        entries[key] = value
         self._bytes += bytes_
         if self._bytes > self._bytes_max:
             self._evict()

@@ -5,6 +5,7 @@ A member of ``Metric`` is its place in the list; ``Metric.RECEIVED.declared`` is
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 
 import msgspec
@@ -211,4 +212,9 @@ class Metric(IntEnum):
     )
 
 
-METRICS: tuple[Declared, ...] = tuple(metric.declared for metric in Metric)
+METRICS: list[Declared] = [metric.declared for metric in Metric]
+
+
+def declare(metrics: Iterable[Declared]) -> None:
+    """What kinds of other distributions measure, behind ours: in every process the same, before it counts anything."""
+    METRICS.extend(metric for metric in metrics if metric not in METRICS)

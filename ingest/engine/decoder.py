@@ -7,19 +7,23 @@ import zlib
 from collections.abc import Sequence
 from datetime import timedelta
 from multiprocessing.connection import Connection as ControlConnection
+from typing import Any
 
 import structlog
 
 from ingest.config.producers import load_producer_rules
 from ingest.config.settings import Config
-from ingest.core.catalog.decoding import Decoding, lane_of
-from ingest.core.catalog.formats import Other, skim
-from ingest.core.delivery.arrival import believable, time_of
+from ingest.core.catalog.formats import skim
+from ingest.core.delivery.arrival import believable
+from ingest.core.delivery.decoding import DecoderSettings
 from ingest.core.delivery.naming import END_BYTES, START_BYTES, look
 from ingest.core.delivery.producers import PUBLISHER
-from ingest.core.delivery.work import Ahead, Claim, Deactivate, Descriptor, Forwarded, Full, Quarantine, Work
-from ingest.core.metrics import Metric
+from ingest.core.delivery.routing import lane_of
+from ingest.core.delivery.work import Descriptor, Forwarded, Quarantine, Work
+from ingest.core.facts.selection import patterns_of
+from ingest.core.metrics import METRICS, Metric
 from ingest.core.printable import escape_unprintable
+from ingest.engine.decoders import Decoders
 from ingest.engine.memory import Memory
 from ingest.engine.process import Ended, process_names, reloaded, start_process
 from ingest.errors import Misconfigured, Rejected
@@ -31,6 +35,7 @@ from ingest.ipc.process_metrics import ProcessMetrics
 from ingest.ipc.stored_digests import StoredDigests
 from ingest.observe.seldom import Seldom
 
+EARLY_BYTES = 128 * 1024  # of one message's new content, as JSON
 FUTURE_LOGGED_EVERY_S = 60.0  # by each decoder; the metric counts every one
 CLAIMS_TOGETHER_BYTES = 2 * 1024 * 1024  # of bodies; less than half a millisecond of work
 MEMORY_LOOKED_AT_BYTES = 16 * 1024 * 1024  # of bodies; what they leave is small beside a message's share
@@ -68,13 +73,18 @@ class Decoder:
         self._memory = memory
         self._unseen_bytes = 0  # of bodies since memory was looked at
         self._known = StoredDigests(wires.memory["known"])
-        self.decoding = Decoding(
-            config.decoder_cache_bytes_max,
-            seed=self._known.seed,
-            lanes=config.writers,
-            thin=config.thin_storeconfigs,
-            send_ahead=self._send_ahead,
+        self.decoding = Decoders(
+            DecoderSettings(
+                cache_bytes_max=config.decoder_cache_bytes_max,
+                seed=self._known.seed,
+                lanes=config.writers,
+                thin=config.thin_storeconfigs,
+                early_bytes=EARLY_BYTES,
+                facts_blocklist=patterns_of(config.facts_blocklist),
+                facts_volatile=patterns_of(config.facts_volatile),
+            )
         )
+        self._numbers = {metric.name: number for number, metric in enumerate(METRICS)}
         self._rules = load_producer_rules(config.producers_file)
         self._future = Seldom(FUTURE_LOGGED_EVERY_S)
         self._hands = InFlight(wires.memory["hands"], process_names(config))
@@ -116,11 +126,13 @@ class Decoder:
             done.append(self._timed(descriptor, arena))
             done_bytes += descriptor.length
             # Claims are small and quickly made: they go together. Who waits for more does not wait for long.
-            if done_bytes >= CLAIMS_TOGETHER_BYTES or not isinstance(done[-1], Claim):
+            if done_bytes >= CLAIMS_TOGETHER_BYTES or not getattr(done[-1], "goes_with_others", False):
                 self._pass(done)
                 done, done_bytes = [], 0
                 self._look_at_memory()
         self._pass(done)
+        for name, total in self.decoding.totals.items():
+            self.row.set(self._numbers[name], total)
         self._look_at_memory()
 
     def _look_at_memory(self) -> None:
@@ -140,8 +152,6 @@ class Decoder:
         work = self._decode(descriptor, arena.view(descriptor.offset, descriptor.length))
         self.row.add(Metric.DECODED)
         self.row.add(Metric.DECODE_CPU_SECONDS, time.process_time() - started_s)
-        self.row.set(Metric.CACHE_HITS, self.decoding.hits)
-        self.row.set(Metric.CACHE_MISSES, self.decoding.misses)
         self._hands.empty(self.name)
         self._unseen_bytes += descriptor.length
         return work
@@ -163,34 +173,40 @@ class Decoder:
         """None: there was not memory enough. It is not caught further out, where all that was made so far would still be
         there with its traceback."""
         try:
-            work = self.decoding.decode(descriptor, body, self._known)
-            if self._rules is not None:
-                self._rules.require(descriptor.headers.get(PUBLISHER), _certname_of(work) or "")
-            return self._believed(work, descriptor)
+            found: Any = None
+            # To its end: to leave a generator that waits costs more than to let it finish.
+            for found in self.decoding.decode(descriptor, body, self._known):
+                if self._rules is not None:
+                    self._rules.require(descriptor.headers.get(PUBLISHER), found.certname)
+                if found.is_early:
+                    self._send_early(found)
+            return self._believed(found, descriptor)
         except Rejected as rejected:
             return _quarantine(descriptor, body, rejected.reason, rejected.text, is_readable=True)
         except RecursionError:
             return _quarantine(descriptor, body, "too_deep", "the JSON is nested too deeply")
         except MemoryError:
-            return None
+            pass
+        return None
 
-    def _believed(self, work: Claim | Full | Deactivate, descriptor: Descriptor) -> Work:
-        counts = believable(work, descriptor, timedelta(seconds=self.config.future_tolerance_s))
+    def _believed(self, work: Any, descriptor: Descriptor) -> Work:
+        """The work as it came, unless its time lies too far in the future."""
+        counts: Work = believable(work, descriptor, timedelta(seconds=self.config.future_tolerance_s))
         if counts is not work:
             self.row.add(Metric.FUTURE_TIMESTAMPS)
             if times := self._future.happened(time.monotonic()):
                 self.log.warning(
                     "timestamp_in_the_future",
-                    certname=work.certname if isinstance(work, Deactivate) else work.header.certname,
-                    timestamp=time_of(work).isoformat(),
+                    certname=work.certname,
+                    timestamp=work.producer_timestamp.isoformat(),
                     messages=times,
                     note="more than future_tolerance_s ahead: counts as received now",
                 )
         return counts
 
-    def _send_ahead(self, ahead: Ahead) -> None:
+    def _send_early(self, early: Work) -> None:
         # The message stays in this process's hands meanwhile: its CPU time is counted on, and a wait takes none.
-        self.wires.outboxes[self._writer_of(ahead)].send([ahead])
+        self.wires.outboxes[self._writer_of(early)].send([early])
 
     def _pass(self, done: Sequence[Work]) -> None:
         """Gives each writer its work, and tells the receiver who has it now."""
@@ -211,14 +227,9 @@ class Decoder:
             self.wires.outboxes[RECEIVER].send(passed)
 
     def _writer_of(self, work: Work) -> str:
-        certname = _certname_of(work)
-        if certname is None:
+        if work.certname is None:
             return writer_name(work.delivery % self.config.writers)
-        return writer_name(lane_of(certname, self.config.writers))
-
-
-def _certname_of(work: Work) -> str | None:
-    return work.header.certname if isinstance(work, Claim | Full) else work.certname
+        return writer_name(lane_of(work.certname, self.config.writers))
 
 
 def _quarantine(
@@ -252,6 +263,5 @@ def _certname_within(descriptor: Descriptor, body: memoryview) -> str | None:
         found = skim(body, descriptor.headers, descriptor.received_at)
     except (Rejected, MemoryError, RecursionError):
         return None
-    certname = found.certname if isinstance(found, Other) else found.header.certname
     # As a member of a command, which is where a look finds what can stand in a column.
-    return look({"certname": certname or ""}, b"", b"").certname
+    return look({"certname": found.certname or ""}, b"", b"").certname

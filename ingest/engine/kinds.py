@@ -7,19 +7,22 @@ shall not load what only writers use.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, reduce
 from importlib.metadata import entry_points
 from operator import or_
 from pkgutil import resolve_name
 from types import GenericAlias
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ingest.core.delivery.work import Quarantine
-from ingest.store.connection import Connection
-from ingest.store.lane import KindWriter, Lane, LaneSettings
+from ingest.core.metrics import Declared, declare
+
+if TYPE_CHECKING:  # a decoder loads nothing of the store
+    from ingest.store.connection import Connection
+    from ingest.store.lane import KindWriter, Lane, LaneSettings
 
 GROUP = "puppet_ingest.kinds"
 
@@ -30,7 +33,13 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     commands: Mapping[str, range]  # PuppetDB's command names, and the versions of each that are understood
     works: str  # the classes of what its decoder gives a writer
+    decoder: str  # a callable that takes DecoderSettings and gives a KindDecoder
     writer: str  # a callable that takes LaneSettings and gives a KindWriter
+    housekeeping: str = (
+        ""  # takes a connection and HousekeepingSettings; deletes what is too old, counts it by name
+    )
+    takes_unnamed: bool = False  # also a body in which nobody names a command; one kind does
+    metrics: tuple[Declared, ...] = ()  # of another distribution's; ours stand in core/metrics.py
 
 
 KINDS = (
@@ -38,19 +47,25 @@ KINDS = (
         name="catalog",
         commands={"replace catalog": range(4, 10)},
         works="ingest.core.delivery.work:CATALOG_WORKS",
+        decoder="ingest.core.catalog.decoding:open_decoder",
         writer="ingest.store.catalog.writing:CatalogWriter",
+        housekeeping="ingest.store.housekeeping:delete_unused_content",
+        takes_unnamed=True,
     ),
     Kind(
         name="facts",
         commands={"replace facts": range(2, 6)},
         works="ingest.core.facts.work:FACTS_WORKS",
+        decoder="ingest.core.facts.decoding:FactsDecoder",
         writer="ingest.store.facts.writing:FactsWriter",
     ),
     Kind(
         name="deactivation",
         commands={"deactivate node": range(1, 4)},
         works="ingest.core.delivery.work:DEACTIVATION_WORKS",
+        decoder="ingest.core.node.decoding:DeactivationDecoder",
         writer="ingest.store.node.writing:DeactivationWriter",
+        housekeeping="ingest.store.housekeeping:end_silent_nodes",
     ),
 )
 
@@ -70,8 +85,20 @@ def works_type() -> Any:
 
 def open_lane(connection: Connection, settings: LaneSettings) -> Lane:
     """A lane with the writers of all kinds. Raises Unavailable."""
+    from ingest.store.lane import Lane
+
     writers: dict[type, Any] = {}
     for kind in kinds():
         writer: KindWriter = resolve_name(kind.writer)(settings)
         writers |= dict.fromkeys(resolve_name(kind.works), writer)
     return Lane(connection, writers, settings.quarantine_limits, settings.commit_timeout_s)
+
+
+def declare_metrics() -> None:
+    """In every process, before it counts anything."""
+    declare(metric for kind in kinds() for metric in kind.metrics)
+
+
+def housekeeping() -> list[Callable[[Connection, Any], dict[str, int]]]:
+    """What each kind has to be done from time to time. Content goes last: what used it went before."""
+    return [resolve_name(kind.housekeeping) for kind in reversed(kinds()) if kind.housekeeping]

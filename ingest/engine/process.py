@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from ingest.config.settings import Config
+from ingest.engine.kinds import declare_metrics
 from ingest.errors import IngestError
 from ingest.ipc.control import ChildChannels
 from ingest.ipc.names import tree_names
@@ -65,6 +66,7 @@ def start_process(config: Config, name: str, wires: ChildChannels) -> Iterator[P
     configure(config.log_format, config.log_level, process=name)
     try:
         wires.until_go()
+        declare_metrics()
         row = MetricsTable(wires.memory["board"]).row(process_names(config).index(name))
         # What was imported lives as long as the process, and what a message leaves behind has no cycles: looking
         # for garbage at every 700 new objects costs a tenth of the decoding.

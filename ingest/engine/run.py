@@ -19,6 +19,7 @@ from ingest.config.settings import Config
 from ingest.core.metrics import Metric
 from ingest.embedded.broker.starting import URL_FILE, embedded_broker
 from ingest.embedded.postgresql import embedded_database
+from ingest.engine.kinds import housekeeping as kinds_housekeeping
 from ingest.engine.presence import tell_of_itself
 from ingest.engine.supervisor import Supervisor
 from ingest.errors import IngestError, Misconfigured, Unavailable
@@ -43,7 +44,6 @@ from ingest.transport.stomp.address import STOMP_PORT
 
 HOUSEKEEPING_TICK_S = 1.0  # how late a changed gc_interval_s may be noticed
 DESCRIPTORS = 65536  # more than the engine ever needs, and no limit on what others may have
-FORGOTTEN_AFTER = timedelta(days=14)  # a node without a catalog, where nodes are never purged
 LEAVE_TIMEOUT_S = 2.0  # for a last word to the other engines
 DRAIN_FAILED = 7  # exit code: the time was up; nothing is lost, the broker has what was not settled
 
@@ -214,23 +214,17 @@ def keep_house(stop: threading.Event, supervisor: Supervisor) -> None:
 
 def keep_house_once(config: Config, connection: Connection) -> dict[str, int]:
     """One round; what it did, by name."""
-    done: dict[str, int] = {}
-    if config.node_ttl_s:
-        done["nodes_expired"] = len(
-            housekeeping.expire_nodes(connection, timedelta(seconds=config.node_ttl_s))
-        )
-    housekeeping.mend_deactivations(connection, timedelta(seconds=config.future_tolerance_s))
-    if config.node_purge_ttl_s:
-        done["nodes_purged"] = housekeeping.purge_nodes(
-            connection, timedelta(seconds=config.node_purge_ttl_s)
-        )
-    done["nodes_forgotten"] = housekeeping.forget_nodes(
-        connection, timedelta(seconds=config.node_purge_ttl_s) or FORGOTTEN_AFTER
+    settings = housekeeping.HousekeepingSettings(
+        node_ttl=timedelta(seconds=config.node_ttl_s) or None,
+        node_purge_ttl=timedelta(seconds=config.node_purge_ttl_s) or None,
+        future_tolerance=timedelta(seconds=config.future_tolerance_s),
     )
+    done: dict[str, int] = {}
     if config.quarantine_ttl_s:
         done["quarantine_forgotten"] = housekeeping.forget_quarantined(
             connection, timedelta(seconds=config.quarantine_ttl_s)
         )
     housekeeping.forget_engines(connection)
-    collected = housekeeping.collect_garbage(connection)
-    return done | collected.deleted | {"postponed": collected.postponed}
+    for keep in kinds_housekeeping():
+        done |= keep(connection, settings)
+    return done

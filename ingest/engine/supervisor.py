@@ -25,6 +25,7 @@ import structlog
 from ingest.config.settings import SETTINGS, Config
 from ingest.core.delivery.intake import Pause
 from ingest.core.metrics import Metric
+from ingest.engine.kinds import declare_metrics
 from ingest.engine.process import cpu_s, process_names
 from ingest.errors import IngestError
 from ingest.ipc.arena import memory
@@ -116,6 +117,7 @@ class Supervisor:
         self._read_again = read_again
         self.names = process_names(config)
         self.children = {name: Child(name) for name in self.names if name != SUPERVISOR}
+        declare_metrics()
         self._board_fd = memory("board", MetricsTable.size(len(self.names)))
         self._known_fd = memory("known", StoredDigests.size_bytes())
         StoredDigests(_map(self._known_fd)).sow()

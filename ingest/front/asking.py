@@ -165,6 +165,8 @@ def _with_parameters(query: ast.Query, parameters: dict[str, Any]) -> ast.Query:
 
 
 def _order_pairs(given: object) -> list[list[str]]:
+    if given in (None, [], ""):
+        return []
     if isinstance(given, str):
         text, given = given, None
         try:

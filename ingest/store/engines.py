@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from ingest.core.delivery.arrival import Places, W, placed, time_of
+from ingest.core.delivery.arrival import Places, W, placed
 from ingest.core.delivery.work import UNPLACED
 from ingest.store.connection import Connection, translate_errors
 from ingest.store.queries import query
@@ -39,12 +39,12 @@ class Placing:
 
     def place(self, session: Session, works: Sequence[W]) -> Sequence[W]:
         """The same works, each with a time."""
-        if not any(time_of(work) == UNPLACED for work in works):
+        if not any(work.producer_timestamp == UNPLACED for work in works):
             return works
         after = came_first_after(session)
         places = {
             work.delivery: self._places.place(work.received_at, after)
             for work in sorted(works, key=lambda work: work.received_at)
-            if time_of(work) == UNPLACED
+            if work.producer_timestamp == UNPLACED
         }
         return [placed(work, places[work.delivery]) if work.delivery in places else work for work in works]

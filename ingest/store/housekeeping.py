@@ -18,6 +18,7 @@ from datetime import timedelta
 import msgspec
 from psycopg import errors as pg
 
+from ingest.core.delivery.batching import FUTURE_TOLERANCE
 from ingest.store.connection import Connection, translate_errors
 from ingest.store.locks import NodeLocks, lock_content_alone
 from ingest.store.queries import query
@@ -28,12 +29,40 @@ CONTENT_TABLES = (
     "package_versions", "environments", "producers",
 )  # fmt: skip
 
+FORGOTTEN_AFTER = timedelta(days=14)  # a node without a catalog, where nodes are never purged
+
 
 class Collected(msgspec.Struct):
     """What one run of garbage collection did."""
 
     deleted: dict[str, int]
     postponed: int = 0  # steps that found no gap between writers, or did not get done in time
+
+
+class HousekeepingSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the kinds need to know of what is too old; None: nothing is."""
+
+    node_ttl: timedelta | None = None
+    node_purge_ttl: timedelta | None = None
+    future_tolerance: timedelta = FUTURE_TOLERANCE
+
+
+def end_silent_nodes(connection: Connection, settings: HousekeepingSettings) -> dict[str, int]:
+    """Expires and deletes nodes; how many, by what was done."""
+    done: dict[str, int] = {}
+    if settings.node_ttl:
+        done["nodes_expired"] = len(expire_nodes(connection, settings.node_ttl))
+    mend_deactivations(connection, settings.future_tolerance)
+    if settings.node_purge_ttl:
+        done["nodes_purged"] = purge_nodes(connection, settings.node_purge_ttl)
+    done["nodes_forgotten"] = forget_nodes(connection, settings.node_purge_ttl or FORGOTTEN_AFTER)
+    return done
+
+
+def delete_unused_content(connection: Connection, settings: HousekeepingSettings) -> dict[str, int]:
+    """Content that no node has; how many rows, by table."""
+    collected = collect_garbage(connection)
+    return collected.deleted | {"postponed": collected.postponed}
 
 
 def collect_garbage(

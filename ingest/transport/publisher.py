@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 from ingest.config.settings import Config
-from ingest.core.catalog.formats import Other, skim
+from ingest.core.catalog.formats import Command, skim
 from ingest.errors import Rejected, Unavailable
 from ingest.transport.protocol import connect_first
 
@@ -93,7 +93,7 @@ def headers_of(body: bytes) -> dict[str, str]:
         skimmed = skim(body, {}, nobody)
     except Rejected:
         return found
-    said = skimmed if isinstance(skimmed, Other) else skimmed.header
+    said = skimmed if isinstance(skimmed, Command) else skimmed.header
     for name in HEADERS:
         value = getattr(said, name, None)
         if isinstance(value, datetime):

@@ -23,6 +23,7 @@ from ingest.core.catalog.decoding import Decoding
 from ingest.core.delivery.work import Claim, Descriptor, Full, SectionDigests
 from ingest.engine.process import cpu_s
 from ingest.store.connection import Connection
+from lab.decoding import work_of
 from lab.servers import Postgres
 from lab.store_model import at
 
@@ -96,7 +97,7 @@ def test_made_up_catalogs_change_as_kinds_say() -> None:
     def decode(certname: str, **changes: int) -> Claim | Full:
         body = template.render(certname, at(0), **changes)
         descriptor = Descriptor(1, 1, 0, len(body), len(body), at(0), {})
-        work = decoding.decode(descriptor, memoryview(bytearray(body)), known)
+        work = work_of(decoding, descriptor, body, known)
         assert isinstance(work, Claim | Full)
         known[certname] = work.sections
         return work

@@ -15,7 +15,6 @@ from ingest.core.delivery.arrival import (
     Holding,
     Places,
     believable,
-    time_of,
 )
 from ingest.core.delivery.work import UNPLACED, Claim, Deactivate, Descriptor, Full
 from ingest.observe.seldom import Seldom
@@ -251,7 +250,7 @@ def test_a_time_beyond_the_tolerance_counts_as_that_of_arrival(
     for work in works(NOW + ahead):
         found = believable(work, descriptor, tolerance)
         assert (found is work) is counts
-        assert time_of(found) == (NOW + ahead if counts else arrived)
+        assert found.producer_timestamp == (NOW + ahead if counts else arrived)
 
 
 def test_what_happens_all_the_time_is_told_now_and_then() -> None:

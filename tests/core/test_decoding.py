@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,13 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.core.catalog.decoding import KEPT_CONTENT_BYTES_MAX, Decoding, lane_of
+from ingest.core.catalog.decoding import Decoding
+from ingest.core.catalog.resource_cache import KEPT_CONTENT_BYTES_MAX
+from ingest.core.delivery.routing import lane_of
 from ingest.core.delivery.work import (
     DIGEST_BYTES,
-    Ahead,
     Claim,
     Content,
     Descriptor,
+    EarlyContents,
     EdgeSet,
     Full,
     PositionSet,
@@ -48,16 +51,24 @@ def compact(document: dict[str, Any]) -> bytes:
 
 
 def decode(
-    one: Decoding, raw: bytes, known: dict[str, SectionDigests] | None = None, *, complete: bool = False
+    one: Decoding,
+    raw: bytes,
+    known: dict[str, SectionDigests] | None = None,
+    *,
+    complete: bool = False,
+    writers: Writers | None = None,
 ) -> Claim | Full:
+    """The work; ``writers`` take what came before it."""
     descriptor = Descriptor(1, 1, 0, len(raw), len(raw), NOW, {}, complete)
-    work = one.decode(descriptor, memoryview(raw), known or {})
+    *early, work = one.decode(descriptor, memoryview(raw), known or {})
+    if writers is not None:
+        writers.take_early(early)
     assert isinstance(work, Claim | Full)
     return work
 
 
-def full(one: Decoding, raw: bytes, *, complete: bool = False) -> Full:
-    work = decode(one, raw, complete=complete)
+def full(one: Decoding, raw: bytes, *, complete: bool = False, writers: Writers | None = None) -> Full:
+    work = decode(one, raw, complete=complete, writers=writers)
     assert isinstance(work, Full)
     return work
 
@@ -68,11 +79,15 @@ class Writers:
     def __init__(self) -> None:
         self.contents: dict[tuple[int, bytes], Content] = {}
         self.sets: dict[tuple[int, bytes], EdgeSet | PositionSet] = {}
+        self.early: list[EarlyContents] = []
 
-    def take_ahead(self, ahead: Ahead) -> None:
-        lane = lane_of(ahead.certname, LANES)
-        for digest, content in ahead.contents.items():
-            self.contents[lane, digest] = content
+    def take_early(self, pieces: Iterable[object]) -> None:
+        for early in pieces:
+            assert isinstance(early, EarlyContents)
+            self.early.append(early)
+            lane = lane_of(early.certname, LANES)
+            for digest, content in early.contents.items():
+                self.contents[lane, digest] = content
 
     def whole(self, work: Full) -> tuple[Any, ...]:
         lane = lane_of(work.header.certname, LANES)
@@ -116,15 +131,15 @@ def catalogs(draw: st.DrawFn) -> bytes:
     st.sampled_from([0, 150, 1 << 30]),
 )
 def test_a_cache_of_any_size_gives_the_same_catalogs(
-    bodies: list[bytes], cache_bytes_max: int, ahead_bytes: int
+    bodies: list[bytes], cache_bytes_max: int, early_bytes: int
 ) -> None:
     """One that forgets everything at once, one that forgets now and then, one that forgets nothing, and however much
-    goes ahead: a lane can always put together what a new decoder says of the same body."""
+    goes early: a lane can always put together what a new decoder says of the same body."""
     writers = Writers()
-    one = Decoding(cache_bytes_max, lanes=LANES, send_ahead=writers.take_ahead, ahead_bytes=ahead_bytes)
+    one = Decoding(cache_bytes_max, lanes=LANES, early_bytes=early_bytes)
     for raw in bodies:
         alone = full(Decoding(1 << 20, lanes=LANES), raw)
-        assert writers.whole(full(one, raw)) == Writers().whole(alone)
+        assert writers.whole(full(one, raw, writers=writers)) == Writers().whole(alone)
 
 
 @settings(max_examples=300, deadline=None)
@@ -177,47 +192,46 @@ def test_a_content_goes_to_each_lane_once(bodies: list[bytes]) -> None:
         assert None not in (work.edges, work.positions)
 
 
-def test_many_new_contents_go_ahead_in_pieces_and_only_once() -> None:
+def test_many_new_contents_go_early_in_pieces_and_only_once() -> None:
     """Each piece is as large as was asked for, the last one takes the rest, and the work brings none of them. Few go with
     their work; with thin storeconfigs all do, since most of them are not stored."""
     resources = [{"type": "File", "title": f"/{n}", "parameters": {"x": "x" * 100}} for n in range(10)]
     raw, few = body("a", resources, "wire"), body("a", [{"type": "File", "title": "/few"}], "wire")
-    ahead: list[Ahead] = []
-    one = Decoding(1 << 20, send_ahead=ahead.append, ahead_bytes=400)
-    work = full(one, raw)
-    assert [len(piece.contents) for piece in ahead] == [3, 3, 3, 1]
-    assert {(piece.delivery, piece.certname) for piece in ahead} == {(work.delivery, "a")}
+    writers = Writers()
+    one = Decoding(1 << 20, early_bytes=400)
+    work = full(one, raw, writers=writers)
+    assert [len(piece.contents) for piece in writers.early] == [3, 3, 3, 1]
+    assert {(piece.delivery, piece.certname) for piece in writers.early} == {(work.delivery, "a")}
     assert work.contents == {}
     whole = full(Decoding(1 << 20), raw)
     digests = [whole.digests[at : at + DIGEST_BYTES] for at in range(0, len(whole.digests), DIGEST_BYTES)]
-    sent = [item for piece in ahead for item in piece.contents.items()]
+    sent = [item for piece in writers.early for item in piece.contents.items()]
     assert sorted(sent) == sorted((digests[slot], content) for slot, content in whole.contents.items())
-    ahead.clear()
-    assert full(one, raw).contents == {}
-    assert full(one, few).contents.keys() == {0}
-    thin = Decoding(1 << 20, thin=True, send_ahead=ahead.append, ahead_bytes=0)
-    assert full(thin, raw).contents == {}
-    assert ahead == []
+    writers.early.clear()
+    assert full(one, raw, writers=writers).contents == {}
+    assert full(one, few, writers=writers).contents.keys() == {0}
+    thin = Decoding(1 << 20, thin=True, early_bytes=0)
+    assert full(thin, raw, writers=writers).contents == {}
+    assert writers.early == []
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(catalogs(), min_size=1, max_size=4))
 def test_complete_means_everything(bodies: list[bytes]) -> None:
-    """Whatever was sent before, also ahead, and where the raw digest is the one that is stored."""
-    ahead: list[Ahead] = []
-    one = Decoding(1 << 20, lanes=LANES, send_ahead=ahead.append, ahead_bytes=0)
+    """Whatever was sent before, also early, and where the raw digest is the one that is stored."""
+    one = Decoding(1 << 20, lanes=LANES, early_bytes=0)
     for raw in bodies:
         before = full(one, raw)
-        ahead.clear()
+        writers = Writers()
         known = {before.header.certname: before.sections}
         assert isinstance(decode(one, raw, known), Claim)
-        work = decode(one, raw, known, complete=True)
+        work = decode(one, raw, known, complete=True, writers=writers)
         assert isinstance(work, Full)
         assert work.complete
         assert work.contents.keys() == set(range(work.slots))
         assert work.edges is not None
         assert work.positions is not None
-        assert ahead == []
+        assert writers.early == []
 
 
 @pytest.mark.parametrize("form", ["native", "wire"])
@@ -229,7 +243,7 @@ def test_real_catalogs_through_a_tiny_cache(form: str) -> None:
             raw = corpus.body(role, round_, form)
             alone = full(Decoding(1 << 26, lanes=LANES), raw)
             assert writers.whole(full(tiny, raw)) == Writers().whole(alone)
-    assert tiny.misses > tiny.hits / 10  # it did forget
+    assert tiny.resources.misses > tiny.resources.hits / 10  # it did forget
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -255,7 +269,7 @@ def test_one_text_in_two_families_is_two_resources() -> None:
     one = Decoding(1 << 20)
     native, wire = (full(one, body("a", resources, family)) for family in ("native", "wire"))
     assert native.digests != wire.digests
-    assert one.misses == 2
+    assert one.resources.misses == 2
 
 
 def test_a_large_content_is_made_again_for_every_lane() -> None:

@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.core.catalog.decoding import Decoding
-from ingest.core.catalog.formats import Other, Skim, parse_json, skim, slices
+from ingest.core.catalog.formats import Command, Skim, skim, slices
 from ingest.core.delivery.work import Claim, Deactivate, Descriptor, Full
+from ingest.core.json_text import parse_json
 from ingest.core.raw_text import bytes_of, plain_surrogates
 from ingest.core.times import parse_time
 from ingest.errors import Rejected
+from lab.decoding import work_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TIME = "2025-06-07T08:09:10.123456Z"
@@ -47,7 +49,7 @@ def read(document: Any, **headers: str) -> Skim:
 
 def decode(body: bytes, **headers: str) -> Claim | Full | Deactivate:
     descriptor = Descriptor(1, 1, 0, len(body), len(body), NOW, headers)
-    return Decoding(1 << 20).decode(descriptor, memoryview(body), {})
+    return work_of(Decoding(1 << 20), descriptor, body, {})
 
 
 def refusal(body: bytes, **headers: str) -> str:
@@ -209,7 +211,7 @@ def test_deactivate_node_in_every_version(wrapped: bool) -> None:
         if wrapped and not isinstance(payload, str):
             payload = json.dumps(payload)
         found = skim(raw({"command": "deactivate node", "version": version, "payload": payload}), {}, NOW)
-        assert isinstance(found, Other)
+        assert isinstance(found, Command)
         assert (found.command, found.certname) == ("deactivate node", "n")
         when = parse_time(TIME, "") if version == 3 else NOW
         assert found.producer_timestamp == when

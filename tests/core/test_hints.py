@@ -14,6 +14,7 @@ from ingest.core.catalog.model import Catalog
 from ingest.core.catalog.normalise import normalise
 from ingest.core.delivery.work import Descriptor
 from ingest.errors import Rejected
+from lab.decoding import work_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -30,7 +31,7 @@ def read(raw: bytes) -> Catalog:
 
 def decode(raw: bytes) -> None:
     """The way of a decoder, which shares no code with ``read`` where edges are put together."""
-    Decoding(1 << 20).decode(Descriptor(1, 1, 0, len(raw), len(raw), NOW, {}, False), memoryview(raw), {})
+    work_of(Decoding(1 << 20), Descriptor(1, 1, 0, len(raw), len(raw), NOW, {}, False), raw, {})
 
 
 def thing(title: str, **members: Any) -> dict[str, Any]:

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ingest.core.catalog import decoding
+from ingest.core.catalog import recognise
 from ingest.core.catalog.decoding import Decoding
 from ingest.core.delivery.work import Claim, Deactivate, Descriptor, Full, SectionDigests
 from ingest.errors import Rejected
 from lab import real_catalogs as corpus
+from lab.decoding import work_of
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 FORMS = ("wire", "native")
@@ -21,7 +22,7 @@ BODIES = {form: tuple(corpus.body("minimal-01", run, form) for run in (1, 2, 3, 
 
 
 def decode(one: Decoding, body: bytes, known: dict[str, SectionDigests]) -> Claim | Full | Deactivate:
-    return one.decode(Descriptor(1, 1, 0, len(body), len(body), AT, {}), memoryview(body), known)
+    return work_of(one, Descriptor(1, 1, 0, len(body), len(body), AT, {}), body, known)
 
 
 def acquainted(form: str, *, thin: bool = False) -> tuple[Decoding, dict[str, SectionDigests]]:
@@ -39,7 +40,7 @@ def test_an_unchanged_catalog_is_claimed_without_a_whole_parse(
     """The next run of real Puppet has the same layout: header and digest are those of a whole parse."""
     one, known = acquainted(form)
     whole = decode(Decoding(1 << 20), BODIES[form][1], known)
-    monkeypatch.setattr(decoding, "skim", None)
+    monkeypatch.setattr(recognise, "skim", None)
     assert decode(one, BODIES[form][1], known) == whole
     assert isinstance(whole, Claim)
 
@@ -55,7 +56,7 @@ def test_a_changed_catalog_is_cut_without_a_whole_parse(
     decode(one, BODIES[form][0], {})
     body = BODIES[form][run - 1]
     whole = _reading(Decoding(1 << 20, thin=thin), body, {})
-    monkeypatch.setattr(decoding, "skim", None)
+    monkeypatch.setattr(recognise, "skim", None)
     assert _reading(one, body, {}) == whole
 
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from ingest.core.catalog.edges import SLOT_BITS, pack_edge, parse_reference, unpack_edge
 from ingest.core.catalog.formats import Skim, skim
+from ingest.core.catalog.metaparameters import RELATIONSHIP_PARAMETERS
 from ingest.core.catalog.model import RELATIONSHIPS, Catalog, Ref, Resource
 from ingest.core.catalog.namevars import COMPOSITE, NAMEVARS, NOT_ISOMORPHIC
-from ingest.core.catalog.normalise import RELATIONSHIP_PARAMETERS, normalise, normalise_resource
+from ingest.core.catalog.normalise import normalise, normalise_resource
 from ingest.core.catalog.rich_data import SENSITIVE
 from ingest.core.raw_text import bytes_of
 from ingest.errors import Rejected

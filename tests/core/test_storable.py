@@ -18,9 +18,9 @@ from ingest.core.catalog.storable import (
     encode_resource,
     nearest,
     nearest_text,
-    require_plain,
 )
 from ingest.core.delivery.work import DIGEST_BYTES, Outcome
+from ingest.core.plain_text import require_plain
 from ingest.errors import Rejected
 from ingest.store.connection import Connection
 from lab.store_model import Pipeline, expected, stored, wire_body

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.core.catalog import edge_delta
-from ingest.core.catalog.decoding import Decoding, _edges_key
+from ingest.core.catalog import catalog_sets, edge_delta
+from ingest.core.catalog.catalog_sets import edges_key
+from ingest.core.catalog.decoding import Decoding
 from ingest.core.catalog.model import RELATIONSHIPS
 from ingest.core.delivery.work import EdgeSet
 from ingest.core.pgcopy import int4_array
@@ -114,8 +115,8 @@ def test_words_of_the_format_are_not_the_nodes_name() -> None:
 
 def test_the_edges_text_never_runs_into_what_the_resources_say() -> None:
     """Where one ends and the other begins is part of the key."""
-    assert _edges_key(b"[]\0abc", b"defg") != _edges_key(b"[]", b"abc\0defg")
-    assert _edges_key(b"[]\0abc", b"defg") != _edges_key(b"[]", b"\0abcdefg")
+    assert edges_key(b"[]\0abc", b"defg") != edges_key(b"[]", b"abc\0defg")
+    assert edges_key(b"[]\0abc", b"defg") != edges_key(b"[]", b"\0abcdefg")
 
 
 NAMES = st.one_of(
@@ -198,7 +199,7 @@ def test_the_nodes_of_a_real_role_share_their_edges(form: str, monkeypatch: pyte
     mate = raw.replace(certname.encode(), b"min-07.example.com")
     expected = Writers().whole(full(Decoding(1 << 26, lanes=LANES), mate))
     writers.whole(full(one, raw))
-    monkeypatch.setattr(Decoding, "_edges_first_met", None)
+    monkeypatch.setattr(catalog_sets, "make_edge_set", None)
     assert writers.whole(full(one, mate)) == expected
 
 
@@ -281,7 +282,7 @@ def test_a_catalog_with_the_same_edges_shares_them(monkeypatch: pytest.MonkeyPat
     one, writers = Decoding(1 << 20, lanes=LANES), Writers()
     expected = alone(mate("second"))
     made_of(one, writers, mate("first"))
-    monkeypatch.setattr(Decoding, "_edges_first_met", None)
+    monkeypatch.setattr(catalog_sets, "make_edge_set", None)
     assert made_of(one, writers, mate("second")) == expected
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.core.catalog.formats import Other, Skim, skim
+from ingest.core.catalog.formats import Command, Skim, skim
 from ingest.core.times import EPOCH, MILLISECONDS_MAX, MILLISECONDS_MIN, parse_time
 from ingest.errors import Rejected
 from lab.store_model import at, wire_body
@@ -132,5 +132,5 @@ def test_a_deactivation_may_have_its_time_in_a_header() -> None:
     """As one that is given back to the queue, or whose version has none."""
     body = raw({"command": "deactivate node", "version": 2, "payload": "n"})
     found = skim(body, {"producer_timestamp": "1712051230000"}, ARRIVED)
-    assert isinstance(found, Other)
+    assert isinstance(found, Command)
     assert found.producer_timestamp == datetime(2024, 4, 2, 9, 47, 10, tzinfo=UTC)

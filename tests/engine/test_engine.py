@@ -166,7 +166,7 @@ def test_a_large_catalog_is_written_while_it_is_decoded(
 def test_a_large_catalog_with_a_content_that_postgresql_refuses(
     start: Start, broker: str, connection: Connection
 ) -> None:
-    """What went ahead of it is refused first, and then the catalog, which is quarantined with that reason."""
+    """What went before it is refused first, and then the catalog, which is quarantined with that reason."""
     connection.execute("ALTER TABLE resources ADD CONSTRAINT no_bad CHECK (title <> '/bad')")
     engine = start("--workers", "1")
     bad, good = large("bad.example.com", "/bad"), large("good.example.com")

@@ -221,9 +221,11 @@ def test_a_warm_decoder_and_a_cold_one_agree(cache_bytes_max: int) -> None:
             refused += 1
         if number % 200 == 199:
             fleet.renew()
-    print(f"\n{stored} stored, {refused} refused; resources met before {warm.hits}, new {warm.misses}")
+    print(
+        f"\n{stored} stored, {refused} refused; resources met before {warm.resources.hits}, new {warm.resources.misses}"
+    )
     assert stored > refused / 2 > 0
-    assert warm.hits
+    assert warm.resources.hits
 
 
 @pytest.mark.parametrize("form", ["wire", "native"])

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from ingest.config.settings import Config
-from ingest.core.catalog import normalise, storable
+from ingest.core.catalog import storable, tags
 from ingest.core.catalog.decoding import Decoding
 from ingest.core.delivery.work import Descriptor, Forwarded, Quarantine, Work
 from ingest.core.metrics import Metric
@@ -25,6 +25,7 @@ from ingest.engine.process import Ended
 from ingest.engine.supervisor import Supervisor
 from ingest.errors import Rejected
 from ingest.store.connection import Connection
+from lab.decoding import work_of
 from lab.engine import Start, publish
 from lab.store_model import START, expected, resource, stored, wire_body
 from tests.faults.test_wiring import CONFIG, Neighbourhood
@@ -32,10 +33,7 @@ from tests.faults.test_wiring import CONFIG, Neighbourhood
 MIB = 1024 * 1024
 CACHE_BYTES_MAX = MIB
 NAMES_BYTES_MAX = (
-    normalise.TAGS_BYTES_MAX
-    + normalise.TAG_LISTS_BYTES_MAX
-    + storable.TYPES_BYTES_MAX
-    + storable.POSITIONS_BYTES_MAX
+    tags.TAGS_BYTES_MAX + tags.TAG_LISTS_BYTES_MAX + storable.TYPES_BYTES_MAX + storable.POSITIONS_BYTES_MAX
 )
 
 
@@ -78,7 +76,7 @@ LARGE: dict[str, Callable[[int], list[dict[str, Any]]]] = {
 @pytest.fixture
 def held() -> Iterator[Callable[[], int]]:
     """How many bytes Python holds more than before."""
-    for cache in (normalise._good_tags, normalise._tag_lists, storable._type_fields, storable._positions):
+    for cache in (tags._good_tags, tags._tag_lists, storable._type_fields, storable._positions):
         cache.clear()  # type: ignore[attr-defined]
     gc.collect()
     tracemalloc.start()
@@ -94,7 +92,7 @@ def held() -> Iterator[Callable[[], int]]:
 
 def take(one: Decoding, body: bytes) -> None:
     try:
-        one.decode(Descriptor(1, 1, 0, len(body), len(body), START, {}), memoryview(body), {})
+        work_of(one, Descriptor(1, 1, 0, len(body), len(body), START, {}), body, {})
     except Rejected:
         pass
 

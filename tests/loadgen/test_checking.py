@@ -8,6 +8,7 @@ import pytest
 
 from ingest.core.delivery.work import Descriptor, Full
 from ingest.store.connection import Connection
+from lab.decoding import work_of
 from lab.store_model import Pipeline
 from tools.loadgen.checking import differences
 from tools.loadgen.fleet import Fleet, headers
@@ -26,7 +27,7 @@ def fleet(connection: Connection) -> Fleet:
         made.change(node)
         body = made.body(node, AT)
         descriptor = Descriptor(node.number + 1, 1, 0, len(body), len(body), AT, headers(node, AT))
-        work = pipeline.decoding.decode(descriptor, memoryview(body), {})
+        work = work_of(pipeline.decoding, descriptor, body, {})
         assert isinstance(work, Full)
         works.append(work)
     pipeline.lane.apply(works)

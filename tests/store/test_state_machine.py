@@ -33,7 +33,7 @@ EXAMPLES = int(os.environ.get("INGEST_TEST_STORE_EXAMPLES", "25"))
 MINUTES = 12
 CERTNAMES = ("a.example.com", "b.example.com", "c.example.com")
 WRITERS = (0, 1)
-AHEAD_BYTES = 300  # about two resources
+EARLY_BYTES = 300  # about two resources
 
 resources = st.builds(
     resource,
@@ -80,7 +80,7 @@ class Store(RuleBasedStateMachine):
         super().__init__()
         self.connection = connect(self.conninfo)
         empty(self.connection)
-        self.writers = [Pipeline(connect(self.conninfo), ahead_bytes=AHEAD_BYTES) for _ in WRITERS]
+        self.writers = [Pipeline(connect(self.conninfo), early_bytes=EARLY_BYTES) for _ in WRITERS]
         self.reference = Reference()
         self.received = 0  # messages; one in ten seconds, so that they come among the times that others name
 

@@ -20,6 +20,7 @@ from ingest.core.delivery.work import DIGEST_BYTES, Descriptor, Full
 from ingest.errors import Refused
 from ingest.store.catalog.reading import read_catalog
 from ingest.store.connection import Connection, connect
+from lab.decoding import work_of
 from tools.loadgen.fleet import Fleet, Node, headers
 
 CACHE_BYTES = 512 * 1024 * 1024
@@ -74,7 +75,7 @@ def _rows_differ(
         return f"the catalog of {timestamp} is stored, that of {at} was sent last"
     body = fleet.body(node, at)
     descriptor = Descriptor(1, 1, 0, len(body), len(body), at, headers(node, at))
-    work = decoding.decode(descriptor, memoryview(body), {})
+    work = work_of(decoding, descriptor, body, {})
     assert isinstance(work, Full)
     of_rows = hashlib.sha256((digests or b"") + edge_set + position_set).digest()[:DIGEST_BYTES]
     return None if of_rows == work.content_digest else "the stored rows are not what was sent"

@@ -16,9 +16,10 @@ from itertools import zip_longest
 import msgspec
 
 from ingest.core.catalog.array_delta import EDGES, ArrayText, array_text, differences, elements
-from ingest.core.catalog.cache import Met, MetSet
+from ingest.core.catalog.cache import CachedResource, CachedSet
 from ingest.core.catalog.edges import Relation, edge_ends, is_plain_edge, unpack_edge
 from ingest.core.catalog.model import Ref
+from ingest.core.delivery.work import EdgeSet
 
 
 class _Index(msgspec.Struct, frozen=True):
@@ -32,23 +33,23 @@ class _Index(msgspec.Struct, frozen=True):
 class KnownEdges:
     """The edges of a remembered catalog."""
 
-    def __init__(self, met: MetSet, text: bytes, slots: Sequence[Met]) -> None:
-        self.met = met
+    def __init__(self, cached: CachedSet[EdgeSet], text: bytes, slots: Sequence[CachedResource]) -> None:
+        self.cached = cached
         self.bytes_ = len(text) * 4 // 3  # with the index: some ten bytes for an edge of 36 and more
         self._text = text
         self._slots = slots
         self._index: _Index | None = None
         self._has_index = False
 
-    def are_those_of(self, edges: memoryview, others: Mapping[int, Met]) -> bool:
+    def are_those_of(self, edges: memoryview, others: Mapping[int, CachedResource]) -> bool:
         """Whether a catalog has the same, which has ``others`` in some of the slots, and this document's edges."""
         index = self._indexed()
         if index is None:
             return False
         speaking = {
-            slot: met for slot, met in others.items() if met.edge_digest != self._slots[slot].edge_digest
+            slot: one for slot, one in others.items() if one.edge_digest != self._slots[slot].edge_digest
         }
-        renamed = {slot for slot, met in speaking.items() if met.key != self._slots[slot].key}
+        renamed = {slot for slot, one in speaking.items() if one.sort_key != self._slots[slot].sort_key}
         return self._has_document(edges, index, others, renamed) and self._says_the_same(
             index, speaking, renamed
         )
@@ -62,55 +63,57 @@ class KnownEdges:
     def _make_index(self) -> _Index | None:
         raws = elements(self._text)
         found = array_text(self._text, map(len, map(bytes, raws))) if raws else None
-        if found is None or self.met.document is None:
+        if found is None or self.cached.document is None:
             return None
         touching = array("I", bytes(4 * len(self._slots)))
-        for ends in edge_ends(self.met.document):
+        for ends in edge_ends(self.cached.document):
             for slot, count in Counter(ends).items():
                 touching[slot] += count
         return _Index(
-            found, touching, Counter(relation.other for met in self._slots for relation in met.relations)
+            found, touching, Counter(relation.other for one in self._slots for relation in one.relations)
         )
 
     def _has_document(
-        self, edges: memoryview, index: _Index, others: Mapping[int, Met], renamed: set[int]
+        self, edges: memoryview, index: _Index, others: Mapping[int, CachedResource], renamed: set[int]
     ) -> bool:
         differ = differences(edges, index.document, EDGES)
-        if differ is None or self.met.document is None:
+        if differ is None or self.cached.document is None:
             return False
         touched = 0
         for difference in differ:
             if len(difference.raws) != difference.end - difference.begin:
                 return False
             for place, raw in enumerate(difference.raws, difference.begin):
-                relationship, source, target = unpack_edge(self.met.document[place])
+                relationship, source, target = unpack_edge(self.cached.document[place])
                 names = [others.get(slot, self._slots[slot]).name for slot in (source, target)]
                 if not is_plain_edge(raw, relationship, *names):
                     return False
                 touched += (source in renamed) + (target in renamed)
         return touched == sum(index.touching[slot] for slot in renamed)
 
-    def _says_the_same(self, index: _Index, speaking: Mapping[int, Met], renamed: set[int]) -> bool:
+    def _says_the_same(
+        self, index: _Index, speaking: Mapping[int, CachedResource], renamed: set[int]
+    ) -> bool:
         """Whether what metaparameters say comes to the same edges."""
         before = {slot: self._slots[slot] for slot in speaking}
-        if not index.mentions and not any(met.relations for met in speaking.values()):
+        if not index.mentions and not any(one.relations for one in speaking.values()):
             return True
         if any(
-            (met.is_virtual, met.exported) != (before[slot].is_virtual, before[slot].exported)
-            for slot, met in speaking.items()
+            (one.is_virtual, one.exported) != (before[slot].is_virtual, before[slot].exported)
+            for slot, one in speaking.items()
         ):
             return False
         now = {before[slot].ref: speaking[slot].ref for slot in renamed}
         changed: set[tuple[str, str]] = {*now, *now.values()}  # names that lead elsewhere now, or to nothing
-        for slot, met in speaking.items():
-            changed |= _aliases(met) ^ _aliases(before[slot])
-        own = Counter(relation.other for met in before.values() for relation in met.relations)
+        for slot, one in speaking.items():
+            changed |= _aliases(one) ^ _aliases(before[slot])
+        own = Counter(relation.other for one in before.values() for relation in one.relations)
         if any(index.mentions[name] != own[name] for name in changed):  # type: ignore[index]
             return False  # somebody says what was said before, and means another one
         return all(
             _is_same_relation(old, new, now, changed)
-            for slot, met in speaking.items()
-            for old, new in zip_longest(before[slot].relations, met.relations)
+            for slot, one in speaking.items()
+            for old, new in zip_longest(before[slot].relations, one.relations)
         )
 
 
@@ -124,5 +127,5 @@ def _is_same_relation(
     return old.other == new.other and new.other not in changed
 
 
-def _aliases(met: Met) -> set[tuple[str, str]]:
-    return {(met.ref.type, alias) for alias in met.aliases}
+def _aliases(one: CachedResource) -> set[tuple[str, str]]:
+    return {(one.ref.type, alias) for alias in one.aliases}

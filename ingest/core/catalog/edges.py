@@ -15,9 +15,10 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from ingest.core import pgcopy
-from ingest.core.catalog.formats import Skim, parse_json
+from ingest.core.catalog.formats import Skim
 from ingest.core.catalog.model import RELATIONSHIPS, Ref, scalar_text
 from ingest.core.delivery.work import EdgeSet
+from ingest.core.json_text import parse_json
 from ingest.core.sensitive import conceal, may_hold_secrets
 from ingest.errors import Rejected
 

@@ -7,7 +7,6 @@ bytes they are.
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
@@ -16,19 +15,12 @@ from typing import Any
 import msgspec
 
 from ingest.core.catalog.model import Header
-from ingest.core.catalog.nesting import require_shallow
-from ingest.core.raw_text import bytes_of, plain_surrogates, text_of
+from ingest.core.delivery.commands import PUPPETDB, plain_name, refusal, require_version
+from ingest.core.json_text import parse_json
+from ingest.core.nesting import require_shallow
+from ingest.core.raw_text import bytes_of, plain_surrogates
 from ingest.core.times import parse_time
 from ingest.errors import Rejected
-
-SUPPORTED = {
-    "replace catalog": range(4, 10),
-    "replace facts": range(2, 6),
-    "store report": range(3, 9),
-    "deactivate node": range(1, 4),
-    "configure expiration": range(1, 2),
-    "replace catalog inputs": range(1, 2),
-}
 
 Raw = msgspec.Raw
 Scalar = str | int | float | None
@@ -43,8 +35,12 @@ class Skim(msgspec.Struct, frozen=True):
     resources: bytes | memoryview  # the JSON array as it lies in the body
     edges: bytes | memoryview
 
+    @property
+    def certname(self) -> str:
+        return self.header.certname
 
-class Other(msgspec.Struct, frozen=True):
+
+class Command(msgspec.Struct, frozen=True):
     """A PuppetDB command that is not ``replace catalog``."""
 
     command: str
@@ -97,7 +93,7 @@ _catalog = msgspec.json.Decoder(_Catalog)
 _slices = msgspec.json.Decoder(list[Raw])
 
 
-def skim(body: bytes | memoryview, headers: Mapping[str, str], arrived_at: datetime) -> Skim | Other:
+def skim(body: bytes | memoryview, headers: Mapping[str, str], arrived_at: datetime) -> Skim | Command:
     """Finds the header and the sections; ``arrived_at`` counts where the producer says nothing of the time. Raises Rejected
     when the message cannot be one that we store."""
     if not len(body):
@@ -152,39 +148,15 @@ def slices(section: bytes | memoryview) -> list[Raw]:
         return found
 
 
-def parse_json(raw: bytes | memoryview | Raw) -> Any:
-    """Any JSON value, also with bytes that are not UTF-8 and with lone surrogate escapes, both as ``raw_text`` has
-    them. Raises Rejected for numbers that no double can hold."""
-    require_shallow(raw)
-    try:
-        return msgspec.json.decode(raw)
-    except RecursionError as error:
-        raise Rejected("too_deep", "the JSON is nested too deeply") from error
-    except (UnicodeDecodeError, msgspec.DecodeError):
-        text = text_of(plain_surrogates(raw))
-    try:
-        return json.loads(text, parse_float=_finite, parse_constant=_no_constant)
-    except RecursionError as error:
-        raise Rejected("too_deep", "the JSON is nested too deeply") from error
-    except ValueError as error:
-        raise Rejected("unreadable", f"no JSON: {error}") from error
-
-
 def _command(
     command: str, message: _Message, headers: Mapping[str, str], arrived_at: datetime
-) -> Skim | Other:
-    name = command.replace("_", " ").strip()
-    if name not in SUPPORTED:
-        raise Rejected("unknown_command", f"the command {command[:60]!r} is not one of PuppetDB's")
+) -> Skim | Command:
+    name = plain_name(command)
     in_body = message.command is not None
     given = message.version if in_body else headers.get("version")
-    version = _integer(given, -1)
-    if version not in SUPPORTED[name]:
-        known = SUPPORTED[name]
-        raise Rejected(
-            "unsupported_version",
-            f"'{name}' version {str(given)[:20]} is not one of {known[0]} - {known[-1]}",
-        )
+    if name not in PUPPETDB:
+        raise refusal(name, given)
+    version = require_version(name, given, PUPPETDB[name])
     payload = message.payload if in_body else message
     if isinstance(payload, str):
         if name == "deactivate node" and not payload.lstrip().startswith(("{", '"')):
@@ -198,7 +170,7 @@ def _command(
     certname = (message.certname if in_body else None) or headers.get("certname")
     if name == "replace catalog":
         return _payload(payload, version, certname, headers, arrived_at)
-    return Other(
+    return Command(
         name,
         version,
         str(payload.certname or certname or "") or None,
@@ -310,14 +282,3 @@ def _refused(error: Exception) -> Rejected:
     if isinstance(error, UnicodeDecodeError):
         return Rejected("invalid", "the header is not UTF-8")
     return Rejected("unreadable", str(error))
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if number in (float("inf"), float("-inf")):
-        raise Rejected("number_out_of_range", f"the number {text[:40]} does not fit a double")
-    return number
-
-
-def _no_constant(text: str) -> float:
-    raise Rejected("unreadable", f"{text} is no JSON")

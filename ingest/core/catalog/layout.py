@@ -16,7 +16,7 @@ import msgspec
 from blake3 import blake3
 
 from ingest.core.catalog.formats import Skim, skim
-from ingest.core.catalog.nesting import require_shallow
+from ingest.core.nesting import require_shallow
 from ingest.errors import Rejected
 
 _RESOURCES, _EDGES = b'"resources":[', b'"edges":['

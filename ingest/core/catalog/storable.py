@@ -18,22 +18,13 @@ from ingest.core.bounded_cache import BoundedCache
 from ingest.core.catalog.model import Json, Resource
 from ingest.core.catalog.wire import canonical_json
 from ingest.core.delivery.work import DIGEST_BYTES, Content
+from ingest.core.plain_text import UNSTORABLE
 from ingest.errors import Rejected
 
 # What Puppet calls kinds, as the letters that the column has.
 KINDS = {"compilable_type": b"c", "defined_type": b"d", "unknown": b"u", "class": b"k", "node": b"n"}
 _KIND_FIELDS: dict[str | None, bytes] = {kind: pgcopy.bytea(letter) for kind, letter in KINDS.items()}
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-
-
-def require_plain(name: str, value: str | None) -> None:
-    """Raises Rejected when a header's value cannot be a text column, or is absurdly long."""
-    if value is None:
-        return
-    if _UNSTORABLE.search(value):
-        raise Rejected("invalid", f"{name} contains U+0000 or bytes that are not UTF-8")
-    if len(value) > 1024:
-        raise Rejected("invalid", f"{name} has {len(value)} characters, the limit is 1024")
+_DIGEST_LENGTH = pgcopy.bytea(bytes(DIGEST_BYTES))[:-DIGEST_BYTES]  # what stands before a digest
 
 
 class Position(NamedTuple):
@@ -86,47 +77,47 @@ def encode_resource(resource: Resource, *, has_floats: bool = True) -> tuple[byt
         exact = _whole(resource)
     head = b"".join(
         (
-            pgcopy.bytea(digest),
+            _DIGEST_LENGTH,
+            digest,
             pgcopy.TRUE if resource.exported else pgcopy.FALSE,
-            _type_field(type_),
+            _type_fields.get(type_) or _new_type_field(type_),
             pgcopy.text(title),
             _KIND_FIELDS.get(kind, pgcopy.NULL),
         )
     )
-    return digest, Content(head, "\n".join(resource.tags), pgcopy.jsonb(parameters) + pgcopy.bytea(exact))
+    tail = pgcopy.jsonb(parameters) + (pgcopy.NULL if exact is None else pgcopy.bytea(exact))
+    return digest, Content(head, "\n".join(resource.tags), tail)
 
 
-def _type_field(type_: str) -> bytes:
-    field = _type_fields.get(type_)
-    if field is None:
-        field = pgcopy.text(type_)
-        _type_fields.put(type_, field)
+def _new_type_field(type_: str) -> bytes:
+    field = pgcopy.text(type_)
+    _type_fields.put(type_, field)
     return field
 
 
 def encode_position(file: str | None, line: int | None) -> Position:
     """A position, encoded. Raises Rejected."""
-    position = _positions.get((file, line))
-    if position is None:
-        position = _new_position(file, line)
-        _positions.put((file, line), position)
-    return position
+    place = (file, line)
+    return _positions.get(place) or _new_position(place)
 
 
-def _new_position(file: str | None, line: int | None) -> Position:
+def _new_position(place: tuple[str | None, int | None]) -> Position:
+    file, line = place
     exact = None
-    if file is not None and _UNSTORABLE.search(file):
+    if file is not None and UNSTORABLE.search(file):
         exact = file.encode("utf-8", "surrogatepass")
         file = nearest_text(file)
     if line is not None and not 0 <= line < 1 << 63:
         raise Rejected("invalid", "a resource's line is not a number that a file can have")
     fields = b"".join((pgcopy.text(file), pgcopy.int8(line), pgcopy.bytea(exact)))
-    return Position(hashlib.sha256(fields).digest()[:DIGEST_BYTES], fields)
+    position = Position(hashlib.sha256(fields).digest()[:DIGEST_BYTES], fields)
+    _positions.put(place, position)
+    return position
 
 
 def nearest_text(text: str) -> str:
     """The text with U+FFFD for what PostgreSQL cannot hold."""
-    return _UNSTORABLE.sub("\ufffd", text) if _UNSTORABLE.search(text) else text
+    return UNSTORABLE.sub("\ufffd", text) if UNSTORABLE.search(text) else text
 
 
 def nearest(value: Json) -> Json:
@@ -165,7 +156,7 @@ _SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|\d[eE][+-]?\d|-0\.0")
 
 def _holds_plain(value: Json) -> bool:
     if isinstance(value, str):
-        return _UNSTORABLE.search(value) is None
+        return UNSTORABLE.search(value) is None
     if isinstance(value, float):
         # jsonb prints a float with a positive exponent as an integer, and knows no negative zero.
         return (
@@ -174,5 +165,5 @@ def _holds_plain(value: Json) -> bool:
     if isinstance(value, list):
         return all(map(_holds_plain, value))
     if isinstance(value, dict):
-        return all(_UNSTORABLE.search(key) is None and _holds_plain(item) for key, item in value.items())
+        return all(UNSTORABLE.search(key) is None and _holds_plain(item) for key, item in value.items())
     return True

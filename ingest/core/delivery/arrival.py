@@ -7,14 +7,13 @@ docs/decisions/0008-order.md says what can be promised.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 from msgspec.structs import replace
 
-from ingest.core.delivery.work import UNPLACED, Claim, Deactivate, Descriptor, Full
-from ingest.core.facts.work import Factset
+from ingest.core.delivery.work import UNPLACED, Descriptor
 from ingest.core.times import EPOCH
 
 # RabbitMQ's own interceptor writes both, and ``timestamp`` only to the second.
@@ -22,7 +21,21 @@ STAMP_HEADERS = ("timestamp_in_ms", "timestamp")
 _SECONDS_MIN, _SECONDS_MAX = 10**8, 10**11  # 1973 to 5138; beyond that it is milliseconds
 _SECOND, _MILLISECOND = 1_000_000, 1000  # in microseconds
 _NUMBER_DIGITS_MAX = 18
-W = TypeVar("W", bound=Claim | Full | Deactivate | Factset)
+
+
+class Timed(Protocol):
+    """Work whose order is decided by a time."""
+
+    @property
+    def delivery(self) -> int: ...
+    @property
+    def received_at(self) -> datetime: ...
+    @property
+    def producer_timestamp(self) -> datetime: ...
+
+
+K = TypeVar("K")  # work of any kind
+W = TypeVar("W", bound=Timed)
 _STEP = timedelta(microseconds=1)
 # How long a broker takes to give out again what a lost connection held, once it knows of the loss.
 COMES_AGAIN_WITHIN = timedelta(seconds=30)
@@ -123,25 +136,24 @@ class Places:
         return self._last
 
 
-def believable(work: W, descriptor: Descriptor, tolerance: timedelta) -> W:
+def believable(work: K, descriptor: Descriptor, tolerance: timedelta) -> K:
     """The work as it came, unless its time lies further ahead of its receipt than that: such a time would shut its node out
-    until then, and counts as that of arrival."""
-    said = time_of(work)
-    if said <= work.received_at or said <= (latest := work.received_at + tolerance):
+    until then, and counts as that of arrival. Work of some kinds has no time."""
+    timed: Any = work
+    said: datetime | None = getattr(timed, "producer_timestamp", None)
+    received_at: datetime = timed.received_at
+    if said is None or said <= received_at or said <= (latest := received_at + tolerance):
         return work
-    return placed(work, descriptor.arrived_at if descriptor.arrived_at <= latest else work.received_at)
+    counts: K = placed(timed, descriptor.arrived_at if descriptor.arrived_at <= latest else received_at)
+    return counts
 
 
 def placed(work: W, at: datetime) -> W:
-    """The work with that for its time."""
-    if isinstance(work, Claim | Full):
-        return replace(work, header=replace(work.header, producer_timestamp=at))
-    return replace(work, producer_timestamp=at)
-
-
-def time_of(work: Claim | Full | Deactivate | Factset) -> datetime:
-    """By which its order is decided."""
-    return work.header.producer_timestamp if isinstance(work, Claim | Full) else work.producer_timestamp
+    """The work with that for its time. Where that is not a field of its own, the work has a method for it."""
+    own: Callable[[W, datetime], W] | None = getattr(type(work), "placed", None)
+    if own:
+        return own(work, at)
+    return replace(work, producer_timestamp=at)  # type: ignore[type-var]
 
 
 def _stamp_of(headers: Mapping[str, str]) -> tuple[int | None, int]:

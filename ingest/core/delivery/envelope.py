@@ -12,11 +12,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from ingest.core.catalog.formats import parse_json
+from ingest.core.delivery.commands import Scalar, plain_name, version_number
+from ingest.core.json_text import parse_json
 from ingest.core.raw_text import bytes_of, plain_surrogates
 from ingest.errors import Rejected
-
-Scalar = str | int | float | None
 
 
 class Envelope(NamedTuple):
@@ -40,24 +39,30 @@ _envelope = msgspec.json.Decoder(_Envelope)
 
 def open_envelope(body: bytes | memoryview, headers: Mapping[str, str], arrived_at: datetime) -> Envelope:
     """Raises Rejected when it is no command at all. Whether its kind and version are understood is not asked here."""
-    found = _Envelope() if headers.get("command") and bytes(body[:1]) == b'"' else _decode(body)
-    version, certname = found.version, found.certname
-    if found.command is None:
-        if not headers.get("command"):
-            raise Rejected("invalid", "neither the body nor the headers name a command")
-        name, payload = headers["command"], memoryview(body)
-        version, certname = headers.get("version"), None
-    else:
-        name = str(found.command)
-        payload = memoryview(b"" if found.payload is msgspec.UNSET else found.payload)
+    found = _read(body, headers)
     return Envelope(
-        name.replace("_", " ").strip(),
-        _number(version),
-        str(certname or headers.get("certname") or "") or None,
-        _unwrapped(payload),
+        plain_name(str(found.command)),
+        version_number(found.version),
+        str(found.certname or headers.get("certname") or "") or None,
+        _unwrapped(memoryview(b"" if found.payload is msgspec.UNSET else found.payload)),
         arrived_at,
         headers,
     )
+
+
+def read_command(body: bytes | memoryview, headers: Mapping[str, str]) -> tuple[str, Scalar]:
+    """Its name and its version as given; the payload is passed over. Raises Rejected when it is no command at all."""
+    found = _read(body, headers)
+    return plain_name(str(found.command)), found.version
+
+
+def _read(body: bytes | memoryview, headers: Mapping[str, str]) -> _Envelope:
+    found = _Envelope() if headers.get("command") and bytes(body[:1]) == b'"' else _decode(body)
+    if found.command:
+        return found
+    if not headers.get("command"):
+        raise Rejected("invalid", "neither the body nor the headers name a command")
+    return _Envelope(headers["command"], headers.get("version"), None, msgspec.Raw(body))
 
 
 def _decode(body: bytes | memoryview) -> _Envelope:
@@ -82,10 +87,3 @@ def _unwrapped(payload: memoryview) -> bytes | memoryview:
     text = bytes_of(str(parse_json(payload)))
     # `deactivate node` 1: a JSON string in a string, or a bare name in one.
     return text if text[:1] in (b"{", b'"') else bytes(payload)
-
-
-def _number(version: Scalar) -> int:
-    try:
-        return -1 if version is None else int(version)
-    except (ValueError, OverflowError):
-        return -1

@@ -1,4 +1,4 @@
-"""Which decoder gets a message: the one that knows the node, unless it has too much to do.
+"""Which decoder gets a message: the one that knows the node, unless it has too much to do. And which writer its work.
 
 A decoder that met a node's resources before has a fraction of the work, so a node should come back to the same
 one. The receiver parses nothing: it looks for the certname where producers put it. A wrong guess only costs time.
@@ -33,6 +33,12 @@ def choose(key: int, decoders: Sequence[str], load: Callable[[str], int]) -> str
     own = decoders[key % len(decoders)]
     idlest = min(decoders, key=load)
     return idlest if load(own) > load(idlest) + PATIENCE else own
+
+
+def lane_of(certname: str, lanes: int) -> int:
+    """Which writer has that node."""
+    # crc32, not hash(): hash() is salted per process, and all decoders must agree.
+    return zlib.crc32(certname.encode("utf-8", "replace")) % lanes
 
 
 def decoders_at_work(cores: int) -> int:

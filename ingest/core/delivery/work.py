@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import msgspec
+from msgspec.structs import replace
 
 from ingest.core.catalog.model import Header
 
@@ -54,25 +55,39 @@ class PositionSet(msgspec.Struct, array_like=True, frozen=True):
     indexes: tuple[int, ...]
 
 
-class Claim(msgspec.Struct, array_like=True, frozen=True, tag="claim"):
+class _OfCatalog:
+    """What is asked of work of any kind, as the header has it."""
+
+    __slots__ = ()
+    is_early: ClassVar[bool] = False
+    header: Header
+
+    @property
+    def certname(self) -> str:
+        return self.header.certname
+
+    @property
+    def producer_timestamp(self) -> datetime:
+        return self.header.producer_timestamp
+
+    def placed(self, at: datetime) -> Self:
+        """The same with that for its time."""
+        return replace(self, header=replace(self.header, producer_timestamp=at))  # type: ignore[type-var]
+
+
+class Claim(_OfCatalog, msgspec.Struct, array_like=True, frozen=True, tag="claim"):
     """The catalog's sections are byte for byte those that were stored last."""
 
-    is_early: ClassVar[bool] = False
+    goes_with_others: ClassVar[bool] = True
 
     delivery: int
     header: Header
     received_at: datetime
     sections: SectionDigests
 
-    @property
-    def certname(self) -> str:
-        return self.header.certname
 
-
-class Full(msgspec.Struct, array_like=True, frozen=True, tag="full"):
+class Full(_OfCatalog, msgspec.Struct, array_like=True, frozen=True, tag="full"):
     """A whole catalog as digests, with the contents that this decoder had not met before."""
-
-    is_early: ClassVar[bool] = False
 
     delivery: int
     header: Header
@@ -87,10 +102,6 @@ class Full(msgspec.Struct, array_like=True, frozen=True, tag="full"):
     edges: EdgeSet | None
     positions: PositionSet | None
     complete: bool  # every content is there: what is missing now is a fault
-
-    @property
-    def certname(self) -> str:
-        return self.header.certname
 
     @property
     def slots(self) -> int:
@@ -129,7 +140,7 @@ class Quarantine(msgspec.Struct, array_like=True, frozen=True, tag="quarantine")
     kind: str = ""  # the command, where one was told
 
 
-class Ahead(msgspec.Struct, array_like=True, frozen=True, tag="ahead"):
+class EarlyContents(msgspec.Struct, array_like=True, frozen=True, tag="early"):
     """New contents of a catalog of which the rest is still being decoded: what its ``Full`` will not bring any more. Nothing
     refers to them yet, and nobody waits for them: lost, they are found missing like any other."""
 
@@ -140,9 +151,9 @@ class Ahead(msgspec.Struct, array_like=True, frozen=True, tag="ahead"):
     contents: dict[bytes, Content]  # by digest
 
 
-CATALOG_WORKS = (Claim, Full, Ahead)
+CATALOG_WORKS = (Claim, Full, EarlyContents)
 DEACTIVATION_WORKS = (Deactivate,)
-Work = Claim | Full | Deactivate | Quarantine | Ahead
+Work = Claim | Full | Deactivate | Quarantine | EarlyContents
 
 
 class Outcome(StrEnum):

@@ -12,21 +12,22 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ingest.core.bounded_cache import BoundedCache
-from ingest.core.catalog.formats import parse_json
 from ingest.core.catalog.model import Json
 from ingest.core.catalog.storable import nearest_text
+from ingest.core.delivery.decoding import DecoderSettings, Known
 from ingest.core.delivery.envelope import open_envelope
 from ingest.core.delivery.work import DIGEST_BYTES, Descriptor
 from ingest.core.facts.inventory import InventoryReader
 from ingest.core.facts.leaves import canonical_text, count_leaves, split
 from ingest.core.facts.payload import read_payload
-from ingest.core.facts.selection import ALWAYS_MOVING, Selection, selection
+from ingest.core.facts.selection import ALWAYS_MOVING, selection
 from ingest.core.facts.work import Factset, Shape
+from ingest.core.json_text import parse_json
 from ingest.core.sensitive import conceal, may_hold_secrets
 
 # Of what the decoders' caches may take in all: a fleet's facts that do not differ from node to node take a megabyte, and
 # those of a thousand nodes that do some twenty.
-FACTS_SHARE = 1 / 4
+FACTS_SHARE = 1 / 8
 SHAPES_MAX = 4096  # that are remembered as sent: 20 bytes each
 PLACES_BYTES_MAX = 1024 * 1024
 _ENTRY_BYTES = 500  # of a fact beside its texts: a place in the table, five objects
@@ -45,17 +46,11 @@ class _Fact(NamedTuple):
 class FactsDecoder:
     """There is one in each decoder process."""
 
-    def __init__(
-        self,
-        cache_bytes_max: int,
-        *,
-        blocked: Selection | None = None,
-        moving: Sequence[str] = (),
-    ) -> None:
-        self._blocked = blocked or Selection()
-        self._moving = selection((*ALWAYS_MOVING, *moving), "--facts-volatile")
+    def __init__(self, settings: DecoderSettings) -> None:
+        self._blocked = selection(settings.facts_blocklist, "--facts-blocklist")
+        self._moving = selection((*ALWAYS_MOVING, *settings.facts_volatile), "--facts-volatile")
         self._facts: BoundedCache[tuple[str, bytes], _Fact] = BoundedCache(
-            int(cache_bytes_max * FACTS_SHARE),
+            int(settings.cache_bytes_max * FACTS_SHARE),
             lambda key, fact: _ENTRY_BYTES + 2 * (len(key[1]) + len(fact.leaves)) + len(fact.template or ""),
         )
         self._sent: BoundedCache[bytes, bool] = BoundedCache(
@@ -66,7 +61,11 @@ class FactsDecoder:
         )
         self._inventories = InventoryReader()
 
-    def decode(self, descriptor: Descriptor, body: memoryview, known: object) -> Iterator[Factset]:
+    @property
+    def facts_remembered(self) -> int:
+        return len(self._facts)
+
+    def decode(self, descriptor: Descriptor, body: memoryview, known: Known) -> Iterator[Factset]:
         """Raises Rejected."""
         envelope = open_envelope(body, descriptor.headers, descriptor.arrived_at)
         payload = read_payload(envelope)

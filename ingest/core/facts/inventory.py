@@ -7,10 +7,10 @@ import hashlib
 import msgspec
 
 from ingest.core.bounded_cache import BoundedCache
-from ingest.core.catalog.formats import parse_json
 from ingest.core.catalog.storable import nearest_text
 from ingest.core.delivery.work import DIGEST_BYTES
 from ingest.core.facts.work import Inventory, Package
+from ingest.core.json_text import parse_json
 from ingest.errors import Rejected
 
 INVENTORIES_BYTES_MAX = 1024 * 1024  # what is remembered of inventories is two digests each

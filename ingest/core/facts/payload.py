@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ingest.core.catalog.formats import parse_json
-from ingest.core.catalog.storable import require_plain
+from ingest.core.delivery.commands import require_version
 from ingest.core.delivery.envelope import Envelope
 from ingest.core.facts.leaves import canonical_text
+from ingest.core.json_text import parse_json
+from ingest.core.plain_text import require_plain
 from ingest.core.times import parse_time
 from ingest.errors import Rejected
 
@@ -49,12 +50,7 @@ _payload = msgspec.json.Decoder(_Payload)
 
 def read_payload(envelope: Envelope) -> Payload:
     """Raises Rejected."""
-    version = envelope.version
-    if version not in VERSIONS:
-        raise Rejected(
-            "unsupported_version",
-            f"'replace facts' version {version} is not one of {VERSIONS[0]} - {VERSIONS[-1]}",
-        )
+    version = require_version("replace facts", envelope.version, VERSIONS)
     found = _decode(envelope.payload)
     if found.values is None:
         raise Rejected("invalid", "`values` is missing: the facts by their names")

@@ -87,9 +87,10 @@ def selection(patterns: Iterable[str], setting: str) -> Selection:
     return Selection(tuple(paths), tuple(regexes))
 
 
-def patterns_of(text: str) -> list[str]:
-    """The patterns of a setting's value: separated by spaces or line ends, for names and regular expressions have commas."""
-    return text.split()
+def patterns_of(text: str) -> tuple[str, ...]:
+    """The patterns of a setting's value: a line each, or on a single line separated by spaces. Names and regular expressions
+    have commas."""
+    return tuple(text.splitlines() if "\n" in text else text.split())
 
 
 def _parts(pattern: str) -> tuple[re.Pattern[str], ...]:

@@ -37,13 +37,13 @@ class Contents:
         self._tables = (self._tags, self._positions, self._resources, self._edge_sets, self._position_sets)
 
     def resolve(
-        self, session: Session, catalogs: Sequence[Full], sources: Sequence[Full], ahead: dict[bytes, Content]
+        self, session: Session, catalogs: Sequence[Full], sources: Sequence[Full], early: dict[bytes, Content]
     ) -> Found:
         """The ids of what these catalogs refer to. ``sources`` are the works that may bring it along: also a superseded
-        catalog has contents. ``ahead``: what others will refer to, by digest."""
+        catalog has contents. ``early``: what others will refer to, by digest."""
         slots = {c.delivery: self._slots.of(c.digests) for c in catalogs}
-        wanted = set(ahead).union(*[one.wanted() for one in slots.values()])
-        ids = self._resolve_resources(session, wanted, sources, ahead)
+        wanted = set(early).union(*[one.wanted() for one in slots.values()])
+        ids = self._resolve_resources(session, wanted, sources, early)
         for one in slots.values():
             one.fill(ids)
         return Found(
@@ -71,13 +71,13 @@ class Contents:
         self._slots.forget()
 
     def _resolve_resources(
-        self, session: Session, wanted: set[bytes], sources: Sequence[Full], ahead: dict[bytes, Content]
+        self, session: Session, wanted: set[bytes], sources: Sequence[Full], early: dict[bytes, Content]
     ) -> dict[bytes, int]:
         ids = self._resources.known(wanted)
         if len(ids) == len(wanted):
             return ids
         ids.update(self._resources.find(session.cursor, wanted - ids.keys()))
-        contents = {digest: content for digest, content in ahead.items() if digest not in ids}
+        contents = {digest: content for digest, content in early.items() if digest not in ids}
         for catalog in sources:
             for slot, content in catalog.contents.items():
                 digest = catalog.digests[slot * DIGEST_BYTES : (slot + 1) * DIGEST_BYTES]

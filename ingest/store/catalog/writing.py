@@ -9,7 +9,7 @@ from operator import not_
 
 from ingest.core import pgcopy
 from ingest.core.delivery.batching import Stored, is_stale, supersede
-from ingest.core.delivery.work import Ahead, Claim, Content, Full, Outcome, Settled
+from ingest.core.delivery.work import Claim, Content, EarlyContents, Full, Outcome, Settled
 from ingest.errors import Rejected
 from ingest.store.catalog.content_store import Contents
 from ingest.store.catalog.membership import write_chunks, write_exports
@@ -54,17 +54,17 @@ class CatalogWriter:
         self._contents.forget()
         self._names.forget()
 
-    def write(self, session: Session, works: Sequence[Claim | Full | Ahead]) -> list[Settled]:
-        catalogs: Sequence[Claim | Full] = [work for work in works if not isinstance(work, Ahead)]
-        ahead: dict[bytes, Content] = {}
+    def write(self, session: Session, works: Sequence[Claim | Full | EarlyContents]) -> list[Settled]:
+        catalogs: Sequence[Claim | Full] = [work for work in works if not isinstance(work, EarlyContents)]
+        early: dict[bytes, Content] = {}
         for work in works:
-            if isinstance(work, Ahead):
-                ahead |= work.contents
+            if isinstance(work, EarlyContents):
+                early |= work.contents
         catalogs = self._placing.place(session, catalogs)
         newest, superseded = supersede(catalogs)
         rows = read_nodes(session, "read_nodes", [catalog.certname for catalog in newest])
         stored = {certname: Stored(*rest) for certname, *rest in rows}
-        settled = self._store(session, newest, stored, catalogs, ahead)
+        settled = self._store(session, newest, stored, catalogs, early)
         redo = {s.delivery for s in settled if s.outcome is Outcome.REDO}
         waiting = {c.certname for c in newest if c.delivery in redo}
         for catalog in superseded:
@@ -79,7 +79,7 @@ class CatalogWriter:
         newest: Sequence[Claim | Full],
         stored: dict[str, Stored],
         batch: Sequence[Claim | Full],
-        ahead: dict[bytes, Content],
+        early: dict[bytes, Content],
     ) -> list[Settled]:
         settled: list[Settled] = []
         full: list[Full] = []
@@ -102,10 +102,10 @@ class CatalogWriter:
                 if there.expired or not _is_same_run(catalog, there):
                     headers.append(self._header_fields(catalog, there))
                     touched.append(catalog)
-        if full or ahead:
+        if full or early:
             # A superseded catalog may have brought what the newest one refers to.
             sources = [c for c in batch if isinstance(c, Full)]
-            rows_, missing = self._store_contents(session, full, stored, sources, ahead)
+            rows_, missing = self._store_contents(session, full, stored, sources, early)
             for catalog in full:
                 if catalog.delivery in missing:
                     settled.append(Settled(catalog.delivery, Outcome.REDO))
@@ -125,11 +125,11 @@ class CatalogWriter:
         catalogs: Sequence[Full],
         stored: dict[str, Stored],
         sources: Sequence[Full],
-        ahead: dict[bytes, Content],
+        early: dict[bytes, Content],
     ) -> tuple[dict[int, HeaderFields], set[int]]:
         """Writes what is new of these catalogs. Returns the header's fields of each, and the deliveries of which a
         content is nowhere to be found."""
-        found = self._contents.resolve(session, catalogs, sources, ahead)
+        found = self._contents.resolve(session, catalogs, sources, early)
         missing = {
             c.delivery
             for c in catalogs

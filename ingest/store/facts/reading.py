@@ -8,7 +8,6 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from ingest.core.catalog.formats import parse_json
 from ingest.core.catalog.model import Json
 from ingest.core.facts.leaves import LEAF, join
 from ingest.core.facts.stable import firsts_of, stable_leaves
@@ -38,7 +37,7 @@ def read_factset(connection: Connection, certname: str) -> dict[str, Json]:
         "producer": producer,
         "producer_timestamp": timestamp.isoformat(timespec="milliseconds"),
         "values": {
-            fact: parse_json(join(template, its).encode())
+            fact: json.loads(join(template, its))  # not parse_json: it was read as a message already
             for fact, template, its in zip(
                 names if exact_names is None else json.loads(exact_names), templates, leaves, strict=True
             )

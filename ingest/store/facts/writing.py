@@ -217,6 +217,7 @@ class FactsWriter:
     ) -> None:
         rows: dict[str, list[Fields]] = {"update_node_facts": [], "insert_node_facts": []}
         own: dict[int, Fields] = {}
+        emptied: set[int] = set()
         for factset in factsets:
             there, its = stored[factset.certname], layers[factset.delivery]
             is_known = there.producer_timestamp is not None
@@ -227,10 +228,12 @@ class FactsWriter:
                 numbers = sorted(its.own)
                 lists = list_field(numbers), list_field(its.own[number] for number in numbers)
                 own[there.node_id] = (pgcopy.int4(there.node_id), *lists)
+                if not numbers:
+                    emptied.add(there.node_id)
         for statement, fields in rows.items():
             if fields:
                 session.execute(statement, column_parameters(_NODE_OIDS, fields))
-        _write_own_facts(session, own)
+        _write_own_facts(session, own, emptied)
 
     def _node_fields(self, factset: Factset, stored: Stored, layers: Layers) -> Fields:
         moving = layers.moving
@@ -288,12 +291,12 @@ class FactsWriter:
             session.execute("reactivate_nodes", parameters)
 
 
-def _write_own_facts(session: Session, rows: dict[int, Fields]) -> None:
-    """By node."""
+def _write_own_facts(session: Session, rows: dict[int, Fields], emptied: set[int]) -> None:
+    """By node; ``emptied`` are those that need no row if they have none."""
     if rows:
         session.execute("update_own_facts", column_parameters(_OWN_OIDS, list(rows.values())))
         updated = {node_id for (node_id,) in session.cursor}
-        if new := [fields for node_id, fields in rows.items() if node_id not in updated]:
+        if new := [fields for node_id, fields in rows.items() if node_id not in updated | emptied]:
             session.execute("insert_own_facts", column_parameters(_OWN_OIDS, new))
 
 

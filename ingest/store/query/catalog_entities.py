@@ -33,8 +33,8 @@ NODES = Entity(
         "expired": _time("n.expired"),
         "catalog_timestamp": _time("c.received_at"),
         "catalog_environment": _ENVIRONMENT,
-        "facts_timestamp": _time("NULL::timestamptz"),
-        "facts_environment": EntityField("NULL::text"),
+        "facts_timestamp": _time("f.received_at"),
+        "facts_environment": EntityField("fe.name"),
         "report_timestamp": _time("NULL::timestamptz"),
         "report_environment": EntityField("NULL::text"),
         "latest_report_hash": EntityField("NULL::text"),
@@ -156,8 +156,7 @@ RESOURCES = Entity(
         "exported": EntityField("r.exported", Type.BOOLEAN),
         "file": EntityField("p.file"),
         "line": EntityField("p.line", Type.NUMERIC),
-        # PuppetDB keeps no document for a resource without parameters: a condition on one is neither true nor false.
-        "parameters": EntityField("NULLIF(r.parameters, '{}'::jsonb)", Type.DOCUMENT, shown="r.parameters"),
+        "parameters": EntityField("r.parameters", Type.DOCUMENT),
     },
     _resources_source,
     {

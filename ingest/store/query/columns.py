@@ -44,7 +44,7 @@ def column_of(parameters: Parameters, entity: Entity, column: ast.Column) -> Sho
             raise ast.BadQuery(
                 f"Projected field name '{column.text[:200]}' exceeds current maximum length of 63 characters"
             )
-        return Shown(column.text, operators.inside(parameters, found.sql, column), Type.JSON)
+        return Shown(column.text, operators.inside(parameters, found, column), Type.JSON)
     return Shown(column.name, found.shown or found.sql, found.type)
 
 
@@ -54,7 +54,7 @@ def call(parameters: Parameters, entity: Entity, function: ast.Function) -> Show
     found = entity.fields.get(function.field.name)
     if found is None or not found.queryable:
         raise ast.BadQuery(unknown_column(entity, function.field.text))
-    sql = operators.inside(parameters, found.sql, function.field) if function.field.parts else found.sql
+    sql = operators.inside(parameters, found, function.field) if function.field.parts else found.sql
     type_ = Type.NUMERIC
     if function.name in ("avg", "sum", "min", "max") and found.type in (Type.SCALAR, Type.DOCUMENT):
         sql = f"CASE jsonb_typeof({sql}) WHEN 'number' THEN ({sql} #>> '{{}}')::numeric END"

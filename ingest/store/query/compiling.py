@@ -18,7 +18,6 @@ from ingest.store.query.entity import PURGE_TTL, Entity, EntityField, Source, Ty
 from ingest.store.query.lookups import (
     cast,
     fact_path,
-    is_any_state,
     latest,
     matchable,
     ordered,
@@ -121,7 +120,7 @@ class Compiler:
             case ast.And(parts):
                 return self._junction(entity, " AND ", parts)
             case ast.Or(parts):
-                return None if is_any_state(parts) else self._junction(entity, " OR ", parts)
+                return self._junction(entity, " OR ", parts)
             case ast.Not(part):
                 inner = self.condition(entity, part)
                 return None if inner is None else f"(NOT {inner})"
@@ -202,9 +201,8 @@ class Compiler:
         raise ast.BadQuery(f"Operator '{op}' is not allowed on a parameter: = and ~ are")
 
     def _compare_fact(self, entity: Entity, op: str, name: str, value: object) -> str:
-        if op not in ("=", "~", ">", "<", ">=", "<=") or (
-            op not in ("=", "~") and (isinstance(value, bool) or not isinstance(value, int | float))
-        ):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if op == "~>" or not (is_number or (op in ("=", "~") and isinstance(value, str | bool))):
             raise ast.BadQuery(f"Operator '{op}' not allowed on value '{value}'")
         certname = (read_field("certname"),)
         return self._in_query(
@@ -244,7 +242,7 @@ class Compiler:
         if found is None or not found.queryable or (column.parts and found.type is not Type.DOCUMENT):
             raise ast.BadQuery(unknown_column(other, column.text))
         if column.parts:
-            return EntityField(operators.inside(self.parameters, found.sql, column), Type.SCALAR)
+            return EntityField(operators.inside(self.parameters, found, column), Type.SCALAR)
         return found
 
     def _related(self, entity: Entity, name: str, where: ast.Node | None) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from ingest.core.query.ast import BadQuery
 from ingest.store.query.catalog_entities import CATALOG_ENTITIES
 from ingest.store.query.entity import Entity
+from ingest.store.query.fact_entities import FACT_ENTITIES
 
-ENTITIES: dict[str, Entity] = {entity.name: entity for entity in CATALOG_ENTITIES}
+ENTITIES: dict[str, Entity] = {entity.name: entity for entity in (*CATALOG_ENTITIES, *FACT_ENTITIES)}
 
 
 def entity_of(name: str) -> Entity:

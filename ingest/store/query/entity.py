@@ -21,6 +21,9 @@ class Type(Enum):
     SCALAR = auto()  # jsonb: a fact's value
     DOCUMENT = auto()  # jsonb, with dotted paths into it
     PATH = auto()  # jsonb array: the path of a fact
+    PATH_TEXT = (
+        auto()
+    )  # the same of fact paths, which PuppetDB keeps as texts: there a pattern finds whole parts alone
     JSON = auto()  # only to be shown
 
 
@@ -30,6 +33,8 @@ class EntityField(NamedTuple):
     queryable: bool = True
     projectable: bool = True
     shown: str | None = None  # the expression that makes JSON of it, where it is not the same
+    # Of a document: the expression for what stands under the name {name}, where that is cheaper than to make the whole.
+    by_name: str | None = None
 
 
 class Source(NamedTuple):

@@ -16,6 +16,8 @@ _CASTS = {
     (Type.STRING, Type.TIMESTAMP): "({0})::timestamptz", (Type.STRING, Type.SCALAR): "to_jsonb({0})",
     (Type.SCALAR, Type.NUMERIC): "({0} #>> '{{}}')::numeric", (Type.SCALAR, Type.STRING): "({0} #>> '{{}}')",
     (Type.SCALAR, Type.BOOLEAN): "({0} #>> '{{}}')::boolean", (Type.BOOLEAN, Type.STRING): "({0})::text",
+    (Type.PATH, Type.PATH_TEXT): "{0}",
+    (Type.PATH_TEXT, Type.PATH): "{0}",
     (Type.NUMERIC, Type.STRING): "({0})::text", (Type.TIMESTAMP, Type.STRING): "({0})::text",
 }  # fmt: skip
 
@@ -93,16 +95,6 @@ def state_condition(entity: Entity, state: str) -> str:
     if state == "active":
         return f"({certname} NOT IN ({NOT_ACTIVE}))"
     return f"({certname} IN (SELECT n.certname FROM nodes n WHERE {INACTIVE}))"
-
-
-def is_any_state(parts: tuple[ast.Node, ...]) -> bool:
-    """["or", active, not active] means every node, those purged soon included."""
-    active = ast.Pair("node", "active")
-    return (
-        len(parts) == 2
-        and all(isinstance(part, ast.Compare) and part.op == "=" and part.subject == active for part in parts)
-        and {part.value for part in parts if isinstance(part, ast.Compare)} == {True, False}
-    )
 
 
 def with_agents(entity: Entity, where: ast.Node | None) -> ast.Node | None:

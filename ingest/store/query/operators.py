@@ -17,15 +17,15 @@ ORDERED = (">", "<", ">=", "<=")
 def compare(parameters: Parameters, op: str, field: ast.Field, found: EntityField, value: object) -> str:
     """A comparison as a condition. Raises BadQuery."""
     if found.type is Type.DOCUMENT:
-        return _document(parameters, op, field, found.sql, value)
+        return _document(parameters, op, field, found, value)
     if op == "=":
         return _equals(parameters, field, found, value)
     if op == "~":
         return _matches(parameters, field, found, value)
     if op == "~>":
-        if found.type is not Type.PATH:
+        if found.type not in (Type.PATH, Type.PATH_TEXT):
             raise ast.BadQuery(f"Query operator ~> is not allowed on field {field.text}")
-        return _path_matches(parameters, found.sql, value)
+        return _path_matches(parameters, found, value)
     return _ordered(parameters, op, field, found, value)
 
 
@@ -72,7 +72,7 @@ def _ordered(parameters: Parameters, op: str, field: ast.Field, found: EntityFie
 def is_null(parameters: Parameters, field: ast.Field, found: EntityField, wanted: bool) -> str:
     """Whether it is missing; within JSON, whether null stands there."""
     if found.type is Type.DOCUMENT or found.type is Type.SCALAR:
-        inside = _inside(parameters, found.sql, field.literal)
+        inside = _inside(parameters, found, field.literal)
         return f"(jsonb_typeof({inside}) {'=' if wanted else '<>'} 'null')"
     return f"({found.sql} IS {'' if wanted else 'NOT '}NULL)"
 
@@ -82,39 +82,49 @@ def in_array(parameters: Parameters, field: ast.Field, found: EntityField, wante
     if found.type in (Type.ARRAY, Type.TAGS):
         raise ast.BadQuery("Operator in...array is not supported on array types")
     placeholder = values.many(parameters, found.type, wanted, field.text)
-    sql = _inside(parameters, found.sql, field.parts) if found.type is Type.DOCUMENT else found.sql
+    sql = _inside(parameters, found, field.parts) if found.type is Type.DOCUMENT else found.sql
     return f"({sql} = ANY ({placeholder}))"
 
 
-def inside(parameters: Parameters, sql: str, field: ast.Field) -> str:
+def inside(parameters: Parameters, found: EntityField, field: ast.Field) -> str:
     """What stands at a path, as jsonb. Raises BadQuery for one with match()."""
-    return _inside(parameters, sql, field.parts)
+    return _inside(parameters, found, field.parts)
 
 
-def _inside(parameters: Parameters, sql: str, parts: tuple[str | int | ast.Match, ...]) -> str:
-    for part in parts:
-        if isinstance(part, ast.Match):
-            raise ast.BadQuery("match() is understood on the left of =, ~, >, <, >= and <= alone")
-        sql += f" -> {part}" if isinstance(part, int) else f" -> {parameters.text(part)}"
-    return f"({sql})" if parts else sql
+def _named(parameters: Parameters, found: EntityField, name: str) -> str:
+    """What stands under a name of a document itself."""
+    if found.by_name is not None:
+        return found.by_name.replace("{name}", parameters.text(name))
+    return f"({found.sql} -> {parameters.text(name)})"
 
 
-def _document(parameters: Parameters, op: str, field: ast.Field, sql: str, value: object) -> str:
+def _inside(parameters: Parameters, found: EntityField, parts: tuple[str | int | ast.Match, ...]) -> str:
+    if not parts:
+        return found.sql
+    if any(isinstance(part, ast.Match) for part in parts):
+        raise ast.BadQuery("match() is understood on the left of =, ~, >, <, >= and <= alone")
+    sql = _named(parameters, found, str(parts[0]))
+    for part in parts[1:]:
+        sql += f" -> {part}" if isinstance(part, int) else f" -> {parameters.text(str(part))}"
+    return f"({sql})"
+
+
+def _document(parameters: Parameters, op: str, field: ast.Field, found: EntityField, value: object) -> str:
     if op == "~>":
         raise ast.BadQuery(f"Query operator ~> is not allowed on field {field.text}")
     parts = field.parts
     if any(isinstance(part, ast.Match) for part in parts):
-        return _walk(parameters, op, parts, sql, value, field.text)
+        return _walk(parameters, op, field, found, value)
     if not parts:
         if op != "=":
             raise ast.BadQuery(
                 f"Query operator {op} is not allowed on field {field.text}: name what in it is meant"
             )
-        return f"({sql} @> {parameters.json(value)})"
+        return f"({found.sql} @> {parameters.json(value)})"
     if op == "=" and not any(isinstance(part, int) for part in parts):
-        return _contains(parameters, field.literal, sql, value)
-    found = _leaf(parameters, op, _inside(parameters, sql, parts), value, field.text)
-    return f"({found} AND {sql} ? {parameters.text(str(parts[0]))})"
+        return _contains(parameters, field.literal, found, value)
+    # Where nothing stands at the path it is neither true nor false: so ``not`` finds nothing there either, as in PuppetDB.
+    return _leaf(parameters, op, _inside(parameters, found, parts), value, field.text)
 
 
 def _leaf(parameters: Parameters, op: str, sql: str, value: object, text: str) -> str:
@@ -123,15 +133,19 @@ def _leaf(parameters: Parameters, op: str, sql: str, value: object, text: str) -
     return f"({sql} {op} {parameters.json(value)})"
 
 
-def _contains(parameters: Parameters, names: tuple[str, ...], sql: str, value: object) -> str:
-    if any(
-        name.isascii() and name.isdigit() for name in names
-    ):  # it may be the place in an array: @> finds none
-        path = parameters.add([values.clean(name) for name in names], "text[]")
-        return f"({sql} #> {path} = {parameters.json(value)})"
+def _contains(parameters: Parameters, names: tuple[str, ...], found: EntityField, value: object) -> str:
+    first, rest = names[0], names[1:]
+    if any(name.isascii() and name.isdigit() for name in names):
+        # It may be the place in an array, of which @> knows nothing.
+        path = parameters.add([values.clean(name) for name in rest], "text[]")
+        return f"({_named(parameters, found, first)} #> {path} = {parameters.json(value)})"
     for name in reversed(names):
         value = {name: value}
-    return f"({sql} @> {parameters.json(value)})"
+    if found.by_name is None:
+        return f"({found.sql} @> {parameters.json(value)})"
+    # Put back into a document: by itself, an array contains what is one of its elements.
+    document = f"jsonb_build_object({parameters.text(first)}, {_named(parameters, found, first)})"
+    return f"({document} @> {parameters.json(value)})"
 
 
 _CHILDREN = (
@@ -141,16 +155,12 @@ _CHILDREN = (
 )
 
 
-def _walk(
-    parameters: Parameters,
-    op: str,
-    parts: tuple[str | int | ast.Match, ...],
-    sql: str,
-    value: object,
-    text: str,
-) -> str:
+def _walk(parameters: Parameters, op: str, field: ast.Field, found: EntityField, value: object) -> str:
     """Some path of which every part is what was named, or is found by its pattern."""
-    tables, conditions, above = [], [], sql
+    parts, above = list(field.parts), found.sql
+    if found.by_name is not None and isinstance(parts[0], str):
+        above = _named(parameters, found, str(parts.pop(0)))
+    tables, conditions = [], []
     for number, part in enumerate(parts):
         level = f"level{number}"
         tables.append(_CHILDREN.format(value=above, level=level))
@@ -158,15 +168,16 @@ def _walk(
         wanted = part.pattern if isinstance(part, ast.Match) else str(part)
         conditions.append(f"{level}.key {sign} {parameters.text(wanted)}")
         above = f"{level}.value"
-    conditions.append(_leaf(parameters, op, above, value, text))
+    conditions.append(_leaf(parameters, op, above, value, field.text))
     return f"EXISTS (SELECT FROM {', '.join(tables)} WHERE {' AND '.join(conditions)})"
 
 
-def _path_matches(parameters: Parameters, sql: str, value: object) -> str:
+def _path_matches(parameters: Parameters, found: EntityField, value: object) -> str:
     """Every part of the path is found by the pattern in its place; a number stands for a place in an array, and a string
     of digits for a name."""
     if not (isinstance(value, list) and all(isinstance(part, str | int) for part in value)):
         raise ast.BadQuery("~> takes an array of regular expressions and array indexes")
+    sql, is_text = found.sql, found.type is Type.PATH_TEXT
     conditions = [f"jsonb_array_length({sql}) = {len(value)}"]
     for place, part in enumerate(value):
         if isinstance(part, int):
@@ -174,5 +185,6 @@ def _path_matches(parameters: Parameters, sql: str, value: object) -> str:
             continue
         if part.isascii() and part.isdigit():
             conditions.append(f"jsonb_typeof({sql} -> {place}) = 'string'")
-        conditions.append(f"({sql} ->> {place}) ~ {parameters.text(part)}")
+        pattern = f"^(?:{part})$" if is_text else part
+        conditions.append(f"({sql} ->> {place}) ~ {parameters.text(pattern)}")
     return f"({' AND '.join(conditions)})"

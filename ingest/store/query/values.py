@@ -60,7 +60,7 @@ def one(parameters: Parameters, type_: Type, value: object, field: str) -> str:
                 return parameters.add(found, "boolean")
         case Type.TIMESTAMP:
             return parameters.add(timestamp(value), "timestamptz")
-        case Type.SCALAR | Type.DOCUMENT | Type.PATH:
+        case Type.SCALAR | Type.DOCUMENT | Type.PATH | Type.PATH_TEXT:
             return parameters.json(value)
     raise BadQuery(f"Argument {json.dumps(value)[:200]} is incompatible with field {field!r}.")
 
@@ -82,7 +82,7 @@ def many(parameters: Parameters, type_: Type, values: tuple[object, ...], field:
                 return parameters.add(found, "boolean[]")
         case Type.TIMESTAMP:
             return parameters.add([timestamp(value) for value in values], "timestamptz[]")
-        case Type.SCALAR | Type.DOCUMENT | Type.PATH:
+        case Type.SCALAR | Type.DOCUMENT | Type.PATH | Type.PATH_TEXT:
             return parameters.add([to_json(value) for value in values], "jsonb[]")
     raise BadQuery(f"'in' with an array is not supported on field {field!r}")
 

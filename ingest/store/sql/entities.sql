@@ -6,6 +6,8 @@
 SELECT FROM nodes n
 LEFT JOIN catalogs c ON c.node_id = n.id
 LEFT JOIN environments e ON e.id = c.environment_id
+LEFT JOIN node_facts f ON f.node_id = n.id
+LEFT JOIN environments fe ON fe.id = f.environment_id
 
 -- name: from_catalogs
 SELECT FROM catalogs c
@@ -117,3 +119,36 @@ CROSS JOIN LATERAL unnest(es.sources, es.targets, es.relationships) AS d (source
 JOIN resources s ON s.id = slots.resource_ids[d.source + 1]
 JOIN resources t ON t.id = slots.resource_ids[d.target + 1]
 WHERE es.id = %(edge_set_id)s
+
+-- name: from_facts
+SELECT FROM node_fact_values v
+LEFT JOIN environments e ON e.id = v.environment_id
+
+-- name: from_fact_contents
+SELECT FROM node_fact_values v
+LEFT JOIN environments e ON e.id = v.environment_id
+CROSS JOIN LATERAL fact_leaves(v.name, v.value) AS leaf
+
+-- name: from_factsets
+SELECT FROM node_factsets f
+
+-- name: from_fact_paths
+SELECT FROM fact_paths fp
+
+-- name: from_fact_names
+SELECT FROM fact_names fp
+
+-- name: from_package_inventory
+SELECT FROM node_package_versions v
+
+-- name: from_packages
+SELECT FROM packages v
+
+-- name: fact_by_name
+-- One fact of the node of a row: the compiler puts its column and the name where the parameters are.
+SELECT one.value FROM node_fact_values one WHERE one.node_id = %(node_id)s AND one.name = %(name)s
+
+-- name: factset_json
+SELECT coalesce(json_agg(json_build_object('name', one.name, 'value', one.value)), '[]'::json)
+FROM node_fact_values one
+WHERE one.node_id = %(node_id)s

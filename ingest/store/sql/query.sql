@@ -19,6 +19,8 @@ SELECT CASE %(kind)s::text
     WHEN 'node' THEN EXISTS (SELECT FROM nodes n WHERE n.certname = %(name)s::text)
     WHEN 'catalog' THEN EXISTS (
         SELECT FROM catalogs c JOIN nodes n ON n.id = c.node_id WHERE n.certname = %(name)s::text)
+    WHEN 'factset' THEN EXISTS (
+        SELECT FROM node_facts f JOIN nodes n ON n.id = f.node_id WHERE n.certname = %(name)s::text)
     WHEN 'environment' THEN EXISTS (SELECT FROM environments e WHERE e.name = %(name)s::text)
     WHEN 'producer' THEN EXISTS (SELECT FROM producers p WHERE p.name = %(name)s::text)
 END
@@ -37,6 +39,9 @@ SELECT CASE %(command)s::text
     WHEN 'replace catalog' THEN EXISTS (
         SELECT FROM catalogs c JOIN nodes n ON n.id = c.node_id
         WHERE n.certname = %(certname)s::text AND c.producer_timestamp >= %(timestamp)s::timestamptz)
+    WHEN 'replace facts' THEN EXISTS (
+        SELECT FROM node_facts f JOIN nodes n ON n.id = f.node_id
+        WHERE n.certname = %(certname)s::text AND f.producer_timestamp >= %(timestamp)s::timestamptz)
     WHEN 'deactivate node' THEN EXISTS (
         SELECT FROM nodes n
         LEFT JOIN catalogs c ON c.node_id = n.id

@@ -9,37 +9,42 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.core.catalog.array_delta import EDGES, RESOURCES, Search, differences
-from ingest.core.catalog.cache import Met
-from ingest.core.catalog.decoding import Decoding, lane_of
+from ingest.core.catalog.baseline import Baseline, Replacement, all_resources, make_baseline
+from ingest.core.catalog.baselines import SAMPLES, Baselines, likeness
+from ingest.core.catalog.cache import CachedResource
+from ingest.core.catalog.decoding import Decoding
 from ingest.core.catalog.formats import slices
-from ingest.core.catalog.lineup import SAMPLES, Lineup, Lineups, likeness, line_up, with_differences
 from ingest.core.catalog.model import Ref
 from ingest.core.catalog.storable import Position
+from ingest.core.delivery.routing import lane_of
 from ingest.core.delivery.work import Content, Full
 from ingest.errors import Rejected
 from lab import real_catalogs as corpus
 from tests.core.test_decoding import CERTNAMES, LANES, Writers, body, full
 
 
-def met(raw: bytes) -> Met:
+def cached(raw: bytes) -> CachedResource:
     """One that is only its JSON."""
-    return Met(
-        ref=Ref("T", repr(raw)), key=raw, edge_digest=bytes(20), length=len(raw), name=raw, exported=False,
-        relations=(), aliases=(), digest=bytes(20), position=Position(bytes(20), b""), content=Content(b"", "", raw),
-        bytes_=0,
+    return CachedResource(
+        ref=Ref("T", repr(raw)), sort_key=raw, edge_digest=bytes(20), length=len(raw), name=raw, exported=False,
+        relations=(), aliases=(), is_virtual=False, digest=bytes(20), position=Position(bytes(20), b""),
+        content=Content(b"", "", raw),
     )  # fmt: skip
 
 
-def lineup_of(elements: list[bytes]) -> Lineup:
-    return line_up(b"[%b]" % b",".join(elements), [met(raw) for raw in elements], thin=False)
+def baseline_of(elements: list[bytes]) -> Baseline:
+    return make_baseline(b"[%b]" % b",".join(elements), [cached(raw) for raw in elements], thin=False)
 
 
-def by_differences(section: bytes, lineup: Lineup, search: Search = RESOURCES) -> list[bytes] | None:
-    found = differences(memoryview(section), lineup.array, search) if lineup.array else None
+def by_differences(section: bytes, baseline: Baseline, search: Search = RESOURCES) -> list[bytes] | None:
+    found = differences(memoryview(section), baseline.array, search) if baseline.array else None
     if found is None:
         return None
     return [
-        one.key for one in with_differences(lineup, [(d, [met(bytes(raw)) for raw in d.raws]) for d in found])
+        one.sort_key
+        for one in all_resources(
+            baseline, [Replacement(d, [cached(bytes(raw)) for raw in d.raws]) for d in found]
+        )
     ]
 
 
@@ -72,7 +77,7 @@ def test_differences_are_true_or_not_told(
     old: list[bytes], new: list[bytes], cut: tuple[int, int, bytes]
 ) -> None:
     """For every array, and for text that is none any more: its elements, or None; never what a parse does not find."""
-    lineup = lineup_of(old)
+    baseline = baseline_of(old)
     section = b"[%b]" % b",".join(new)
     at, length, instead = cut
     for text in (section, section[:at] + instead + section[at + length :]):
@@ -81,7 +86,7 @@ def test_differences_are_true_or_not_told(
         except Rejected:
             expected = None
         for search in (RESOURCES, EDGES):
-            assert by_differences(text, lineup, search) in (expected, None)
+            assert by_differences(text, baseline, search) in (expected, None)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +95,7 @@ def test_differences_are_true_or_not_told(
 )
 def test_what_only_begins_like_an_array_is_told_by_a_parse(text: str) -> None:
     """Commas without values between, and what stands behind the end."""
-    found = by_differences(text.encode(), lineup_of([b"1", b"2"]))
+    found = by_differences(text.encode(), baseline_of([b"1", b"2"]))
     assert found == ([b"12"] if text == "[12]" else None)
 
 
@@ -117,12 +122,12 @@ def test_a_few_differences_are_found_without_a_whole_parse(edits: list[tuple[str
         else:
             new[at], new[at + 1] = new[at + 1], new[at]
     section = b"[%b]" % b",".join(new)
-    array = lineup_of(old).array
+    array = baseline_of(old).array
     assert array is not None
     found = differences(memoryview(section), array, RESOURCES)
     assert found is not None
     assert sum(len(one.raws) for one in found) <= 40 * len(edits)
-    assert by_differences(section, lineup_of(old)) == new
+    assert by_differences(section, baseline_of(old)) == new
 
 
 @st.composite
@@ -220,7 +225,7 @@ def test_a_lane_gets_what_stood_in_anothers_place() -> None:
 
 @pytest.mark.parametrize("form", ["wire", "native"])
 def test_a_real_catalog_with_a_few_changes_is_alike(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a node's next run, and of another node of its role: neither gets a lineup of its own."""
+    """Of a node's next run, and of another node of its role: neither gets a baseline of its own."""
     one, writers = Decoding(1 << 26, lanes=LANES), Writers()
     first, next_ = (corpus.body("minimal-01", run, form) for run in (1, 3))
     work = full(one, first)
@@ -228,7 +233,7 @@ def test_a_real_catalog_with_a_few_changes_is_alike(form: str, monkeypatch: pyte
     writers.whole(work)
     bodies = (next_, first.replace(certname.encode(), b"min-07.example.com"))
     alone = [Writers().whole(full(Decoding(1 << 26, lanes=LANES), raw)) for raw in bodies]
-    monkeypatch.setattr("ingest.core.catalog.decoding.line_up", None)
+    monkeypatch.setattr("ingest.core.catalog.decoding.make_baseline", None)
     assert [writers.whole(full(one, raw)) for raw in bodies] == alone
 
 
@@ -246,73 +251,79 @@ def test_a_role_may_be_between_two_releases(monkeypatch: pytest.MonkeyPatch) -> 
     certnames = [f"n{number:02}" for number in range(60)]
     for number in (1, 2):
         writers.whole(full(one, release(certnames[0], number)))
-    monkeypatch.setattr("ingest.core.catalog.decoding.line_up", None)
+    monkeypatch.setattr("ingest.core.catalog.decoding.make_baseline", None)
     for place, certname in enumerate(certnames):
         writers.whole(full(one, release(certname, 1 + place % 2)))
     assert one.resources.evictions
-    cached = set(map(id, one.resources.entries.values()))
-    assert all(id(met) in cached for lineup in one.lineups.near(0) for met in lineup.met)  # so it is counted
+    kept = set(map(id, one.resources._cached.entries.values()))
+    assert all(
+        id(resource) in kept for baseline in one.baselines.near(0) for resource in baseline.resources
+    )  # so it is counted
 
 
-def text_of(lineup: Lineup) -> memoryview:
-    assert lineup.array is not None
-    return memoryview(lineup.array.text)
+def text_of(baseline: Baseline) -> memoryview:
+    assert baseline.array is not None
+    return memoryview(baseline.array.text)
 
 
-def sized(size: int) -> Lineup:
-    """A lineup of one resource of so many bytes."""
-    one = lineup_of([b'"%b"' % (b"x" * size)])
-    assert one.array is not None
-    one.length = len(one.array.text)
-    return one
+def sized(size: int) -> Baseline:
+    """A baseline of one resource of so many bytes."""
+    return baseline_of([b'"%b"' % (b"x" * size)])
+
+
+def put(several: Baselines, one: Baseline) -> None:
+    several.put(one, len(text_of(one)))
 
 
 def test_the_nearest_is_found_and_the_oldest_forgotten() -> None:
     """By the body's length; what was asked for stays longer, and the bytes are a limit."""
     five = a, b, c, d, e = [sized(size) for size in (1000, 1040, 1080, 1120, 1160)]
-    several = Lineups(sum(one.bytes_ for one in five) - 1)
+    several = Baselines(sum(one.bytes_ for one in five) - 1)
     assert not several.near(7)
     assert several.most_alike(memoryview(b"[]"), 7, "") is None
     for one in (a, b, c, d):
-        several.put(one, behind=None)
+        put(several, one)
     assert several.near(1050) == [b, c, a, d]
     assert several.near(7) == [a, b]
     assert several.most_alike(text_of(d), 1120, "") is d
     assert several.most_alike(text_of(a), 1000, "") is a
     assert several.most_alike(text_of(a), 1000, "native") is None
-    several.put(e, behind=None)  # there is no room for five, and b was not asked for since
+    put(several, e)  # there is no room for five, and b was not asked for since
     assert several.near(1050) == [c, a, d]
-    several.put(sized(5000), behind=None)
+    put(several, sized(5000))
     assert several.near(9999) == [e, d]  # one that takes a quarter of the room is not kept
-    assert a.met[0].lineups == 1
+    assert a.resources[0].baselines == 1
     while several.forget_oldest():
         pass
     assert not several.near(7)
-    assert a.met[0].lineups == b.met[0].lineups == 0
+    assert a.resources[0].baselines == b.resources[0].baselines == 0
 
 
 def test_of_a_kind_two_are_kept() -> None:
     """The one that came last, and the one that it was made from."""
-    several = Lineups(1 << 20)
+    several = Baselines(1 << 20)
     before = None
     for size in range(1000, 1005):
         one = sized(size)
-        several.put(one, behind=before)
+        if before is not None:
+            one.parent = before.place
+        put(several, one)
         before = one
-    assert [one.length for one in several.near(1002)] == [1007, 1008]
+    assert [len(text_of(one)) for one in several.near(1002)] == [1007, 1008]
 
 
 def test_the_one_with_most_in_common_is_taken() -> None:
     """Though another is nearer in length; a shift of what follows does not matter, one too far does."""
     texts = [b'"%03d %b"' % (n, b"x" * 300) for n in range(100)]
     moved = [text.replace(b"x", b"y") if n % 2 else text for n, text in enumerate(texts)]
-    lineups = [lineup_of(elements) for elements in (texts, moved)]
-    several = Lineups(1 << 20)
-    for length, one in zip((1000, 2000), lineups, strict=True):
-        one.length = length
-        several.put(one, behind=None)
+    baselines = [baseline_of(elements) for elements in (texts, moved)]
+    several = Baselines(1 << 20)
+    for length, one in zip((1000, 2000), baselines, strict=True):
+        several.put(one, length)
     for length in (1000, 2000):
-        assert several.most_alike(text_of(lineups[0]), length, "") is lineups[0]
-        assert several.most_alike(text_of(lineups[1]), length, "") is lineups[1]
-    assert likeness(memoryview(b"[%b]" % b",".join([b'"%b"' % (b"z" * 1000), *texts])), lineups[0]) == SAMPLES
-    assert likeness(memoryview(b"[%b]" % b",".join([b'"%b"' % (b"z" * 9000), *texts])), lineups[0]) == 0
+        assert several.most_alike(text_of(baselines[0]), length, "") is baselines[0]
+        assert several.most_alike(text_of(baselines[1]), length, "") is baselines[1]
+    assert (
+        likeness(memoryview(b"[%b]" % b",".join([b'"%b"' % (b"z" * 1000), *texts])), baselines[0]) == SAMPLES
+    )
+    assert likeness(memoryview(b"[%b]" % b",".join([b'"%b"' % (b"z" * 9000), *texts])), baselines[0]) == 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ingest.core.delivery.work import Ahead, Claim, Deactivate, Full, Outcome
+from ingest.core.delivery.work import Claim, Deactivate, EarlyContents, Full, Outcome
 from ingest.errors import Rejected
 from ingest.store.connection import Connection, connect
 from ingest.store.housekeeping import collect_garbage
@@ -18,18 +18,18 @@ BODY = wire_body(NODE, 1, [resource(f"/{n}", tags=[f"tag-{n}"], parameters={"n":
 
 
 class Split(Pipeline):
-    """InFlight out what goes ahead instead of applying it."""
+    """Hands out what goes early instead of applying it."""
 
     def __init__(self, connection: Connection) -> None:
-        super().__init__(connection, ahead_bytes=0)
+        super().__init__(connection, early_bytes=0)
 
-    def _take_ahead(self, ahead: Ahead) -> None:
-        self.ahead.append(ahead)
+    def _take_early(self, early: EarlyContents) -> None:
+        self.early.append(early)
 
-    def split(self, body: bytes) -> tuple[list[Ahead], Claim | Full | Deactivate]:
-        work, ahead = self.decode(body), self.ahead[:]
-        self.ahead.clear()
-        return ahead, work
+    def split(self, body: bytes) -> tuple[list[EarlyContents], Claim | Full | Deactivate]:
+        work, early = self.decode(body), self.early[:]
+        self.early.clear()
+        return early, work
 
 
 @pytest.fixture
@@ -46,10 +46,10 @@ def resources(connection: Connection) -> int:
 @pytest.mark.parametrize("together", [1, 4, 9])
 def test_contents_that_came_before(writer: Split, connection: Connection, together: int) -> None:
     """However many come in one transaction, they are there at its end and their catalog finds them."""
-    ahead, work = writer.split(BODY)
-    assert len(ahead) == 9
-    for at in range(0, len(ahead), together):
-        assert writer.lane.apply(ahead[at : at + together]) == []
+    early, work = writer.split(BODY)
+    assert len(early) == 9
+    for at in range(0, len(early), together):
+        assert writer.lane.apply(early[at : at + together]) == []
         assert resources(connection) == min(at + together, 9)
     assert writer.settle([work], [BODY]) == [Outcome.STORED]
     assert writer.lane.counts.resources_new == 0
@@ -57,11 +57,11 @@ def test_contents_that_came_before(writer: Split, connection: Connection, togeth
 
 
 def test_contents_that_come_with_it_and_with_another(writer: Split, connection: Connection) -> None:
-    """One transaction for a catalog, for what went ahead of it and for what goes ahead of another that is not here yet;
+    """One transaction for a catalog, for what came before it and for what comes before another that is not here yet;
     the same content twice is one row."""
     other = wire_body("other.example.com", 1, [resource("/0", tags=["tag-0"], parameters={"n": 0})])
-    ahead, work = writer.split(BODY)
-    writer.ahead += [*ahead, Ahead(99, "other.example.com", ahead[0].contents)]
+    early, work = writer.split(BODY)
+    writer.early += [*early, EarlyContents(99, "other.example.com", early[0].contents)]
     assert writer.settle([work], [BODY]) == [Outcome.STORED]
     assert resources(connection) == 9
     assert writer.take(other) == [Outcome.STORED]
@@ -79,8 +79,8 @@ def test_contents_that_never_came(writer: Split, connection: Connection) -> None
 
 def test_contents_that_were_collected_as_garbage_meanwhile(writer: Split, connection: Connection) -> None:
     """Nobody refers to them yet. The writer forgets their ids, and the catalog is decoded again."""
-    ahead, work = writer.split(BODY)
-    writer.lane.apply(ahead)
+    early, work = writer.split(BODY)
+    writer.lane.apply(early)
     assert collect_garbage(connection, pause=lambda s: None).deleted["resources"] == 9
     assert [s.outcome for s in writer.lane.apply([work])] == [Outcome.REDO]
     assert writer.settle([work], [BODY]) == [Outcome.STORED]
@@ -90,11 +90,11 @@ def test_contents_that_were_collected_as_garbage_meanwhile(writer: Split, connec
 def test_contents_that_postgresql_refuses(writer: Split, connection: Connection) -> None:
     """They take nothing else with them, and their catalog is refused when it comes with all it has."""
     connection.execute("ALTER TABLE resources ADD CONSTRAINT no_five CHECK (title <> '/5')")
-    ahead, work = writer.split(BODY)
+    early, work = writer.split(BODY)
     with pytest.raises(Rejected):
-        writer.lane.apply(ahead)
+        writer.lane.apply(early)
     assert resources(connection) == 0
-    for piece in ahead:
+    for piece in early:
         if "/5" not in repr(piece.contents):
             writer.lane.apply([piece])
     assert [s.outcome for s in writer.lane.apply([work])] == [Outcome.REDO]
