@@ -17,14 +17,19 @@ from ingest.errors import Unavailable
 
 @click.command("show")
 @click.argument("certname")
+@click.option("--facts", "shows_facts", is_flag=True, help="its facts and packages instead of its catalog")
 @with_settings
-def show_command(settings: Origins, certname: str) -> None:
+def show_command(settings: Origins, certname: str, shows_facts: bool) -> None:
     """Print a node's stored catalog as wire-form JSON."""
-    from ingest.core.catalog.wire import canonical
+    from ingest.core.catalog.wire import canonical, canonical_json
     from ingest.store.catalog.reading import read_catalog
+    from ingest.store.facts.reading import read_factset
 
     with database(settings.config) as connection:
-        say_json(canonical(read_catalog(connection, certname)))
+        if shows_facts:
+            say_json(canonical_json(read_factset(connection, certname)))
+        else:
+            say_json(canonical(read_catalog(connection, certname)))
 
 
 @click.group("query")
@@ -67,6 +72,19 @@ def who_has_command(settings: Origins, type_: str, title: str) -> None:
         _print_lines(who_has(connection, type_, title))
 
 
+@query_group.command("facts")
+@click.argument("name")
+@click.argument("value", required=False)
+@with_settings
+def facts_command(settings: Origins, name: str, value: str | None) -> None:
+    """What a fact is on the active nodes: one JSON object a line, by certname. VALUE asks for those that have it; it is JSON
+    where it can be (80, true, '"80"'), else text."""
+    from ingest.store.facts.reading import facts_named
+
+    with database(settings.config) as connection:
+        _print_lines(facts_named(connection, name, *(() if value is None else (_value(value),))))
+
+
 def _print_lines(found: Iterable[dict[str, Any]]) -> None:
     from ingest.core.catalog.wire import canonical_json
 
@@ -78,10 +96,14 @@ def _parameter(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--parameter")
+    return name, _value(value)
+
+
+def _value(text: str) -> Any:
     try:
-        return name, json.loads(value)
+        return json.loads(text)
     except ValueError:
-        return name, value
+        return text
 
 
 @click.command("status")

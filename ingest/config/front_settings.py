@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
-
 from ingest.config.about import About
+from ingest.config.facts_settings import FactsSettings
 
 MIB = 1024 * 1024
 TIB = MIB * MIB
 DAY_S = 86400.0
 
 
-class FrontSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Those of its names that PuppetDB's own settings have, and Puppet's of TLS."""
+class FrontSettings(FactsSettings, frozen=True, kw_only=True):
+    """Named like those of PuppetDB, and of Puppet for TLS. Below the settings of facts: a struct has one base."""
 
     listen: Annotated[
         str, About("where 'ingest serve' serves PuppetDB's interface: HOST:PORT, or [ADDRESS]:PORT")

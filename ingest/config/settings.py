@@ -9,7 +9,6 @@ import msgspec
 import platformdirs
 
 from ingest.config.about import About
-from ingest.config.facts_settings import FactsSettings
 from ingest.config.front_settings import FrontSettings
 
 MIB = 1024 * 1024
@@ -17,7 +16,7 @@ TIB = MIB * MIB  # more than any machine has: the upper end of what is a typing 
 DAY_S = 86400.0
 
 
-class Config(FactsSettings, FrontSettings, frozen=True, kw_only=True):
+class Config(FrontSettings, frozen=True, kw_only=True):
     """Every setting by its name, with its unit at the end."""
 
     queue_type: Annotated[str, About("the transport, by its registered name")] = "stomp"

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.requests import Request
 
-from ingest.core.catalog.nesting import require_shallow
+from ingest.core.nesting import require_shallow
 from ingest.core.query import ast
 from ingest.core.query.ast import BadQuery
 from ingest.core.query.paging import orders, whole_number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.core.delivery.decoding import DecoderSettings
 from ingest.core.delivery.work import Descriptor
 from ingest.core.facts.decoding import FACTS_SHARE, FactsDecoder
 from ingest.core.facts.leaves import LEAF, canonical_text, count_leaves, join, split
