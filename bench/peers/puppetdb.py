@@ -143,13 +143,15 @@ class PuppetDB:
     def _wait_running(self, output: Path) -> None:
         deadline = time.monotonic() + START_S_MAX
         while True:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
             try:
-                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
                 connection.request("GET", "/status/v1/simple")
                 if connection.getresponse().read() == b"running":
                     return
             except OSError:
                 pass
+            finally:
+                connection.close()
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise RuntimeError(f"PuppetDB does not come up: {output.read_text()[-2000:]}")

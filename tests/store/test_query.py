@@ -94,8 +94,9 @@ FOUND: list[tuple[str, set[Any]]] = [
     ('resources[title]{parameters.deep.x[1].y ~ "."}', {"/a"}),
     ('resources[title]{parameters.match("^m.*$") ~ "44$"}', {"/a"}),
     ('resources[title]{parameters.deep.match(".").match("[0-9]").y = "z"}', {"/a"}),
-    # Where there are no parameters, a condition on one is neither true nor false.
-    ('resources[title]{!parameters.mode="0644" and type != "Sshkey"}', {"/b"}),
+    ('resources[title]{!parameters.mode="0644" and type != "Sshkey"}', {"/b", "main"}),
+    # Where nothing stands at a path, "more than" is neither true nor false.
+    ("resources[title]{!parameters.n > 4}", {"/b"}),
     ("resources[title]{parameters.mode is not null}", {"/a", "/b"}),
     ("resources[parameters.n]{type='File' and certname='n0'}", {5, "5"}),
     ('resources[title]{tag="database" and certname="n9"}', set()),
