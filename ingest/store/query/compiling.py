@@ -38,24 +38,11 @@ class Compiled(NamedTuple):
     rows: str
     total: str
     parameters: dict[str, object]
-    is_bare: bool = False  # the rows are values, and not objects
 
 
 def compile_query(query: ast.Query, node_purge_ttl_s: float = 0.0) -> Compiled:
     """Raises BadQuery."""
-    compiler = Compiler(node_purge_ttl_s)
-    entity = entity_of(query.entity)
-    shown = columns.columns(compiler.parameters, entity, query.columns)
-    inner = compiler.select(entity, query, shown)
-    paging = compiler.paging(entity, query)
-    row = columns.row(compiler.parameters, entity, shown)
-    # The rows are made JSON outside, after they have been limited.
-    return Compiled(
-        f"SELECT {row} FROM ({inner}{paging}) AS found",
-        f"SELECT count(*) FROM ({inner}) AS found",
-        compiler.parameters.values,
-        entity.bare is not None,
-    )
+    return Compiler(node_purge_ttl_s).compile(entity_of(query.entity), query)
 
 
 class Compiler:
@@ -64,6 +51,19 @@ class Compiler:
     def __init__(self, node_purge_ttl_s: float) -> None:
         self.parameters = Parameters()
         self._ttl = f"{node_purge_ttl_s or 10**9} seconds"  # 0: never purged
+
+    def compile(self, entity: Entity, query: ast.Query) -> Compiled:
+        """The whole statement. Raises BadQuery."""
+        shown = columns.columns(self.parameters, entity, query.columns)
+        inner = self.select(entity, query, shown)
+        paging = self.paging(entity, query)
+        row = columns.row(self.parameters, entity, shown)
+        # The rows are made JSON outside, after they have been limited.
+        return Compiled(
+            f"SELECT {row} FROM ({inner}{paging}) AS found",
+            f"SELECT count(*) FROM ({inner}) AS found",
+            self.parameters.values,
+        )
 
     # The select
 

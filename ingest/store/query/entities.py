@@ -6,8 +6,11 @@ from ingest.core.query.ast import BadQuery
 from ingest.store.query.catalog_entities import CATALOG_ENTITIES
 from ingest.store.query.entity import Entity
 from ingest.store.query.fact_entities import FACT_ENTITIES
+from ingest.store.query.report_entities import REPORT_ENTITIES
 
-ENTITIES: dict[str, Entity] = {entity.name: entity for entity in (*CATALOG_ENTITIES, *FACT_ENTITIES)}
+ENTITIES: dict[str, Entity] = {
+    entity.name: entity for entity in (*CATALOG_ENTITIES, *FACT_ENTITIES, *REPORT_ENTITIES)
+}
 
 
 def entity_of(name: str) -> Entity:

@@ -152,3 +152,60 @@ SELECT one.value FROM node_fact_values one WHERE one.node_id = %(node_id)s AND o
 SELECT coalesce(json_agg(json_build_object('name', one.name, 'value', one.value)), '[]'::json)
 FROM node_fact_values one
 WHERE one.node_id = %(node_id)s
+
+-- name: from_reports
+-- Reports are not stored yet: their entities are there, so that tools find them, and empty.
+SELECT FROM (
+    SELECT NULL::text AS certname, NULL::text AS hash, NULL::text AS puppet_version, NULL::integer AS report_format,
+           NULL::text AS configuration_version, NULL::timestamptz AS start_time, NULL::timestamptz AS end_time,
+           NULL::timestamptz AS producer_timestamp, NULL::timestamptz AS receive_time, NULL::text AS producer,
+           NULL::text AS transaction_uuid, NULL::text AS catalog_uuid, NULL::text AS code_id, NULL::text AS job_id,
+           NULL::text AS cached_catalog_status, NULL::text AS environment, NULL::text AS status, NULL::text AS type,
+           NULL::boolean AS noop, NULL::boolean AS noop_pending, NULL::boolean AS corrective_change,
+           NULL::json AS resource_events, NULL::json AS metrics, NULL::json AS logs
+    WHERE false
+) AS r
+
+-- name: from_events
+SELECT FROM (
+    SELECT NULL::text AS certname, NULL::text AS report, NULL::text AS configuration_version, NULL::text AS status,
+           NULL::text AS resource_type, NULL::text AS resource_title, NULL::text AS property, NULL::text AS message,
+           NULL::text AS file, NULL::bigint AS line, NULL::text AS containing_class, NULL::text[] AS containment_path,
+           NULL::text AS environment, NULL::text AS name, NULL::timestamptz AS run_start_time,
+           NULL::timestamptz AS run_end_time, NULL::timestamptz AS report_receive_time, NULL::timestamptz AS timestamp,
+           NULL::boolean AS corrective_change, NULL::jsonb AS new_value, NULL::jsonb AS old_value
+    WHERE false
+) AS ev
+
+-- name: from_distinct_events
+-- The newest event of each property of a resource between two times.
+SELECT FROM (
+    SELECT DISTINCT ON (all_events.certname, all_events.resource_type, all_events.resource_title, all_events.property,
+                        all_events.name) all_events.*
+    FROM (
+    SELECT NULL::text AS certname, NULL::text AS report, NULL::text AS configuration_version, NULL::text AS status,
+               NULL::text AS resource_type, NULL::text AS resource_title, NULL::text AS property, NULL::text AS message,
+               NULL::text AS file, NULL::bigint AS line, NULL::text AS containing_class, NULL::text[] AS containment_path,
+               NULL::text AS environment, NULL::text AS name, NULL::timestamptz AS run_start_time,
+               NULL::timestamptz AS run_end_time, NULL::timestamptz AS report_receive_time, NULL::timestamptz AS timestamp,
+               NULL::boolean AS corrective_change, NULL::jsonb AS new_value, NULL::jsonb AS old_value
+        WHERE false
+    ) AS all_events
+    WHERE all_events.timestamp >= %(distinct_start)s AND all_events.timestamp <= %(distinct_end)s
+    ORDER BY all_events.certname, all_events.resource_type, all_events.resource_title, all_events.property,
+             all_events.name, all_events.timestamp DESC
+) AS ev
+
+-- name: from_catalog_inputs
+SELECT FROM (
+    SELECT NULL::text AS certname, NULL::text AS catalog_uuid, NULL::timestamptz AS producer_timestamp,
+           NULL::json AS inputs
+    WHERE false
+) AS ci
+
+-- name: from_catalog_input_contents
+SELECT FROM (
+    SELECT NULL::text AS certname, NULL::text AS catalog_uuid, NULL::timestamptz AS producer_timestamp,
+           NULL::text AS type, NULL::text AS name
+    WHERE false
+) AS ci
