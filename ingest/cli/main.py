@@ -158,8 +158,13 @@ def config_command(settings: Origins) -> None:
 @cli.command("migrate")
 @click.option("--grant-to", metavar="ROLE", help="let this role do what 'ingest run' needs, no more")
 @click.option("--grant-read-to", metavar="ROLE", help="let this role read the views that collectors need")
+@click.option(
+    "--grant-serve-to", metavar="ROLE", help="let this role read what queries of 'ingest serve' read"
+)
 @with_settings
-def migrate_command(settings: Origins, grant_to: str | None, grant_read_to: str | None) -> None:
+def migrate_command(
+    settings: Origins, grant_to: str | None, grant_read_to: str | None, grant_serve_to: str | None
+) -> None:
     """Bring the database to this program's schema."""
     from ingest.store.migrate import grant, migrate, note_on_open, schema_version
 
@@ -169,9 +174,10 @@ def migrate_command(settings: Origins, grant_to: str | None, grant_read_to: str 
         say(f"schema {schema_version(connection)}, {state}")
         if connection.pinned.home.is_open:
             complain(f"note: {note_on_open(connection.pinned.home)}")
-        if grant_to is not None or grant_read_to is not None:
-            grant(connection, grant_to, grant_read_to)
-            say("granted to " + ", ".join(role for role in (grant_to, grant_read_to) if role is not None))
+        roles = (grant_to, grant_read_to, grant_serve_to)
+        if any(role is not None for role in roles):
+            grant(connection, *roles)
+            say("granted to " + ", ".join(role for role in roles if role is not None))
 
 
 @cli.command("gc")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from ingest.core.query.ast import BadQuery, Query, equals
 from ingest.core.query.pql import parse_pql
 from ingest.core.query.reading import read_query
 from ingest.store.connection import Connection, connect
+from ingest.store.migrate import grant, require_current
 from ingest.store.query.compiling import compile_query
 from ingest.store.query.entities import ENTITIES
-from ingest.store.query.running import RunningQuery, TooSlow, object_exists, open_reader
+from ingest.store.query.running import RunningQuery, TooSlow, count_population, object_exists, open_reader
 from lab.servers import Postgres
 from lab.store_model import Pipeline, resource, wire_body
 
@@ -322,3 +325,31 @@ def test_a_schema_that_others_may_create_in_changes_nothing(
         assert other.pinned.home.is_open
         assert len(rows(other, 'resources{title="/a"}')) == 2
         assert len(rows(other, "edges{}")) == 2
+
+
+def test_a_role_for_queries_reads_what_they_need_and_no_more(
+    connection: Connection, database: str, postgres: Postgres
+) -> None:
+    """Every entity; neither quarantine nor locks; and it writes nothing, whatever its session says."""
+    fleet(connection)
+    connection.execute("CREATE ROLE asks LOGIN")
+    try:
+        grant(connection, None, None, "asks")
+        opened = open_reader(make_conninfo(database, user="asks"), connect_timeout_s=5, timeout_s=30)
+        for entity in ENTITIES:
+            rows(opened, ["from", entity])
+        for kind in ("node", "catalog", "factset", "environment", "producer"):
+            object_exists(opened, kind, "n0")
+        assert count_population(opened)[:2] == (2, 1)
+        require_current(opened)
+        opened.execute("SET default_transaction_read_only = off")
+        for forbidden in (
+            "SELECT * FROM quarantine",
+            "SELECT * FROM node_locks",
+            "UPDATE nodes SET expired = now()",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                opened.execute(forbidden)
+        opened.close()
+    finally:
+        connection.execute("DROP OWNED BY asks; DROP ROLE asks")
