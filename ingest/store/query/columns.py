@@ -21,15 +21,23 @@ class Shown(NamedTuple):
 
 
 def columns(parameters: Parameters, entity: Entity, asked: tuple[ast.Column, ...] | None) -> list[Shown]:
-    """What a row of the outermost query shows, each key once."""
+    """What a row of the outermost query shows."""
     if asked is None:
         fields = {name: entity.fields[name] for name in entity.projectable()}
         return [Shown(name, field.shown or field.sql, field.type) for name, field in fields.items()]
     if len(asked) > COLUMNS_MAX:
         raise ast.BadQuery(f"more than {COLUMNS_MAX} columns to extract")
-    return list(
-        {one.key: one for one in (column_of(parameters, entity, column) for column in asked)}.values()
-    )
+    return _numbered([column_of(parameters, entity, column) for column in asked])
+
+
+def _numbered(shown: list[Shown]) -> list[Shown]:
+    """What is asked for again is shown again: PuppetDB calls it name_2."""
+    times: dict[str, int] = {}
+    found = []
+    for one in shown:
+        times[one.key] = times.get(one.key, 0) + 1
+        found.append(one if times[one.key] == 1 else one._replace(key=f"{one.key}_{times[one.key]}"))
+    return found
 
 
 def column_of(parameters: Parameters, entity: Entity, column: ast.Column) -> Shown:

@@ -132,7 +132,8 @@ class Compiler:
     def _test(self, entity: Entity, node: ast.IsNull | ast.InArray | ast.InQuery | ast.Related) -> str:
         match node:
             case ast.IsNull(field, wanted):
-                return operators.is_null(self.parameters, field, queryable(entity, field), wanted)
+                found = queryable(entity, field, shown_is_enough=True)
+                return operators.is_null(self.parameters, field, found, wanted)
             case ast.InArray(subject, wanted_values):
                 return self._in_array(entity, subject, wanted_values)
             case ast.InQuery(fields, query):

@@ -22,10 +22,14 @@ _CASTS = {
 }  # fmt: skip
 
 
-def queryable(entity: Entity, field: ast.Field) -> EntityField:
+def queryable(entity: Entity, field: ast.Field, *, shown_is_enough: bool = False) -> EntityField:
     """A field that a condition may be about. Raises BadQuery."""
     found = entity.fields.get(field.name)
-    if found is None or not found.queryable or (field.parts and found.type is not Type.DOCUMENT):
+    if (
+        found is None
+        or not (found.queryable or shown_is_enough)
+        or (field.parts and found.type is not Type.DOCUMENT)
+    ):
         raise ast.BadQuery(
             f"'{field.text}' is not a queryable object for {entity.name}. "
             f"Known queryable objects are {listed(entity.queryable())}"
@@ -68,7 +72,7 @@ def cast(sql: str, inner: Type, outer: Type, field: ast.Field) -> str:
 def ordered(entity: Entity, order: ast.Order) -> str:
     """An element of ORDER BY. Raises BadQuery."""
     found = entity.fields.get(order.field)
-    if found is None or not found.queryable or not found.projectable:
+    if found is None or not found.queryable:
         quote_between = "', '"
         raise ast.BadQuery(
             f"Unrecognized column '{order.field}' specified in :order_by; "

@@ -48,9 +48,12 @@ def to_json(value: object) -> str:
 def one(parameters: Parameters, type_: Type, value: object, field: str) -> str:
     """A value to compare a field of that type with. Raises BadQuery for one that it cannot be compared with."""
     match type_:
-        case Type.STRING | Type.ARRAY | Type.TAGS:
+        case Type.STRING:
             if isinstance(value, str):
                 return parameters.text(value)
+        case Type.ARRAY | Type.TAGS:
+            if isinstance(value, str | int | float):
+                return parameters.text(value if isinstance(value, str) else _plain(value))
         case Type.NUMERIC:
             if isinstance(value, int | float) and not isinstance(value, bool):
                 return parameters.add(str(value), "numeric")
