@@ -23,13 +23,13 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.catalogs import ROUND_NAMES, again, fleet
-from bench.peers.puppetdb import PuppetDB, missing
 from bench.pipeline import one_round
 from bench.receiver import drop
 from bench.records import record
 from bench.servers import POSTGRESQL, broker_of, cpu_s
 from ingest.engine.process import leave_on_signals
 from lab.engine import Engine
+from lab.puppetdb import PuppetDB, missing
 from lab.servers import Postgres
 
 # Throughput at least so many times PuppetDB's, and its CPU for a catalog divided by at least so much.
@@ -106,10 +106,10 @@ def compare(options: argparse.Namespace, directory: Path, stack: ExitStack) -> l
             # PuppetDB drops what a newer command for the same node makes obsolete, and would have to be waited for.
             often = options.unchanged_times if round_ == 2 and system == INGEST else 1
             bodies = again(catalogs, often)
-            _quiet(server)
-            before = _wal(server)
+            quiet(server)
+            before = wal_written(server)
             row = {"system": system, "round": round_, **store(bodies)}
-            after = _wal(server)
+            after = wal_written(server)
             row["wal_kib"] = (after[0] - before[0]) / 1024 / len(bodies)
             row["full_page_images"] = (after[1] - before[1]) / len(bodies)
             rows.append(row)
@@ -162,14 +162,14 @@ def _cpu(row: dict[str, Any]) -> float:
     return float(row["cpu_ms"] + row["postgresql_ms"])
 
 
-def _quiet(server: Postgres) -> None:
+def quiet(server: Postgres) -> None:
     for database in ("puppetdb", "ingest"):
         server.execute(database, "VACUUM ANALYZE")
     server.execute("postgres", "CHECKPOINT")
     time.sleep(1)
 
 
-def _wal(server: Postgres) -> tuple[int, int]:
+def wal_written(server: Postgres) -> tuple[int, int]:
     """(bytes ever written, full-page images ever written)."""
     with psycopg.connect(server.conninfo("postgres"), autocommit=True) as connection:
         row: Any = connection.execute(

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import timedelta
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import psycopg
 from psycopg.errors import LockNotAvailable
@@ -71,6 +71,14 @@ class KindWriter(Protocol):
         """Content was collected: an id that is remembered may be gone."""
 
 
+@runtime_checkable
+class NamesFirst(Protocol):
+    """A writer of a kind that comes behind others in a batch: they hold content by then, and a new name must come before any."""
+
+    def make_names(self, connection: Connection, works: Sequence[Any]) -> None:
+        """Inserts the names that its works need, outside of the transaction."""
+
+
 class Lane:
     """The store as one writer uses it: a connection, what the kinds remember, one batch at a time."""
 
@@ -91,6 +99,7 @@ class Lane:
         self.quarantine = Quarantine(quarantine_limits or QuarantineLimits())
         self._writers = writers
         self._kinds = list({id(writer): writer for writer in writers.values()}.values())
+        self._names_first = tuple(writer for writer in self._kinds if isinstance(writer, NamesFirst))
         self._generation: object = None
         connection.add_notice_handler(self._notice)
         with translate_errors(), connection.transaction():
@@ -109,6 +118,7 @@ class Lane:
         try:
             with translate_errors():
                 self._locks.prepare(certnames)
+                self._make_names(batch)
             # COMMIT is what the transaction's end does: what is around it must end later, and begin as the last.
             with (
                 translate_errors(),
@@ -130,6 +140,11 @@ class Lane:
         for writer in self._kinds:
             writer.committed()
         return settled
+
+    def _make_names(self, batch: Sequence[Works | QuarantineRow]) -> None:
+        for writer in self._names_first:
+            if works := [item for item in batch if self._writers.get(type(item)) is writer]:
+                writer.make_names(self.connection, works)
 
     def _have_replicated(self, session: Session, settled: Sequence[Settled]) -> None:
         """What this batch found stored may be a commit whose standby never answered: written once more, COMMIT waits for

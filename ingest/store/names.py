@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ingest.store.connection import Connection
 from ingest.store.queries import query
 from ingest.store.session import Session
 
@@ -40,6 +41,16 @@ class Names:
                     self._batch[table, name] = id_
             if unknown:
                 self._ask(session, table, sorted(unknown))
+
+    def make(self, connection: Connection, names: Iterable[tuple[str | None, str | None]]) -> None:
+        """Inserts what is missing of these (environment, producer), outside of a transaction: who holds content may wait for no
+        name, and two who insert several hold none while they wait. What is collected before it is used is inserted again by
+        ``resolve``."""
+        for table, wanted in zip(TABLES, map(set, zip(*names, strict=True)), strict=False):
+            if unknown := sorted(name for name in wanted - {None} if (table, name) not in self._ids):
+                found = {name for name, _ in connection.execute(query(f"find_{table}"), [unknown])}
+                if missing := [name for name in unknown if name not in found]:
+                    connection.execute(query(f"insert_{table}"), [missing])
 
     def id(self, table: str, name: str | None) -> int | None:
         return None if name is None else self._batch[table, name]

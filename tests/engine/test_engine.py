@@ -75,9 +75,9 @@ BAD: list[tuple[str, bytes, str]] = [
         "unsupported_version",
     ),
     (
-        "facts",
+        "facts without values",
         b'{"command": "replace facts", "version": 5, "payload": {"certname": "n"}}',
-        "unsupported_command",
+        "invalid",
     ),
     ("duplicate", wire_body("bad.example.com", 1, [resource("/x"), resource("/x")]), "duplicate_resource"),
     ("upper-case tag", wire_body("bad.example.com", 1, [resource("/x", tags=["Bad"])]), "invalid_tag"),

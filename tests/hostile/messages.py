@@ -85,7 +85,7 @@ KINDS: dict[str, Callable[[int], list[Message]]] = {
     "16 MB unreadable": one(lambda n: b'{"certname":"%s","x":"' % name(n).encode() + b"abcdefg\n" * (2 * MIB)),
     "brackets": one(lambda n: [b"[", b'{"a":'][n % 2] * 500_000),
     # Commands
-    "facts": many(lambda n: b'{"command":"replace facts","version":5,"payload":{"certname":"n%d"}}' % n, 30),
+    "facts without values": many(lambda n: b'{"command":"replace facts","version":5,"payload":{"certname":"n%d"}}' % n, 30),
     "reports": many(lambda n: b'{"command":"store report","version":8,"payload":{"certname":"n%d"}}' % n, 30),
     "unknown commands": many(lambda n: b'{"command":"c%d","version":1,"payload":{}}' % n, 30),
     "odd versions": one(lambda n: b'{"command":"replace catalog","version":1%s,"payload":{}}' % (b"0" * (n % 400))),

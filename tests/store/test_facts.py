@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -28,6 +30,7 @@ from ingest.store.housekeeping import (
 )
 from lab import real_facts as corpus
 from lab.facts import FactsPipeline, facts_body, sent
+from lab.servers import Postgres
 from lab.store_model import LATE, Pipeline, at, resource, wire_body
 
 NODE = "n.example.com"
@@ -562,11 +565,7 @@ def test_the_views_of_the_field(connection: Connection, pipeline: FactsPipeline)
     }
     pipeline.take(facts_body(NODE, 1, values, [["p", "1", "apt"]]))
     row: Any = connection.execute("SELECT facts, trusted, environment FROM inventory").fetchone()
-    assert row == (
-        {name: value for name, value in values.items() if name != "trusted"},
-        {"certname": NODE},
-        "production",
-    )
+    assert row == (values, {"certname": NODE}, "production")
     rows: Any = connection.execute("SELECT path, type, depth FROM fact_paths").fetchall()
     assert sorted(rows) == [
         ("list#~0", "float", 1), ("list#~1", "null", 1), ("os#~name", "string", 1), ("os#~release#~major", "integer", 2),
@@ -598,3 +597,34 @@ def test_what_is_blocked_reaches_no_table(connection: Connection) -> None:
 def test_a_day_of_rest_is_a_day() -> None:
     """As the decision says."""
     assert timedelta(days=1) == REST
+
+
+def test_writers_of_catalogs_and_facts_never_wait_in_a_circle(postgres: Postgres, database: str) -> None:
+    """Two at a time bring the same content and each other's new environments, in one batch with catalogs."""
+    log_before = len(postgres.log())
+    together = threading.Barrier(2)
+
+    def work(mine: str, others: str) -> None:
+        with connect(database) as opened:
+            catalogs, facts = Pipeline(opened), FactsPipeline(opened)
+            for turn in range(25):
+                resources = [resource(f"/{turn}/{n}") for n in range(30)]
+                catalog = wire_body(f"{mine}.example.com", turn, resources).replace(
+                    b'"production"', f'"{mine}{turn}"'.encode()
+                )
+                body = facts_body(
+                    f"{mine}.example.com",
+                    turn,
+                    many(turn=turn),
+                    [["p", str(turn), "apt"]],
+                    environment=f"{others}{turn}",
+                )
+                works = [catalogs.decode(catalog, complete=True), facts.decode(body, complete=True)]
+                together.wait(30)
+                settled = facts.lane.apply(works)
+                assert {one.outcome for one in settled} == {Outcome.STORED}
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(work, *names) for names in (("a", "b"), ("b", "a"))]:
+            done.result(60)
+    assert "deadlock" not in postgres.log()[log_before:]

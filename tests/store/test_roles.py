@@ -15,11 +15,15 @@ from psycopg.conninfo import make_conninfo
 
 from ingest.store.connection import Connection
 from lab.engine import Engine, publish, wait_for
+from lab.facts import facts_body
 from lab.servers import Postgres, embedded_broker
 from lab.store_model import resource, wire_body
 from tests.store.test_writing import deactivate
 
-VIEWS = ("node_catalogs", "node_resources", "exported_resources", "edges")
+VIEWS = (
+    "node_catalogs", "node_resources", "exported_resources", "edges", "factsets", "facts", "fact_contents", "fact_names",
+    "fact_paths", "inventory", "package_inventory", "packages",
+)  # fmt: skip
 _numbers = itertools.count()
 
 
@@ -66,14 +70,16 @@ def test_the_engine_runs_with_its_role(roles: Roles, connection: Connection, tmp
             key = resource("key", type_="Sshkey", exported=True)
             for minute in (1, 2):
                 publish(broker, wire_body("n.example.com", minute, [resource(f"/{minute}"), key]))
+                publish(broker, facts_body("n.example.com", minute, {"a": minute}, [["p", "1", "apt"]]))
             publish(broker, deactivate("n.example.com", 3), b"no catalog")
-            settled = engine.wait_settled(4)
+            settled = engine.wait_settled(6)
             assert settled["quarantined"] == 1
-            assert settled["stored"] + settled["superseded"] == 3
+            assert settled["stored"] + settled["superseded"] == 5
 
             def nothing_left() -> bool:
                 row: Any = connection.execute(
                     "SELECT (SELECT count(*) FROM nodes) + (SELECT count(*) FROM resources)"
+                    " + (SELECT count(*) FROM fact_shapes) + (SELECT count(*) FROM package_versions)"
                 )
                 return bool(row.fetchone()[0] == 0)
 
@@ -101,6 +107,8 @@ FORBIDDEN = [
     "UPDATE tags SET name = 'x'",
     "UPDATE environments SET name = 'x'",
     "UPDATE producers SET name = 'x'",
+    "UPDATE fact_bases SET leaves = '{}'",
+    "UPDATE package_versions SET version = '2'",
     "DELETE FROM content_state",
     "DELETE FROM catalogs",
 ]

@@ -8,9 +8,9 @@ path that is named is meant, too. ``~REGEX`` is searched for in the path with do
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import translate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ingest.core.catalog.model import Json
 from ingest.errors import Misconfigured
@@ -23,58 +23,62 @@ ALWAYS_MOVING = (
 )  # fmt: skip
 
 
+Parts = tuple[re.Pattern[str], ...]  # what each name of a path must be
+
+
 class Selection(NamedTuple):
     """Patterns, taken apart."""
 
-    paths: tuple[tuple[re.Pattern[str], ...], ...] = ()
+    paths: tuple[Parts, ...] = ()
     regexes: tuple[re.Pattern[str], ...] = ()
 
     def without(self, name: str, value: Json) -> tuple[bool, Json]:
         """(whether anything of the fact is left, what is left of it)."""
-        return self._without((name,), value)
+        is_meant, below = self._step(self.paths, name, name)
+        return (False, None) if is_meant else (True, self._without(below, name, value))
 
     def leaves(self, name: str, value: Json) -> list[int]:
         """The numbers of the leaves that are meant, counted as ``leaves.split`` counts them."""
-        return [at for at, is_meant in enumerate(self._walk((name,), value, is_meant=False)) if is_meant]
+        is_meant, below = self._step(self.paths, name, name)
+        return [at for at, is_meant in enumerate(self._walk(below, name, value, is_meant)) if is_meant]
 
     def may_mean(self, name: str) -> bool:
         """Whether anything in the fact of that name can be meant."""
         return bool(self.regexes) or any(parts[0].match(name) for parts in self.paths)
 
-    def _means(self, path: tuple[str, ...]) -> bool:
-        if any(
-            len(parts) == len(path) and all(part.match(at) for part, at in zip(parts, path, strict=True))
-            for parts in self.paths
-        ):
-            return True
-        return bool(self.regexes) and any(regex.search(".".join(path)) for regex in self.regexes)
+    def _step(self, paths: Sequence[Parts], name: str, path: str) -> tuple[bool, Sequence[Parts]]:
+        """(whether all of what has that name is meant, which patterns may mean a part of it)."""
+        below = [parts[1:] for parts in paths if parts[0].match(name)]
+        is_meant = () in below or any(regex.search(path) for regex in self.regexes)
+        return is_meant, () if is_meant else below
 
-    def _without(self, path: tuple[str, ...], value: Json) -> tuple[bool, Json]:
-        if self._means(path):
-            return False, None
-        if isinstance(value, dict):
-            kept = {key: self._without((*path, key), item) for key, item in value.items()}
-            return True, {key: item for key, (is_left, item) in kept.items() if is_left}
-        if isinstance(value, list):
-            items = [self._without((*path, str(at)), item) for at, item in enumerate(value)]
-            return True, [item for is_left, item in items if is_left]
-        return True, value
+    def _without(self, paths: Sequence[Parts], path: str, value: Json) -> Json:
+        if not paths and not self.regexes:
+            return value
+        if not isinstance(value, dict | list):
+            return value
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        kept: list[tuple[Any, Json]] = []
+        for key, item in items:
+            part = f"{path}.{key}"
+            is_meant, below = self._step(paths, str(key), part)
+            if not is_meant:
+                kept.append((key, self._without(below, part, item)))
+        return dict(kept) if isinstance(value, dict) else [item for _, item in kept]
 
-    def _walk(self, path: tuple[str, ...], value: Json, *, is_meant: bool) -> Iterator[bool]:
-        is_meant = is_meant or self._means(path)
-        if isinstance(value, dict):
-            for key in sorted(value):
-                yield from self._walk((*path, key), value[key], is_meant=is_meant)
-        elif isinstance(value, list):
-            for at, item in enumerate(value):
-                yield from self._walk((*path, str(at)), item, is_meant=is_meant)
-        else:
+    def _walk(self, paths: Sequence[Parts], path: str, value: Json, is_meant: bool) -> Iterator[bool]:
+        if not isinstance(value, dict | list):
             yield is_meant
+            return
+        for key in sorted(value) if isinstance(value, dict) else range(len(value)):
+            part = f"{path}.{key}"
+            its, below = (True, ()) if is_meant else self._step(paths, str(key), part)
+            yield from self._walk(below, part, value[key], its)
 
 
 def selection(patterns: Iterable[str], setting: str) -> Selection:
     """Raises Misconfigured, naming the setting and the pattern."""
-    paths: list[tuple[re.Pattern[str], ...]] = []
+    paths: list[Parts] = []
     regexes: list[re.Pattern[str]] = []
     for pattern in filter(None, map(str.strip, patterns)):
         try:
@@ -93,7 +97,7 @@ def patterns_of(text: str) -> tuple[str, ...]:
     return tuple(text.splitlines() if "\n" in text else text.split())
 
 
-def _parts(pattern: str) -> tuple[re.Pattern[str], ...]:
+def _parts(pattern: str) -> Parts:
     parts: list[re.Pattern[str]] = []
     at = 0
     while True:

@@ -58,6 +58,9 @@ class FactsWriter:
         for part in self._parts:
             part.forget()
 
+    def make_names(self, connection: Connection, works: Sequence[Factset]) -> None:
+        self._names.make(connection, [(factset.environment, factset.producer) for factset in works])
+
     def write(self, session: Session, works: Sequence[Factset]) -> list[Settled]:
         works = self._placing.place(session, works)
         newest, superseded = supersede(works)

@@ -242,7 +242,7 @@ FROM facts f
 CROSS JOIN LATERAL fact_leaves(f.name, f.value) AS leaf;
 
 CREATE VIEW inventory AS
-SELECT certname, timestamp, environment, facts - 'trusted' AS facts, facts -> 'trusted' AS trusted
+SELECT certname, timestamp, environment, facts, facts -> 'trusted' AS trusted
 FROM factsets;
 
 CREATE VIEW fact_names AS

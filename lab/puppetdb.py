@@ -8,7 +8,8 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote
+from typing import Any
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -92,16 +93,15 @@ class PuppetDB:
         self._wait_running(directory / "puppetdb.out")
 
     def store(self, bodies: Sequence[bytes]) -> float:
-        """Sends ``replace catalog`` commands and waits until all are stored; returns the seconds."""
-        payloads = [_payload(body) for body in bodies]
+        """Sends commands and waits until all are processed; returns the seconds."""
+        commands = [_command(body) for body in bodies]
         before = self._count(_PROCESSED)
         start = time.perf_counter()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        for certname, timestamp, payload in payloads:
+        for query, payload in commands:
             connection.request(
                 "POST",
-                f"/pdb/cmd/v1?command=replace_catalog&version=9&certname={quote(certname)}"
-                f"&producer-timestamp={quote(timestamp)}",
+                f"/pdb/cmd/v1?{query}",
                 payload,
                 {"Content-Type": "application/json", "Accept": "application/json"},
             )
@@ -117,6 +117,11 @@ class PuppetDB:
             raise RuntimeError(f"PuppetDB discarded {discarded} commands: {self.log}")
         return seconds
 
+    def ask(self, path: str, query: object = None) -> Any:
+        """The answer to a query, as JSON."""
+        more = "" if query is None else f"?query={quote(json.dumps(query))}"
+        return self._get(f"/pdb/query/v4/{path}{more}")
+
     def stop(self) -> None:
         self.process.terminate()
         try:
@@ -131,12 +136,11 @@ class PuppetDB:
     def _count(self, path: str) -> int:
         return int(self._get(path).get("value", {}).get("Count", 0))
 
-    def _get(self, path: str) -> dict[str, dict[str, int]]:
+    def _get(self, path: str) -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request("GET", path)
-            found: dict[str, dict[str, int]] = json.loads(connection.getresponse().read())
-            return found
+            return json.loads(connection.getresponse().read())
         finally:
             connection.close()
 
@@ -160,16 +164,24 @@ class PuppetDB:
 
 class _Payload(msgspec.Struct):
     certname: str
-    producer_timestamp: str
+    producer_timestamp: str = ""
 
 
 class _Command(msgspec.Struct):
+    command: str
+    version: int
     payload: msgspec.Raw
 
 
-def _payload(body: bytes) -> tuple[str, str, bytes]:
-    """(certname, producer_timestamp, payload) of a ``replace catalog`` command: over HTTP the payload is the body
-    and the rest is in the query. Source: PuppetDB's "Commands endpoint", version 1."""
-    raw = msgspec.json.decode(body, type=_Command).payload
-    head = msgspec.json.decode(raw, type=_Payload)
-    return head.certname, head.producer_timestamp, bytes(raw)
+def _command(body: bytes) -> tuple[str, bytes]:
+    """(query, payload) of a command: over HTTP the payload is the body and the rest is in the query. Source: PuppetDB's
+    "Commands endpoint", version 1."""
+    command = msgspec.json.decode(body, type=_Command)
+    head = msgspec.json.decode(command.payload, type=_Payload)
+    query = {
+        "command": command.command.replace(" ", "_"),
+        "version": command.version,
+        "certname": head.certname,
+        "producer-timestamp": head.producer_timestamp,
+    }
+    return urlencode(query), bytes(command.payload)
