@@ -14,7 +14,7 @@ from typing import TypeVar
 from ingest.config.settings import Config
 from ingest.errors import Unavailable
 from ingest.front.refusal import Refusal
-from ingest.store.connection import Connection
+from ingest.store.connection import Connection, hang_up
 from ingest.store.query.running import open_reader
 
 T = TypeVar("T")
@@ -43,6 +43,10 @@ class Readers:
             opened = self._idle.pop() if self._idle else await self.step(self._open)
             try:
                 yield opened
+            except asyncio.CancelledError:
+                hang_up(opened)  # a thread may be at work on it: it shall be nobody else's
+                opened.close()
+                raise
             finally:
                 if opened.closed or opened.broken:
                     self._drop_idle()  # the others were opened to the same server

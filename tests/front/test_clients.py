@@ -10,11 +10,16 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from ingest.store.connection import Connection
 from lab.front import Front
@@ -248,6 +253,42 @@ def test_only_certificates_of_the_authority_get_in(
             get_tls(front.port, tmp_path, issuer)
     with pytest.raises((OSError, http.client.HTTPException)):
         front.get(f"{V4}/nodes")
+
+
+def test_a_revoked_certificate_is_kept_out(serve: Serve, authority: trustme.CA, tmp_path: Path) -> None:
+    """By the list of its authority; another of the same name gets in."""
+    revoked, valid = (authority.issue_cert(common_name="puppet.example.com") for _ in range(2))
+    serial = x509.load_pem_x509_certificate(revoked.cert_chain_pems[0].bytes()).serial_number
+    (tmp_path / "crl.pem").write_bytes(crl_of(authority, serial))
+    front = serve(*tls_flags(tmp_path), "--ssl-crl", str(tmp_path / "crl.pem"))
+    for leaf, gets_in in ((valid, True), (revoked, False)):
+        context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+        leaf.configure_cert(context)
+        try:
+            with closing(
+                http.client.HTTPSConnection("localhost", front.port, context=context, timeout=20)
+            ) as client:
+                client.request("GET", f"{V4}/nodes")
+                status = client.getresponse().status
+        except OSError:
+            status = 0
+        assert status == (200 if gets_in else 0)
+
+
+def crl_of(authority: trustme.CA, serial: int) -> bytes:
+    ca = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
+    key: Any = load_pem_private_key(authority.private_key_pem.bytes(), None)
+    now = datetime.now(UTC)
+    entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
+    crl = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(ca.subject)
+        .last_update(now - timedelta(hours=1))
+        .next_update(now + timedelta(days=1))
+        .add_revoked_certificate(entry)
+        .sign(key, hashes.SHA256())
+    )
+    return crl.public_bytes(Encoding.PEM)
 
 
 def test_the_allowlist_lets_in_whom_it_names(serve: Serve, authority: trustme.CA, tmp_path: Path) -> None:

@@ -182,6 +182,12 @@ def test_completion_is_waited_for(serve: Serve, start: Start, connection: Connec
     answer = send(front, json.dumps(payload(2)).encode(), QUERY | {"secondsToWaitForCompletion": "30"})
     assert (answer.status, answer.json["processed"], answer.json["timed_out"]) == (200, True, False)
     assert front.get("/pdb/query/v4/nodes/n1").json["deactivated"] is None
+    facts = {"certname": "n2", "environment": "production", "producer": None, "producer_timestamp": "2026-11-01T00:00:00Z",
+             "values": {"kernel": "Linux"}}  # fmt: skip
+    about = {"command": "replace_facts", "version": "5", "certname": "n2", "secondsToWaitForCompletion": "30"}
+    answer = send(front, json.dumps(facts).encode(), about)
+    assert (answer.status, answer.json["processed"]) == (200, True)
+    assert front.get("/pdb/query/v4/nodes/n2/facts/kernel").json[0]["value"] == "Linux"
     gone = {"certname": "n1", "producer_timestamp": "2030-01-01T00:00:00Z"}
     answer = send(
         front,
@@ -189,5 +195,5 @@ def test_completion_is_waited_for(serve: Serve, start: Start, connection: Connec
         {"command": "deactivate_node", "version": "3", "certname": "n1", "secondsToWaitForCompletion": "30"},
     )
     assert answer.json["processed"] is True
-    assert front.get("/pdb/query/v4/nodes").json == []
+    assert [one["certname"] for one in front.get("/pdb/query/v4/nodes").json] == ["n2"]
     assert front.get("/pdb/query/v4/nodes/n1").json["deactivated"] is not None

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from bench.peers import puppetdb
 from ingest.store.connection import connect
+from lab import puppetdb
 from lab.facts import FactsPipeline
 from lab.front import Answer, Front, ask
 from lab.peer_fleet import Sent, fleet
