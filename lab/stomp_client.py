@@ -68,8 +68,8 @@ class Client:
         ack = "client" if self.version == "1.0" else "client-individual"
         self.send("SUBSCRIBE", {"destination": destination, "id": "test", "ack": ack} | headers)
 
-    def message(self) -> Frame:
-        found = self.frame()
+    def message(self, timeout_s: float = ANSWER_TIMEOUT_S) -> Frame:
+        found = self.frame(timeout_s)
         assert found.command == "MESSAGE", found
         return found
 

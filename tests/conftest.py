@@ -25,6 +25,10 @@ settings.register_profile("ci", derandomize=True)
 if os.environ.get("INGEST_TEST_SAME_EXAMPLES"):
     settings.load_profile("ci")
 
+# An engine of another test, or of this machine's user, is not the one that a command shall find.
+RUNTIME = tempfile.TemporaryDirectory(prefix="ingest-runtime-")
+os.environ["RUNTIME_DIRECTORY"] = RUNTIME.name
+
 _numbers = itertools.count()
 
 # By where a test stands: what its folder or module needs. The fixtures of a test say it, too.
@@ -35,6 +39,7 @@ FULL = (
 )  # fmt: skip
 SERVER = (
     "tests/engine/", "tests/front/", "tests/store/", "tests/brokers/test_server.py", "tests/brokers/test_receiving.py",
+    "tests/brokers/test_kept.py",
     "tests/capacity/test_calibrate.py", "tests/capacity/test_command.py", "tests/loadgen/test_command.py",
     "tests/test_cli.py", "tests/test_embedded.py",
 )  # fmt: skip

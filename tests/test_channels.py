@@ -21,6 +21,7 @@ from ingest.core.delivery.work import Outcome, SectionDigests, Settled
 from ingest.ipc.arena import Arena, memory
 from ingest.ipc.control import ChildChannels, Order, ParentChannel, Report
 from ingest.ipc.in_flight import InFlight
+from ingest.ipc.names import DIGESTS
 from ingest.ipc.pipes import Inbox, Outbox, link
 from ingest.ipc.stored_digests import StoredDigests
 
@@ -377,26 +378,26 @@ def test_a_receiver_that_dies_frees_a_sender_that_waits_for_it() -> None:
 def test_a_child_is_wired_by_its_control_socket() -> None:
     """An inbox, an outbox, memory: what is handed over works; a successor's end replaces the old one."""
     control = ParentChannel()
-    wires = ChildChannels(control.child, {"writer": Settled})
+    channels = ChildChannels(control.child, {"writer": Settled})
     receiving, sending = link()
     control.hand_over("inbox", "writer-0", receiving.fileno(), 1)
     own, out = link()
     control.hand_over("outbox", "decoder-0", out.fileno(), 2)
     fd = memory("test", 4096)
     control.hand_over("arena", "receiver", fd, 5)
-    control.hand_over("known", "", fd)
+    control.hand_over(DIGESTS, "", fd)
     control.order("go")
-    wires.until_go()
+    channels.until_go()
     for connection in (receiving, out):
         connection.close()
     os.close(fd)
     assert Outbox(sending, 1).send(Settled(1, Outcome.STALE))
-    assert wires.inboxes["writer-0"].receive() == Settled(1, Outcome.STALE)
-    assert wires.outboxes["decoder-0"].send(Settled(2, Outcome.STORED))
+    assert channels.inboxes["writer-0"].receive() == Settled(1, Outcome.STALE)
+    assert channels.outboxes["decoder-0"].send(Settled(2, Outcome.STORED))
     assert Inbox(own, Settled).receive() == Settled(2, Outcome.STORED)
-    wires.arenas[5].view(0, 3)[:] = b"abc"
-    assert wires.memory["known"][:3] == b"abc"
-    assert (wires.incarnations, wires.outboxes["decoder-0"].incarnation) == (
+    channels.arenas[5].view(0, 3)[:] = b"abc"
+    assert channels.memory[DIGESTS][:3] == b"abc"
+    assert (channels.incarnations, channels.outboxes["decoder-0"].incarnation) == (
         {"writer-0": 1, "decoder-0": 2},
         2,
     )
@@ -406,14 +407,14 @@ def test_a_child_is_wired_by_its_control_socket() -> None:
     fd = memory("test", 8192)
     control.hand_over("arena", "receiver", fd, 6)
     control.order("go")
-    wires.until_go()
+    channels.until_go()
     assert Outbox(newer_sending, 2).send(Settled(3, Outcome.STORED))
-    assert wires.inboxes["writer-0"].receive() == Settled(3, Outcome.STORED)
-    assert {number: arena.size_bytes for number, arena in wires.arenas.items()} == {6: 8192}
+    assert channels.inboxes["writer-0"].receive() == Settled(3, Outcome.STORED)
+    assert {number: arena.size_bytes for number, arena in channels.arenas.items()} == {6: 8192}
     assert not Outbox(sending, 1).send(Settled(4, Outcome.STORED))  # the old end is closed
-    wires.drop_inbox("writer-0")
-    wires.drop_inbox("writer-0")
-    assert wires.inboxes == {}
+    channels.drop_inbox("writer-0")
+    channels.drop_inbox("writer-0")
+    assert channels.inboxes == {}
     for end in (newer, newer_sending, own, sending):
         end.close()
     os.close(fd)
@@ -422,16 +423,16 @@ def test_a_child_is_wired_by_its_control_socket() -> None:
 def test_both_ends_of_the_control_socket_notice_the_others_death() -> None:
     """The parent goes on and knows; the child gets the end; nothing raises anything else."""
     control = ParentChannel()
-    wires = ChildChannels(control.child, {})
-    wires.report("ready", "now")
+    channels = ChildChannels(control.child, {})
+    channels.report("ready", "now")
     assert list(control.reports()) == [Report("ready", "now")]
     assert not control.ended
     control.order("drain", "why")
-    assert wires.control() == Order("drain", "why")
+    assert channels.control() == Order("drain", "why")
     control.close()
     with pytest.raises(EOFError):
-        wires.control()
-    wires.report("nobody hears it")
+        channels.control()
+    channels.report("nobody hears it")
 
     control = ParentChannel()
     control.child.send_bytes(control._encoder.encode(Report("drained")))
@@ -439,6 +440,6 @@ def test_both_ends_of_the_control_socket_notice_the_others_death() -> None:
     assert list(control.reports()) == [Report("drained")]
     assert control.ended
     control.order("stop")
-    control.hand_over("known", "", 0)
+    control.hand_over(DIGESTS, "", 0)
     assert list(control.reports()) == []
     control.close()

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from ingest.config.loading import load, redact
 from ingest.config.puppet_conf import read_puppet_conf
-from ingest.config.settings import RETIRED, SETTINGS, Config, Setting
+from ingest.config.setting import Setting
+from ingest.config.settings import RETIRED, SETTINGS, Config
 from ingest.core.passwords import HIDDEN, hide_passwords
 from ingest.core.quantities import duration_s, size_bytes
 from ingest.errors import Misconfigured
@@ -80,12 +81,12 @@ def test_every_setting_can_be_given_as_its_own_default(setting: Setting) -> None
 
 
 @pytest.mark.parametrize("setting", NUMBERS, ids=lambda s: s.name)
-@pytest.mark.parametrize("end", ["minimum", "maximum"])
+@pytest.mark.parametrize("end", ["ge", "le"])
 def test_a_number_beyond_its_limit_is_refused_by_name(setting: Setting, end: str) -> None:
     """Every number has two ends, and the error names the flag, the origin and the end."""
-    limit = getattr(setting.about, end)
+    limit = getattr(setting.limits, end)
     assert limit is not None
-    beyond = limit + (1 if end == "maximum" else -1)
+    beyond = limit + (1 if end == "le" else -1)
     with pytest.raises(Misconfigured) as caught:
         load({}, {setting.variable: f"{beyond:.10f}" if setting.type is float else str(int(beyond))})
     assert caught.value.setting == setting.flag

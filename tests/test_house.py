@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,12 @@ LIBRARIES = {
     "starlette": {"front"},
     "uvicorn": {"front"},
 }
+NAMES_MAX, LINES_MAX, FUNCTION_LINES_MAX = 13, 300, 50
+# Words of the project's own that were given up for those of the field: they shall not come back.
+OLD_WORDS = re.compile(
+    r"\b(?:board|Board|wires|Wires|Handover|handover|lineups?|Lineups?|Met|MetSet|LastSlots|answering_within|_hands"
+    r"|elder)\b"
+)
 CORE_FORBIDDEN = {"socket", "os", "time", "subprocess", "threading", "selectors", "multiprocessing", "random"}
 
 
@@ -107,3 +114,45 @@ def test_imports_point_one_way(module: str, file: Path) -> None:
 def test_the_rule_can_be_broken(module: str, source: str) -> None:
     """The check finds what it is there to find."""
     assert complaints(module, source) != []
+
+
+def test_the_listing_is_short() -> None:
+    """Whoever opens the package sees the floors, and nothing else."""
+    names = {path.name for path in PACKAGE.iterdir()} - {"__pycache__", "__init__.py", "py.typed"}
+    assert {name.removesuffix(".py") for name in names} == set(FLOORS)
+    assert len(names) <= NAMES_MAX
+
+
+def long_ones(source: str) -> list[str]:
+    """The functions of a module that nobody can see whole, and the module if it is one."""
+    found = [
+        f"{node.name}: {node.end_lineno - node.lineno + 1} lines"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno + 1 > FUNCTION_LINES_MAX
+    ]
+    return found + ["too long"] * (source.count("\n") > LINES_MAX)
+
+
+@pytest.mark.parametrize(("module", "file"), _modules(), ids=str)
+def test_files_and_functions_can_be_seen_whole(module: str, file: Path) -> None:
+    """At most 300 lines a file, 50 a function."""
+    assert long_ones(file.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("source", ["\n" * 301, "def f() -> None:\n" + "    f()\n" * 50])
+def test_what_is_too_long_is_found(source: str) -> None:
+    """The check finds what it is there to find."""
+    assert long_ones(source) != []
+
+
+def test_old_words_do_not_come_back() -> None:
+    """In code, docs, settings and metrics; the glossary has the words that are used."""
+    files = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.sql"), *(PACKAGE.parent / "docs").rglob("*.md")]
+    found = [
+        f"{file.relative_to(PACKAGE.parent)}: {match[0]}"
+        for file in files
+        for match in OLD_WORDS.finditer(file.read_text(encoding="utf-8"))
+    ]
+    assert found == []

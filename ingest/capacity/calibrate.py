@@ -64,6 +64,13 @@ FULL = Scale()
 CROWDINGS = 4  # at the beginning, and as many at the end
 Progress = Callable[[str, float], None]  # what is going on, and the share that is done
 
+PLAN = (
+    ("first", 1),
+    ("unchanged", 3),
+    ("few", 2),
+    ("upgrade", RELEASES),
+)  # the kinds of round, and how often each
+
 
 def calibrate(
     config: Config,
@@ -130,11 +137,10 @@ def _measure(
             bench.backlog("roles", [(node, "first") for node in nodes[: len(group)]], fresh_pages=False)
         )
     role_bytes = bench.table_bytes()
-    plan = [("first", 1), ("unchanged", 3), ("few", 2), ("upgrade", RELEASES)]
     first_bytes: dict[str, int] = {}
-    for step, (kind, times) in enumerate(plan):
+    for step, (kind, times) in enumerate(PLAN):
         for size, group, nodes in zip(("small", "large"), groups, fleets, strict=True):
-            progress(f"{kind}, {size} catalogs", 0.1 + 0.5 * (step + (size == "large") / 2) / len(plan))
+            progress(f"{kind}, {size} catalogs", 0.1 + 0.5 * (step + (size == "large") / 2) / len(PLAN))
             messages = [(node, kind) for node in (nodes[len(group) :] if kind == "first" else nodes)]
             for time_ in range(times):
                 rounds.append(bench.backlog(f"{kind} {size}", messages, fresh_pages=time_ == 0))
@@ -149,18 +155,16 @@ def _measure(
     per_s = _backlog_per_s(rounds)
     rounds.append(bench.flow("flow", "mixed", messages, FLOW_SHARE * per_s))
     progress("all kinds, now and then", 0.67)
-    messages = _mixed(everybody, scale.calm, chance)
-    rounds.append(bench.flow("calm", "calm", messages, CALM_SHARE * per_s))
+    rounds.append(bench.flow("calm", "calm", _mixed(everybody, scale.calm, chance), CALM_SHARE * per_s))
     progress("all kinds, one at a time", 0.7)
     samples, single_rounds = _one_at_a_time(bench, templates, everybody, scale, chance)
     rounds += single_rounds
     progress("what the database takes", 0.96)
     keep_house_once(bench.config, bench.watcher)
-    count = len(everybody)
     sizes = Sizes(
-        nodes=count,
+        nodes=len(everybody),
         roles=len(templates),
-        resources=round(store.stored_fleet(bench.watcher).mean_resources * count),
+        resources=round(store.stored_fleet(bench.watcher).mean_resources * len(everybody)),
         role_bytes=role_bytes,
         first_bytes=first_bytes,
         changed_bytes=changed_bytes,

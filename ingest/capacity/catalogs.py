@@ -129,7 +129,7 @@ def from_directory(directory: Path, seed: int, form: str = "wire") -> list[Templ
             payload = document.get("payload", document)
             found.append(template(file.parent.parent.name, payload["certname"], payload, seed, form))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Misconfigured("--templates", f"{file} is no catalog in wire form: {error!r}") from error
+            raise Misconfigured("--templates", f"{file} is not a catalog in wire form: {error!r}") from error
     return sorted(found, key=lambda t: t.bytes)
 
 

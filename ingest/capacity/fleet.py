@@ -67,7 +67,9 @@ def fleet_of(
     if body_bytes is None:
         body_bytes = mean_body_bytes(calibration) if calibration is not None else BODY_BYTES_MIN
     if body_bytes < BODY_BYTES_MIN:
-        raise Misconfigured("--catalog-size", f"{body_bytes} bytes is no catalog: at least {BODY_BYTES_MIN}")
+        raise Misconfigured(
+            "--catalog-size", f"{body_bytes} bytes is not a catalog: at least {BODY_BYTES_MIN}"
+        )
     if body_bytes > body_bytes_max:
         raise Misconfigured(
             "--catalog-size",

@@ -1,6 +1,6 @@
 """One simulated ``ingest run``: receiver, decoders and writers, by the engine's own rules.
 
-What decides who gets a message and when a batch closes is as in ``core/routing.py`` (the same code) and ``writer.py``.
+What decides who gets a message and when a batch closes is the engine's own: ``core.delivery``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import simpy
 
 from ingest.capacity.cores import Cores
 from ingest.capacity.costs import BatchCosts, Costs, Line
+from ingest.core.delivery.dispatching import DECODER_DEPTH
+from ingest.core.delivery.gathering import PAUSE_LINGERS
 from ingest.core.delivery.routing import choose, decoders_at_work
-
-DECODER_DEPTH = 32  # as in receiver.py
-PAUSE = 2  # as in writer.py
 
 
 class Arrival(NamedTuple):
@@ -174,7 +173,7 @@ class Writer:
         elif not self._is_gathering:
             self._is_gathering = True
             self._gathering += 1
-            is_busy = env.now - self._settled_s < PAUSE * setup.linger_s
+            is_busy = env.now - self._settled_s < PAUSE_LINGERS * setup.linger_s
             timeout = env.timeout(setup.linger_s if is_busy else 0.0, self._gathering)
             assert timeout.callbacks is not None
             timeout.callbacks.append(self._lingered)

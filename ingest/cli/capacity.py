@@ -50,7 +50,7 @@ class _Size(click.ParamType[int]):
         try:
             return size_bytes(str(value))
         except ValueError:
-            self.fail(f"{value!r} is no number of bytes like 500KiB or 2MiB", param, ctx)
+            self.fail(f"{value!r} is not a number of bytes like 500KiB or 2MiB", param, ctx)
 
 
 @click.group("capacity", invoke_without_command=True)

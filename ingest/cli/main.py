@@ -13,7 +13,7 @@ from ingest.cli.printing import complain, say
 from ingest.cli.publishing import publish_command
 from ingest.cli.quarantine import quarantine_group
 from ingest.cli.reading import query_group, show_command, status_command
-from ingest.cli.settings import database, warn_of_passwords, with_settings
+from ingest.cli.settings import database, of_running_engine, warn_of_passwords, with_settings
 from ingest.config.loading import Origins, redact
 from ingest.config.settings import SETTINGS
 from ingest.engine.process import leave_on_signals
@@ -124,7 +124,10 @@ def serve_command(settings: Origins) -> int:
         raise Misconfigured("serve", f"{error.name} is missing: pip install 'puppet-ingest[http]'") from error
 
     warn_of_passwords(settings)
-    return serve(settings.config)
+    config = settings.config
+    if not (config.database and config.queue_source):
+        config = of_running_engine(config)
+    return serve(config)
 
 
 @cli.command("demo")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ingest.cli.printing import say_json, say_lines
-from ingest.cli.settings import database, with_settings
+from ingest.cli.settings import database, of_running_engine, with_settings
 from ingest.config.loading import Origins
 from ingest.core.printable import escape_unprintable
 from ingest.errors import Unavailable
@@ -112,7 +112,8 @@ def status_command(settings: Origins) -> None:
     """What a running engine says about itself."""
     from ingest.observe.asking import read_status, where
 
-    status = read_status(settings.config)
+    config = of_running_engine(settings.config)
+    status = read_status(config)
     try:
         health, processes = status["health"], status["processes"]
         lines = ["ready" if health["ready"] else "not ready: " + "; ".join(health["reasons"])]
@@ -120,7 +121,7 @@ def status_command(settings: Origins) -> None:
             lines += ["", process, *_lines(numbers)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Unavailable(
-            f"no engine answers at {where(settings.config)} (--metrics-port): {type(error).__name__} in its answer"
+            f"no engine answers at {where(config)} (--metrics-port): {type(error).__name__} in its answer"
         ) from error
     say_lines("\n".join(map(escape_unprintable, lines)))
     if not health["healthy"]:

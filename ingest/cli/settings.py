@@ -17,6 +17,7 @@ from ingest.config.loading import Origins, load, redact
 from ingest.config.settings import RETIRED, SETTINGS, Config
 from ingest.errors import Misconfigured
 
+DEFAULTS = Config()
 TOLD = "ingest.passwords_told"
 _PASSFILE = re.compile(r"\bpassfile\s*=\s*(?:'(?:[^'\\]|\\.)*'|[^&\s]*)")
 # Where a password may stand instead, by setting.
@@ -114,13 +115,35 @@ def warn_of_passwords(settings: Origins) -> None:
         structlog.get_logger().warning("password_on_command_line", reason=line)
 
 
+def of_running_engine(config: Config) -> Config:
+    """With what is not named as the engine that runs here has it, and a line that says so."""
+    from ingest.engine.running import RunningEngine, running_engine
+
+    named = config.instance if config.instance != DEFAULTS.instance else ""
+    engine = running_engine(named)
+    if engine is None:
+        return config
+    complain(f"talking to the engine {engine.instance!r}, process {engine.pid}")
+    taken = {
+        name: getattr(engine, name)
+        for name in RunningEngine.__struct_fields__
+        if name not in ("instance", "pid") and getattr(config, name) == getattr(DEFAULTS, name)
+    }
+    return msgspec.structs.replace(config, **taken)
+
+
 @contextmanager
 def database(config: Config, *, writes: bool = False) -> Iterator[Any]:
-    """A connection to the named database; none is embedded for a command. One that only reads may do so on a standby."""
+    """A connection to the named database, or to that of the engine that runs here; none is embedded for a command. One that
+    only reads may do so on a standby."""
     from ingest.engine.run import open_database
 
     if not config.database:
-        raise Misconfigured("--database", "name the database, as a libpq conninfo or a URI")
+        config = of_running_engine(config)
+    if not config.database:
+        raise Misconfigured(
+            "--database", "name the database, as a libpq conninfo or a URI; no engine runs here"
+        )
     connection = open_database(config, writes=writes)
     try:
         yield connection
@@ -130,14 +153,16 @@ def database(config: Config, *, writes: bool = False) -> Iterator[Any]:
 
 @contextmanager
 def publisher(config: Config) -> Iterator[Any]:
-    """A connection to the named broker that only sends."""
-    from ingest.embedded.broker.starting import running_broker
+    """A connection to the named broker, or to that of the engine that runs here, that only sends."""
     from ingest.transport.publisher import Publisher
 
-    source = config.queue_source or running_broker(config.data_dir)
-    if not source:
-        raise Misconfigured("--queue-source", "name the broker, for example stomp://127.0.0.1:61613")
-    opened = Publisher(msgspec.structs.replace(config, queue_source=source))
+    if not config.queue_source:
+        config = of_running_engine(config)
+    if not config.queue_source:
+        raise Misconfigured(
+            "--queue-source", "name the broker, for example stomp://127.0.0.1:61613; no engine runs here"
+        )
+    opened = Publisher(config)
     try:
         yield opened
     finally:

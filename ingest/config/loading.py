@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from ingest.config.puppet_conf import read_puppet_conf
-from ingest.config.settings import RETIRED, SETTINGS, Config, Setting
+from ingest.config.setting import Setting
+from ingest.config.settings import RETIRED, SETTINGS, Config
 from ingest.core.facts.selection import patterns_of, selection
 from ingest.core.passwords import HIDDEN, show_addresses, show_conninfo
 from ingest.core.quantities import duration_s, size_bytes
@@ -57,6 +60,22 @@ def load(
         selection(patterns_of(getattr(config, name)), f"--{name.replace('_', '-')}")
     again = lambda: load(flags, environment, toml_file, puppet_conf).config  # noqa: E731
     return Origins(config, origins, again, tuple(retired.values()))
+
+
+class Reloaded(NamedTuple):
+    """What reading the settings again has changed, by name."""
+
+    config: Config
+    taken: list[str]
+    left: list[str]  # they need a restart
+
+
+def reloadable(running: Config, wanted: Config) -> Reloaded:
+    """The running settings with those of the wanted ones that can change at work."""
+    changed = [each for each in SETTINGS if getattr(wanted, each.name) != getattr(running, each.name)]
+    taken = {each.name: getattr(wanted, each.name) for each in changed if each.about.reloads}
+    left = [each.name for each in changed if not each.about.reloads]
+    return Reloaded(msgspec.structs.replace(running, **taken), sorted(taken), left)
 
 
 def _sources(
@@ -138,10 +157,8 @@ def _checked(setting: Setting, value: Any, origin: str) -> Any:
         checked = _READERS[setting.type](setting.name, value)
     except (ValueError, TypeError, KeyError, OverflowError):
         raise wrong(_expected(setting)) from None
-    if about.minimum is not None and checked < about.minimum:
-        raise wrong(f"at least {about.minimum:.10g}")
-    if about.maximum is not None and checked > about.maximum:
-        raise wrong(f"at most {about.maximum:.10g}")
+    if expected := setting.out_of_limits(checked):
+        raise wrong(expected)
     return checked
 
 

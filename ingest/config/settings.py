@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
+from typing import Annotated
 
-import msgspec
 import platformdirs
+from msgspec import Meta
 
-from ingest.config.about import About
 from ingest.config.front_settings import FrontSettings
+from ingest.config.setting import About, settings_of
 
 MIB = 1024 * 1024
 TIB = MIB * MIB  # more than any machine has: the upper end of what is a typing error
@@ -45,154 +45,169 @@ class Config(FrontSettings, frozen=True, kw_only=True):
             reloads=True,
         ),
     ] = ""
-    workers: Annotated[int, About("decoder processes; one a core", 1, 256)] = os.cpu_count() or 1
-    writers: Annotated[int, About("writer processes, each with one connection to the database", 1, 64)] = 2
+    workers: Annotated[int, Meta(ge=1, le=256), About("decoder processes; one a core")] = os.cpu_count() or 1
+    writers: Annotated[
+        int, Meta(ge=1, le=64), About("writer processes, each with one connection to the database")
+    ] = 2
     window_messages_max: Annotated[
-        int, About("unsettled messages; ActiveMQ's own default prefetch", 1, 65535)
+        int, Meta(ge=1, le=65535), About("unsettled messages; ActiveMQ's own default prefetch")
     ] = 1000
     window_bytes_max: Annotated[
-        int, About("shared memory for unsettled bodies; about 180 large catalogs", MIB, TIB)
+        int, Meta(ge=MIB, le=TIB), About("shared memory for unsettled bodies; about 180 large catalogs")
     ] = 256 * MIB
     body_bytes_max: Annotated[
-        int, About("one body; twenty times the largest real catalog seen", 1024, TIB)
+        int, Meta(ge=1024, le=TIB), About("one body; twenty times the largest real catalog seen")
     ] = 64 * MIB
-    batch_messages_max: Annotated[int, About("messages in one transaction", 1, 1000, reloads=True)] = 100
-    batch_bytes_max: Annotated[int, About("bytes of work in one transaction", 1024, TIB, reloads=True)] = (
-        8 * MIB
-    )
+    batch_messages_max: Annotated[
+        int, Meta(ge=1, le=1000), About("messages in one transaction", reloads=True)
+    ] = 100
+    batch_bytes_max: Annotated[
+        int, Meta(ge=1024, le=TIB), About("bytes of work in one transaction", reloads=True)
+    ] = 8 * MIB
     batch_linger_ms: Annotated[
         float,
-        About("how long a batch waits for company, unless it comes after a pause", 0, 10_000, reloads=True),
+        Meta(ge=0, le=10_000),
+        About("how long a batch waits for company, unless it comes after a pause", reloads=True),
     ] = 20.0
     drain_timeout_s: Annotated[
-        float, About("how long SIGTERM lets the engine finish", 0, 3600, reloads=True)
+        float, Meta(ge=0, le=3600), About("how long SIGTERM lets the engine finish", reloads=True)
     ] = 30.0
     heartbeat_s: Annotated[
-        float, About("STOMP heart-beats, both ways; 0 asks for none", 0, 600, reloads=True)
+        float, Meta(ge=0, le=600), About("STOMP heart-beats, both ways; 0 asks for none", reloads=True)
     ] = 10.0
     connect_timeout_s: Annotated[
-        float, About("until a broker or database must have answered", 0.1, 300, reloads=True)
+        float, Meta(ge=0.1, le=300), About("until a broker or database must have answered", reloads=True)
     ] = 5.0
     hold_s: Annotated[
         float,
+        Meta(ge=1, le=DAY_S),
         About(
             "how long a delivery may stay unacknowledged before the engine lets go of all; "
             "RabbitMQ closes the channel after 1800",
-            1,
-            DAY_S,
             reloads=True,
         ),
     ] = 1200.0
-    statement_timeout_s: Annotated[float, About("one SQL statement", 1, 3600, reloads=True)] = 60.0
+    statement_timeout_s: Annotated[float, Meta(ge=1, le=3600), About("one SQL statement", reloads=True)] = (
+        60.0
+    )
     commit_timeout_s: Annotated[
         float,
+        Meta(ge=0.1, le=3600),
         About(
             "until COMMIT must be over, which includes the wait for a synchronous standby; then the outcome is unknown, "
             "nothing is acknowledged, and the other hosts of the conninfo come first",
-            0.1,
-            3600,
             reloads=True,
         ),
     ] = 5.0
-    lock_timeout_s: Annotated[float, About("waiting for one lock", 0.1, 3600, reloads=True)] = 30.0
+    lock_timeout_s: Annotated[float, Meta(ge=0.1, le=3600), About("waiting for one lock", reloads=True)] = (
+        30.0
+    )
     backoff_max_s: Annotated[
         float,
-        About("the longest pause between two tries to reach a broker or database", 0.05, 300, reloads=True),
+        Meta(ge=0.05, le=300),
+        About("the longest pause between two tries to reach a broker or database", reloads=True),
     ] = 2.0
     decode_cpu_max_s: Annotated[
-        float, About("CPU time of one message in a decoder, before it is killed", 0.5, 3600, reloads=True)
+        float,
+        Meta(ge=0.5, le=3600),
+        About("CPU time of one message in a decoder, before it is killed", reloads=True),
     ] = 30.0
-    decode_memory_bytes_max: Annotated[int, About("what a decoder may allocate", 64 * MIB, TIB)] = 1024 * MIB
+    decode_memory_bytes_max: Annotated[
+        int, Meta(ge=64 * MIB, le=TIB), About("what a decoder may allocate")
+    ] = 1024 * MIB
     decoder_cache_bytes_max: Annotated[
-        int, About("each decoder's memory of resources it has met", MIB, TIB)
+        int, Meta(ge=MIB, le=TIB), About("each decoder's memory of resources that it knows")
     ] = 96 * MIB
     writer_cache_entries: Annotated[
-        int, About("ids that each writer remembers, about 150 bytes each", 1000, 100_000_000)
+        int, Meta(ge=1000, le=100_000_000), About("ids that each writer remembers, at most 200 bytes each")
     ] = 400_000
     deaths_max: Annotated[
         int,
+        Meta(ge=1, le=100),
         About(
             "processes that may die with one message in their hands before it is tried alone, and quarantined "
-            "when another one dies of it",
-            1,
-            100,
+            "when another one dies of it"
         ),
     ] = 2
     alone_after_s: Annotated[
         float,
+        Meta(ge=0, le=600),
         About(
             "how long such a message waits before it is tried alone: whoever killed those processes by chance "
-            "has gone by then",
-            0,
-            600,
+            "has gone by then"
         ),
     ] = 10.0
-    gc_interval_s: Annotated[float, About("garbage collection; 0: never", 0, 30 * DAY_S, reloads=True)] = (
-        3600.0
-    )
+    gc_interval_s: Annotated[
+        float, Meta(ge=0, le=30 * DAY_S), About("garbage collection; 0: never", reloads=True)
+    ] = 3600.0
     node_ttl_s: Annotated[
         float,
-        About(
-            "nodes silent for that long expire (PuppetDB's node-ttl); 0: never", 0, 3650 * DAY_S, reloads=True
-        ),
+        Meta(ge=0, le=3650 * DAY_S),
+        About("nodes silent for that long expire (PuppetDB's node-ttl); 0: never", reloads=True),
     ] = 0.0
+    facts_blocklist: Annotated[
+        str,
+        About(
+            "facts and parts of facts that are never stored, in ingest.toml a list: mountpoints.*.available_bytes, "
+            '"a.b".c, ~^ec2_ (a regular expression)'
+        ),
+    ] = ""
+    facts_volatile: Annotated[
+        str, About("the same for what changes with every run, beside what Facter is known for")
+    ] = ""
+    report_ttl_s: Annotated[
+        float,
+        Meta(ge=0, le=3650 * DAY_S),
+        About(
+            "reports are kept for that long (PuppetDB's report-ttl, 14 days), by whole days; 0: for ever",
+            reloads=True,
+        ),
+    ] = 14 * DAY_S
     node_purge_ttl_s: Annotated[
         float,
+        Meta(ge=0, le=3650 * DAY_S),
         About(
             "expired and deactivated nodes are deleted after that long "
             "(PuppetDB's node-purge-ttl, 14 days); 0: never",
-            0,
-            3650 * DAY_S,
             reloads=True,
         ),
     ] = 14 * DAY_S
     future_tolerance_s: Annotated[
         float,
+        Meta(ge=0, le=3650 * DAY_S),
         About(
             "a timestamp that is further ahead of the clock than that (a day) counts as the time of receipt, so that "
             "no wrong clock shuts a node out",
-            0,
-            3650 * DAY_S,
             reloads=True,
         ),
     ] = DAY_S
     quarantine_bytes_max: Annotated[
         int,
+        Meta(ge=MIB, le=TIB),
         About(
             "bodies kept in quarantine; beyond it the oldest of the producer that has most there are dropped: "
             "the newest catalogs of 3000 nodes take about half of it",
-            MIB,
-            TIB,
             reloads=True,
         ),
     ] = 1024 * MIB
     quarantine_rows_max: Annotated[
         int,
-        About(
-            "rows in quarantine, one for each node and reason: three for each of 6000 nodes",
-            100,
-            10**7,
-            reloads=True,
-        ),
+        Meta(ge=100, le=10**7),
+        About("rows in quarantine, one for each node and reason: three for each of 6000 nodes", reloads=True),
     ] = 20_000
     quarantine_unnamed_max: Annotated[
         int,
+        Meta(ge=1, le=10_000),
         About(
             "messages in quarantine that name no node, of one producer and for one reason; the oldest are "
             "counted and dropped",
-            1,
-            10_000,
             reloads=True,
         ),
     ] = 100
     quarantine_ttl_s: Annotated[
         float,
-        About(
-            "quarantined messages are kept for that long (30 days); 0: for ever",
-            0,
-            3650 * DAY_S,
-            reloads=True,
-        ),
+        Meta(ge=0, le=3650 * DAY_S),
+        About("quarantined messages are kept for that long (30 days); 0: for ever", reloads=True),
     ] = 30 * DAY_S
     producers_file: Annotated[
         str,
@@ -218,7 +233,9 @@ class Config(FrontSettings, frozen=True, kw_only=True):
         About("where /metrics, /healthz and /readyz are served; unix:/PATH is a socket for owner and group"),
     ] = "127.0.0.1"
     metrics_port: Annotated[
-        int, About("0: nowhere; 9464 is what OpenTelemetry's exporter of Prometheus text uses", 0, 65535)
+        int,
+        Meta(ge=0, le=65535),
+        About("0: nowhere; 9464 is what OpenTelemetry's exporter of Prometheus text uses"),
     ] = 9464
     metrics_names: Annotated[
         str,
@@ -245,8 +262,16 @@ class Config(FrontSettings, frozen=True, kw_only=True):
     ] = ""
     tls_key_file: Annotated[str, About("its key", reloads=True)] = ""
     tls_verify: Annotated[bool, About("check the broker's certificate and name", reloads=True)] = True
-    data_dir: Annotated[str, About("where the embedded PostgreSQL lives")] = platformdirs.user_data_dir(
-        "puppet-ingest"
+    instance: Annotated[str, About("the engine's name on this machine, by which commands find it")] = "main"
+    embedded_broker_disk_bytes_max: Annotated[
+        int,
+        Meta(ge=1024 * MIB, le=1024 * TIB),
+        About(
+            "what the embedded broker's files may take; a third is for messages, over it publishers are refused"
+        ),
+    ] = 10 * 1024 * MIB
+    data_dir: Annotated[str, About("where the embedded broker and PostgreSQL keep what they have")] = (
+        platformdirs.user_data_dir("puppet-ingest")
     )
 
     @property
@@ -256,37 +281,9 @@ class Config(FrontSettings, frozen=True, kw_only=True):
         return 2 * self.statement_timeout_s + self.lock_timeout_s
 
 
-class Setting(NamedTuple):
-    """A field of ``Config`` with what is said about it."""
-
-    name: str
-    type: type
-    default: Any
-    about: About
-
-    @property
-    def flag(self) -> str:
-        return f"--{self.name.replace('_', '-')}"
-
-    @property
-    def variable(self) -> str:
-        return f"INGEST_{self.name.upper()}"
-
-
-def _settings() -> tuple[Setting, ...]:
-    hints = get_type_hints(Config, include_extras=True)
-    fields = msgspec.structs.fields(Config)
-    return tuple(Setting(field.name, *_annotated(hints[field.name], field.default)) for field in fields)
-
-
-def _annotated(hint: Any, default: Any) -> tuple[type, Any, About]:
-    type_, about = get_args(hint)
-    return type_, default, about
-
-
 # Settings of the version before: read, told of, and without effect.
 RETIRED = {
     "quarantine_messages_max": "the engine no longer stops: see quarantine_bytes_max and quarantine_rows_max",
     "quarantine_per_minute_max": "the engine no longer stops: what is too much is thinned out and counted",
 }
-SETTINGS = _settings()
+SETTINGS = settings_of(Config)

@@ -194,12 +194,6 @@ class Metric(IntEnum):
         "Quarantined messages that are counted and not kept.",
         "grows: a producer sends many bad messages; 'ingest quarantine list' shows the newest",
     )
-    UNSUPPORTED = _counter(
-        "writer",
-        "unsupported",
-        "Commands of a kind that this version does not store: counted, not kept.",
-        "grows: somebody publishes facts or reports; switch that off, or ignore it",
-    )
     DATABASE_UP = _gauge("writer", "database_up", "1 while connected.", "0: look at the log for the reason")
     DATABASE_CONNECTIONS = _counter(
         "writer", "database_connections", "Connections made.", "grows: the database drops us"

@@ -21,12 +21,12 @@ _IN_CONNINFO = re.compile(
 _PART = r"(?:[^\s:/@,?#%\[\]'\"\\]|%[0-9A-Fa-f]{2})"
 _HOST = r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+(?:%\w+)?\])"
 _ADDRESS = re.compile(
-    rf"(?P<before>[a-z][a-z0-9+.-]*://(?:{_PART}*(?P<colon>:(?P<password>{_PART}*))?@)?)"
+    rf"(?P<before>[a-z][a-z0-9+.-]*://(?:(?:{_PART}+|(?=:))(?P<colon>:(?P<password>{_PART}*))?@)?)"
     rf"(?P<after>{_HOST}(?::\d{{1,5}})?(?:/{_PART}*)?)"
 )
 _URI_HOST = r"(?:(?:[\w.-]|%[0-9A-Fa-f]{2})*|\[[0-9A-Fa-f:.]+(?:%\w+)?\])(?::\d{0,5})?"
 _URI = re.compile(
-    rf"(?P<before>postgres(?:ql)?://(?:{_PART}*(?P<colon>:(?P<password>{_PART}*))?@)?)"
+    rf"(?P<before>postgres(?:ql)?://(?:(?:{_PART}+|(?=:))(?P<colon>:(?P<password>{_PART}*))?@)?)"
     rf"(?P<after>{_URI_HOST}(?:,{_URI_HOST})*(?:/{_PART}*)?)(?:\?(?P<query>.*))?",
     re.DOTALL,
 )

@@ -27,7 +27,8 @@ _count = struct.Struct(">h")
 # dimensions, has-null flag, element type, size, lower bound: the header of a one-dimensional array.
 _array_header = struct.Struct(">iiiii")
 # Of pg_type.dat.
-BOOL_OID, BYTEA_OID, INT2_OID, INT4_OID, TEXT_OID, TIMESTAMPTZ_OID, UUID_OID = 16, 17, 21, 23, 25, 1184, 2950
+BOOL_OID, BYTEA_OID, INT8_OID, INT2_OID, INT4_OID, TEXT_OID, FLOAT8_OID = 16, 17, 20, 21, 23, 25, 701
+TIMESTAMPTZ_OID, UUID_OID = 1184, 2950
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -113,6 +114,30 @@ def int2_array(values: Iterable[int]) -> bytes:
     words[2::3] = packed
     body = words.tobytes()
     return _length.pack(20 + len(body)) + _array_header.pack(1, 0, INT2_OID, count, 1) + body
+
+
+def int8_array(values: Collection[int]) -> bytes:
+    """An int8[] field."""
+    return _array_of_eight(INT8_OID, "q", values)
+
+
+def float8_array(values: Collection[float]) -> bytes:
+    """A float8[] field; integers become the nearest doubles."""
+    return _array_of_eight(FLOAT8_OID, "d", values)
+
+
+def _array_of_eight(element_oid: int, code: str, values: Collection[float]) -> bytes:
+    count = len(values)
+    if not count:
+        return _length.pack(12) + struct.pack(">iii", 0, 0, element_oid)
+    numbers = array(code, values)
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    # Each element is its length 8 (int32) and its value: three 32-bit words.
+    halves, words = memoryview(numbers).cast("B").cast("i"), array("i", b"\0\0\0\x08" * 3 * count)
+    words[1::3], words[2::3] = array("i", halves[0::2]), array("i", halves[1::2])
+    body = words.tobytes()
+    return _length.pack(20 + len(body)) + _array_header.pack(1, 0, element_oid, count, 1) + body
 
 
 def array_of(element_oid: int, fields: Collection[bytes]) -> bytes:

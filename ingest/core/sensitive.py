@@ -53,8 +53,9 @@ def tells_no_secret(resource: bytes, parameters: Mapping[str, Json]) -> bool:
     return bool(is_flat) or not may_hold_secrets(resource)
 
 
-def conceal(value: Json, raw: bytes, left: Json = SENSITIVE) -> Json:
-    """The parsed ``raw`` without secrets; ``left`` stands where one was. What has none is returned as it is."""
+def conceal(value: Json, raw: bytes, left: Json | Callable[[Json], Json] = SENSITIVE) -> Json:
+    """The parsed ``raw`` without secrets; ``left`` stands where one was, or what it makes of the rich value that was one.
+    What has none is returned as it is."""
     walk = Concealing(left)
     if raw.count(b"ensitive") > 1 or raw.find(b"\\u00") >= 0 or raw.find(b"__p") >= 0:
         try:
@@ -72,7 +73,12 @@ class Concealing:
     """One walk through parsed JSON. ``named`` stands for parameters that are secret by their names; None: they go.
     ``mask`` makes what is kept of a text that looks like a part of a document."""
 
-    def __init__(self, left: Json, named: Json = None, mask: Callable[[str], str] | None = None) -> None:
+    def __init__(
+        self,
+        left: Json | Callable[[Json], Json],
+        named: Json = None,
+        mask: Callable[[str], str] | None = None,
+    ) -> None:
         self.found = 0
         self._left = left
         self._named = named
@@ -94,7 +100,7 @@ class Concealing:
     def _object(self, value: dict[str, Json]) -> Json:
         types = [value[key] for key in TYPE_KEYS if key in value]
         if any(map(_is_sensitive, types)):
-            return self._hide()
+            return self._hide(value)
         if types:
             if "Hash" in types and any(map(self._is_secret_hash, value.values())):
                 return self._hide()
@@ -112,9 +118,9 @@ class Concealing:
             result[new_key] = new
         return result if changed else value
 
-    def _hide(self) -> Json:
+    def _hide(self, secret: Json = None) -> Json:
         self.found += 1
-        return self._left
+        return self._left(secret) if callable(self._left) else self._left
 
     def _is_secret_hash(self, flat: Json) -> bool:
         """A hash as a list of keys and values may be one that looks like rich data itself."""

@@ -29,9 +29,9 @@ class Database:
     """``DATABASE_UP`` is what others go by: a connection is not enough for it after a batch has failed; only the next
     commit is."""
 
-    def __init__(self, config: Config, hands: InFlight, row: ProcessMetrics, name: str) -> None:
+    def __init__(self, config: Config, in_flight: InFlight, row: ProcessMetrics, name: str) -> None:
         self._config = config
-        self._hands = hands
+        self._in_flight = in_flight
         self._row = row
         self._name = name
         self._log = structlog.get_logger()
@@ -100,7 +100,7 @@ class Database:
             return 0
 
     def stored_digests(self) -> list[tuple[str, bytes]]:
-        """(certname, raw digest) of what is stored; nothing when the database is away: they are only hints."""
+        """(certname, raw digest) of what is stored; nothing when the database is away: they only save work."""
         if not self.connected():
             return []
         assert self._lane is not None
@@ -120,14 +120,18 @@ class Database:
         )
         tolerance = timedelta(seconds=self._config.future_tolerance_s)
         settings = LaneSettings(
-            self._config.writer_cache_entries, limits, tolerance, self._config.commit_timeout_s
+            self._config.writer_cache_entries,
+            limits,
+            tolerance,
+            self._config.commit_timeout_s,
+            timedelta(seconds=self._config.report_ttl_s) or None,
         )
         try:
             with self._cluster.watching(connection, self._config.database_patience_s):
-                left = self._hands.session(self._name)
+                left = self._in_flight.session(self._name)
                 if left and end_session(connection, Name(*left)):
                     self._log.info("session_left_behind", backend_pid=left[0], note="ended it")
-                self._hands.open_session(self._name, *name_of(connection))
+                self._in_flight.open_session(self._name, *name_of(connection))
                 self._lane = open_lane(connection, settings)
         except Unavailable:
             self._cluster.leave()

@@ -30,7 +30,7 @@ from ingest.errors import Misconfigured, Rejected
 from ingest.ipc.arena import Arena
 from ingest.ipc.control import ChildChannels, Order
 from ingest.ipc.in_flight import InFlight
-from ingest.ipc.names import RECEIVER, writer_name
+from ingest.ipc.names import DIGESTS, IN_FLIGHT, RECEIVER, writer_name
 from ingest.ipc.process_metrics import ProcessMetrics
 from ingest.ipc.stored_digests import StoredDigests
 from ingest.observe.seldom import Seldom
@@ -45,34 +45,34 @@ KEPT_SHARE, KEPT_BESIDE_BYTES = 1.5, 96 * 1024 * 1024
 
 def run(config: Config, control: ControlConnection, name: str) -> None:
     """The body of the process: until the supervisor says "stop", or goes."""
-    wires = ChildChannels(control, {RECEIVER: list[Descriptor]})
-    with start_process(config, name, wires) as row:
+    channels = ChildChannels(control, {RECEIVER: list[Descriptor]})
+    with start_process(config, name, channels) as row:
         memory = Memory(
             # A successor of the receiver brings another arena before the old one is gone.
             config.decode_memory_bytes_max + config.window_bytes_max,
             int(config.decoder_cache_bytes_max * KEPT_SHARE) + KEPT_BESIDE_BYTES,
         )
-        Decoder(config, wires, row, name, memory).loop()
+        Decoder(config, channels, row, name, memory).loop()
 
 
 class Decoder:
     def __init__(
         self,
         config: Config,
-        wires: ChildChannels,
+        channels: ChildChannels,
         row: ProcessMetrics,
         name: str,
         memory: Memory | None = None,
     ) -> None:
         """``memory``: what it may take; None: whatever there is."""
         self.config = config
-        self.wires = wires
+        self.channels = channels
         self.row = row
         self.name = name
         self.log = structlog.get_logger()
         self._memory = memory
         self._unseen_bytes = 0  # of bodies since memory was looked at
-        self._known = StoredDigests(wires.memory["known"])
+        self._known = StoredDigests(channels.memory[DIGESTS])
         self.decoding = Decoders(
             DecoderSettings(
                 cache_bytes_max=config.decoder_cache_bytes_max,
@@ -87,13 +87,13 @@ class Decoder:
         self._numbers = {metric.name: number for number, metric in enumerate(METRICS)}
         self._rules = load_producer_rules(config.producers_file)
         self._future = Seldom(FUTURE_LOGGED_EVERY_S)
-        self._hands = InFlight(wires.memory["hands"], process_names(config))
+        self._in_flight = InFlight(channels.memory[IN_FLIGHT], process_names(config))
 
     def loop(self) -> None:
         while True:
-            for key, _ in self.wires.selector.select():
+            for key, _ in self.channels.selector.select():
                 if key.data == "control":
-                    message = self.wires.control()
+                    message = self.channels.control()
                     if isinstance(message, Order) and message.word == "stop":
                         raise Ended
                     if isinstance(message, Order) and message.word == "reload":
@@ -109,18 +109,18 @@ class Decoder:
             self.log.warning("producers_not_reloaded", reason=str(error))
 
     def _receive(self, peer: str) -> None:
-        inbox = self.wires.inboxes.get(peer)
+        inbox = self.channels.inboxes.get(peer)
         if inbox is None:
             return
         try:
             descriptors = inbox.receive()
         except EOFError:
-            self.wires.drop_inbox(peer)
+            self.channels.drop_inbox(peer)
             return
         done: list[Work] = []
         done_bytes = 0
         for descriptor in descriptors:
-            arena = self.wires.arenas.get(descriptor.arena)
+            arena = self.channels.arenas.get(descriptor.arena)
             if arena is None:
                 continue  # of a receiver that is gone: the broker delivers it again
             done.append(self._timed(descriptor, arena))
@@ -142,17 +142,17 @@ class Decoder:
             return
         self._unseen_bytes = 0
         if self._memory.is_outgrown():
-            self.wires.report("retiring", f"it keeps {self._memory.kept_bytes} bytes")
+            self.channels.report("retiring", f"it keeps {self._memory.kept_bytes} bytes")
             raise Ended
         self._memory.renew()
 
     def _timed(self, descriptor: Descriptor, arena: Arena) -> Work:
-        self._hands.hold(self.name, descriptor.delivery)
+        self._in_flight.hold(self.name, descriptor.delivery)
         started_s = time.process_time()
         work = self._decode(descriptor, arena.view(descriptor.offset, descriptor.length))
         self.row.add(Metric.DECODED)
         self.row.add(Metric.DECODE_CPU_SECONDS, time.process_time() - started_s)
-        self._hands.empty(self.name)
+        self._in_flight.empty(self.name)
         self._unseen_bytes += descriptor.length
         return work
 
@@ -206,7 +206,7 @@ class Decoder:
 
     def _send_early(self, early: Work) -> None:
         # The message stays in this process's hands meanwhile: its CPU time is counted on, and a wait takes none.
-        self.wires.outboxes[self._writer_of(early)].send([early])
+        self.channels.outboxes[self._writer_of(early)].send([early])
 
     def _pass(self, done: Sequence[Work]) -> None:
         """Gives each writer its work, and tells the receiver who has it now."""
@@ -215,16 +215,16 @@ class Decoder:
             works.setdefault(self._writer_of(work), []).append(work)
         passed: list[Forwarded] = []
         for writer, its in works.items():
-            outbox = self.wires.outboxes[writer]
+            outbox = self.channels.outboxes[writer]
             # Where memory ends msgspec's encoder gets no MemoryError, but a SIGSEGV: the large one, which stands at the
             # end, is the suspect. Not while it is sent: waiting for a writer is no fault of it.
-            self._hands.hold(self.name, its[-1].delivery)
+            self._in_flight.hold(self.name, its[-1].delivery)
             encoded = outbox.encode(its)
-            self._hands.empty(self.name)
+            self._in_flight.empty(self.name)
             taker = writer if outbox.send_encoded(encoded) else None
             passed += [Forwarded(work.delivery, taker, outbox.incarnation) for work in its]
         if passed:
-            self.wires.outboxes[RECEIVER].send(passed)
+            self.channels.outboxes[RECEIVER].send(passed)
 
     def _writer_of(self, work: Work) -> str:
         if work.certname is None:

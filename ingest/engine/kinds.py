@@ -67,6 +67,29 @@ KINDS = (
         writer="ingest.store.node.writing:DeactivationWriter",
         housekeeping="ingest.store.housekeeping:end_silent_nodes",
     ),
+    Kind(
+        name="expiration",
+        commands={"configure expiration": range(1, 2)},
+        works="ingest.core.node.expiration:EXPIRATION_WORKS",
+        decoder="ingest.core.node.expiration:ExpirationDecoder",
+        writer="ingest.store.node.expiration:ExpirationWriter",
+    ),
+    Kind(
+        name="inputs",
+        commands={"replace catalog inputs": range(1, 2)},
+        works="ingest.core.node.inputs:INPUTS_WORKS",
+        decoder="ingest.core.node.inputs:InputsDecoder",
+        writer="ingest.store.node.inputs:InputsWriter",
+    ),
+    # The last: what makes a new day waits for whoever else does, and nobody shall wait for it meanwhile.
+    Kind(
+        name="report",
+        commands={"store report": range(3, 9)},
+        works="ingest.core.report.work:REPORT_WORKS",
+        decoder="ingest.core.report.decoding:ReportDecoder",
+        writer="ingest.store.report.writing:ReportWriter",
+        housekeeping="ingest.store.report.housekeeping:end_old_reports",
+    ),
 )
 
 

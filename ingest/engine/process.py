@@ -17,7 +17,7 @@ from ingest.config.settings import Config
 from ingest.engine.kinds import declare_metrics
 from ingest.errors import IngestError
 from ingest.ipc.control import ChildChannels
-from ingest.ipc.names import tree_names
+from ingest.ipc.names import METRICS_TABLE, tree_names
 from ingest.ipc.process_metrics import MetricsTable, ProcessMetrics
 from ingest.observe.log import configure, set_level
 
@@ -27,7 +27,7 @@ class Ended(Exception):  # the regular way out of a loop
 
 
 def process_names(config: Config) -> list[str]:
-    """Every child's name; its place in this list is its row on the board and its entry among the hands."""
+    """Every child's name; its place in this list is its row of metrics and its entry of what is in flight."""
     return tree_names(config.workers, config.writers)
 
 
@@ -57,7 +57,7 @@ def leave_on_signals() -> None:
 
 
 @contextmanager
-def start_process(config: Config, name: str, wires: ChildChannels) -> Iterator[ProcessMetrics]:
+def start_process(config: Config, name: str, channels: ChildChannels) -> Iterator[ProcessMetrics]:
     """Signals, logging, wiring; then the caller's loop; then an orderly exit."""
     # The supervisor decides about signals: a terminal sends them to the whole group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -65,18 +65,18 @@ def start_process(config: Config, name: str, wires: ChildChannels) -> Iterator[P
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     configure(config.log_format, config.log_level, process=name)
     try:
-        wires.until_go()
+        channels.until_go()
         declare_metrics()
-        row = MetricsTable(wires.memory["board"]).row(process_names(config).index(name))
+        row = MetricsTable(channels.memory[METRICS_TABLE]).row(process_names(config).index(name))
         # What was imported lives as long as the process, and what a message leaves behind has no cycles: looking
         # for garbage at every 700 new objects costs a tenth of the decoding.
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
-        wires.report("ready")
+        channels.report("ready")
         yield row
     except (Ended, EOFError):
         pass  # told to stop, or the supervisor is gone
     except IngestError as error:
-        wires.report("failed", str(error))
+        channels.report("failed", str(error))
         structlog.get_logger().error("process_failed", reason=str(error))
         os._exit(1)

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from ingest.core.delivery.thinning import Kept, row_digest, thin
-from ingest.core.delivery.work import KILLED, UNSUPPORTED, Quarantine, Work
-from ingest.core.metrics import Metric
+from ingest.core.delivery.work import KILLED, Quarantine, Work
 from ingest.core.occasional import Occasional
 from ingest.core.secrets import KEPT_BYTES_MAX, redact, redact_headers
 from ingest.errors import Rejected
@@ -27,14 +26,20 @@ TOLD_A_MINUTE = 10  # of one producer's messages and for one reason; the next li
 class Quarantining:
     def __init__(
         self,
-        wires: ChildChannels,
+        channels: ChildChannels,
         row: ProcessMetrics,
         name: str,
-        hands: InFlight,
+        in_flight: InFlight,
         obey: Callable[[], None],
     ) -> None:
         """``obey`` waits for the supervisor's next word."""
-        self._wires, self._row, self._name, self._hands, self._obey = wires, row, name, hands, obey
+        self._channels, self._row, self._name, self._in_flight, self._obey = (
+            channels,
+            row,
+            name,
+            in_flight,
+            obey,
+        )
         self._told = Occasional(TOLD_A_MINUTE, 60.0)
         self._log = structlog.get_logger()
 
@@ -48,8 +53,6 @@ class Quarantining:
         for work in batch:
             if not isinstance(work, Quarantine):
                 continue
-            if work.reason == UNSUPPORTED:
-                self._row.add(Metric.UNSUPPORTED)
             passed_over = self._told.speak((work.reason, work.producer), time.monotonic())
             if passed_over is not None:
                 more = {"not_told_before": passed_over} if passed_over else {}
@@ -60,9 +63,9 @@ class Quarantining:
 
     def _body_of(self, work: Quarantine) -> memoryview | None:
         """None when the body's owner is gone, or has settled it otherwise."""
-        while work.arena > max(self._wires.arenas, default=0):
+        while work.arena > max(self._channels.arenas, default=0):
             self._obey()  # a new receiver's: its arena was handed over before anybody could send this, and is on its way
-        arena = self._wires.arenas.get(work.arena)
+        arena = self._channels.arenas.get(work.arena)
         if arena is None:
             return None
         body = arena.view(work.offset, work.length)
@@ -70,20 +73,20 @@ class Quarantining:
 
     def _row_of(self, kept: Kept) -> QuarantineRow:
         work = kept.message
-        self._hands.hold(self._name, work.delivery)  # whom redacting it may kill
+        self._in_flight.hold(self._name, work.delivery)  # whom redacting it may kill
         body: bytes | memoryview = self._body_of(work) or b""
         if len(body) <= KEPT_BYTES_MAX:
             body = bytes(body)  # its place may be another's before this is done
         text, note = _without_secrets(work, body)
         said = body if len(body) else f"{work.body_bytes} {work.headers.get('message-id')}".encode()
         body_digest = hashlib.sha256(said).digest()
-        self._hands.empty(self._name)
+        self._in_flight.empty(self._name)
         return QuarantineRow(
             deliveries=kept.deliveries,
             digest=row_digest(work, body_digest),
             reason=work.reason,
             detail=work.detail.replace("\0", "")[:DETAIL_CHARACTERS_MAX],
-            certname=None if work.reason == UNSUPPORTED else work.certname,
+            certname=work.certname,
             producer=work.producer,
             # Lossy, and it shows: such a message cannot be given back as it came.
             headers={
@@ -117,8 +120,6 @@ def fact_alone(work: Quarantine, rejected: Rejected) -> QuarantineRow:
 
 
 def _without_secrets(work: Quarantine, body: bytes | memoryview) -> tuple[bytes | None, str | None]:
-    if work.reason == UNSUPPORTED:
-        return None, "well-formed, of a kind that this version does not store: counted, not kept"
     if work.body_bytes > len(body):
         return (
             None,

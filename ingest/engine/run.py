@@ -17,10 +17,11 @@ import structlog
 from ingest.config.producers import load_producer_rules
 from ingest.config.settings import Config
 from ingest.core.metrics import Metric
-from ingest.embedded.broker.starting import URL_FILE, embedded_broker
+from ingest.embedded.broker.starting import BrokerOptions, embedded_broker
 from ingest.embedded.postgresql import embedded_database
 from ingest.engine.kinds import housekeeping as kinds_housekeeping
 from ingest.engine.presence import tell_of_itself
+from ingest.engine.running import require_instance, told_of
 from ingest.engine.supervisor import Supervisor
 from ingest.errors import IngestError, Misconfigured, Unavailable
 from ingest.ipc.core_dumps import forbid_core_dumps
@@ -59,6 +60,7 @@ def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str]
     raise_descriptor_limit()
     with ExitStack() as stack:
         config = add_embedded(config, stack)
+        require_instance(config.instance)
         brokers(config)  # a wrong setting is told before anything starts
         load_producer_rules(config.producers_file)
         prepare_database(config)
@@ -66,6 +68,7 @@ def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str]
         supervisor = Supervisor(config, lambda: _completed(read_again(), config))
         if config.metrics_port or config.metrics_host.startswith(UNIX):
             _serve_metrics(config, supervisor, stack)
+        stack.enter_context(told_of(config))
         stop = threading.Event()
         keeper = threading.Thread(target=keep_house, args=(stop, supervisor), daemon=True)
         keeper.start()
@@ -97,15 +100,18 @@ def add_embedded(config: Config, stack: ExitStack, *, broker_port: int = STOMP_P
     """Starts the embedded broker and database where none is named."""
     log = structlog.get_logger()
     if not config.queue_source:
-        url_file = Path(config.data_dir) / URL_FILE
-        url = stack.enter_context(
-            embedded_broker(broker_port, url_file, log_format=config.log_format, log_level=config.log_level)
+        options = BrokerOptions(
+            Path(config.data_dir) / "broker",
+            config.embedded_broker_disk_bytes_max,
+            config.log_format,
+            config.log_level,
         )
+        url = stack.enter_context(embedded_broker(broker_port, options))
         log.warning(
             "embedded_broker",
             url=url,
-            url_file=str(url_file),
-            note="in memory, for evaluation: name a real one with --queue-source",
+            directory=str(options.directory),
+            note="on this machine's disk alone: name a real one with --queue-source for more than one box",
         )
         config = msgspec.structs.replace(config, queue_source=url)
     if not config.database:
@@ -161,7 +167,7 @@ def _serve_metrics(config: Config, supervisor: Supervisor, stack: ExitStack) -> 
         server = serve(
             config.metrics_host,
             config.metrics_port,
-            supervisor.board,
+            supervisor.metrics,
             supervisor.names,
             supervisor.health,
             [*names, config.metrics_host, socket.gethostname()],
@@ -218,6 +224,7 @@ def keep_house_once(config: Config, connection: Connection) -> dict[str, int]:
         node_ttl=timedelta(seconds=config.node_ttl_s) or None,
         node_purge_ttl=timedelta(seconds=config.node_purge_ttl_s) or None,
         future_tolerance=timedelta(seconds=config.future_tolerance_s),
+        report_ttl=timedelta(seconds=config.report_ttl_s) or None,
     )
     done: dict[str, int] = {}
     if config.quarantine_ttl_s:

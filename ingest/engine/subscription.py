@@ -63,8 +63,10 @@ class Subscription:
         return self._link is not None
 
     @property
-    def user_header(self) -> str:
-        """The header in which this broker tells who published a message; empty: it does not."""
+    def user_header(self) -> str | None:
+        """The header in which this broker tells who published a message; None: nobody asks."""
+        if not self.config.producers_file:
+            return None
         return self.config.producer_header or user_header(self._link.server if self._link else "")
 
     @property

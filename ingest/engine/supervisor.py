@@ -12,102 +12,35 @@ import mmap
 import os
 import selectors
 import signal
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import msgspec
 import structlog
 
-from ingest.config.settings import SETTINGS, Config
-from ingest.core.delivery.intake import Pause
+from ingest.config.loading import reloadable
+from ingest.config.settings import Config
 from ingest.core.metrics import Metric
+from ingest.engine.child_process import ChildProcess, neighbours
+from ingest.engine.health import tree_health
 from ingest.engine.kinds import declare_metrics
 from ingest.engine.process import cpu_s, process_names
+from ingest.engine.signals import signals_through
 from ingest.errors import IngestError
 from ingest.ipc.arena import memory
-from ingest.ipc.control import ParentChannel
 from ingest.ipc.in_flight import InFlight
-from ingest.ipc.names import DECODER, RECEIVER, SUPERVISOR, WRITER, kind_of
+from ingest.ipc.names import DECODER, DIGESTS, IN_FLIGHT, METRICS_TABLE, RECEIVER, SUPERVISOR, WRITER
 from ingest.ipc.pipes import link
 from ingest.ipc.process_metrics import MetricsTable
 from ingest.ipc.stored_digests import StoredDigests
 from ingest.observe.exposition import Health
 from ingest.observe.log import set_level
 
+SIGNALS = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 TICK_S = 1.0
 STOPPED_TICKS_MAX = 3  # a child that somebody stopped (SIGSTOP) this long is replaced
-RESTART_DELAY_MAX_S = 5.0
-SHORT_LIFE_S = 2.0  # a child that dies sooner waits before its successor starts
 STOP_GRACE_S = 2.0  # for children to leave after "stop"
-
-
-class Child:
-    """One process of the tree and its successive incarnations."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.kind = kind_of(name)
-        self.incarnation = 0
-        self.short_lives = 0
-        self.started_s = 0.0
-        self.restart_at_s: float | None = None
-        self.stopped_ticks = 0
-        self.retires_because: str | None = None  # it said that it ends, to be replaced
-        self.held: int | None = None  # the delivery in its hands when that was last looked at
-        self.held_from_cpu_s = 0.0  # its CPU time when it was first seen there
-        self.control: ParentChannel | None = None
-        self.process: subprocess.Popen[bytes] | None = None
-        self.pidfd = -1
-
-    def start(self, config: Config) -> None:
-        self.incarnation += 1
-        self.started_s = time.monotonic()
-        self.restart_at_s = None
-        self.stopped_ticks = 0
-        self.retires_because = None
-        self.held = None
-        self.control = ParentChannel()
-        fd = self.control.child.fileno()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "ingest.engine.child", self.name, str(fd), str(os.getpid())],
-            pass_fds=[fd],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # a terminal's Ctrl-C is for the supervisor
-        )
-        self.control.child.close()
-        self.control.connection.send_bytes(msgspec.msgpack.encode(config))
-        self.pidfd = os.pidfd_open(self.process.pid)
-
-    def is_alive(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
-    def is_stopped(self) -> bool:
-        """Somebody sent it SIGSTOP, and nobody SIGCONT since."""
-        if self.process is None:
-            return False
-        try:
-            flags = os.WSTOPPED | os.WNOHANG | os.WNOWAIT  # WNOWAIT: the next look finds it stopped too
-            return os.waitid(os.P_PID, self.process.pid, flags) is not None
-        except ChildProcessError:  # it has just ended
-            return False
-
-    def kill(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-
-    def forget(self) -> None:
-        """After its end: closes what the supervisor kept of it."""
-        if self.process is not None:
-            self.process.wait()
-            os.close(self.pidfd)
-            self.process = None
-        if self.control is not None:
-            self.control.close()
-            self.control = None
 
 
 class Supervisor:
@@ -116,16 +49,16 @@ class Supervisor:
         self.log = structlog.get_logger()
         self._read_again = read_again
         self.names = process_names(config)
-        self.children = {name: Child(name) for name in self.names if name != SUPERVISOR}
+        self.children = {name: ChildProcess(name) for name in self.names if name != SUPERVISOR}
         declare_metrics()
-        self._board_fd = memory("board", MetricsTable.size(len(self.names)))
-        self._known_fd = memory("known", StoredDigests.size_bytes())
-        StoredDigests(_map(self._known_fd)).sow()
-        self._hands_fd = memory("hands", InFlight.size_bytes(len(self.names)))
+        self._metrics_fd = memory(METRICS_TABLE, MetricsTable.size(len(self.names)))
+        self._digests_fd = memory(DIGESTS, StoredDigests.size_bytes())
+        StoredDigests(_map(self._digests_fd)).sow()
+        self._in_flight_fd = memory(IN_FLIGHT, InFlight.size_bytes(len(self.names)))
         self._arena_fd = -1
-        self.board = MetricsTable(_map(self._board_fd))
-        self._row = self.board.row(self.names.index(SUPERVISOR))
-        self._hands = InFlight(_map(self._hands_fd), self.names)
+        self.metrics = MetricsTable(_map(self._metrics_fd))
+        self._row = self.metrics.row(self.names.index(SUPERVISOR))
+        self._in_flight = InFlight(_map(self._in_flight_fd), self.names)
         self._selector = selectors.DefaultSelector()
         self._ready: set[str] = set()
         self._draining_since_s: float | None = None
@@ -136,14 +69,14 @@ class Supervisor:
 
     def run(self) -> bool:
         """Until a signal ends it. True: drained; False: the time was up, or a second signal came."""
-        with self._signal_socket():
+        with signals_through(self._selector, SIGNALS, self._signalled):
             try:
                 self._new_arena()
                 for child in self.children.values():
                     self._spawn(child)
                 for child in self.children.values():
                     self._hand_over_memory(child)
-                for source, target in self._pairs():
+                for source, target in neighbours(self.children.values()):
                     self._connect(source, target)
                 for child in self.children.values():
                     self._order(child, "go")
@@ -169,28 +102,15 @@ class Supervisor:
 
     def held_since(self) -> int:
         """What the receiver said last of the oldest message that it holds: ``Holding.told``."""
-        return self._hands.held_since("receiver")
+        return self._in_flight.held_since(RECEIVER)
 
     def count(self, metric: int, n: float) -> None:
         """For what happens in this process beside the loop."""
         self._row.add(metric, n)
 
     def health(self) -> Health:
-        """Healthy: the tree is whole. Ready: connected to broker and database, and not draining."""
-        reasons = [f"{name} is not running" for name, child in self.children.items() if not child.is_alive()]
-        healthy = not reasons
-        receiver = self.names.index(RECEIVER)
-        pause = Pause(int(self.board.value(receiver, Metric.PAUSED)))
-        if pause:
-            reasons.append(f"paused: {pause.reason}; nothing is taken from the broker")
-        elif not self.board.value(receiver, Metric.CONNECTED):
-            reasons.append("no connection to the broker")
-        for name in self.names:
-            if kind_of(name) == WRITER and not self.board.value(self.names.index(name), Metric.DATABASE_UP):
-                reasons.append(f"{name} has no connection to the database")
-        if self._draining_since_s is not None:
-            reasons.append("draining")
-        return Health(healthy=healthy, ready=not reasons, reasons=tuple(reasons))
+        missing = [name for name, child in self.children.items() if not child.is_alive()]
+        return tree_health(self.metrics, self.names, missing, is_draining=self._draining_since_s is not None)
 
     def _is_over(self) -> bool:
         if self._draining_since_s is None:
@@ -219,20 +139,7 @@ class Supervisor:
 
     # The tree
 
-    def _pairs(self) -> Iterator[tuple[Child, Child]]:
-        """Who sends to whom."""
-        receiver = self.children[RECEIVER]
-        decoders = [c for c in self.children.values() if c.kind == DECODER]
-        writers = [c for c in self.children.values() if c.kind == WRITER]
-        for decoder in decoders:
-            yield receiver, decoder
-            yield decoder, receiver
-            for writer in writers:
-                yield decoder, writer
-        for writer in writers:
-            yield writer, receiver
-
-    def _spawn(self, child: Child) -> None:
+    def _spawn(self, child: ChildProcess) -> None:
         child.start(self.config)
         self._ready.discard(child.name)
         assert child.control is not None
@@ -247,13 +154,17 @@ class Supervisor:
     def _arena_number(self) -> int:
         return self.children[RECEIVER].incarnation
 
-    def _hand_over_memory(self, child: Child) -> None:
+    def _hand_over_memory(self, child: ChildProcess) -> None:
         assert child.control is not None
-        for role, fd in (("board", self._board_fd), ("known", self._known_fd), ("hands", self._hands_fd)):
+        for role, fd in (
+            (METRICS_TABLE, self._metrics_fd),
+            (DIGESTS, self._digests_fd),
+            (IN_FLIGHT, self._in_flight_fd),
+        ):
             child.control.hand_over(role, "", fd)
         child.control.hand_over("arena", "", self._arena_fd, self._arena_number())
 
-    def _connect(self, source: Child, target: Child) -> None:
+    def _connect(self, source: ChildProcess, target: ChildProcess) -> None:
         """A new pipe between the two; the supervisor keeps no end of it."""
         receiving, sending = link()
         try:
@@ -265,7 +176,7 @@ class Supervisor:
             receiving.close()
             sending.close()
 
-    def _replace(self, child: Child) -> None:
+    def _replace(self, child: ChildProcess) -> None:
         self.log.info("restarting", child=child.name, incarnation=child.incarnation + 1)
         if child.retires_because is None:
             self._row.add(Metric.RESTARTS)
@@ -277,20 +188,20 @@ class Supervisor:
                 if other.control is not None and other is not child:
                     other.control.hand_over("arena", "", self._arena_fd, self._arena_number())
         self._hand_over_memory(child)
-        for source, target in self._pairs():
+        for source, target in neighbours(self.children.values()):
             if child in (source, target):
                 self._connect(source, target)
         self._order(child, "go")
         if self._draining_since_s is not None and child.kind == RECEIVER:
             self._order(child, "drain")
 
-    def _order(self, child: Child, word: str, detail: str = "") -> None:
+    def _order(self, child: ChildProcess, word: str, detail: str = "") -> None:
         if child.control is not None:
             child.control.order(word, detail)
 
     # Events
 
-    def _ended(self, child: Child) -> None:
+    def _ended(self, child: ChildProcess) -> None:
         assert child.process is not None
         self._listen(child, closing=True)
         status = child.process.wait()
@@ -299,21 +210,19 @@ class Supervisor:
         if self._drained:
             return
         if child.kind == WRITER:  # what it said of the database counts no more
-            self.board.row(self.names.index(child.name)).set(Metric.DATABASE_UP, 0)
+            self.metrics.row(self.names.index(child.name)).set(Metric.DATABASE_UP, 0)
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit {status}"
         if status == 0 and child.retires_because is not None:
             self.log.info("child_retired", child=child.name, reason=child.retires_because)
         else:
             child.retires_because = None
             self.log.warning("child_died", child=child.name, how=how)
-        short = time.monotonic() - child.started_s < SHORT_LIFE_S
-        child.short_lives = child.short_lives + 1 if short else 0
-        delay_s = min(RESTART_DELAY_MAX_S, 0.1 * 2**child.short_lives) if child.short_lives > 1 else 0.0
-        child.restart_at_s = time.monotonic() + delay_s
-        if not delay_s:
+        now_s = time.monotonic()
+        child.restarts.ended(now_s)
+        if child.restarts.is_due(now_s):
             self._replace(child)
 
-    def _listen(self, child: Child, *, closing: bool = False) -> None:
+    def _listen(self, child: ChildProcess, *, closing: bool = False) -> None:
         control = child.control
         if control is None:
             return
@@ -335,14 +244,14 @@ class Supervisor:
                 pass  # both its end and its silence were noticed
 
     def _tick(self) -> None:
-        now = time.monotonic()
+        now_s = time.monotonic()
         for child in self.children.values():
-            if child.restart_at_s is not None and now >= child.restart_at_s:
+            if child.restarts.is_due(now_s):
                 self._replace(child)
             elif child.is_alive():
                 self._check(child)
 
-    def _check(self, child: Child) -> None:
+    def _check(self, child: ChildProcess) -> None:
         """Kills a child that somebody stopped, or that a message keeps busy without end."""
         assert child.process is not None
         child.stopped_ticks = child.stopped_ticks + 1 if child.is_stopped() else 0
@@ -352,9 +261,9 @@ class Supervisor:
         if child.kind == DECODER:
             self._check_message(child, child.process.pid)
 
-    def _check_message(self, child: Child, pid: int) -> None:
+    def _check_message(self, child: ChildProcess, pid: int) -> None:
         """By the decoder's own clock: a machine that stood still or that others kept busy is no fault of a message."""
-        held = self._hands.held(child.name)
+        held = self._in_flight.held(child.name)
         if held != child.held:
             child.held, child.held_from_cpu_s = held, cpu_s(pid)
         elif held and cpu_s(pid) - child.held_from_cpu_s > self.config.decode_cpu_max_s:
@@ -363,53 +272,25 @@ class Supervisor:
             )
             child.kill()
 
-    @contextmanager
-    def _signal_socket(self) -> Iterator[None]:
-        """Signals as bytes on a socket, so that one selector waits for everything."""
-        reading, writing = socket.socketpair()
-        reading.setblocking(False)
-        writing.setblocking(False)
-        before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
-        handlers = {
-            number: signal.signal(number, lambda *_: None)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        }
-
-        def arrived() -> None:
-            for number in reading.recv(64):
-                if number == signal.SIGHUP:
-                    self._reload()
-                elif number in handlers:
-                    self._signals.append(number)
-                    self.drain()
-
-        self._selector.register(reading, selectors.EVENT_READ, arrived)
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(before)
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            self._selector.close()
-            reading.close()
-            writing.close()
+    def _signalled(self, number: int) -> None:
+        if number == signal.SIGHUP:
+            self._reload()
+        else:
+            self._signals.append(number)
+            self.drain()
 
     def _reload(self) -> None:
         """Reads the settings again, takes over those that can change at work, and names those that cannot."""
         try:
-            wanted = self._read_again()
+            changed = reloadable(self.config, self._read_again())
         except IngestError as error:
             self.log.warning("reload_refused", reason=str(error))
             return
-        changed = [s for s in SETTINGS if getattr(wanted, s.name) != getattr(self.config, s.name)]
-        taken = {s.name: getattr(wanted, s.name) for s in changed if s.about.reloads}
-        self.config = msgspec.structs.replace(self.config, **taken)
+        self.config = changed.config
         set_level(self.config.log_level)
         for child in self.children.values():
             self._order(child, "reload", msgspec.json.encode(self.config).decode())
-        self.log.info(
-            "reloaded", changed=sorted(taken), need_a_restart=[s.name for s in changed if not s.about.reloads]
-        )
+        self.log.info("reloaded", changed=changed.taken, need_a_restart=changed.left)
 
 
 def _map(fd: int) -> mmap.mmap:

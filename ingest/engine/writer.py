@@ -15,6 +15,7 @@ import structlog
 
 from ingest.config.settings import Config
 from ingest.core.delivery.backoff import Backoff
+from ingest.core.delivery.gathering import BatchLimits, Gathering, linger_s
 from ingest.core.delivery.work import (
     NO_FINGERPRINT,
     Claim,
@@ -33,38 +34,35 @@ from ingest.engine.quarantining import Quarantining, fact_alone
 from ingest.errors import Rejected
 from ingest.ipc.control import ChildChannels, Order
 from ingest.ipc.in_flight import InFlight
-from ingest.ipc.names import RECEIVER
+from ingest.ipc.names import DIGESTS, IN_FLIGHT, RECEIVER
 from ingest.ipc.process_metrics import ProcessMetrics
 from ingest.ipc.stored_digests import StoredDigests
 from ingest.store.lane import Works
 from ingest.store.quarantine import QuarantineRow
 
 BACKOFF_START_S = 0.05
-PAUSE = 2  # times the linger, without a batch
 
 
 def run(config: Config, control: ControlConnection, name: str) -> None:
     """The body of the process: until the supervisor says "stop", or goes."""
-    wires = ChildChannels(control, {"decoder": works_type()})
-    with start_process(config, name, wires) as row:
-        Writer(config, wires, row, name).loop()
+    channels = ChildChannels(control, {"decoder": works_type()})
+    with start_process(config, name, channels) as row:
+        Writer(config, channels, row, name).loop()
 
 
 class Writer:
-    def __init__(self, config: Config, wires: ChildChannels, row: ProcessMetrics, name: str) -> None:
+    def __init__(self, config: Config, channels: ChildChannels, row: ProcessMetrics, name: str) -> None:
         self.config = config
-        self.wires = wires
+        self.channels = channels
         self.row = row
         self.name = name
         self.log = structlog.get_logger()
-        self._known = StoredDigests(wires.memory["known"])
-        self._hands = InFlight(wires.memory["hands"], process_names(config))
-        self._database = Database(config, self._hands, row, name)
+        self._known = StoredDigests(channels.memory[DIGESTS])
+        self._in_flight = InFlight(channels.memory[IN_FLIGHT], process_names(config))
+        self._database = Database(config, self._in_flight, row, name)
         self._settled_s = 0.0  # the last batch
-        self._batch: list[Work] = []
-        self._batch_bytes = 0
-        self._last_bytes = 0  # of what came together last
-        self._quarantining = Quarantining(wires, row, name, self._hands, self._obey)
+        self._gathering: Gathering[Work] = Gathering(_limits(config))
+        self._quarantining = Quarantining(channels, row, name, self._in_flight, self._obey)
 
     def loop(self) -> None:
         self._until_connected()
@@ -75,7 +73,7 @@ class Writer:
             # The receiver takes nothing until there is a connection: it must not wait for work to come.
             self._until_connected()
             self._gather()
-            batch = self._taken()
+            batch = self._gathering.take()
             self._settle(batch)
             if not all(work.is_early for work in batch):
                 self._settled_s = time.monotonic()
@@ -83,63 +81,45 @@ class Writer:
     # Gathering
 
     def _gather(self) -> None:
-        """Fills the batch: waits for the first item, then takes what comes until time, count or bytes are up. After a
-        pause nobody is to be expected, and the first item is not kept waiting for company."""
-        deadline: float | None = None
-        while not self._is_full():
-            if self._batch and deadline is None:
-                deadline = time.monotonic() + self._linger_s()
-            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready = self.wires.selector.select(timeout)
+        """Fills the batch: waits for the first item, then takes what comes until time, count or bytes are up."""
+        deadline_s: float | None = None
+        while not self._gathering.is_full:
+            now_s = time.monotonic()
+            if self._gathering and deadline_s is None:
+                deadline_s = now_s + linger_s(self._gathering.limits, now_s - self._settled_s)
+            timeout_s = None if deadline_s is None else max(0.0, deadline_s - now_s)
+            ready = self.channels.selector.select(timeout_s)
             for key, _ in ready:
                 if key.data == "control":
                     self._obey()
                     break  # it may have replaced an inbox that is in this list: what is ready says so again
                 self._receive(key.data)
-            if self._batch and (timeout == 0.0 or not ready):
+            if self._gathering and (timeout_s == 0.0 or not ready):
                 return
 
-    def _linger_s(self) -> float:
-        linger_s = self.config.batch_linger_ms / 1000
-        return linger_s if time.monotonic() - self._settled_s < PAUSE * linger_s else 0.0
-
-    def _taken(self) -> list[Work]:
-        """The batch. What came together with its last ones may be too many: that begins the next one, and counts there as
-        all that came with it, because a whole catalog may stand behind the claims."""
-        most = self.config.batch_messages_max
-        batch, self._batch = self._batch[:most], self._batch[most:]
-        self._batch_bytes = self._last_bytes if self._batch else 0
-        return batch
-
-    def _is_full(self) -> bool:
-        return (
-            len(self._batch) >= self.config.batch_messages_max
-            or self._batch_bytes >= self.config.batch_bytes_max
-        )
-
     def _obey(self) -> None:
-        message = self.wires.control()
+        message = self.channels.control()
         if isinstance(message, Order) and message.word == "stop":
             raise Ended
         if isinstance(message, Order) and message.word == "reload":
             self.config = reloaded(message.detail)
+            self._gathering.limits = _limits(self.config)
             self._database.reload(self.config)
 
     def _receive(self, peer: str) -> None:
-        inbox = self.wires.inboxes.get(peer)
+        inbox = self.channels.inboxes.get(peer)
         if inbox is None:
             return
         try:
-            while not self._is_full():
-                works, self._last_bytes = inbox.receive_sized()
+            while not self._gathering.is_full:
+                works, together_bytes = inbox.receive_sized()
                 # Of what goes to quarantine the body comes along, from where it lies.
-                self._last_bytes += sum(work.length for work in works if isinstance(work, Quarantine))
-                self._batch += works
-                self._batch_bytes += self._last_bytes
+                together_bytes += sum(work.length for work in works if isinstance(work, Quarantine))
+                self._gathering.add(works, together_bytes)
                 if not inbox.poll():
                     return
         except EOFError:
-            self.wires.drop_inbox(peer)
+            self.channels.drop_inbox(peer)
 
     # Settling
 
@@ -178,11 +158,11 @@ class Writer:
         """However often the database must be asked."""
         backoff = Backoff(BACKOFF_START_S)
         while True:
-            self._hands.hold(self.name, held)
+            self._in_flight.hold(self.name, held)
             try:
                 done = self._database.apply(rows)
             finally:
-                self._hands.empty(self.name)
+                self._in_flight.empty(self.name)
             if done is not None:
                 return done
             self._wait(backoff.pause_s(self.config.backoff_max_s, random.random()))
@@ -206,7 +186,7 @@ class Writer:
             )
         self.row.add(Metric.QUARANTINE_THINNED, self._database.thinned)
         self._quarantining.tell(batch)
-        self.wires.outboxes[RECEIVER].send(settled)
+        self.channels.outboxes[RECEIVER].send(settled)
 
     def _refuse(self, work: Work, rejected: Rejected) -> None:
         """PostgreSQL will not have this one, alone as it is."""
@@ -215,12 +195,12 @@ class Writer:
         if not isinstance(work, Quarantine):
             # The quarantine keeps the body as it came, and only the receiver knows where that lies.
             verdict = (rejected.reason, rejected.text)
-            self.wires.outboxes[RECEIVER].send([Settled(work.delivery, Outcome.REDO, verdict)])
+            self.channels.outboxes[RECEIVER].send([Settled(work.delivery, Outcome.REDO, verdict)])
             return
         # Its own row is refused: keep the fact, not the body.
         row = fact_alone(work, rejected)
         self._quarantining.tell([work])
-        self.wires.outboxes[RECEIVER].send(self._apply([row]))
+        self.channels.outboxes[RECEIVER].send(self._apply([row]))
 
     def _trim_quarantine(self) -> None:
         if dropped := self._database.trim_quarantine():
@@ -239,7 +219,11 @@ class Writer:
     def _wait(self, seconds: float) -> None:
         """Waits without reading work, but listening to the supervisor."""
         deadline = time.monotonic() + seconds
-        with self.wires.only_control() as selector:
+        with self.channels.only_control() as selector:
             while (left := deadline - time.monotonic()) > 0:
                 if selector.select(left):
                     self._obey()
+
+
+def _limits(config: Config) -> BatchLimits:
+    return BatchLimits(config.batch_messages_max, config.batch_bytes_max, config.batch_linger_ms / 1000)

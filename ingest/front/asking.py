@@ -50,7 +50,7 @@ async def read_parameters(request: Request, *, bytes_max: int, silence_s: float)
             raise Refusal(415, f"content type {kind} not supported")
         return _json_object(await read_body(request, bytes_max, silence_s))
     body = await read_body(request, bytes_max, silence_s)
-    if body and kind == FORM:  # as curl -G's elder brothers do it, and PuppetDB's own examples
+    if body and kind == FORM:  # as PuppetDB's own examples and its Ruby client do it
         found |= read_pairs(body.decode("latin-1"))
     return found
 

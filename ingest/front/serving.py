@@ -18,7 +18,6 @@ from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
 from ingest.config.settings import Config
-from ingest.embedded.broker.starting import running_broker
 from ingest.errors import Misconfigured
 from ingest.front.app import Front
 from ingest.front.connection import FrontProtocol, read_allowlist
@@ -99,15 +98,12 @@ class _Server(uvicorn.Server):
 
 
 def _complete(config: Config) -> Config:
-    """With what is found where nothing is named. Raises Misconfigured."""
+    """Raises Misconfigured for what is not named."""
     if not config.database:
         raise Misconfigured("--database", "name the database, as a libpq conninfo or a URI")
-    source = config.queue_source or running_broker(config.data_dir)
-    if not source:
+    if not config.queue_source:
         raise Misconfigured("--queue-source", "name the broker, for example stomp://127.0.0.1:61613")
-    config = msgspec.structs.replace(
-        config, queue_source=source, log_format=resolve_format(config.log_format)
-    )
+    config = msgspec.structs.replace(config, log_format=resolve_format(config.log_format))
     brokers(config)
     return config
 

@@ -23,10 +23,10 @@ from ingest.ipc.names import kind_of
 from ingest.ipc.pipes import Inbox, Outbox
 
 
-class FdTransfer(msgspec.Struct, array_like=True, frozen=True, tag="handover"):
+class FdTransfer(msgspec.Struct, array_like=True, frozen=True, tag="transfer"):
     """A file descriptor follows: ``role`` says which end it is, ``peer`` whose."""
 
-    role: str  # "inbox" | "outbox" | "arena" | "board" | "known" | "hands"
+    role: str  # "inbox", "outbox", "arena" or one of the names of shared memory
     peer: str
     number: int = 0  # the peer's incarnation, or the arena's number
 
@@ -107,7 +107,7 @@ class ChildChannels:
             pass  # the supervisor is gone: the end of the control socket will say so
 
     def control(self) -> FdTransfer | Order:
-        """The next message of the supervisor, a handover already carried out. EOFError: it is gone."""
+        """The next message of the supervisor, a transfer already carried out. EOFError: it is gone."""
         try:
             message: FdTransfer | Order = self._decoder.decode(self._control.recv_bytes())
             if isinstance(message, FdTransfer):
@@ -137,26 +137,26 @@ class ChildChannels:
             selector.register(self._control, selectors.EVENT_READ)
             yield selector
 
-    def _take(self, handover: FdTransfer, fd: int) -> None:
-        if handover.role in ("inbox", "outbox"):
-            self.incarnations[handover.peer] = handover.number
-        match handover.role:
+    def _take(self, transfer: FdTransfer, fd: int) -> None:
+        if transfer.role in ("inbox", "outbox"):
+            self.incarnations[transfer.peer] = transfer.number
+        match transfer.role:
             case "inbox":
-                self.drop_inbox(handover.peer)
-                type_ = self._inbox_types[kind_of(handover.peer)]
+                self.drop_inbox(transfer.peer)
+                type_ = self._inbox_types[kind_of(transfer.peer)]
                 inbox = Inbox(Connection(fd, writable=False), type_)
-                self.inboxes[handover.peer] = inbox
-                self.selector.register(inbox, selectors.EVENT_READ, handover.peer)
+                self.inboxes[transfer.peer] = inbox
+                self.selector.register(inbox, selectors.EVENT_READ, transfer.peer)
             case "outbox":
-                old = self.outboxes.pop(handover.peer, None)
+                old = self.outboxes.pop(transfer.peer, None)
                 if old is not None:
                     old.close()
-                self.outboxes[handover.peer] = Outbox(Connection(fd, readable=False), handover.number)
+                self.outboxes[transfer.peer] = Outbox(Connection(fd, readable=False), transfer.number)
             case "arena":
                 # The receiver that owned the earlier ones is gone: their descriptors are void.
                 for number in list(self.arenas):
                     del self.arenas[number]
-                self.arenas[handover.number] = Arena(fd)
+                self.arenas[transfer.number] = Arena(fd)
             case _:
-                self.memory[handover.role] = mmap.mmap(fd, 0)
+                self.memory[transfer.role] = mmap.mmap(fd, 0)
                 os.close(fd)

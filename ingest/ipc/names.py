@@ -8,6 +8,9 @@ from __future__ import annotations
 RECEIVER, SUPERVISOR = "receiver", "supervisor"
 DECODER, WRITER = "decoder", "writer"
 
+# What all of them share, by the name under which the supervisor hands it over.
+METRICS_TABLE, DIGESTS, IN_FLIGHT = "metrics", "stored-digests", "in-flight"
+
 
 def decoder_name(number: int) -> str:
     return f"{DECODER}-{number}"

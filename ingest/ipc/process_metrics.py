@@ -1,4 +1,4 @@
-"""The board: numbers about the engine in shared memory.
+"""The table of metrics: numbers about the engine in shared memory.
 
 Each process has a row that only it writes; whoever serves them reads all (``telemetry.py``). What there is to
 measure stands in ``metrics.py``.

@@ -15,7 +15,7 @@ class StoredDigests:
     """Digests of stored catalogs by certname: a lossy table in shared memory, written by the writers after
     a commit, read by the decoders.
 
-    It is only a hint. A lost entry makes a decoder do more work; one that is no longer true makes it claim what the
+    It only saves work. A lost entry makes a decoder do more work; one that is no longer true makes it claim what the
     writer refutes from the database. A torn one is noticed: a fingerprint must not stand for another's digest.
 
     Keys and checks are made with the seed, which nobody outside knows: with a plain checksum anybody could call a node so

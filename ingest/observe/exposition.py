@@ -1,6 +1,6 @@
 """The engine's numbers and its health for others: Prometheus text, and JSON for ``ingest status``.
 
-The numbers come from the board (``board.py``).
+The numbers come from the table of metrics (``ipc.process_metrics``).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from ingest.observe.server import Server, listen
 
 
 class MetricsCollector(Collector):
-    """The board for prometheus_client, one sample a process; ``names`` are those of its rows, in order."""
+    """The table of metrics for prometheus_client, one sample a process; ``names`` are those of its rows, in order."""
 
-    def __init__(self, board: MetricsTable, names: Sequence[str]) -> None:
-        self._board = board
+    def __init__(self, metrics: MetricsTable, names: Sequence[str]) -> None:
+        self._metrics = metrics
         self._names = names
 
     def collect(self) -> Iterator[Any]:
@@ -37,24 +37,24 @@ class MetricsCollector(Collector):
             for process, name in _of_stage(self._names, metric):
                 values = [name] if metric.outcome is None else [name, metric.outcome]
                 if metric.kind == "histogram":
-                    total, counts = self._board.histogram(process, number)
+                    total, counts = self._metrics.histogram(process, number)
                     family.add_metric(values, _cumulative(metric.buckets, counts), total)
                 else:
-                    family.add_metric(values, self._board.value(process, number))
+                    family.add_metric(values, self._metrics.value(process, number))
         yield from families.values()
 
 
-def snapshot(board: MetricsTable, names: Sequence[str]) -> dict[str, dict[str, float]]:
+def snapshot(metrics: MetricsTable, names: Sequence[str]) -> dict[str, dict[str, float]]:
     """The numbers by process and metric, for /status.json: outcomes by their own names, of a histogram its
     count and its sum."""
     found: dict[str, dict[str, float]] = {name: {} for name in names}
     for number, metric in enumerate(METRICS):
         for process, name in _of_stage(names, metric):
             if metric.kind == "histogram":
-                total, counts = board.histogram(process, number)
+                total, counts = metrics.histogram(process, number)
                 found[name] |= {f"{metric.name}_count": sum(counts), f"{metric.name}_sum": total}
             else:
-                found[name][metric.outcome or metric.name] = board.value(process, number)
+                found[name][metric.outcome or metric.name] = metrics.value(process, number)
     return found
 
 
@@ -96,7 +96,7 @@ class Health(msgspec.Struct, frozen=True):
 def serve(
     host: str,
     port: int,
-    board: MetricsTable,
+    metrics: MetricsTable,
     names: Sequence[str],
     health: Callable[[], Health],
     hosts: Sequence[str] = (),
@@ -106,15 +106,15 @@ def serve(
 
     Raises OSError when the port is taken.
     """
-    server = Server(listen(host, port), pages(board, names, health), hosts)
+    server = Server(listen(host, port), pages(metrics, names, health), hosts)
     server.start()
     return server
 
 
-def pages(board: MetricsTable, names: Sequence[str], health: Callable[[], Health]) -> Callable[[str], Page]:
+def pages(metrics: MetricsTable, names: Sequence[str], health: Callable[[], Health]) -> Callable[[str], Page]:
     """What is answered to a path."""
     registry = CollectorRegistry()
-    registry.register(MetricsCollector(board, names))
+    registry.register(MetricsCollector(metrics, names))
 
     def page(path: str) -> Page:
         state = health()
@@ -125,7 +125,7 @@ def pages(board: MetricsTable, names: Sequence[str], health: Callable[[], Health
         if path == "/readyz":
             return Page(200 if state.ready else 503, "application/json", msgspec.json.encode(state))
         if path == "/status.json":
-            document = {"health": msgspec.to_builtins(state), "processes": snapshot(board, names)}
+            document = {"health": msgspec.to_builtins(state), "processes": snapshot(metrics, names)}
             return Page(200, "application/json", json.dumps(document).encode())
         return Page(404, "text/plain", b"/metrics /healthz /readyz /status.json\n")
 

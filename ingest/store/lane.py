@@ -32,6 +32,7 @@ class LaneSettings(NamedTuple):
     quarantine_limits: QuarantineLimits = QuarantineLimits()
     future_tolerance: timedelta = FUTURE_TOLERANCE
     commit_timeout_s: float = 0.0  # 0: no bound; else only in the main thread
+    report_ttl: timedelta | None = None  # what is older is not stored any more; None: everything is
 
 
 class Commit(NamedTuple):

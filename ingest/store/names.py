@@ -14,7 +14,7 @@ from ingest.store.session import Session
 
 TABLES = ("environments", "producers")
 NAMES_BYTES_MAX = 1024 * 1024  # thousands of names; a site has some tens
-_ENTRY_BYTES = 250  # beside the characters: measured 214 (a tuple, a text, a number, a place in the table)
+_ENTRY_BYTES = 250  # beside the characters; measured 167: a tuple, a text, a number, a place in the table
 
 Name = tuple[str, str]  # table, name
 

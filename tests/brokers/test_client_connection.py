@@ -52,7 +52,7 @@ class Wire:
 
 
 @pytest.fixture
-def wires() -> Iterator[list[Wire]]:
+def channels() -> Iterator[list[Wire]]:
     made: list[Wire] = []
     yield made
     for wire in made:
@@ -60,9 +60,9 @@ def wires() -> Iterator[list[Wire]]:
 
 
 @pytest.fixture
-def wire(wires: list[Wire]) -> Wire:
-    wires.append(Wire())
-    return wires[0]
+def wire(channels: list[Wire]) -> Wire:
+    channels.append(Wire())
+    return channels[0]
 
 
 def test_a_client_that_reads_no_receipts_is_not_read_either(wire: Wire) -> None:
@@ -114,10 +114,10 @@ def test_a_client_that_breaks_its_promise_is_hung_up_on(wire: Wire) -> None:
         connection.tick(3.0 + LINGER_S)
 
 
-def test_a_producer_that_waits_for_memory_need_not_be_heard(wires: list[Wire]) -> None:
+def test_a_producer_that_waits_for_memory_need_not_be_heard(channels: list[Wire]) -> None:
     """We do not read it, so its heart-beats cannot arrive; it still gets ours."""
     wire = Wire(memory_bytes_max=2000)
-    wires.append(wire)
+    channels.append(wire)
     wire.queues.send("/queue/a", {}, b"x" * 1000)
     wire.connect("1000,1000")
     wire.say(b"SEND\ndestination:/queue/a\ncontent-length:1000\nreceipt:r\n\n" + b"y" * 1000 + b"\0")

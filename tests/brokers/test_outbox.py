@@ -5,14 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.embedded.broker.messages import Consumer, Delivery, Message, Subscription
 from ingest.embedded.broker.outbox import JOINED_BYTES_MAX, Outbox
-from ingest.embedded.broker.queues import Consumer, Delivery, Message, Subscription
 
 SUBSCRIPTION = Subscription(Consumer(), "s", "/queue/a", "auto", 10)
 
 
 def delivery(body: bytes) -> Delivery:
-    return Delivery(SUBSCRIPTION, Message(1, "b-1", "/queue/a", {}, body))
+    return Delivery(SUBSCRIPTION, Message(1, "b-1", "/queue/a", {}, body, len(body)))
 
 
 def leave(outbox: Outbox, takes: list[int]) -> tuple[bytes, list[Delivery]]:

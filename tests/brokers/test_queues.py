@@ -7,7 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ingest.embedded.broker.queues import Consumer, Delivery, Depth, Queues, held_bytes
+from ingest.embedded.broker.messages import Consumer, Delivery, Depth, held_bytes
+from ingest.embedded.broker.queues import Queues
 
 QUEUE = "/queue/catalog"
 

@@ -29,9 +29,10 @@ from ingest.embedded.broker.admission import Admission
 from ingest.embedded.broker.broker_session import Credentials, Faults
 from ingest.embedded.broker.client_connection import ClientConnection
 from ingest.embedded.broker.depths import read_depths
+from ingest.embedded.broker.messages import Depth
 from ingest.embedded.broker.parser import Frame, Limits, Parser
-from ingest.embedded.broker.queues import Depth, Queues
-from ingest.embedded.broker.server import Server, Settings, serve
+from ingest.embedded.broker.queues import Queues
+from ingest.embedded.broker.server import Server, Settings
 from ingest.errors import Misconfigured, Unavailable
 from ingest.transport.stomp.codec import write_head
 
@@ -590,32 +591,6 @@ def test_stomp_py_hears_why_its_login_is_refused(start: Start, version: str) -> 
 
 
 # A process of its own
-
-
-def test_serve_tells_its_address_and_stops_when_told() -> None:
-    """As a child process uses it: a callback when ready, and a descriptor that wakes it up to stop."""
-    control, theirs = socket.socketpair()
-    addresses: queue.Queue[tuple[str, int]] = queue.Queue()
-    with control, theirs:
-        theirs.setblocking(False)
-
-        def stop() -> bool:
-            return bool(select.select([theirs], [], [], 0)[0])
-
-        def ready(host: str, port: int) -> None:
-            addresses.put((host, port))
-
-        thread = threading.Thread(
-            target=serve, args=("127.0.0.1", 0), kwargs={"ready": ready, "stop": stop, "wake_on": [theirs]}
-        )
-        thread.start()
-        address = addresses.get(timeout=PATIENCE_S)
-        with Client(address) as client:
-            assert client.connected.command == "CONNECTED"
-            control.sendall(b"stop")
-            thread.join(PATIENCE_S)
-            assert not thread.is_alive()
-            assert client.hear_or_end() is None
 
 
 def test_the_start_line_says_what_it_is_for(start: Start, log: list[MutableMapping[str, Any]]) -> None:

@@ -86,9 +86,9 @@ def test_a_report_is_written_for_each_output(file: Path, tmp_path: Path) -> None
         (("--nodes", "5", "--unchanged", "nan"), "--unchanged: nan is no share"),
         (("--nodes", "5", "--upgrade", "-0.1"), "--upgrade: -0.1 is no share"),
         (("--nodes", "5", "--unchanged", "0.9", "--parameters", "0.2"), "are 1.1, not 1"),
-        (("--nodes", "5", "--catalog-size", "10"), "--catalog-size: 10 bytes is no catalog"),
+        (("--nodes", "5", "--catalog-size", "10"), "--catalog-size: 10 bytes is not a catalog"),
         (("--nodes", "5", "--catalog-size", "100MiB"), "over body_bytes_max=67108864"),
-        (("--nodes", "5", "--catalog-size", "big"), "'big' is no number of bytes"),
+        (("--nodes", "5", "--catalog-size", "big"), "'big' is not a number of bytes"),
         (("--nodes", "5", "--roles", "6"), "--roles: 6 roles for 5 nodes"),
         (("--nodes", "5", "--growth", "-2"), "--growth: -2 is not between -1 (no fleet left) and 100"),
         (("--nodes", "5", "--growth", "inf"), "--growth: inf"),
@@ -145,7 +145,7 @@ def test_templates_that_are_none_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "catalogs").mkdir()
     assert "holds neither *.json nor */run-1/catalog-wire.json" in refusal(*measure)
     (tmp_path / "catalogs" / "a.json").write_text('{"payload": []}')
-    assert "is no catalog in wire form" in refusal(*measure)
+    assert "is not a catalog in wire form" in refusal(*measure)
 
 
 def test_the_fleet_is_read_from_the_database(

@@ -72,24 +72,24 @@ class Book(RuleBasedStateMachine):
 
     @rule(id_=ids, writer=st.sampled_from((None, *WRITERS)))
     def passed_on(self, id_: int, writer: str | None) -> None:
-        self.ledger.passed(self.copy(id_), writer)
+        self.ledger.forwarded(self.attempt(id_), writer)
         if id_ in self.places:
             self.moves(id_, writer)
 
     @rule(id_=ids, outcome=st.sampled_from(SETTLING))
     def is_settled(self, id_: int, outcome: Outcome) -> None:
         """Once; whoever says it again is told that it is out of the book."""
-        copy = self.copy(id_)
-        found = self.ledger.settle(settled(copy, outcome))
+        attempt = self.attempt(id_)
+        found = self.ledger.settle(settled(attempt, outcome))
         assert (found.id if found else None) == (id_ if id_ in self.places else None)
         if found is not None:
-            assert found.place is None
+            assert found.holder is None
             self.forget(id_)
-        assert self.ledger.settle(settled(copy, outcome)) is None
+        assert self.ledger.settle(settled(attempt, outcome)) is None
 
     @rule(id_=ids, verdict=st.sampled_from([None, VERDICT]))
     def is_to_be_redone(self, id_: int, verdict: tuple[str, str] | None) -> None:
-        assert self.ledger.settle(Settled(self.copy(id_), Outcome.REDO, verdict)) is None
+        assert self.ledger.settle(Settled(self.attempt(id_), Outcome.REDO, verdict)) is None
         if id_ in self.places:
             self.moves(id_, None)
             self.complete.add(id_)
@@ -98,7 +98,7 @@ class Book(RuleBasedStateMachine):
     @rule(place=st.sampled_from(DECODERS + WRITERS), held=st.none() | ids)
     def process_dies(self, place: str, held: int | None) -> None:
         lost = sorted(id_ for id_, at in self.places.items() if at == place)
-        found = self.ledger.lost(place, held, self.now)
+        found = self.ledger.reassign(place, held, self.now)
         assert (found and found.id) == (held if held in lost else None)
         if held in lost:
             self.deaths[held] += 1
@@ -140,7 +140,7 @@ class Book(RuleBasedStateMachine):
         assert self.ledger.undecoded_bytes == sum(self.lengths[id_] for id_ in undecoded)
         assert self.ledger.waiting == len(self.line) + len(self.suspects)
         for place in DECODERS + WRITERS:
-            assert self.ledger.at(place) == list(self.places.values()).count(place)
+            assert self.ledger.count_at(place) == list(self.places.values()).count(place)
         oldest = self.ledger.oldest()
         assert (oldest.id if oldest else None) == min(self.places, default=None)
 
@@ -167,17 +167,17 @@ class Book(RuleBasedStateMachine):
 
     @rule(id_=ids, outcome=st.sampled_from(SETTLING))
     def an_older_copy_is_settled(self, id_: int, outcome: Outcome) -> None:
-        """Its report counts for nothing: the body must stay where it lies until the newest copy's report."""
+        """Its report counts for nothing: the body must stay where it lies until the newest attempt's report."""
         if id_ in self.objects and self.objects[id_].given_again:
             assert self.ledger.settle(settled(id_, outcome)) is None
-            self.ledger.passed(id_, WRITERS[0])
+            self.ledger.forwarded(id_, WRITERS[0])
 
     def is_suspect(self, id_: int) -> bool:
         return id_ in self.alone_at and self.verdicts[id_] is None
 
-    def copy(self, id_: int) -> int:
-        """The number of the copy that counts."""
-        return self.objects[id_].copy if id_ in self.objects else id_
+    def attempt(self, id_: int) -> int:
+        """The number of the attempt that counts."""
+        return self.objects[id_].attempt if id_ in self.objects else id_
 
     def moves(self, id_: int, place: str | None) -> None:
         """Back in the line means at its head: it waited before."""
@@ -210,7 +210,7 @@ def test_what_a_dead_process_had_comes_again_in_its_old_order() -> None:
         found = ledger.next()
         assert found is not None
         ledger.assign(found, "decoder-0")
-    ledger.lost("decoder-0", None)
+    ledger.reassign("decoder-0", None)
     came = []
     while (found := ledger.next()) is not None:
         ledger.assign(found, "decoder-1")
@@ -247,7 +247,7 @@ def test_a_message_that_kills_is_condemned_alone() -> None:
     ledger.add(delivery(2))
     for now_s in range(3):
         assert give_all(ledger, "decoder-0") == [1, 2]
-        held = ledger.lost("decoder-0", 2, now_s)
+        held = ledger.reassign("decoder-0", 2, now_s)
         assert held is not None
         assert held.verdict is None
     assert give_all(ledger, "decoder-0") == [1]
@@ -255,7 +255,7 @@ def test_a_message_that_kills_is_condemned_alone() -> None:
     suspect = ledger.next_suspect(2 + ALONE_AFTER_S)
     assert suspect is not None
     ledger.assign(suspect, "decoder-1")
-    held = ledger.lost("decoder-1", 2, 10)
+    held = ledger.reassign("decoder-1", 2, 10)
     assert held is not None
     assert held.verdict is not None
     assert (held.id, held.verdict[0]) == (2, "killed_its_process")
@@ -269,17 +269,17 @@ def test_an_innocent_one_is_settled() -> None:
     ledger.add(delivery(1))
     for _ in range(2):
         give_all(ledger, "decoder-0")
-        ledger.lost("decoder-0", 1, 0)
+        ledger.reassign("decoder-0", 1, 0)
     for _ in range(2):
         suspect = ledger.next_suspect(10)
         assert suspect is not None
         ledger.assign(suspect, "decoder-0")
-        ledger.passed(suspect.copy, "writer-0")
-        assert ledger.settle(Settled(suspect.copy, Outcome.REDO)) is None
+        ledger.forwarded(suspect.attempt, "writer-0")
+        assert ledger.settle(Settled(suspect.attempt, Outcome.REDO)) is None
         assert ledger.next() is None
     assert ledger.next_suspect(10) is suspect
     ledger.assign(suspect, "decoder-0")
-    assert ledger.settle(settled(suspect.copy)) is suspect
+    assert ledger.settle(settled(suspect.attempt)) is suspect
 
 
 def test_a_process_that_dies_with_empty_hands_blames_nobody() -> None:
@@ -288,7 +288,7 @@ def test_a_process_that_dies_with_empty_hands_blames_nobody() -> None:
     ledger.add(delivery(1))
     for held in (None, 7):
         give_all(ledger, "decoder-0")
-        assert ledger.lost("decoder-0", held, 0) is None
+        assert ledger.reassign("decoder-0", held, 0) is None
     assert give_all(ledger, "decoder-0") == [1]
 
 
@@ -301,7 +301,7 @@ def test_what_kills_on_its_way_to_quarantine_goes_there_without_its_body() -> No
     for _ in range(2):
         assert not one.is_bare
         give_all(ledger, "writer-0")
-        ledger.lost("writer-0", 1, 0)
+        ledger.reassign("writer-0", 1, 0)
     assert one.is_bare
     assert one.verdict[0] == "killed_its_process"
     assert VERDICT[0] in one.verdict[1]

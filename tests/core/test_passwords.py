@@ -72,6 +72,7 @@ SHARP = [
     st.lists(st.sampled_from([*SHARP, "x"]), max_size=3),
 )
 @example(["tOp/"], [])
+@example(["@"], ["/"])
 def test_no_part_of_a_password_is_shown_of_a_setting(before: list[str], after: list[str]) -> None:
     """However it is mistyped, in whatever it stands: hidden in its place, or nothing is shown at all."""
     password = "".join(before) + SECRET + "".join(after)

@@ -315,3 +315,29 @@ def test_both_ways_of_reading_a_resource_agree(value: Any) -> None:
     for family in FAMILIES:
         ways = [normalise_resource(json.dumps(one).encode(), family).resource for one in (short, long)]
         assert ways[0].parameters == ways[1].parameters
+
+
+@pytest.mark.parametrize(
+    ("secret", "kind"),
+    [
+        ("x", "String"), (1, "Integer"), (True, "Boolean"), (None, "Undef"), ([], "Array[Unit]"), ({}, "Hash[0, 0]"),
+        ([1, "a"], "Array[ScalarData]"), ({"a": 1}, "Hash[String, Integer]"),
+        ({"__ptype": "Binary", "__pvalue": "cGFzc3dvcmQ="}, "Binary"),
+        ({"__ptype": "Hash", "__pvalue": [1, 2]}, "Hash[Integer, Integer]"),
+        ({"__ptype": "the password", "__pvalue": ""}, "Any"), ({"kind": "the password"}, "Hash[String, String]"),
+        ({"__ptype": "Sensitive", "__pvalue": "the password"}, "Sensitive[String]"),
+        ({"kind": "x", "kind of a secret": "the password"}, "Hash[String, String]"),
+    ],
+)  # fmt: skip
+def test_of_a_secret_within_a_deferred_its_kind_is_said(secret: object, kind: str) -> None:
+    """As the terminus does, and nothing that its maker chose: a type's name may be what is secret."""
+    deferred = {
+        "__ptype": "Deferred",
+        "name": "f",
+        "arguments": [{"__ptype": "Sensitive", "__pvalue": secret}],
+    }
+    raw = json.dumps({"type": "Notify", "title": "n", "parameters": {"message": deferred}}).encode()
+    resource = normalise_resource(raw, "native").resource
+    assert resource.parameters == {
+        "message": f"Deferred({{'name' => 'f', 'arguments' => [Instance of Sensitive[{kind}]]}})"
+    }

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.core.delivery.thinning import row_digest, thin
-from ingest.core.delivery.work import UNSUPPORTED, Quarantine
+from ingest.core.delivery.work import Quarantine
 from ingest.core.occasional import KEYS_MAX, Occasional
 from lab.store_model import START
 
@@ -35,7 +35,7 @@ messages = st.lists(
             0, certname=certname, reason=reason, producer=producer, kind=kind, body=body
         ),
         st.sampled_from([None, "a", "b"]),
-        st.sampled_from(["unreadable", "invalid", UNSUPPORTED]),
+        st.sampled_from(["unreadable", "invalid", "too_large"]),
         st.sampled_from([None, "p", "q"]),
         st.sampled_from(["", "replace catalog", "replace facts"]),
         st.sampled_from([b"x", b"y", b"z"]),
@@ -57,9 +57,9 @@ def test_every_delivery_is_counted_once_and_the_newest_is_kept(
     assert sorted(delivery for one in kept for delivery in one.deliveries) == list(range(len(batch)))
     assert all(one.message.delivery == max(one.deliveries) for one in kept)
     assert all(0 <= one.thinned < len(one.deliveries) for one in kept)
-    named = [one.message for one in kept if one.message.certname and one.message.reason != UNSUPPORTED]
+    named = [one.message for one in kept if one.message.certname]
     assert len({(m.reason, m.kind, m.certname) for m in named}) == len(named)
-    unnamed = [one.message for one in kept if not one.message.certname and one.message.reason != UNSUPPORTED]
+    unnamed = [one.message for one in kept if not one.message.certname]
     for message in unnamed:
         alike = [m for m in unnamed if (m.reason, m.producer) == (message.reason, message.producer)]
         assert len(alike) <= unnamed_max
@@ -76,12 +76,10 @@ def test_every_delivery_is_counted_once_and_the_newest_is_kept(
         ({"body": b"x"}, {"body": b"x"}, True),
         ({"body": b"x"}, {"body": b"y"}, False),
         ({"body": b"x"}, {"body": b"x", "producer": "p"}, False),
-        ({"reason": UNSUPPORTED, "certname": "n"}, {"reason": UNSUPPORTED, "certname": "m"}, True),
-        ({"reason": UNSUPPORTED, "kind": "a"}, {"reason": UNSUPPORTED, "kind": "b"}, False),
     ],
 )
 def test_what_is_one_row(one: dict[str, str], other: dict[str, str], is_same: bool) -> None:
-    """A node's messages for one reason; the same message of what names no node; a producer's of a kind not stored."""
+    """A node's messages for one reason; the same message of what names no node."""
     digests = {
         row_digest(message, zlib.crc32(b"").to_bytes(4, "big") + bytes([message.body_crc32 % 251]))
         for message in (bad(1, **{"body": b"1"} | one), bad(2, **{"body": b"1"} | other))  # type: ignore[arg-type]

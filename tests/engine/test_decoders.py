@@ -69,7 +69,6 @@ def test_a_body_without_a_command_is_a_catalog(form: str) -> None:
 @pytest.mark.parametrize(
     ("command", "version", "reason", "text"),
     [
-        ("store report", 8, "unsupported_command", "the command 'store report' is not stored yet"),
         ("store report", 1, "unsupported_version", "'store report' version 1 is not one of 3 - 8"),
         ("replace catalog", 1, "unsupported_version", "'replace catalog' version 1 is not one of 4 - 9"),
         ("deactivate node", 4, "unsupported_version", "'deactivate node' version 4 is not one of 1 - 3"),

@@ -58,29 +58,6 @@ def test_one_node_refused_at_every_run_is_one_row(start: Start, broker: str, con
     assert engine.stop() == 0
 
 
-def test_commands_of_a_fleet_that_are_not_stored_are_counted(
-    start: Start, broker: str, connection: Connection
-) -> None:
-    """Three hundred nodes' commands of kinds that are not stored yet take two rows without bodies, and catalogs do not
-    wait behind them."""
-    engine = start()
-    others = [
-        command(name, version, f"n{n}.example.com", n)
-        for n in range(300)
-        for name, version in (("configure expiration", 1), ("store report", 8))
-    ]
-    publish(broker, *others[:300], *GOOD[:10], *others[300:], *GOOD[10:])
-    settled = engine.wait_settled(620)
-    assert (settled["quarantined"], settled["stored"]) == (600, 20)
-    found = rows(connection)
-    assert [(reason, certname, body) for reason, certname, _, body in found] == [
-        ("unsupported_command", None, None)
-    ] * 2
-    assert [attempts for _, _, attempts, _ in found] == [300, 300]
-    assert engine.written("ingest_unsupported_total") == 600
-    assert engine.stop() == 0
-
-
 def test_bodies_of_sixteen_megabytes_are_bounded(start: Start, broker: str, connection: Connection) -> None:
     """In bytes, not in messages."""
     engine = start("--quarantine-bytes-max", "40MiB")

@@ -16,6 +16,7 @@ from ingest.engine.process import process_names
 from ingest.engine.writer import Writer
 from ingest.ipc.arena import Arena, memory
 from ingest.ipc.in_flight import InFlight
+from ingest.ipc.names import DIGESTS, IN_FLIGHT
 from ingest.ipc.process_metrics import MetricsTable
 from ingest.ipc.stored_digests import StoredDigests
 from ingest.store.quarantine import QuarantineRow
@@ -34,11 +35,11 @@ class Bench:
         self.slowest_s = 0.0
         self._arena = Arena(memory("fuzz", ARENA_BYTES))
         names = process_names(self.config)
-        shared = {"known": _map(StoredDigests.size_bytes()), "hands": _map(InFlight.size_bytes(len(names)))}
-        wires: Any = SimpleNamespace(memory=shared, arenas={ARENA: self._arena})
+        shared = {DIGESTS: _map(StoredDigests.size_bytes()), IN_FLIGHT: _map(InFlight.size_bytes(len(names)))}
+        channels: Any = SimpleNamespace(memory=shared, arenas={ARENA: self._arena})
         row = MetricsTable(bytearray(MetricsTable.size(1))).row(0)
-        self._decoder = Decoder(self.config, wires, row, "decoder-0")
-        self._writer = Writer(self.config, wires, row, "writer-0")
+        self._decoder = Decoder(self.config, channels, row, "decoder-0")
+        self._writer = Writer(self.config, channels, row, "writer-0")
         self._delivery = 0
 
     def take(

@@ -19,15 +19,18 @@ import pytest
 
 from ingest.config.settings import Config
 from ingest.core.catalog.model import Header
+from ingest.core.delivery.dispatching import DECODER_DEPTH
+from ingest.core.delivery.headers import KEPT
 from ingest.core.delivery.work import Claim, Descriptor, Forwarded, Quarantine, SectionDigests, Work
 from ingest.engine.decoder import Decoder
 from ingest.engine.process import Ended, cpu_s, process_names
-from ingest.engine.receiver import DECODER_DEPTH, KEPT_HEADERS, READ_AHEAD_BYTES, Receiver
+from ingest.engine.receiver import Receiver
 from ingest.engine.supervisor import Supervisor
 from ingest.engine.writer import Writer
 from ingest.ipc.arena import memory
 from ingest.ipc.control import ChildChannels, ParentChannel
 from ingest.ipc.in_flight import InFlight
+from ingest.ipc.names import DIGESTS, IN_FLIGHT, METRICS_TABLE
 from ingest.ipc.pipes import PIPE_BYTES, Outbox, link
 from ingest.ipc.process_metrics import MetricsTable
 from ingest.ipc.stored_digests import StoredDigests
@@ -44,25 +47,25 @@ def test_an_end_and_its_replacement_in_one_round(kind: type[Decoder] | type[Writ
     """The old inbox is ready (it has ended) and so is the control socket (with its successor, which is empty): the
     process goes on to what the supervisor says next."""
     control = ParentChannel()
-    wires = ChildChannels(control.child, {"receiver": list[Descriptor], "decoder": list[Work]})
+    channels = ChildChannels(control.child, {"receiver": list[Descriptor], "decoder": list[Work]})
     names = process_names(CONFIG)
     for role, size in (
-        ("known", StoredDigests.size_bytes()),
-        ("hands", InFlight.size_bytes(len(names))),
-        ("board", MetricsTable.size(len(names))),
+        (DIGESTS, StoredDigests.size_bytes()),
+        (IN_FLIGHT, InFlight.size_bytes(len(names))),
+        (METRICS_TABLE, MetricsTable.size(len(names))),
     ):
         control.hand_over(role, "", memory(role, size))
-        wires.control()
+        channels.control()
     old_receiving, old_sending = link()
     control.hand_over("inbox", peer, old_receiving.fileno(), 1)
-    wires.control()
+    channels.control()
     new_receiving, _kept_open = link()
     control.hand_over(
         "inbox", peer, new_receiving.fileno(), 2
     )  # first: it is first in the list of what is ready
     old_sending.close()
     row = MetricsTable(mmap.mmap(-1, MetricsTable.size(len(names)))).row(0)
-    process = kind(CONFIG, wires, row, names[1] if kind is Decoder else names[2])
+    process = kind(CONFIG, channels, row, names[1] if kind is Decoder else names[2])
     ended = threading.Event()
 
     def loop() -> None:
@@ -78,16 +81,18 @@ def test_an_end_and_its_replacement_in_one_round(kind: type[Decoder] | type[Writ
 
 
 class Neighbourhood:
-    """One process's side of the wires, and the supervisor's end of its control socket."""
+    """One process's side of the channels, and the supervisor's end of its control socket."""
 
     def __init__(self, config: Config) -> None:
         self.names = process_names(config)
         self.control = ParentChannel()
-        self.wires = ChildChannels(self.control.child, {"receiver": list[Descriptor], "decoder": list[Work]})
+        self.channels = ChildChannels(
+            self.control.child, {"receiver": list[Descriptor], "decoder": list[Work]}
+        )
         for role, size in (
-            ("known", StoredDigests.size_bytes()),
-            ("hands", InFlight.size_bytes(len(self.names))),
-            ("board", MetricsTable.size(len(self.names))),
+            (DIGESTS, StoredDigests.size_bytes()),
+            (IN_FLIGHT, InFlight.size_bytes(len(self.names))),
+            (METRICS_TABLE, MetricsTable.size(len(self.names))),
         ):
             self.hand_over(role, "", memory(role, size))
         self.hand_over("arena", "", memory("arena", ARENA_BYTES), 1)
@@ -95,7 +100,7 @@ class Neighbourhood:
 
     def hand_over(self, role: str, peer: str, fd: int, number: int = 0) -> None:
         self.control.hand_over(role, peer, fd, number)
-        self.wires.control()
+        self.channels.control()
 
     def inbox_from(self, peer: str) -> Outbox:
         receiving, sending = link()
@@ -114,27 +119,11 @@ def claim(delivery: int) -> Claim:
     return Claim(delivery, HEADER, START, SectionDigests(bytes(16), bytes(20)))
 
 
-def test_a_batch_begins_with_what_the_last_one_left() -> None:
-    """Claims come in lists, and a list may be more than a batch still takes: none is lost, no batch is larger than
-    it may be, and what was left counts in bytes as well."""
-    around = Neighbourhood(CONFIG)
-    config = msgspec.structs.replace(CONFIG, batch_messages_max=3)
-    writer = Writer(config, around.wires, around.row, "writer-0")
-    outbox = around.inbox_from("decoder-0")
-    outbox.send([claim(n) for n in range(1, 8)])
-    batches = []
-    for _ in range(3):
-        writer._gather()
-        batches.append([work.delivery for work in writer._taken()])
-        assert (writer._batch_bytes > 0) == bool(writer._batch)
-    assert batches == [[1, 2, 3], [4, 5, 6], [7]]
-
-
 def test_a_bad_message_of_a_new_receiver_before_its_arena() -> None:
     """The writer has the work, and the new arena still lies in its control socket: it takes that first. Without the body
     there would be no row and no report, and the message would stay unsettled."""
     around = Neighbourhood(CONFIG)
-    writer = Writer(CONFIG, around.wires, around.row, "writer-0")
+    writer = Writer(CONFIG, around.channels, around.row, "writer-0")
     around.control.hand_over("arena", "", memory("arena", ARENA_BYTES), 2)
     empty = bytes(3)
     rows = writer._quarantining.rows
@@ -147,8 +136,8 @@ def test_who_is_suspected_when_encoding_kills() -> None:
     """A message that fits into memory as a catalog but not as what a writer gets is in its decoder's hands at that
     moment, and in nobody's while the writer is waited for."""
     around = Neighbourhood(CONFIG)
-    decoder = Decoder(CONFIG, around.wires, around.row, "decoder-0")
-    hands = InFlight(around.wires.memory["hands"], around.names)
+    decoder = Decoder(CONFIG, around.channels, around.row, "decoder-0")
+    hands = InFlight(around.channels.memory[IN_FLIGHT], around.names)
     seen: list[Any] = []
 
     class Watched(Outbox):
@@ -161,7 +150,7 @@ def test_who_is_suspected_when_encoding_kills() -> None:
             return super().send_encoded(message)
 
     to_writer, to_receiver = link(), link()
-    around.wires.outboxes = {"writer-0": Watched(to_writer[1], 1), "receiver": Outbox(to_receiver[1], 1)}
+    around.channels.outboxes = {"writer-0": Watched(to_writer[1], 1), "receiver": Outbox(to_receiver[1], 1)}
     decoder._pass([claim(7), Quarantine(8, "unreadable", "", "n.example.com", {}, START, 1, 0, 3, 3)])
     assert seen[0] == 8
     assert seen[1] is None
@@ -190,13 +179,13 @@ def test_a_message_is_blamed_for_its_decoders_own_time(
     with subprocess.Popen([sys.executable, "-c", program]) as process:
         try:
             child.process = process
-            supervisor._hands.hold("decoder-0", 7)
+            supervisor._in_flight.hold("decoder-0", 7)
             supervisor._check(child)
             spent = time.monotonic if "sleep" in program else partial(cpu_s, process.pid)
             begin_s = spent()
             while spent() < begin_s + 0.3:
                 time.sleep(0.01)
-            supervisor._hands.hold("decoder-0", delivery_next)
+            supervisor._in_flight.hold("decoder-0", delivery_next)
             supervisor._check(child)
             if is_killed:
                 assert process.wait(10) == -signal.SIGKILL
@@ -212,8 +201,7 @@ def receiver() -> Iterator[Receiver]:
     config = msgspec.structs.replace(CONFIG, workers=2, queue_source="stomp://127.0.0.1:1")
     around = Neighbourhood(config)
     keep = [around.outbox_to(f"decoder-{n}") for n in range(2)]
-    receiver = Receiver(config, around.wires, around.row)
-    receiver._decoders_at_work_max = 1
+    receiver = Receiver(config, around.channels, around.row)
     yield receiver
     for each in keep:
         each.close()
@@ -224,23 +212,10 @@ def arrive(receiver: Receiver, length: int, headers: dict[str, str] | None = Non
     receiver._dispatch()
 
 
-def test_a_stuck_decoder_does_not_stop_the_reading(receiver: Receiver) -> None:
-    """What it has is no longer read ahead for anybody: with a hard message in one decoder the others go on."""
-    receiver._routing_key = lambda message: 0  # type: ignore[method-assign]  # there is no such body
-    arrive(receiver, READ_AHEAD_BYTES)
-    assert not receiver._takes_messages()  # it is at work on it
-    receiver._moved_s["decoder-0"] = float("-inf")
-    assert receiver._takes_messages()
-    for _ in range(DECODER_DEPTH):
-        arrive(receiver, READ_AHEAD_BYTES // DECODER_DEPTH)
-    assert receiver.ledger.at("decoder-1") > 0
-    assert not receiver._takes_messages() or receiver.ledger.bytes_at("decoder-1") < READ_AHEAD_BYTES
-
-
 def test_the_largest_headers_fit_into_the_pipe(receiver: Receiver) -> None:
     """A receiver never waits for a decoder: all that it may have at one fits, however long and wide the headers are."""
     receiver._routing_key = lambda message: 0  # type: ignore[method-assign]
-    wide = dict.fromkeys(KEPT_HEADERS, "\U0001f600" * 5000)
+    wide = dict.fromkeys(KEPT, "\U0001f600" * 5000)
     for _ in range(DECODER_DEPTH):
         arrive(receiver, 1, wide)
     encoded = [msgspec.msgpack.encode(receiver._descriptor(d)) for d in receiver.ledger._deliveries.values()]

@@ -266,9 +266,9 @@ def test_closed_standard_streams_are_no_matter() -> None:
 
 def test_a_stopped_child_is_told_from_one_that_works() -> None:
     """As long as it is stopped, at every look; not before and not after."""
-    from ingest.engine.supervisor import Child
+    from ingest.engine.child_process import ChildProcess
 
-    child = Child("decoder-0")
+    child = ChildProcess("decoder-0")
     assert not child.is_stopped()
     with subprocess.Popen(["sleep", "60"]) as process:
         child.process = process

@@ -184,7 +184,7 @@ class Little:
 def decoder_with(memory: Little) -> tuple[Decoder, Neighbourhood]:
     around = Neighbourhood(CONFIG)
     given: Any = memory
-    return Decoder(CONFIG, around.wires, around.row, "decoder-0", given), around
+    return Decoder(CONFIG, around.channels, around.row, "decoder-0", given), around
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_a_decoder_that_has_outgrown_its_bound_ends_between_two_messages() -> No
     bodies = [wire_body("n.example.com", n, [resource(f"/{n}")]) for n in range(2)]
     at, descriptors = 0, []
     for number, body in enumerate(bodies, 1):
-        around.wires.arenas[1].view(at, len(body))[:] = body
+        around.channels.arenas[1].view(at, len(body))[:] = body
         descriptors.append(Descriptor(number, 1, at, len(body), len(body), START, {}))
         at += len(body)
     outbox.send(descriptors)
@@ -232,7 +232,7 @@ def test_a_decoder_that_has_outgrown_its_bound_ends_between_two_messages() -> No
     works = msgspec.msgpack.decode(to_writer.recv_bytes(), type=list[Work])
     assert [one.delivery for one in (*passed, *works)] == [1, 1]
     assert not to_receiver.poll()
-    assert decoder._hands.held("decoder-0") is None
+    assert decoder._in_flight.held("decoder-0") is None
     (report,) = around.control.reports()
     assert (report.word, report.detail) == ("retiring", "it keeps 7 bytes")
     assert config == CONFIG
@@ -275,7 +275,7 @@ def test_who_ends_in_order_is_not_said_to_have_died(
         "info restarting",
         "spawned",
     ]
-    assert supervisor.board.value(supervisor.names.index("supervisor"), Metric.RESTARTS) == died
+    assert supervisor.metrics.value(supervisor.names.index("supervisor"), Metric.RESTARTS) == died
 
 
 class Log:

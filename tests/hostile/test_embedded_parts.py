@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import stat
@@ -20,7 +21,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ingest.config.loading import load
 from ingest.core.passwords import HIDDEN
-from ingest.embedded.broker.starting import URL_FILE, embedded_broker, running_broker
+from ingest.embedded.broker.starting import embedded_broker
 from ingest.embedded.postgresql import HBA_FILE, PASSWORD_FILE, embedded_database
 from ingest.embedded.programs import runnable_programs, system_programs
 from ingest.errors import Misconfigured, Unavailable
@@ -319,30 +320,6 @@ def test_the_brokers_password_stands_in_no_command_line_and_no_environment() -> 
             assert password not in str(broker.environ())
 
 
-def test_commands_of_the_same_user_find_the_broker(tmp_path: Path) -> None:
-    """Its URL is in a private file while it runs, and not longer; what was there before is not written to."""
-    data_dir = tmp_path / "data"
-    data_dir.mkdir()
-    file = data_dir / URL_FILE
-    other = tmp_path / "other"
-    other.write_text("untouched")
-    file.symlink_to(other)
-    with embedded_broker(0, file) as url:
-        assert mode(file) == 0o600
-        assert not file.is_symlink()
-        assert file.read_text() == f"{url}\n"
-        assert running_broker(str(data_dir)) == url
-        (tmp_path / "a.json").write_text("{}")
-        done = subprocess.run(
-            [sys.executable, "-m", "ingest", "publish", "a.json", "--data-dir", str(data_dir)],
-            capture_output=True, cwd=tmp_path, check=False, env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        )  # fmt: skip
-        assert done.stdout == b"published 1, each with the broker's receipt\n", done.stderr
-    assert not file.exists()
-    assert other.read_text() == "untouched"
-    assert running_broker(str(data_dir)) == ""
-
-
 def test_strangers_cannot_fill_the_log_or_stop_the_broker(capfd: pytest.CaptureFixture[str]) -> None:
     """Thousands of refused logins are a few lines, and the broker serves its user all the while."""
     import socket
@@ -369,7 +346,8 @@ def test_an_engine_with_both_parts_keeps_what_it_has_to_itself(place: Path) -> N
         engine = subprocess.Popen(
             [sys.executable, "-c", _RUN, str(port), "run", "--data-dir", str(place / "data"),
              "--metrics-host", f"unix:{place / 'metrics'}", "--workers", "1", "--writers", "1"],
-            stderr=log, cwd=place, env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+            stderr=log, cwd=place,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY), "RUNTIME_DIRECTORY": str(place / "runtime")},
         )  # fmt: skip
     try:
         deadline = time.monotonic() + 60
@@ -377,7 +355,10 @@ def test_an_engine_with_both_parts_keeps_what_it_has_to_itself(place: Path) -> N
             assert engine.poll() is None, (place / "log").read_text()
             assert time.monotonic() < deadline, (place / "log").read_text()
             time.sleep(0.05)
-        url = (place / "data" / URL_FILE).read_text()
+        running = place / "runtime" / "main.engine"
+        assert mode(running) == 0o600
+        assert mode(running.parent) == 0o700
+        url = json.loads(running.read_text())["queue_source"]
         secrets = [
             url.split(":")[2].partition("@")[0],
             (place / "data" / "postgresql" / PASSWORD_FILE).read_text().strip().rpartition(":")[2],
@@ -388,14 +369,14 @@ def test_an_engine_with_both_parts_keeps_what_it_has_to_itself(place: Path) -> N
             with contextlib.suppress(psutil.NoSuchProcess):
                 assert not [secret for secret in secrets if secret in " ".join(process.cmdline())]
                 assert not [secret for secret in secrets if secret in str(process.environ())]
-        publish(url.strip(), b'{"name": "a", "resources": [], "edges": []}')
+        publish(url, b'{"name": "a", "resources": [], "edges": []}')
         assert mode(place / "metrics") == 0o660
     finally:
         engine.terminate()
         assert engine.wait(60) == 0
     said = (place / "log").read_text()
     assert not [secret for secret in secrets if secret in said]
-    assert not (place / "data" / URL_FILE).exists()
+    assert not running.exists()
 
 
 # The engine takes STOMP's own port for the embedded broker; a test may not.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from ingest.core.delivery.work import Claim, Deactivate, Full, Outcome
@@ -120,6 +120,7 @@ class Queue:
         self.ready = [(number, False) for number in range(messages)]
         self.held: dict[int, list[Held]] = {engine: [] for engine in pipelines}
         self.takes_new = dict.fromkeys(pipelines, False)
+        self.last_taken: dict[int, datetime] = {}
         self.steps = 0
         self.tell()
 
@@ -129,6 +130,7 @@ class Queue:
             self.takes_new[engine] |= not redelivered
             work = self.pipelines[engine].decode(body(number), received_at=self.now, redelivered=redelivered)
             self.held[engine].append((number, work))
+            self.last_taken[engine] = work.received_at
         self.tell()
 
     def settle(self, engine: int, count: int) -> None:
@@ -141,6 +143,15 @@ class Queue:
         """Without a word: what it told last stays."""
         self.ready = [(number, True) for number, _ in self.held.pop(engine)] + self.ready
         del self.pipelines[engine]
+
+    def is_open(self, engine: int) -> bool:
+        """Whether it holds the last one, and another engine holds one, or has had one since this one's oldest."""
+        held = self.held[engine]
+        if self.ready or not held:
+            return False
+        others = [other for other in self.held if other != engine]
+        since = held[0][1].received_at
+        return any(self.held[other] or self.last_taken.get(other, since) > since for other in others)
 
     def tell(self) -> None:
         self.steps += 1
@@ -164,16 +175,11 @@ def two(database: str) -> Iterator[dict[int, Pipeline]]:
 steps = st.lists(st.tuples(st.sampled_from([ONE, TWO]), st.sampled_from([0, 1, 3])), max_size=14)
 
 
-@pytest.mark.xfail(
-    reason="a counterexample is known: the last of three messages, held by the engine that dies, may count as older than one "
-    "that the other received before it and had not settled",
-    strict=False,
-)
 @settings(
     max_examples=EXAMPLES * 4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(messages=st.integers(1, 4), before=steps, killed=st.sampled_from([ONE, TWO]), after=steps)
-def test_whoever_dies_the_one_that_was_sent_last_is_stored(
+def test_whoever_dies_the_one_that_was_sent_last_is_stored_if_none_came_to_the_other_meanwhile(
     connection: Connection,
     two: dict[int, Pipeline],
     messages: int,
@@ -182,7 +188,8 @@ def test_whoever_dies_the_one_that_was_sent_last_is_stored(
     after: list[tuple[int, int]],
 ) -> None:
     """Two engines take a node's catalogs in turn and settle them when they will; one is killed with what it holds; the other
-    gets that again, between what else it holds and what is new."""
+    gets that again, between what else it holds and what is new. Not promised (docs/decisions/0008-order.md): the last one in
+    the hands of the one that dies, and another one of the node at the other, not settled or received since."""
     empty(connection)
     connection.execute("DELETE FROM engines")
     queue = Queue(connection, dict(two), messages)
@@ -190,6 +197,7 @@ def test_whoever_dies_the_one_that_was_sent_last_is_stored(
         pipeline.known.clear()
     for engine, count in before:
         queue.settle(engine, count) if count else queue.take(engine)
+    assume(not queue.is_open(killed))
     queue.kill(killed)
     (survivor,) = queue.pipelines
     for _, count in after:

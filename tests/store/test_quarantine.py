@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from ingest.core.delivery.thinning import row_digest
-from ingest.core.delivery.work import UNSUPPORTED, Outcome, Quarantine
+from ingest.core.delivery.work import Outcome, Quarantine
 from ingest.engine.kinds import open_lane
 from ingest.store.connection import Connection, connect
 from ingest.store.lane import Lane, LaneSettings
@@ -162,15 +162,6 @@ def test_nothing_is_looked_at_while_little_comes(connection: Connection) -> None
     writer = lane(connection)
     writer.apply([row(b"x", certname="n")])
     assert not writer.quarantine.may_be_full
-
-
-def test_kinds_that_are_not_stored_are_counted(connection: Connection) -> None:
-    """A row for each kind and producer, whoever the nodes are; no body."""
-    writer = lane(connection)
-    for node in range(10):
-        one = row(None, certname=f"n{node}", reason=UNSUPPORTED, producer="p")
-        writer.apply([one])
-    assert [(attempts, body) for _, body, attempts, _ in there(connection)] == [(10, None)]
 
 
 def test_two_writers_thin_at_the_same_time(database: str, connection: Connection) -> None:

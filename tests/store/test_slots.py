@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.core.delivery.work import DIGEST_BYTES
-from ingest.store.catalog.slot_ids import LISTS_BYTES_MAX, LISTS_MAX, LastSlots
+from ingest.store.catalog.slot_ids import LISTS_BYTES_MAX, LISTS_MAX, SlotIdCache
 
 
 def digest(number: int) -> bytes:
@@ -42,7 +42,7 @@ def catalogs(draw: st.DrawFn) -> list[int]:
 )
 def test_ids_are_those_of_the_digests(batches: list[tuple[list[list[int]], bool, set[int]]]) -> None:
     """Batch by batch, committed or not, with some digests that are nowhere: each slot has its id or is missing."""
-    last = LastSlots()
+    last = SlotIdCache()
     for batch, is_committed, nowhere in batches:
         several = [last.of(digests(numbers)) for numbers in batch]
         for slots, numbers in zip(several, batch, strict=True):
@@ -67,7 +67,7 @@ def test_ids_are_those_of_the_digests(batches: list[tuple[list[list[int]], bool,
 
 def test_what_was_there_last_time_is_not_asked_for() -> None:
     """Of a node's next catalog only what changed; of one with as many other resources all."""
-    last = LastSlots()
+    last = SlotIdCache()
     numbers = list(range(1, 301))
     last.of(digests(numbers)).fill({digest(n): n for n in numbers})
     last.committed()
@@ -83,7 +83,7 @@ def test_what_was_there_last_time_is_not_asked_for() -> None:
 @pytest.mark.parametrize("after", ["rolled_back", "forget"])
 def test_ids_that_may_be_gone_are_asked_for_again(after: str) -> None:
     """Those of a transaction that was rolled back, and all when garbage was collected."""
-    last = LastSlots()
+    last = SlotIdCache()
     last.of(digests([1, 2])).fill({digest(1): 1, digest(2): 2})
     if after == "forget":
         last.committed()
@@ -93,7 +93,7 @@ def test_ids_that_may_be_gone_are_asked_for_again(after: str) -> None:
 
 def test_what_misses_something_is_not_an_example() -> None:
     """The next one like it is asked for whole: its content may have come by now."""
-    last = LastSlots()
+    last = SlotIdCache()
     last.of(digests([1, 2])).fill({digest(1): 1})
     last.committed()
     assert len(last.of(digests([1, 2])).wanted()) == 2
@@ -101,7 +101,7 @@ def test_what_misses_something_is_not_an_example() -> None:
 
 def test_the_oldest_are_forgotten() -> None:
     """There is a limit to how many lists are kept."""
-    last = LastSlots()
+    last = SlotIdCache()
     for count in range(1, LISTS_MAX + 2):
         last.of(digests([1] * count)).fill({digest(1): 1})
         last.committed()
@@ -109,7 +109,7 @@ def test_the_oldest_are_forgotten() -> None:
     assert last.of(digests([1, 1])).wanted() == []
 
 
-def remember(last: LastSlots, count: int) -> None:
+def remember(last: SlotIdCache, count: int) -> None:
     slots = last.of(digests(list(range(count))))
     slots.fill({digest(number): number for number in range(count)})
     last.committed()
@@ -118,7 +118,7 @@ def remember(last: LastSlots, count: int) -> None:
 def test_lists_of_any_length_stay_within_their_bytes() -> None:
     """Catalogs of a hundred thousand resources each, all of different lengths: what is remembered is bounded, and counted as
     what it takes."""
-    last = LastSlots()
+    last = SlotIdCache()
     tracemalloc.start()
     for count in range(100_000, 100_040):
         remember(last, count)
@@ -133,7 +133,7 @@ def test_lists_of_any_length_stay_within_their_bytes() -> None:
 
 def test_one_list_that_is_too_long_pushes_no_other_out() -> None:
     """It is not remembered."""
-    last = LastSlots(bytes_max=100_000)
+    last = SlotIdCache(bytes_max=100_000)
     remember(last, 50)
     remember(last, 2000)
     assert last.of(digests(list(range(50)))).wanted() == []

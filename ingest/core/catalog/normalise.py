@@ -26,7 +26,8 @@ from ingest.core.catalog.edges import (
 from ingest.core.catalog.formats import Skim, slices
 from ingest.core.catalog.metaparameters import add_aliases, relations, sort_metaparameters
 from ingest.core.catalog.model import RELATIONSHIPS, Catalog, Edge, Json, Ref, Resource, scalar_text
-from ingest.core.catalog.rich_data import SENSITIVE, TYPE_KEY, stringify, writer_of
+from ingest.core.catalog.rich_data import SENSITIVE, stringify, writer_of
+from ingest.core.catalog.sensitive_kind import kind_alone
 from ingest.core.catalog.tags import is_tag, sorted_tags
 from ingest.core.json_text import parse_json
 from ingest.core.nesting import SHALLOW_BYTES, require_shallow
@@ -160,9 +161,9 @@ def _document(raw: bytes | memoryview | msgspec.Raw, data: bytes, family: str) -
         has_floats = True
         document = parse_json(raw)
     if may_hold_secrets(data):
-        # Before anything else: what is refused below is quoted in logs. Native rich data keeps its type, because the
+        # Before anything else: what is refused below is quoted in logs. Native rich data keeps its kind, because the
         # values around it are still to be printed.
-        document = conceal(document, data, SENSITIVE if family == "puppetdb" else {TYPE_KEY: "Sensitive"})
+        document = conceal(document, data, SENSITIVE if family == "puppetdb" else kind_alone)
     if not isinstance(document, dict):
         raise Rejected("invalid", "a resource is no object")
     return document, has_floats

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ingest.core.catalog.model import Json
+from ingest.core.catalog.rich_members import is_any, is_type, listed, literal, text_of, type_in
 from ingest.core.catalog.rich_value import TYPE_KEY, VALUE_KEY, Rich, rich_value
 from ingest.core.catalog.ruby_text import number, regexp_of
 
@@ -67,7 +68,7 @@ def _moments(members: Members) -> list[Json]:
 
 
 def _size(members: Members, name: str = "size_type") -> list[Json]:
-    found = _type_in(members.get(name))
+    found = type_in(members.get(name))
     return _range(found.members) if found else []
 
 
@@ -83,19 +84,19 @@ def _container(members: Members, elements: list[Json]) -> list[Json]:
     size = _size(members)
     if size == ["0", "0"]:
         return size
-    if not size and all(_is_any(element) for element in elements):
+    if not size and all(is_any(element) for element in elements):
         return []
     return [Raw("Any") if element is None else element for element in elements] + size
 
 
 def _tuple(members: Members) -> list[Json]:
-    types = _list(members.get("types"))
+    types = listed(members.get("types"))
     return [*types, *_size(members)] if types else []
 
 
 def _callable(members: Members) -> list[Json]:
     parameters, returned = members.get("param_types"), members.get("return_type")
-    found = _type_in(parameters)
+    found = type_in(parameters)
     arguments = _parameters(found, members.get("block_type")) if found else []
     if returned is None:
         return arguments
@@ -103,16 +104,16 @@ def _callable(members: Members) -> list[Json]:
 
 
 def _parameters(parameters: Rich, block: Json) -> list[Json]:
-    types = _list(parameters.members.get("types"))
+    types = listed(parameters.members.get("types"))
     # A Unit stands for parameters of which only the number is given.
-    shown = [type_ for type_ in types if not _is(type_, "Unit")]
+    shown = [type_ for type_ in types if not is_type(type_, "Unit")]
     size = _size(parameters.members) if types else [Raw("0"), Raw("0")]
     return [*shown, *size] + ([] if block is None else [block])
 
 
 def _struct(members: Members) -> list[Json]:
     pairs: list[Json] = []
-    for element in _list(members.get("elements")):
+    for element in listed(members.get("elements")):
         found = rich_value(element) if isinstance(element, dict) else None
         if found:
             pairs += _element(found.members.get("key_type"), found.members.get("value_type"))
@@ -122,27 +123,27 @@ def _struct(members: Members) -> list[Json]:
 def _element(key: Json, value: Json) -> list[Json]:
     """A key says what its value leaves open: that it must be there, or need not."""
     can_be_undef = _accepts_undef(value)
-    if _is(key, "Optional"):
-        found = _type_in(key)
-        return [_literal(found.members.get("type")) if found and can_be_undef else key, value]
-    name = _literal(key)
+    if is_type(key, "Optional"):
+        found = type_in(key)
+        return [literal(found.members.get("type")) if found and can_be_undef else key, value]
+    name = literal(key)
     return [{TYPE_KEY: "Pcore::NotUndefType", "type": key} if can_be_undef else name, value]
 
 
 def _accepts_undef(type_: Json) -> bool:
-    found = _type_in(type_)
+    found = type_in(type_)
     if found is None:
         return False
     name, members = found.data_type, found.members
     if name in ("Any", "Undef", "Optional", "Unit"):
         return True
     if name == "Variant":
-        return any(_accepts_undef(one) for one in _list(members.get("types")))
+        return any(_accepts_undef(one) for one in listed(members.get("types")))
     if name == "TypeAlias":
         return members.get("name") in _ALIASES_OF_ANYTHING or _accepts_undef(members.get("resolved_type"))
     if name == "Init":
         inner = members.get("type")
-        return inner is None or any(_is(inner, one) for one in _MADE_OF_ANYTHING) or _accepts_undef(inner)
+        return inner is None or any(is_type(inner, one) for one in _MADE_OF_ANYTHING) or _accepts_undef(inner)
     return False
 
 
@@ -151,32 +152,32 @@ _ALIASES_OF_ANYTHING = ("Data", "RichData")
 
 
 def _pattern(members: Members) -> list[Json]:
-    found = [_type_in(pattern) for pattern in _list(members.get("patterns"))]
-    return [Raw(regexp_of(_text(one.members.get("pattern")))) for one in found if one]
+    found = [type_in(pattern) for pattern in listed(members.get("patterns"))]
+    return [Raw(regexp_of(text_of(one.members.get("pattern")))) for one in found if one]
 
 
 def _regexp(members: Members) -> list[Json]:
     pattern = members.get("pattern")
-    return [] if pattern is None else [Raw(regexp_of(_text(pattern)))]
+    return [] if pattern is None else [Raw(regexp_of(text_of(pattern)))]
 
 
 def _enum(members: Members) -> list[Json]:
-    values = _list(members.get("values"))
+    values = listed(members.get("values"))
     return [*values, True] if values and members.get("case_insensitive") is True else values
 
 
 def _contained(members: Members) -> list[Json]:
     found = members.get("type", members.get("element_type"))
-    return [] if found is None else [_literal(found)]
+    return [] if found is None else [literal(found)]
 
 
 def _not_any(members: Members) -> list[Json]:
-    return [] if _is_any(members.get("type")) else _contained(members)
+    return [] if is_any(members.get("type")) else _contained(members)
 
 
 def _init(members: Members) -> list[Json]:
     type_ = members.get("type")
-    return [] if type_ is None else [type_, *_list(members.get("init_args"))]
+    return [] if type_ is None else [type_, *listed(members.get("init_args"))]
 
 
 def _runtime(members: Members) -> list[Json]:
@@ -191,12 +192,12 @@ def _if_given(name: str) -> Callable[[Members], list[Json]]:
 
 
 def _listed(name: str) -> Callable[[Members], list[Json]]:
-    return lambda members: _list(members.get(name))
+    return lambda members: listed(members.get(name))
 
 
 def _class(members: Members) -> list[Json]:
     name = members.get("class_name")
-    return [] if name is None else [Raw(_text(name))]
+    return [] if name is None else [Raw(text_of(name))]
 
 
 _ARGUMENTS: dict[str, Callable[[Members], list[Json]]] = {
@@ -233,7 +234,7 @@ _ARGUMENTS: dict[str, Callable[[Members], list[Json]]] = {
 
 
 def _resource(members: Members) -> Type:
-    name, title = _text(members.get("type_name")), members.get("title")
+    name, title = text_of(members.get("type_name")), members.get("title")
     if not name:
         return Type("Resource", [])
     if not ("A" <= name[0] <= "Z"):
@@ -246,7 +247,7 @@ _BUILT_IN_ALIASES = ("Data", "RichDataKey", "RichData", "Puppet::LookupKey", "Pu
 
 
 def _alias(members: Members) -> Type:
-    name = _text(members.get("name"))
+    name = text_of(members.get("name"))
     return Type(name, [], None if name in _BUILT_IN_ALIASES else members.get("resolved_type"))
 
 
@@ -254,12 +255,12 @@ def _object(members: Members) -> Type:
     definition = members.get("_pcore_init_hash")
     if not isinstance(definition, dict):
         definition = members
-    return Type(_text(definition.get("name")), [], definition=_definition(definition))
+    return Type(text_of(definition.get("name")), [], definition=_definition(definition))
 
 
 def _extension(members: Members) -> Type:
     """An object type with parameters: a list of them, or a hash where there are more than two."""
-    base, parameters = _type_in(members.get("base_type")), members.get("init_parameters")
+    base, parameters = type_in(members.get("base_type")), members.get("init_parameters")
     name = _object(base.members).name if base else ""
     return Type(name, parameters if isinstance(parameters, list) else [parameters])
 
@@ -291,33 +292,3 @@ _NAMED: dict[str, Callable[[Members], Type]] = {
     "Object": _object,
     "ObjectTypeExten": _extension,
 }
-
-
-def _type_in(value: Json) -> Rich | None:
-    found = rich_value(value) if isinstance(value, dict) else None
-    return found if found and found.data_type else None
-
-
-def _is(value: Json, name: str) -> bool:
-    found = _type_in(value)
-    return found is not None and found.data_type == name
-
-
-def _is_any(value: Json) -> bool:
-    return value is None or _is(value, "Any")
-
-
-def _literal(type_: Json) -> Json:
-    """The string that is a type's only value, else the type."""
-    if _is(type_, "String"):
-        value = type_.get("size_type_or_value")
-        return value if isinstance(value, str) else type_
-    return type_
-
-
-def _list(value: Json) -> list[Json]:
-    return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def _text(value: Json) -> str:
-    return value if isinstance(value, str) else ""

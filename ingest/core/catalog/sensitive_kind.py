@@ -6,17 +6,31 @@ expression of a regular one, the length of strings, the type that a type is), th
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ingest.core.catalog.model import Json
-from ingest.core.catalog.rich_value import pairs_of, rich_value
+from ingest.core.catalog.rich_value import TYPE_KEY, VALUE_KEY, pairs_of, rich_value
 
 # The name of a type, or that of a container with the kinds of what is in it.
 Kind = str | tuple[Any, ...]
 
 _EMPTY = "Unit"
+_NAME = re.compile(r"[A-Z]\w{0,99}(?:::[A-Z]\w{0,99}){0,9}")  # of a type; anything else may be what is secret
 _SCALAR_DATA = frozenset(("String", "Integer", "Float", "Numeric", "Boolean", "ScalarData"))
 _SCALAR = _SCALAR_DATA | {"Regexp", "SemVer", "Timespan", "Timestamp", "Scalar"}
+
+
+class _KindAlone(dict[str, Json]):
+    """Of a class of its own, because any hash may be what somebody sent."""
+
+
+def kind_alone(secret: Json) -> Json:
+    """Of a Sensitive value one that has its kind and nothing else."""
+    rich = rich_value(secret) if isinstance(secret, dict) else None
+    if rich is None or rich.type != "Sensitive":
+        return {TYPE_KEY: "Sensitive"}
+    return {TYPE_KEY: "Sensitive", VALUE_KEY: _KindAlone(kind=kind_of(rich.value))}
 
 
 def kind_of(value: Json) -> str:
@@ -25,13 +39,17 @@ def kind_of(value: Json) -> str:
 
 def _kind(value: Json) -> Kind:
     if isinstance(value, dict):
+        if isinstance(value, _KindAlone):
+            return str(value["kind"])
         rich = rich_value(value)
         if rich is None or rich.type == "Hash":
             pairs = list(value.items() if rich is None else pairs_of(rich))
             return ("Hash", _common([key for key, _ in pairs]), _common([item for _, item in pairs]))
         if rich.type == "Sensitive":
             return ("Sensitive", _kind(rich.value))
-        return "Type" if rich.data_type else rich.type
+        if rich.data_type:
+            return "Type"
+        return rich.type if _NAME.fullmatch(rich.type) else "Any"
     if isinstance(value, list):
         return ("Array", _common(value))
     if isinstance(value, bool):

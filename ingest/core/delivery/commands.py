@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ingest.core.delivery.work import UNSUPPORTED
 from ingest.errors import Rejected
 
 Scalar = str | int | float | None
@@ -49,4 +48,4 @@ def refusal(name: str, given: Scalar) -> Rejected:
     if name not in PUPPETDB:
         return Rejected("unknown_command", f"the command {name[:60]!r} is not one of PuppetDB's")
     require_version(name, given, PUPPETDB[name])
-    return Rejected(UNSUPPORTED, f"the command '{name}' is not stored yet")
+    return Rejected("unsupported_command", f"the command '{name}' is not stored yet")

@@ -6,9 +6,9 @@ suspect: processes are also killed by chance, so it waits aside for a while and 
 of a dead one then too, it is condemned, so that one message cannot kill the engine for ever. One that kills even on its
 way to quarantine goes there without its body.
 
-What processes get of a delivery is a copy, with a number of its own. When it is given out again, only the new copy's
+What processes get of a delivery is an attempt, with a number of its own. When it is given out again, only the new attempt's
 report counts: else an earlier one that was still on its way could settle it, and its body's place would be given to
-another message while the new copy is being read.
+another message while the new attempt is reading it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ import msgspec
 
 from ingest.core.delivery.work import KILLED, Outcome, Settled
 
-# A copy's number: the delivery's id below, which copy it is above. Old copies are gone long before the count begins again.
-_COPY_SHIFT = 56
-_COPIES = 128  # the number stays below 2**63
-_ID_MASK = (1 << _COPY_SHIFT) - 1
+# An attempt's number: the delivery's id below, the how manieth it is above. Old ones are gone long before the count begins
+# again.
+_ATTEMPT_SHIFT = 56
+_ATTEMPTS = 128  # the number stays below 2**63
+_ID_MASK = (1 << _ATTEMPT_SHIFT) - 1
 
 
 class Delivery(msgspec.Struct):
@@ -42,7 +43,7 @@ class Delivery(msgspec.Struct):
     headers: dict[str, str]
     stamped_at: datetime | None = None
     is_decoded: bool = False
-    place: str | None = None  # the process that has it; None: waiting
+    holder: str | None = None  # the process that has it; None: waiting
     complete: bool = False
     deaths: int = 0
     deaths_condemned: int = 0  # of them, since there is a verdict
@@ -53,9 +54,9 @@ class Delivery(msgspec.Struct):
     given_again: int = 0  # how often
 
     @property
-    def copy(self) -> int:
+    def attempt(self) -> int:
         """The number by which processes speak of it now."""
-        return self.id | self.given_again % _COPIES << _COPY_SHIFT
+        return self.id | self.given_again % _ATTEMPTS << _ATTEMPT_SHIFT
 
 
 class Ledger:
@@ -80,12 +81,12 @@ class Ledger:
         # Not the queue's length: what was passed on or settled while it waited still stands there.
         return len(self._deliveries) - sum(map(len, self._at.values()))
 
-    def at(self, place: str) -> int:
+    def count_at(self, process: str) -> int:
         """How many deliveries that process has."""
-        return len(self._at.get(place, ()))
+        return len(self._at.get(process, ()))
 
-    def bytes_at(self, place: str) -> int:
-        return sum(self._deliveries[id_].length for id_ in self._at.get(place, ()))
+    def bytes_at(self, process: str) -> int:
+        return sum(self._deliveries[id_].length for id_ in self._at.get(process, ()))
 
     def oldest(self) -> Delivery | None:
         return next(iter(self._deliveries.values()), None)
@@ -103,7 +104,7 @@ class Ledger:
         """The delivery that is due for a decoder; it stays waiting until ``assign``."""
         while self._waiting:
             delivery = self._deliveries.get(self._waiting[0])
-            if delivery is not None and delivery.place is None:
+            if delivery is not None and delivery.holder is None:
                 return delivery
             self._waiting.popleft()
         return None
@@ -117,48 +118,48 @@ class Ledger:
                 return delivery
         return None
 
-    def has_suspect(self, place: str) -> bool:
-        return any(self._is_suspect(self._deliveries[id_]) for id_ in self._at.get(place, ()))
+    def has_suspect(self, process: str) -> bool:
+        return any(self._is_suspect(self._deliveries[id_]) for id_ in self._at.get(process, ()))
 
-    def assign(self, delivery: Delivery, place: str) -> None:
+    def assign(self, delivery: Delivery, process: str) -> None:
         if self._waiting and self._waiting[0] == delivery.id:
             self._waiting.popleft()
-        self._move(delivery, place)
+        self._move(delivery, process)
 
-    def passed(self, copy: int, writer: str | None) -> None:
+    def forwarded(self, attempt: int, writer: str | None) -> None:
         """A decoder handed it to that writer; None: the writer was gone, it waits again."""
-        delivery = self._of(copy)
+        delivery = self._find(attempt)
         if delivery is None:
             return
         if writer is None:
-            self._again([delivery])
+            self._requeue([delivery])
         else:
             self._move(delivery, writer, is_decoded=True)
 
     def settle(self, settled: Settled) -> Delivery | None:
         """The delivery, now out of the book; None when it was settled before, or is to be decoded again."""
-        delivery = self._of(settled.delivery)
+        delivery = self._find(settled.delivery)
         if delivery is None:
             return None
         if settled.outcome is Outcome.REDO:
             delivery.complete = True
             delivery.verdict = settled.verdict or delivery.verdict
-            self._again([delivery])
+            self._requeue([delivery])
             return None
         self._move(delivery, None, is_decoded=True)
         del self._deliveries[delivery.id]
         return delivery
 
-    def lost(self, place: str, in_hands: int | None, now_s: float = 0.0) -> Delivery | None:
+    def reassign(self, process: str, in_flight: int | None, now_s: float = 0.0) -> Delivery | None:
         """That process died: its deliveries wait again, in their old order. Returns the one that it had in its hands,
         with what is now thought of it."""
-        deliveries = [self._deliveries[id_] for id_ in sorted(self._at.get(place, ()))]
-        held = None if in_hands is None else self._deliveries.get(in_hands & _ID_MASK)
-        if held is not None and held.place == place:
+        deliveries = [self._deliveries[id_] for id_ in sorted(self._at.get(process, ()))]
+        held = None if in_flight is None else self._deliveries.get(in_flight & _ID_MASK)
+        if held is not None and held.holder == process:
             self._blame(held, now_s)
         else:
             held = None
-        self._again(deliveries)
+        self._requeue(deliveries)
         return held
 
     def _blame(self, delivery: Delivery, now_s: float) -> None:
@@ -175,12 +176,12 @@ class Ledger:
         elif delivery.deaths >= self._deaths_max:
             delivery.alone_at_s = now_s + self._alone_after_s
 
-    def _of(self, copy: int) -> Delivery | None:
-        """The delivery of which this is the copy that counts."""
-        delivery = self._deliveries.get(copy & _ID_MASK)
-        return delivery if delivery is not None and delivery.copy == copy else None
+    def _find(self, attempt: int) -> Delivery | None:
+        """The delivery of which this is the attempt that counts."""
+        delivery = self._deliveries.get(attempt & _ID_MASK)
+        return delivery if delivery is not None and delivery.attempt == attempt else None
 
-    def _again(self, deliveries: Iterable[Delivery]) -> None:
+    def _requeue(self, deliveries: Iterable[Delivery]) -> None:
         ordered = list(deliveries)
         for delivery in ordered:
             self._move(delivery, None)
@@ -192,14 +193,14 @@ class Ledger:
     def _is_suspect(self, delivery: Delivery) -> bool:
         return delivery.alone_at_s is not None and delivery.verdict is None
 
-    def _move(self, delivery: Delivery, place: str | None, *, is_decoded: bool = False) -> None:
+    def _move(self, delivery: Delivery, process: str | None, *, is_decoded: bool = False) -> None:
         if delivery.is_decoded != is_decoded:
             self.undecoded_bytes += -delivery.length if is_decoded else delivery.length
             delivery.is_decoded = is_decoded
-        if delivery.place is not None:
-            self._at[delivery.place].discard(delivery.id)
+        if delivery.holder is not None:
+            self._at[delivery.holder].discard(delivery.id)
         elif self._suspects and delivery.id in self._suspects:
             self._suspects.remove(delivery.id)
-        if place is not None:
-            self._at.setdefault(place, set()).add(delivery.id)
-        delivery.place = place
+        if process is not None:
+            self._at.setdefault(process, set()).add(delivery.id)
+        delivery.holder = process

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ingest.core.delivery.work import UNSUPPORTED, Quarantine
+from ingest.core.delivery.work import Quarantine
 
 
 class Kept(NamedTuple):
@@ -28,7 +28,7 @@ def thin(messages: Iterable[Quarantine], unnamed_max: int) -> list[Kept]:
         groups.setdefault(_group_of(message), []).append(message)
     kept = []
     for group in groups.values():
-        if group[0].certname is None and group[0].reason != UNSUPPORTED:
+        if group[0].certname is None:
             kept += [Kept(message, (message.delivery,)) for message in group[-unnamed_max:-1]]
             group = [*group[:-unnamed_max], group[-1]]
         kept.append(_newest(group))
@@ -37,7 +37,7 @@ def thin(messages: Iterable[Quarantine], unnamed_max: int) -> list[Kept]:
 
 def row_digest(message: Quarantine, body_digest: bytes) -> bytes:
     """What the row is known by: the same is one row, whoever writes it."""
-    if message.certname is not None or message.reason == UNSUPPORTED:
+    if message.certname is not None:
         parts = list(map(str, _group_of(message)))
     else:
         parts = ["body", message.reason, message.producer or "", body_digest.hex()]
@@ -45,8 +45,6 @@ def row_digest(message: Quarantine, body_digest: bytes) -> bytes:
 
 
 def _group_of(message: Quarantine) -> tuple[object, ...]:
-    if message.reason == UNSUPPORTED:
-        return "kind", message.reason, message.kind, message.producer or ""
     if message.certname is not None:
         return "node", message.reason, message.kind, message.certname
     return "unnamed", message.reason, message.producer or ""

@@ -18,9 +18,6 @@ from ingest.core.catalog.model import Header
 
 DIGEST_BYTES = 20
 FINGERPRINT_BYTES = 16
-UNSUPPORTED = (
-    "unsupported_command"  # why a well-formed message of a kind that is not stored yet goes to quarantine
-)
 KILLED = "killed_its_process"  # why one does that processes died of
 UNPLACED = datetime(1, 1, 1, microsecond=1, tzinfo=UTC)  # no producer's time
 NO_FINGERPRINT = bytes(FINGERPRINT_BYTES)  # of what this engine has not read itself

@@ -60,6 +60,10 @@ def _arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--ready-file", metavar="F", help="write HOST:PORT there when ready")
     parser.add_argument("--memory-bytes-max", type=int, default=Settings().memory_bytes_max)
+    parser.add_argument(
+        "--directory", default="", metavar="D", help="keep messages there, beyond this process's end"
+    )
+    parser.add_argument("--disk-bytes-max", type=int, default=Settings().disk_bytes_max)
     parser.add_argument("--body-bytes-max", type=int, default=Limits().body_bytes_max)
     parser.add_argument(
         "--with-parent", action="store_true", help="end when the process that started it ends"
@@ -75,6 +79,8 @@ def _settings(asked: argparse.Namespace) -> Settings:
     return Settings(
         credentials=None if asked.login_file is None else _login(asked.login_file),
         memory_bytes_max=asked.memory_bytes_max,
+        directory=asked.directory,
+        disk_bytes_max=asked.disk_bytes_max,
         limits=Limits(body_bytes_max=asked.body_bytes_max),
         certfile=asked.certfile,
         keyfile=asked.keyfile,

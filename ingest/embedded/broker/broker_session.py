@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hmac
 import json
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ingest.embedded.broker.messages import Consumer, Delivery
 from ingest.embedded.broker.parser import Frame, HangUp, Head
-from ingest.embedded.broker.queues import Consumer, Delivery, Queues
+from ingest.embedded.broker.queues import Queues
 from ingest.transport.stomp.codec import write_head
 
 SERVER = "puppet-ingest-embedded/0.1"
@@ -68,6 +70,9 @@ class BrokerSession:
         self.version: str | None = None  # None: not yet connected
         self.consumer = Consumer()
         self.ended = False  # after DISCONNECT
+        self._receipts: deque[tuple[int, str]] = (
+            deque()
+        )  # asked for, and from which position on they are true
         self.send_every_ms = self.expect_every_ms = 0  # heart-beats as agreed, 0: none
         self._queues = queues
         self._credentials = credentials
@@ -105,7 +110,23 @@ class BrokerSession:
             error.receipt = error.receipt or receipt
             raise
         if receipt is not None:
-            self._answer("RECEIPT", {"receipt-id": receipt})
+            self._receipts.append((self._queues.position, receipt))
+            self.confirm()
+
+    def confirm(self) -> None:
+        """Answers with the receipts of all that is durable by now."""
+        while self._receipts and self._receipts[0][0] <= self._queues.durable:
+            self._answer("RECEIPT", {"receipt-id": self._receipts.popleft()[1]})
+
+    def refuse(self, text: str) -> HangUp | None:
+        """How to part with a client of whose messages one should be durable by now and is not; None: there is none."""
+        if self._receipts and self._receipts[0][0] <= self._queues.durable:
+            return HangUp(text, self._receipts[0][1])
+        return None
+
+    @property
+    def is_confirming(self) -> bool:
+        return bool(self._receipts)
 
     def error(self, error: HangUp) -> bytes:
         """The ERROR frame that says goodbye."""
@@ -130,8 +151,8 @@ class BrokerSession:
             headers["ack"] = delivery.ack_id
         if delivery.attempt > 1:
             headers["redelivered"] = "true"
-        if not (self._faults.omit_content_length and 0 not in bytes(message.body)):
-            headers["content-length"] = str(len(message.body))
+        if not (self._faults.omit_content_length and 0 not in bytes(message.body or b"")):
+            headers["content-length"] = str(message.body_bytes)
         return write_head("MESSAGE", headers | message.headers, self.version)
 
     # Commands
@@ -184,7 +205,7 @@ class BrokerSession:
         reply_to = _needed(headers, "SEND", "reply-to")
         if self._queues.ready_messages(reply_to) >= ANSWERS_MAX:
             raise HangUp(f"{ANSWERS_MAX} messages wait on the destination of reply-to, and nobody reads them")
-        self._queues.send(reply_to, answer, json.dumps(depths).encode())
+        self._queues.send(reply_to, answer, json.dumps(depths).encode(), is_kept=False)
 
     def _command(self, frame: Frame) -> None:
         command = self._commands.get(frame.command)

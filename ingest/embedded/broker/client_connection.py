@@ -12,9 +12,10 @@ import ssl
 
 from ingest.embedded.broker.admission import Admission
 from ingest.embedded.broker.broker_session import DEPTHS_DESTINATION, BrokerSession, Credentials, Faults
+from ingest.embedded.broker.messages import Delivery, held_bytes
 from ingest.embedded.broker.outbox import Outbox
 from ingest.embedded.broker.parser import HangUp, Head, Limits, Parser
-from ingest.embedded.broker.queues import Delivery, Queues, held_bytes
+from ingest.embedded.broker.queues import Queues
 
 READS_MAX = 16  # in one turn, so that one busy client does not starve the others
 WRITE_BYTES_MAX = 8 * 1024 * 1024  # in one turn, for the same reason: about 5 ms
@@ -66,6 +67,8 @@ class ClientConnection:
     def wants_read(self) -> bool:
         if self.closing or self._shaking_hands:
             return True
+        if self.session.ended:
+            return False  # only the last receipts are due
         return not self._parser.held and self._outbox.control_bytes <= CONTROL_BYTES_MAX
 
     @property
@@ -119,14 +122,29 @@ class ClientConnection:
             self.reason = error.text
             self._say_goodbye(now_s, self.session.error(error))
         else:
-            if session.ended:
+            if session.ended and not session.is_confirming:
                 self._say_goodbye(now_s)
+
+    def confirm(self, now_s: float, failure: str) -> None:
+        """Something has become durable, or has not because of ``failure``."""
+        if self.closing:
+            return
+        if failure and (error := self.session.refuse(failure)):
+            self.reason = error.text
+            self._say_goodbye(now_s, self.session.error(error))
+            return
+        self.session.confirm()
+        if self.session.ended and not self.session.is_confirming:
+            self._say_goodbye(now_s)
 
     def _admit(self, head: Head) -> bool:
         self.session.check(head)
         if head.command != "SEND" or head.headers["destination"] == DEPTHS_DESTINATION:
             return True
-        if self._admission.admit(self, held_bytes(head.headers, head.length or 0)):
+        needed_bytes = held_bytes(head.headers, head.length or 0)
+        if refusal := self._queues.refusal(needed_bytes):
+            raise HangUp(refusal, head.headers.get("receipt"))
+        if self._admission.admit(self, needed_bytes):
             return True
         consumer = self.session.consumer
         if consumer.subscriptions or consumer.outstanding:

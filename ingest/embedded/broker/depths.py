@@ -7,8 +7,8 @@ import os
 import socket
 
 from ingest.embedded.broker.broker_session import DEPTHS_DESTINATION, Credentials
+from ingest.embedded.broker.messages import Depth
 from ingest.embedded.broker.parser import Frame, Parser
-from ingest.embedded.broker.queues import Depth
 from ingest.errors import Unavailable
 from ingest.transport.stomp.codec import write_head
 

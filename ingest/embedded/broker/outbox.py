@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import deque
 from itertools import islice
 
+from ingest.embedded.broker.messages import Delivery
 from ingest.embedded.broker.parser import Body
-from ingest.embedded.broker.queues import Delivery
 
 FRAMES_IN_WRITE_MAX = 256  # three parts each; Linux takes 1024 parts (IOV_MAX)
 BYTES_IN_WRITE = 1024 * 1024  # gathered for one call; the kernel's own buffer grows to 4 MiB (tcp_wmem)
@@ -41,6 +41,7 @@ class Outbox:
 
     def add_message(self, head: bytes, delivery: Delivery) -> None:
         body = delivery.message.body
+        assert body is not None  # since its delivery began
         if len(body) <= JOINED_BYTES_MAX:
             self._frames.append(_Frame([b"".join((head, body, b"\0"))], delivery))
         else:

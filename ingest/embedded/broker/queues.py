@@ -1,5 +1,7 @@
 """Which consumer gets which message, and what becomes of it: the broker's whole state, without a socket.
 
+With a journal, which is told of each step, it may let bodies go and read them again.
+
 A message is *ready* in its queue, or *outstanding* at one consumer, or settled and forgotten. ``ready`` is
 always sorted by message number, so that what comes back stands where it stood before.
 """
@@ -8,83 +10,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
+from ingest.embedded.broker.journal import Journal
+from ingest.embedded.broker.messages import Consumer, Delivery, Depth, Message, Subscription
 from ingest.embedded.broker.parser import Body
-
-# What a message's objects cost besides their text, rounded up: 1.7 KB in all were measured (tracemalloc) with
-# the ten headers that a catalog has.
-MESSAGE_BYTES = 512
-HEADER_BYTES = 128
-
-
-def held_bytes(headers: dict[str, str], body_bytes: int) -> int:
-    """The memory that a message takes."""
-    text_bytes = sum(len(name) + len(value) for name, value in headers.items())
-    return MESSAGE_BYTES + HEADER_BYTES * len(headers) + text_bytes + body_bytes
-
-
-class Depth(NamedTuple):
-    """How much one destination holds; ``bytes`` are those of the bodies."""
-
-    ready: int
-    unacknowledged: int
-    consumers: int
-    bytes: int
-
-
-class Message:
-    __slots__ = ("attempts", "body", "destination", "headers", "held_bytes", "id", "number")
-
-    def __init__(self, number: int, id: str, destination: str, headers: dict[str, str], body: Body) -> None:
-        self.number = number
-        self.id = id
-        self.destination = destination
-        self.headers = headers
-        self.body = body
-        self.held_bytes = held_bytes(headers, len(body))
-        self.attempts = 0  # deliveries begun
-
-
-class Consumer:
-    """What one connection takes part in. ``owner`` is whatever delivers to it."""
-
-    __slots__ = ("outstanding", "owner", "subscriptions")
-
-    def __init__(self, owner: object = None) -> None:
-        self.owner = owner
-        self.subscriptions: dict[str, Subscription] = {}
-        self.outstanding: dict[str, Delivery] = {}  # by message id, in the order of delivery
-
-
-class Subscription:
-    __slots__ = ("ack", "consumer", "destination", "id", "outstanding", "prefetch_messages")
-
-    def __init__(
-        self, consumer: Consumer, id: str, destination: str, ack: str, prefetch_messages: int
-    ) -> None:
-        self.consumer = consumer
-        self.id = id
-        self.destination = destination
-        self.ack = ack  # auto, client (cumulative) or client-individual
-        self.prefetch_messages = prefetch_messages
-        self.outstanding = 0
-
-
-class Delivery:
-    """One message on its way to, or in the hands of, one subscription."""
-
-    __slots__ = ("attempt", "message", "subscription")
-
-    def __init__(self, subscription: Subscription, message: Message) -> None:
-        self.subscription = subscription
-        self.message = message
-        self.attempt = message.attempts
-
-    @property
-    def ack_id(self) -> str:
-        """Names this delivery, so that a late ACK of an earlier one cannot settle it."""
-        return f"{self.message.id}.{self.attempt}"
 
 
 class _Queue:
@@ -98,9 +27,12 @@ class _Queue:
 
 
 class Queues:
-    def __init__(self, instance: str, clock_ms: Callable[[], int] | None = None) -> None:
-        """``instance`` makes message ids different from those of another run of the broker. By ``clock_ms`` messages are
-        stamped with the time at which they came, in milliseconds since the epoch, as ActiveMQ does."""
+    def __init__(
+        self, instance: str, clock_ms: Callable[[], int] | None = None, journal: Journal | None = None
+    ) -> None:
+        """With what the journal still has. ``instance`` makes message ids different from those of another run of the
+        broker. By ``clock_ms`` messages are stamped with the time at which they came, in milliseconds since the epoch, as
+        ActiveMQ does."""
         self.held_bytes = 0  # of all messages, ready or outstanding
         self._instance = instance
         self._number = 0
@@ -108,16 +40,50 @@ class Queues:
         self._stamp_ms = 0
         self._queues: dict[str, _Queue] = {}
         self._active: dict[str, None] = {}  # destinations in which a message may have found a consumer
+        self._journal = journal
+        self._with_body: dict[int, Message] = {}  # ready ones that the journal may have to keep alone
+        if journal is not None:
+            for kept in journal.recover():
+                self._put(
+                    kept.number, kept.destination, kept.headers, None, kept.body_bytes
+                ).attempts = kept.delivered
+                self._stamp_ms = max(self._stamp_ms, int(kept.headers.get("timestamp", "0")))
+            self._number = journal.last_number
 
-    def send(self, destination: str, headers: dict[str, str], body: Body) -> None:
+    def send(self, destination: str, headers: dict[str, str], body: Body, *, is_kept: bool = True) -> None:
+        """``is_kept``: by the journal, where there is one."""
         self._number += 1
         if self._clock_ms is not None:
             headers["timestamp"] = str(self._stamp(self._clock_ms()))
-        message = Message(self._number, f"{self._instance}-{self._number}", destination, headers, body)
-        queue = self._queue(destination)
-        queue.ready.append(message)
-        queue.bytes += len(body)
-        self.held_bytes += message.held_bytes
+        message = self._put(self._number, destination, headers, body, len(body))
+        if self._journal is not None and is_kept:
+            self._journal.message(message.number, destination, headers, body)
+            self._with_body[message.number] = message
+
+    @property
+    def position(self) -> int:
+        """Of all that has happened so far: what is durable has a lower one, or this."""
+        return 0 if self._journal is None else self._journal.position
+
+    @property
+    def durable(self) -> int:
+        return 0 if self._journal is None else self._journal.durable
+
+    def refusal(self, needed_bytes: int) -> str:
+        """Why no message of that size can be taken; empty: there is room."""
+        return "" if self._journal is None else self._journal.refusal(needed_bytes)
+
+    def let_bodies_go(self, held_bytes_max: int) -> None:
+        """Out of memory, where the journal has them: those first that will be asked for last."""
+        not_yet = []
+        while self._journal is not None and self.held_bytes > held_bytes_max and self._with_body:
+            number, message = self._with_body.popitem()
+            if self._journal.is_durable(number):
+                self._change_body(message, None)
+            else:
+                not_yet.append(message)
+        for message in reversed(not_yet):
+            self._with_body[message.number] = message
 
     def subscribe(
         self, consumer: Consumer, id: str, destination: str, ack: str, prefetch_messages: int
@@ -173,8 +139,10 @@ class Queues:
         destination = delivery.message.destination  # that of all: they are one subscription's
         queue = self._queues[destination]
         for settled in self._take_out(delivery):
-            queue.bytes -= len(settled.message.body)
+            queue.bytes -= settled.message.body_bytes
             self.held_bytes -= settled.message.held_bytes
+            if self._journal is not None:
+                self._journal.gone(settled.message.number)
         self._forget_if_idle(destination)
 
     def reject(self, delivery: Delivery) -> None:
@@ -210,13 +178,39 @@ class Queues:
             queue.subscriptions.rotate(-1)
             if subscription.outstanding < subscription.prefetch_messages:
                 message = queue.ready.popleft()
-                message.attempts += 1
+                self._begin(message)
                 delivery = Delivery(subscription, message)
                 subscription.outstanding += 1
                 subscription.consumer.outstanding[message.id] = delivery
                 queue.unacknowledged += 1
                 return delivery
         return None
+
+    def _put(
+        self, number: int, destination: str, headers: dict[str, str], body: Body | None, body_bytes: int
+    ) -> Message:
+        message = Message(number, f"{self._instance}-{number}", destination, headers, body, body_bytes)
+        queue = self._queue(destination)
+        queue.ready.append(message)
+        queue.bytes += body_bytes
+        self.held_bytes += message.held_bytes
+        return message
+
+    def _begin(self, message: Message) -> None:
+        """A delivery of it."""
+        message.attempts += 1
+        if self._journal is None:
+            return
+        self._with_body.pop(message.number, None)
+        if message.attempts == 1:
+            self._journal.delivered(message.number)
+        if message.body is None:
+            self._change_body(message, self._journal.body(message.number))
+
+    def _change_body(self, message: Message, body: Body | None) -> None:
+        self.held_bytes += -message.body_bytes if body is None else message.body_bytes
+        message.held_bytes += -message.body_bytes if body is None else message.body_bytes
+        message.body = body
 
     def _take_out(self, delivery: Delivery) -> list[Delivery]:
         """No longer outstanding: this one, and those before it where ACK and NACK are cumulative."""
@@ -240,7 +234,10 @@ class Queues:
         """Into the ready messages by number. ``deliveries`` are no longer in their consumer's hands."""
         by_destination: dict[str, list[Message]] = {}
         for delivery in deliveries:
-            by_destination.setdefault(delivery.message.destination, []).append(delivery.message)
+            message = delivery.message
+            by_destination.setdefault(message.destination, []).append(message)
+            if self._journal is not None:
+                self._with_body[message.number] = message
         for destination, messages in by_destination.items():
             queue = self._queue(destination)
             last = max(message.number for message in messages)

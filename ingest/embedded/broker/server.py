@@ -1,7 +1,6 @@
 """The broker's process: one thread that waits for all clients and moves their bytes.
 
-``serve`` is the whole life of a broker, for a process of its own; ``Server`` is the same for the caller
-to drive. Everything is in memory and ends with the process: for evaluation and tests only.
+Without a directory for its journal everything is in memory and ends with the process.
 """
 
 from __future__ import annotations
@@ -11,23 +10,26 @@ import os
 import selectors
 import socket
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, cast
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, cast
 
 import structlog
 
 from ingest.embedded.broker.admission import Admission
 from ingest.embedded.broker.broker_session import SERVER, Credentials, Faults
 from ingest.embedded.broker.client_connection import ClientConnection, Gone
+from ingest.embedded.broker.client_warnings import ClientWarnings
+from ingest.embedded.broker.journal import Journal
 from ingest.embedded.broker.listening import listen, tls_context
+from ingest.embedded.broker.messages import Depth
 from ingest.embedded.broker.parser import Limits
-from ingest.embedded.broker.queues import Depth, Queues
+from ingest.embedded.broker.queues import Queues
 from ingest.errors import Misconfigured
 
 CONNECTIONS_MAX = 500  # half of the descriptors that Debian gives a process (ulimit -n: 1024)
 ACCEPTS_MAX = 64  # in one turn, so that a storm of clients does not starve those who are here
-WARNINGS_MAX, WARNINGS_S = 20, 10.0  # lines about clients, and in how many seconds
-LOOK_AROUND_S = 1.0  # the longest wait, so that ``stop`` is asked this often
+LOOK_AROUND_S = 1.0  # the longest wait
 
 
 class Settings(NamedTuple):
@@ -37,29 +39,8 @@ class Settings(NamedTuple):
     connections_max: int = CONNECTIONS_MAX
     certfile: str = ""  # with it, TLS
     keyfile: str = ""
-
-
-class Readable(Protocol):
-    def fileno(self) -> int: ...
-
-
-def serve(
-    host: str,
-    port: int,
-    *,
-    ready: Callable[[str, int], None],
-    stop: Callable[[], bool],
-    wake_on: Sequence[Readable] = (),
-    settings: Settings | None = None,
-) -> None:
-    """Runs a broker until ``stop`` says so, which is asked once a second and as soon as one of ``wake_on``
-    has data. ``ready`` gets the address. Raises Unavailable or Misconfigured when it cannot start."""
-    server = Server(host, port, settings)
-    try:
-        ready(*server.address)
-        server.run(stop, wake_on)
-    finally:
-        server.close()
+    directory: str = ""  # of the journal; empty: there is none
+    disk_bytes_max: int = 10 * 1024**3  # of the journal; over it, producers are refused
 
 
 class Server:
@@ -83,16 +64,17 @@ class Server:
         self._faults = faults or Faults()
         self._clock = clock
         self._log = structlog.get_logger()
-        self._queues = Queues(instance or os.urandom(4).hex(), clock_ms)
         self._admission = Admission(settings.memory_bytes_max, lambda: self._queues.held_bytes)
         self._connections: set[ClientConnection] = set()
         self._accepted = 0
-        self._warnings, self._warnings_from_s = 0, -WARNINGS_S
+        self._warnings = ClientWarnings(self._log)
         self._touched: set[ClientConnection] = set()  # whose interests may have changed in this turn
         self._look_at_s = 0.0  # when the next heart-beat or time limit is due
         self._stopping = False
         self._tls = tls_context(settings.certfile, settings.keyfile)
         self._listener = listen(host, port)
+        self._journal = self._open_journal()
+        self._queues = Queues(instance or os.urandom(4).hex(), clock_ms, self._journal)
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
         self._waker, self._wakened = socket.socketpair()
         self._waker.setblocking(False)
@@ -108,21 +90,30 @@ class Server:
             tls=self._tls is not None,
             login=settings.credentials is not None,
             memory_bytes_max=settings.memory_bytes_max,
-            note="for evaluation and tests: messages are kept in memory only and end with this process",
+            journal=settings.directory or None,
+            note=None if self._journal else "for evaluation and tests: messages end with this process",
         )
 
-    def run(self, stop: Callable[[], bool] = lambda: False, wake_on: Sequence[Readable] = ()) -> None:
-        for readable in wake_on:
-            self._selector.register(readable, selectors.EVENT_READ, None)
+    def _open_journal(self) -> Journal | None:
+        settings = self._settings
+        if not settings.directory:
+            return None
         try:
-            while not self._stopping and not stop():
-                self._turn()
-        finally:
-            for readable in wake_on:
-                self._selector.unregister(readable)
+            return Journal(Path(settings.directory), settings.disk_bytes_max, wake=self._wake)
+        except BaseException:
+            self._listener.close()
+            raise
+
+    def run(self) -> None:
+        """Until ``stop`` is called."""
+        while not self._stopping:
+            self._turn()
 
     def stop(self) -> None:
         self._stopping = True
+        self._wake()
+
+    def _wake(self) -> None:
         with contextlib.suppress(OSError):  # full: it wakes up anyway; closed: it has ended
             self._waker.send(b"\0")
 
@@ -131,7 +122,10 @@ class Server:
         return self._queues.depths()
 
     def close(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
         for connection in list(self._connections):
+            connection.confirm(self._clock(), "")
             with contextlib.suppress(Gone):
                 connection.write(self._clock())  # what the kernel takes at once
             self._part_with(connection)
@@ -139,7 +133,9 @@ class Server:
         for opened in (self._listener, self._waker, self._wakened):
             opened.close()
         self._selector.close()
-        self._log.info("embedded_broker_stopped", messages_forgotten=lost)
+        self._log.info(
+            "embedded_broker_stopped", **{"messages_kept" if self._journal else "messages_forgotten": lost}
+        )
 
     # One turn of the loop
 
@@ -162,11 +158,23 @@ class Server:
             connection = cast(ClientConnection, delivery.subscription.consumer.owner)
             connection.deliver(delivery)
             self._touched.add(connection)
+        self._keep(now_s)
         for connection in list(self._touched):
             self._attempt(connection, connection.write, now_s)
         if now_s >= self._look_at_s:
             self._keep_time(now_s)
         self._touched = {one for one in self._touched if self._listen_to(one)}
+
+    def _keep(self, now_s: float) -> None:
+        """What happened in this turn, on its way to the disk; receipts for what has got there."""
+        if self._journal is None:
+            return
+        if self._journal.turn():
+            for connection in self._connections:
+                if connection.session.is_confirming:
+                    connection.confirm(now_s, self._journal.failure)
+                    self._touched.add(connection)
+        self._queues.let_bodies_go(self._settings.memory_bytes_max // 2)
 
     def _patience_s(self) -> float:
         # A message that a write has just made room for, or bytes inside TLS, wait for no event.
@@ -217,7 +225,9 @@ class Server:
             except OSError:
                 return  # none left, or it has gone again
             if not self._has_place():
-                self._warn(now_s, "client_turned_away", connections_max=self._settings.connections_max)
+                self._warnings.warn(
+                    now_s, "client_turned_away", connections_max=self._settings.connections_max
+                )
                 opened.close()
                 continue
             opened.setblocking(False)
@@ -271,16 +281,6 @@ class Server:
             self._selector.unregister(connection.socket)
         connection.close()
         if connection.reason:
-            self._warn(
+            self._warnings.warn(
                 self._clock(), "client_hung_up_on", client=connection.session.name, reason=connection.reason
             )
-
-    def _warn(self, now_s: float, event: str, **details: object) -> None:
-        """Of a client: anybody on this machine can make as many of these as they like, but no more lines than that."""
-        if now_s >= self._warnings_from_s + WARNINGS_S:
-            self._warnings_from_s, self._warnings = now_s, 0
-        self._warnings += 1
-        if self._warnings < WARNINGS_MAX:
-            self._log.warning(event, **details)
-        elif self._warnings == WARNINGS_MAX:
-            self._log.warning(event, **details, note=f"no more of these for {WARNINGS_S:.0f} s")

@@ -3,90 +3,123 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-from ingest.errors import Misconfigured, Unavailable
+import structlog
+
+from ingest.errors import Unavailable
 
 USER = "ingest"
-URL_FILE = "embedded-broker.url"  # in data_dir: who can read it may publish
+RESTARTED_AFTER_S = 0.5
+
+
+class BrokerOptions(NamedTuple):
+    """What the process is started with."""
+
+    directory: Path | None = None  # where it keeps what it gave a receipt for; None: everything ends with it
+    disk_bytes_max: int = 10 * 1024**3  # there; over it, publishers are refused
+    log_format: str = "console"
+    log_level: str = "warning"
+
+    def arguments(self) -> list[str]:
+        kept = []
+        if self.directory is not None:
+            kept = ["--directory", str(self.directory), "--disk-bytes-max", str(self.disk_bytes_max)]
+        return [*kept, "--log-format", self.log_format, "--log-level", self.log_level]
 
 
 @contextmanager
-def embedded_broker(
-    port: int, url_file: Path | None = None, *, log_format: str = "console", log_level: str = "warning"
-) -> Iterator[str]:
-    """Runs the embedded broker on 127.0.0.1 (port 0: a free one); gives its URL with the login, which no other user of
-    this machine gets to see. The URL is in ``url_file`` too, while it runs.
+def embedded_broker(port: int, options: BrokerOptions | None = None) -> Iterator[str]:
+    """Runs the embedded broker on 127.0.0.1 (port 0: a free one), again and again if it dies; gives its URL with the login,
+    which no other user of this machine gets to see.
 
-    Raises Unavailable when the port is taken.
+    Raises Unavailable when the port is taken or the directory is in use.
     """
-    password = secrets.token_urlsafe(24)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ingest.embedded.broker", "--port", str(port), "--with-parent",
-         "--login-file", "-", "--log-format", log_format, "--log-level", log_level],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-        text=True,
-    )  # fmt: skip
+    keeper = _Keeper(options or BrokerOptions(), secrets.token_urlsafe(24))
     try:
+        address = keeper.start(port)
+        yield f"stomp://{USER}:{keeper.password}@{address}"
+    finally:
+        keeper.stop()
+
+
+class _Keeper:
+    """Starts the process, and another on the same port when it ends without being told to."""
+
+    def __init__(self, options: BrokerOptions, password: str) -> None:
+        self.password = password
+        self._options = options
+        self._process: subprocess.Popen[str] | None = None
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()  # who starts one looks first whether it shall
+
+    def start(self, port: int) -> str:
+        """Its HOST:PORT. Raises Unavailable."""
+        address = self._start(port)
+        self._thread = threading.Thread(
+            target=self._keep, args=(int(address.rpartition(":")[2]),), daemon=True
+        )
+        self._thread.start()
+        return address
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopping.set()
+            process = self._process
+        if process is not None:
+            _end(process)
+        if self._thread is not None:
+            self._thread.join()
+
+    def _keep(self, port: int) -> None:
+        log = structlog.get_logger()
+        while not self._stopping.is_set():
+            assert self._process is not None
+            code = self._process.wait()
+            if self._stopping.wait(RESTARTED_AFTER_S):
+                return
+            log.error("embedded_broker_died", exit_code=code, note="started again")
+            try:
+                self._start(port)
+            except Unavailable as error:
+                log.warning("embedded_broker_not_started", reason=str(error))
+
+    def _start(self, port: int) -> str:
+        with self._lock:
+            if self._stopping.is_set():
+                return ""
+            self._process = process = subprocess.Popen(
+                [sys.executable, "-m", "ingest.embedded.broker", "--port", str(port), "--with-parent",
+                 "--login-file", "-", *self._options.arguments()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+                text=True,
+            )  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(f"{USER}:{password}\n")
+            process.stdin.write(f"{USER}:{self.password}\n")
             process.stdin.close()
-        word, _, said = process.stdout.readline().strip().partition(" ")
+        with process.stdout as stdout:
+            word, _, said = stdout.readline().strip().partition(" ")
         if word != "listening":
             raise Unavailable(said or "the embedded broker did not start")
-        url = f"stomp://{USER}:{password}@{said}"
-        with _written(url, url_file):
-            yield url
-    finally:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        return said
 
 
-def running_broker(data_dir: str) -> str:
-    """The URL of an embedded broker that a running engine of this user has started; empty where there is none."""
-    file = Path(data_dir) / URL_FILE
+def _end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
     try:
-        with file.open(encoding="utf-8") as opened:
-            if os.fstat(opened.fileno()).st_uid == os.geteuid():
-                return opened.readline().strip()
-    except (OSError, UnicodeDecodeError):
-        pass
-    return ""
-
-
-@contextmanager
-def _written(url: str, file: Path | None) -> Iterator[None]:
-    if file is None:
-        yield
-        return
-    # Under another name first: who finds the file finds all of it.
-    part = file.with_name(f"{file.name}.{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.unlink(missing_ok=True)
-        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(fd, "w", encoding="utf-8") as opened:
-            opened.write(f"{url}\n")
-        part.replace(file)
-    except OSError as error:
-        raise Misconfigured("--data-dir", f"cannot write {file}: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        file.unlink(missing_ok=True)
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

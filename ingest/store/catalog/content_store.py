@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ingest.core import pgcopy
 from ingest.core.delivery.work import DIGEST_BYTES, Content, Full
-from ingest.store.catalog.slot_ids import LastSlots, Slots
+from ingest.store.catalog.slot_ids import SlotIdCache, SlotIds
 from ingest.store.content_table import ContentTable
 from ingest.store.session import Session
 
@@ -18,7 +18,7 @@ from ingest.store.session import Session
 class Found(NamedTuple):
     """``slots`` by delivery; digest -> id, what is nowhere to be found is not in it."""
 
-    slots: dict[int, Slots]
+    slots: dict[int, SlotIds]
     edge_sets: dict[bytes, int]
     position_sets: dict[bytes, int]
 
@@ -33,7 +33,7 @@ class Contents:
         self._resources = ContentTable("resources", cache_entries_max // 2)
         self._edge_sets = ContentTable("edge_sets", cache_entries_max // 16)
         self._position_sets = ContentTable("position_sets", cache_entries_max // 16)
-        self._slots = LastSlots()
+        self._slots = SlotIdCache()
         self._tables = (self._tags, self._positions, self._resources, self._edge_sets, self._position_sets)
 
     def resolve(

@@ -18,10 +18,10 @@ _TOGETHER_BYTES = 16 * DIGEST_BYTES
 _DIFFERENCES_MAX = 64  # beyond these it is another kind of catalog
 
 
-class Slots:
+class SlotIds:
     """One catalog's digests, and their ids when they are found."""
 
-    def __init__(self, digests: bytes, like: Slots | None) -> None:
+    def __init__(self, digests: bytes, like: SlotIds | None) -> None:
         self.digests = digests
         self.count = len(digests) // DIGEST_BYTES
         differing = None if like is None else _differing(digests, like.digests)
@@ -54,19 +54,19 @@ class Slots:
         return self.digests[slot * DIGEST_BYTES : (slot + 1) * DIGEST_BYTES]
 
 
-class LastSlots:
+class SlotIdCache:
     """The last catalog with each number of slots. Those of a transaction count for later ones when it has committed: a
     rolled back row has no id."""
 
     def __init__(self, bytes_max: int = LISTS_BYTES_MAX) -> None:
         self.bytes = 0
         self._bytes_max = bytes_max
-        self._last: dict[int, Slots] = {}
-        self._fresh: dict[int, Slots] = {}
+        self._last: dict[int, SlotIds] = {}
+        self._fresh: dict[int, SlotIds] = {}
 
-    def of(self, digests: bytes) -> Slots:
+    def of(self, digests: bytes) -> SlotIds:
         count = len(digests) // DIGEST_BYTES
-        slots = self._fresh[count] = Slots(digests, self._fresh.get(count) or self._last.get(count))
+        slots = self._fresh[count] = SlotIds(digests, self._fresh.get(count) or self._last.get(count))
         return slots
 
     def committed(self) -> None:

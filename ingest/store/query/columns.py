@@ -83,6 +83,8 @@ def row(parameters: Parameters, entity: Entity, shown: list[Shown]) -> str:
         value = f"found.c{number}"
         if one.type is Type.TIMESTAMP:
             value = f"to_char({value} AT TIME ZONE 'UTC', {TIME_FORMAT})"
+        elif one.type is Type.HASH:
+            value = f"encode({value}, 'hex')"
         made.append((parameters.text(one.key), value))
     if entity.bare is not None and [one.key for one in shown] == [entity.bare]:
         return f"to_json({made[0][1]})::text"

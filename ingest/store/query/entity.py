@@ -7,6 +7,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from ingest.core.query.ast import Node
+from ingest.store.queries import query
 
 
 class Type(Enum):
@@ -24,6 +25,7 @@ class Type(Enum):
     PATH_TEXT = (
         auto()
     )  # the same of fact paths, which PuppetDB keeps as texts: there a pattern finds whole parts alone
+    HASH = auto()  # bytea, shown and asked for in hexadecimal digits
     JSON = auto()  # only to be shown
 
 
@@ -80,3 +82,11 @@ PURGE_TTL = "%(node_purge_ttl)s::interval"  # the compiler puts a parameter ther
 ACTIVE = "(n.deactivated IS NULL AND n.expired IS NULL)"
 INACTIVE = f"(n.deactivated > statement_timestamp() - {PURGE_TTL} OR n.expired > statement_timestamp() - {PURGE_TTL})"
 OF_NODES = {"active": ACTIVE, "inactive": INACTIVE}
+
+
+def subselect(statement: str, **columns: str) -> str:
+    """A statement of ``entities.sql`` with columns of a row where its parameters are."""
+    text = query(statement).as_string()
+    for parameter, column in columns.items():
+        text = text.replace(f"%({parameter})s", column)
+    return f"({text[text.index('SELECT') :]})"

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from ingest.store.queries import query
 from ingest.store.query.catalog_entities import BY_CERTNAME, BY_ENVIRONMENT, BY_PRODUCER
-from ingest.store.query.entity import OF_NODES, Entity, EntityField, Relation, Type, always
+from ingest.store.query.entity import OF_NODES, Entity, EntityField, Relation, Type, always, subselect
 
 _OF_VALUES = {state: sql.replace("n.", "v.") for state, sql in OF_NODES.items()}
 _OF_FACTSETS = {state: sql.replace("n.", "f.") for state, sql in OF_NODES.items()}
-
-
-def _subselect(statement: str, **columns: str) -> str:
-    text = query(statement).as_string()
-    for parameter, column in columns.items():
-        text = text.replace(f"%({parameter})s", column)
-    return f"({text[text.index('SELECT') :]})"
 
 
 FACTS = Entity(
@@ -55,7 +47,7 @@ FACTSETS = Entity(
         "environment": EntityField("f.environment"),
         "hash": EntityField("f.hash"),
         "facts": EntityField(
-            f"json_build_object('data', {_subselect('factset_json', node_id='f.node_id')}, 'href', {_HREF})",
+            f"json_build_object('data', {subselect('factset_json', node_id='f.node_id')}, 'href', {_HREF})",
             Type.JSON,
             queryable=False,
         ),
@@ -65,8 +57,8 @@ FACTSETS = Entity(
     _OF_FACTSETS,
 )
 
-_BY_NAME = _subselect("fact_by_name", node_id="f.node_id", name="{name}")
-_TRUSTED = _subselect("fact_by_name", node_id="f.node_id", name="'trusted'")
+_BY_NAME = subselect("fact_by_name", node_id="f.node_id", name="{name}")
+_TRUSTED = subselect("fact_by_name", node_id="f.node_id", name="'trusted'")
 INVENTORY = Entity(
     "inventory",
     {

@@ -16,6 +16,7 @@ _CASTS = {
     (Type.STRING, Type.TIMESTAMP): "({0})::timestamptz", (Type.STRING, Type.SCALAR): "to_jsonb({0})",
     (Type.SCALAR, Type.NUMERIC): "({0} #>> '{{}}')::numeric", (Type.SCALAR, Type.STRING): "({0} #>> '{{}}')",
     (Type.SCALAR, Type.BOOLEAN): "({0} #>> '{{}}')::boolean", (Type.BOOLEAN, Type.STRING): "({0})::text",
+    (Type.HASH, Type.STRING): "encode({0}, 'hex')",
     (Type.PATH, Type.PATH_TEXT): "{0}",
     (Type.PATH_TEXT, Type.PATH): "{0}",
     (Type.NUMERIC, Type.STRING): "({0})::text", (Type.TIMESTAMP, Type.STRING): "({0})::text",

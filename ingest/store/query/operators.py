@@ -47,6 +47,8 @@ def _matches(parameters: Parameters, field: ast.Field, found: EntityField, value
     match found.type:
         case Type.STRING:
             return f"({found.sql} ~ {placeholder} AND {found.sql} IS NOT NULL)"
+        case Type.HASH:
+            return f"(encode({found.sql}, 'hex') ~ {placeholder})"
         case Type.TAGS:
             return f"({found.sql} && ARRAY(SELECT t.id FROM tags t WHERE t.name ~ {placeholder}))"
         case Type.ARRAY:

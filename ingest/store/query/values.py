@@ -48,19 +48,18 @@ def to_json(value: object) -> str:
 def one(parameters: Parameters, type_: Type, value: object, field: str) -> str:
     """A value to compare a field of that type with. Raises BadQuery for one that it cannot be compared with."""
     match type_:
-        case Type.STRING:
-            if isinstance(value, str):
-                return parameters.text(value)
-        case Type.ARRAY | Type.TAGS:
-            if isinstance(value, str | int | float):
-                return parameters.text(value if isinstance(value, str) else _plain(value))
+        case Type.STRING if isinstance(value, str):
+            return parameters.text(value)
+        case Type.HASH if isinstance(value, str):
+            return parameters.add(_digest(value), "bytea")
+        case Type.ARRAY | Type.TAGS if isinstance(value, str | int | float):
+            return parameters.text(value if isinstance(value, str) else _plain(value))
+        case Type.NUMERIC if isinstance(value, int | float) and not isinstance(value, bool):
+            return parameters.add(str(value), "numeric")
         case Type.NUMERIC:
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                return parameters.add(str(value), "numeric")
             raise BadQuery(f'Argument "{value}" is incompatible with numeric field "{field}".')
-        case Type.BOOLEAN:
-            if (found := _boolean(value)) is not None:
-                return parameters.add(found, "boolean")
+        case Type.BOOLEAN if (found := _boolean(value)) is not None:
+            return parameters.add(found, "boolean")
         case Type.TIMESTAMP:
             return parameters.add(timestamp(value), "timestamptz")
         case Type.SCALAR | Type.DOCUMENT | Type.PATH | Type.PATH_TEXT:
@@ -75,6 +74,8 @@ def many(parameters: Parameters, type_: Type, values: tuple[object, ...], field:
             return parameters.add(
                 [clean(value if isinstance(value, str) else _plain(value)) for value in values], "text[]"
             )
+        case Type.HASH:
+            return parameters.add([_digest(value) for value in values], "bytea[]")
         case Type.NUMERIC:
             for value in values:
                 one(Parameters(), type_, value, field)
@@ -107,6 +108,14 @@ def pattern(parameters: Parameters, value: object, field: str) -> str:
             f"~ takes a regular expression as a string, but field {field!r} was given {json.dumps(value)[:200]}"
         )
     return parameters.text(value)
+
+
+def _digest(value: object) -> bytes | None:
+    """What are no hexadecimal digits is the hash of nothing."""
+    try:
+        return bytes.fromhex(value) if isinstance(value, str) and value == value.strip().lower() else None
+    except ValueError:
+        return None
 
 
 def _boolean(value: object) -> bool | None:

@@ -8,6 +8,7 @@ LEFT JOIN catalogs c ON c.node_id = n.id
 LEFT JOIN environments e ON e.id = c.environment_id
 LEFT JOIN node_facts f ON f.node_id = n.id
 LEFT JOIN environments fe ON fe.id = f.environment_id
+LEFT JOIN node_latest_reports l ON l.node_id = n.id
 
 -- name: from_catalogs
 SELECT FROM catalogs c
@@ -154,58 +155,72 @@ FROM node_fact_values one
 WHERE one.node_id = %(node_id)s
 
 -- name: from_reports
--- Reports are not stored yet: their entities are there, so that tools find them, and empty.
-SELECT FROM (
-    SELECT NULL::text AS certname, NULL::text AS hash, NULL::text AS puppet_version, NULL::integer AS report_format,
-           NULL::text AS configuration_version, NULL::timestamptz AS start_time, NULL::timestamptz AS end_time,
-           NULL::timestamptz AS producer_timestamp, NULL::timestamptz AS receive_time, NULL::text AS producer,
-           NULL::text AS transaction_uuid, NULL::text AS catalog_uuid, NULL::text AS code_id, NULL::text AS job_id,
-           NULL::text AS cached_catalog_status, NULL::text AS environment, NULL::text AS status, NULL::text AS type,
-           NULL::boolean AS noop, NULL::boolean AS noop_pending, NULL::boolean AS corrective_change,
-           NULL::json AS resource_events, NULL::json AS metrics, NULL::json AS logs
-    WHERE false
-) AS r
+SELECT FROM node_reports r
+JOIN nodes n ON n.id = r.node_id
+JOIN report_headers h ON h.id = r.header_id
 
 -- name: from_events
-SELECT FROM (
-    SELECT NULL::text AS certname, NULL::text AS report, NULL::text AS configuration_version, NULL::text AS status,
-           NULL::text AS resource_type, NULL::text AS resource_title, NULL::text AS property, NULL::text AS message,
-           NULL::text AS file, NULL::bigint AS line, NULL::text AS containing_class, NULL::text[] AS containment_path,
-           NULL::text AS environment, NULL::text AS name, NULL::timestamptz AS run_start_time,
-           NULL::timestamptz AS run_end_time, NULL::timestamptz AS report_receive_time, NULL::timestamptz AS timestamp,
-           NULL::boolean AS corrective_change, NULL::jsonb AS new_value, NULL::jsonb AS old_value
-    WHERE false
-) AS ev
+SELECT FROM node_reports r
+JOIN nodes n ON n.id = r.node_id
+JOIN report_headers h ON h.id = r.header_id
+CROSS JOIN LATERAL unnest(r.event_ids, r.event_offsets) AS o (event_id, microseconds)
+JOIN event_contents ev ON ev.id = o.event_id
 
 -- name: from_distinct_events
--- The newest event of each property of a resource between two times.
+-- The newest event of each property of a resource between two times: the row that another one follows is left out.
 SELECT FROM (
-    SELECT DISTINCT ON (all_events.certname, all_events.resource_type, all_events.resource_title, all_events.property,
-                        all_events.name) all_events.*
+    SELECT all_events.*
     FROM (
-    SELECT NULL::text AS certname, NULL::text AS report, NULL::text AS configuration_version, NULL::text AS status,
-               NULL::text AS resource_type, NULL::text AS resource_title, NULL::text AS property, NULL::text AS message,
-               NULL::text AS file, NULL::bigint AS line, NULL::text AS containing_class, NULL::text[] AS containment_path,
-               NULL::text AS environment, NULL::text AS name, NULL::timestamptz AS run_start_time,
-               NULL::timestamptz AS run_end_time, NULL::timestamptz AS report_receive_time, NULL::timestamptz AS timestamp,
-               NULL::boolean AS corrective_change, NULL::jsonb AS new_value, NULL::jsonb AS old_value
-        WHERE false
+        SELECT r.node_id, r.hash, r.producer_timestamp, r.header_id, r.configuration_version, r.start_time, r.end_time,
+               r.received_at, o.event_id, o.microseconds,
+               row_number() OVER (
+                   PARTITION BY r.node_id, c.resource_type, c.resource_title, c.property, c.name
+                   ORDER BY r.start_time + o.microseconds * interval '1 microsecond' DESC
+               ) AS age
+        FROM node_reports r
+        CROSS JOIN LATERAL unnest(r.event_ids, r.event_offsets) AS o (event_id, microseconds)
+        JOIN event_contents c ON c.id = o.event_id
+        WHERE r.start_time + o.microseconds * interval '1 microsecond' BETWEEN %(distinct_start)s AND %(distinct_end)s
     ) AS all_events
-    WHERE all_events.timestamp >= %(distinct_start)s AND all_events.timestamp <= %(distinct_end)s
-    ORDER BY all_events.certname, all_events.resource_type, all_events.resource_title, all_events.property,
-             all_events.name, all_events.timestamp DESC
-) AS ev
+    WHERE all_events.age = 1
+) AS r
+JOIN nodes n ON n.id = r.node_id
+JOIN report_headers h ON h.id = r.header_id
+CROSS JOIN LATERAL (SELECT r.microseconds AS microseconds) AS o
+JOIN event_contents ev ON ev.id = r.event_id
+
+-- name: report_events_json
+SELECT coalesce(json_agg(json_build_object(
+    'status', c.status, 'timestamp', to_char((%(start_time)s::timestamptz + o.microseconds * interval '1 microsecond')
+        AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+    'resource_type', c.resource_type, 'resource_title', c.resource_title, 'property', c.property,
+    'corrective_change', c.corrective_change, 'new_value', c.new_value::jsonb, 'old_value', c.old_value::jsonb,
+    'message', c.message, 'file', c.file, 'line', c.line, 'containment_path', c.containment_path,
+    'containing_class', c.containing_class, 'name', c.name) ORDER BY o.place), '[]'::json)
+FROM unnest(%(event_ids)s::integer[], %(event_offsets)s::bigint[]) WITH ORDINALITY AS o (event_id, microseconds, place)
+JOIN event_contents c ON c.id = o.event_id
+
+-- name: report_logs_json
+SELECT json_agg(json_build_object(
+    'file', c.file, 'line', c.line, 'level', c.level, 'message', coalesce(c.message, e.message), 'source', c.source,
+    'tags', c.tags, 'time', to_char((%(start_time)s::timestamptz + o.microseconds * interval '1 microsecond')
+        AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')) ORDER BY o.place)
+FROM unnest(%(log_ids)s::integer[], %(log_offsets)s::bigint[]) WITH ORDINALITY AS o (log_id, microseconds, place)
+JOIN log_contents c ON c.id = o.log_id
+LEFT JOIN event_contents e ON e.id = c.event_id
+
+-- name: report_metrics_json
+SELECT report_values(s.names, %(metrics)s::double precision[], %(metrics_exact)s::text)
+FROM metric_shapes s
+WHERE s.id = %(shape_id)s
 
 -- name: from_catalog_inputs
-SELECT FROM (
-    SELECT NULL::text AS certname, NULL::text AS catalog_uuid, NULL::timestamptz AS producer_timestamp,
-           NULL::json AS inputs
-    WHERE false
-) AS ci
+SELECT FROM node_inputs i
+JOIN nodes n ON n.id = i.node_id
+
+-- name: catalog_inputs_json
+SELECT json_agg(json_build_array(input.type, input.name))
+FROM unnest(%(types)s::text[], %(names)s::text[]) AS input (type, name)
 
 -- name: from_catalog_input_contents
-SELECT FROM (
-    SELECT NULL::text AS certname, NULL::text AS catalog_uuid, NULL::timestamptz AS producer_timestamp,
-           NULL::text AS type, NULL::text AS name
-    WHERE false
-) AS ci
+SELECT FROM catalog_inputs i

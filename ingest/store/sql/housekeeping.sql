@@ -122,17 +122,21 @@ WHERE p.id = ANY (%(ids)s) AND NOT EXISTS (SELECT FROM catalogs c WHERE c.produc
 SELECT n.id, n.certname FROM nodes n
 LEFT JOIN catalogs c ON c.node_id = n.id
 LEFT JOIN node_facts f ON f.node_id = n.id
+LEFT JOIN node_latest_reports l ON l.node_id = n.id
 WHERE n.deactivated IS NULL AND n.expired IS NULL
-  AND greatest(c.received_at, f.received_at) < now() - %s::interval
+  AND greatest(c.received_at, f.received_at, l.received_at) < now() - %s::interval
+  AND NOT EXISTS (SELECT FROM node_expirations x WHERE x.node_id = n.id AND NOT x.expires)
 ORDER BY n.certname COLLATE "C"
 
 -- name: expire_nodes
--- Nothing heard for that long: out of every collector's sight, until newer facts or a newer catalog come. Heard of is when
--- they came, whatever they say of their own time. Under the nodes' locks; whoever was heard of meanwhile stays.
+-- Nothing heard for that long: out of every collector's sight, until something newer comes. Heard of is when facts, a
+-- catalog or a report came, whatever they say of their own time. Under the nodes' locks; whoever was heard of meanwhile stays.
 UPDATE nodes n SET expired = now()
 WHERE n.id = ANY (%(ids)s) AND n.deactivated IS NULL AND n.expired IS NULL
   AND greatest((SELECT c.received_at FROM catalogs c WHERE c.node_id = n.id),
-               (SELECT f.received_at FROM node_facts f WHERE f.node_id = n.id)) < now() - %(ttl)s::interval
+               (SELECT f.received_at FROM node_facts f WHERE f.node_id = n.id),
+               (SELECT l.received_at FROM node_latest_reports l WHERE l.node_id = n.id)) < now() - %(ttl)s::interval
+  AND NOT EXISTS (SELECT FROM node_expirations x WHERE x.node_id = n.id AND NOT x.expires)
 RETURNING n.certname
 
 -- name: nodes_deactivated_in_future
@@ -166,14 +170,18 @@ SELECT n.id, n.certname FROM nodes n
 WHERE (n.deactivated IS NULL OR n.deactivated < now() - %s::interval)
   AND NOT EXISTS (SELECT FROM catalogs c WHERE c.node_id = n.id)
   AND NOT EXISTS (SELECT FROM node_facts f WHERE f.node_id = n.id)
+  AND NOT EXISTS (SELECT FROM node_latest_reports l WHERE l.node_id = n.id)
+  AND NOT EXISTS (SELECT FROM node_expirations x WHERE x.node_id = n.id AND NOT x.expires)
 ORDER BY n.certname COLLATE "C"
 
 -- name: forget_nodes
--- Under the nodes' locks; whoever got a catalog or facts meanwhile stays.
+-- Under the nodes' locks; whoever was heard of meanwhile stays.
 DELETE FROM nodes n
 WHERE n.id = ANY (%(ids)s) AND (n.deactivated IS NULL OR n.deactivated < now() - %(age)s::interval)
   AND NOT EXISTS (SELECT FROM catalogs c WHERE c.node_id = n.id)
   AND NOT EXISTS (SELECT FROM node_facts f WHERE f.node_id = n.id)
+  AND NOT EXISTS (SELECT FROM node_latest_reports l WHERE l.node_id = n.id)
+  AND NOT EXISTS (SELECT FROM node_expirations x WHERE x.node_id = n.id AND NOT x.expires)
 
 -- name: forget_quarantined
 -- What a writer has in its hands was seen again just now.

@@ -21,6 +21,9 @@ SELECT CASE %(kind)s::text
         SELECT FROM catalogs c JOIN nodes n ON n.id = c.node_id WHERE n.certname = %(name)s::text)
     WHEN 'factset' THEN EXISTS (
         SELECT FROM node_facts f JOIN nodes n ON n.id = f.node_id WHERE n.certname = %(name)s::text)
+    WHEN 'report' THEN EXISTS (
+        SELECT FROM node_reports r
+        WHERE r.hash = CASE WHEN %(name)s::text ~ '^([0-9a-f]{2})+$' THEN decode(%(name)s::text, 'hex') END)
     WHEN 'environment' THEN EXISTS (SELECT FROM environments e WHERE e.name = %(name)s::text)
     WHEN 'producer' THEN EXISTS (SELECT FROM producers p WHERE p.name = %(name)s::text)
 END
@@ -42,6 +45,15 @@ SELECT CASE %(command)s::text
     WHEN 'replace facts' THEN EXISTS (
         SELECT FROM node_facts f JOIN nodes n ON n.id = f.node_id
         WHERE n.certname = %(certname)s::text AND f.producer_timestamp >= %(timestamp)s::timestamptz)
+    WHEN 'store report' THEN EXISTS (
+        SELECT FROM node_latest_reports l JOIN nodes n ON n.id = l.node_id
+        WHERE n.certname = %(certname)s::text AND l.producer_timestamp >= %(timestamp)s::timestamptz)
+    WHEN 'replace catalog inputs' THEN EXISTS (
+        SELECT FROM node_inputs i JOIN nodes n ON n.id = i.node_id
+        WHERE n.certname = %(certname)s::text AND i.producer_timestamp >= %(timestamp)s::timestamptz)
+    WHEN 'configure expiration' THEN EXISTS (
+        SELECT FROM node_expirations x JOIN nodes n ON n.id = x.node_id
+        WHERE n.certname = %(certname)s::text AND x.producer_timestamp >= %(timestamp)s::timestamptz)
     WHEN 'deactivate node' THEN EXISTS (
         SELECT FROM nodes n
         LEFT JOIN catalogs c ON c.node_id = n.id

@@ -110,6 +110,11 @@ WHERE n.certname = s.certname
         AND c.producer_timestamp <= s.received_at + %(future_tolerance)s::interval
   )
   AND NOT EXISTS (
+      SELECT FROM node_latest_reports l
+      WHERE l.node_id = n.id AND l.producer_timestamp > s.producer_timestamp
+        AND l.producer_timestamp <= s.received_at + %(future_tolerance)s::interval
+  )
+  AND NOT EXISTS (
       SELECT FROM node_facts f
       WHERE f.node_id = n.id AND f.producer_timestamp > s.producer_timestamp
         AND f.producer_timestamp <= s.received_at + %(future_tolerance)s::interval

@@ -1,0 +1,94 @@
+"""Which decoder gets which delivery, and when: as many as have a core to work on, and none that does not get on.
+
+Pure: the time is passed in, monotonic and in seconds; nothing is sent from here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ingest.core.delivery.ledger import Delivery, Ledger
+from ingest.core.delivery.routing import choose, decoders_at_work
+
+DECODER_DEPTH = 32  # descriptors at one decoder: enough that it never waits for the receiver
+STUCK_S = 0.5  # ten times what the largest real catalog takes
+# That no decoder has done yet, for each of them: what the cores' caches hold.
+READ_AHEAD_BYTES = 8 * 1024 * 1024
+
+
+class Dispatcher:
+    def __init__(self, ledger: Ledger, decoders: Sequence[str], cores: int) -> None:
+        self._ledger = ledger
+        self._decoders = decoders
+        self._at_work_max = decoders_at_work(cores)
+        self._moved_s: dict[str, float] = {}  # when a decoder last began or ended something
+        self._reserved: str | None = None  # the decoder in which a suspect is tried alone
+
+    def moved(self, decoder: str, now_s: float) -> None:
+        """It has passed something on."""
+        self._moved_s[decoder] = now_s
+
+    def due(self, now_s: float, *, is_last_chance: bool = False) -> dict[str, list[Delivery]]:
+        """What is to be given to each decoder now; in the book it is there from now on. ``is_last_chance``: suspects do not
+        wait any longer."""
+        found: dict[str, list[Delivery]] = {}
+        self._assign_suspect(found, math.inf if is_last_chance else now_s, now_s)
+        decoders: list[str] = []
+        while (delivery := self._ledger.next()) is not None:
+            decoders = decoders or self._useful(now_s)
+            if not decoders:
+                break
+            decoder = choose(delivery.routing_key, decoders, self._ledger.count_at)
+            if self._ledger.count_at(decoder) >= DECODER_DEPTH:
+                break
+            self._assign(delivery, decoder, found, now_s)
+        return found
+
+    def is_ahead(self, now_s: float) -> bool:
+        """What nobody can decode yet stays with the broker: read now, it would be out of the cores' caches by then.
+        What lies at a stuck decoder is not read ahead for the others: one hard message would stop them all."""
+        most = READ_AHEAD_BYTES * self._at_work_max
+        if self._ledger.undecoded_bytes < most:
+            return False
+        stuck = [decoder for decoder in self._decoders if self._is_stuck(decoder, now_s)]
+        return self._ledger.undecoded_bytes - sum(map(self._ledger.bytes_at, stuck)) >= most
+
+    def _assign(
+        self, delivery: Delivery, decoder: str, found: dict[str, list[Delivery]], now_s: float
+    ) -> None:
+        if not self._ledger.count_at(decoder):
+            self._moved_s[decoder] = now_s
+        found.setdefault(decoder, []).append(delivery)
+        self._ledger.assign(delivery, decoder)
+
+    def _assign_suspect(self, found: dict[str, list[Delivery]], due_by_s: float, now_s: float) -> None:
+        """One that is due, to a decoder that has nothing else, and gets nothing else meanwhile."""
+        if self._reserved is not None and self._ledger.has_suspect(self._reserved):
+            return
+        suspect = self._ledger.next_suspect(due_by_s)
+        if suspect is None:
+            self._reserved = None
+            return
+        if self._reserved is None:
+            self._reserved = min(self._decoders, key=self._ledger.count_at)
+        if not self._ledger.count_at(self._reserved):
+            self._assign(suspect, self._reserved, found, now_s)
+
+    def _useful(self, now_s: float) -> list[str]:
+        """One less than there are cores: each keeps a cache of its own, and more of them would only share the cores
+        and know less; the rest of the engine takes about one. One that does not get on (a hard message, a
+        blocked writer) counts as none."""
+        found: list[str] = []
+        working = 0
+        for decoder in self._decoders:
+            if decoder == self._reserved:
+                continue
+            found.append(decoder)
+            working += not self._is_stuck(decoder, now_s)
+            if working >= self._at_work_max:
+                break
+        return found
+
+    def _is_stuck(self, decoder: str, now_s: float) -> bool:
+        return self._ledger.count_at(decoder) > 0 and now_s - self._moved_s.get(decoder, now_s) > STUCK_S

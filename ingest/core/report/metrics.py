@@ -1,0 +1,46 @@
+"""A report's metrics: a shape of names, which hardly ever changes, and an array of numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+
+from ingest.core import pgcopy
+from ingest.core.report.contents import clean, digest_of
+from ingest.core.report.model import MetricValue
+from ingest.core.report.work import Metrics
+
+_DOUBLE_INTEGER_MAX = 2**53  # up to there a double is every integer
+
+
+class MetricShapes:
+    """Remembers the last shape: mostly the next report has the same."""
+
+    def __init__(self) -> None:
+        self._key: list[tuple[str, str, bool]] = []
+        self._shape = self._names = b""
+
+    def encode(self, metrics: Sequence[MetricValue]) -> Metrics:
+        key = [(one.category, one.name, isinstance(one.value, int)) for one in metrics]
+        if key != self._key or not self._shape:
+            names = [[clean(category), clean(name), is_integer] for category, name, is_integer in key]
+            self._names = pgcopy.jsonb(
+                json.dumps(names, ensure_ascii=False).replace("\\u0000", "\ufffd").encode()
+            )
+            self._shape, self._key = digest_of(self._names), key
+        values = [one.value for one in metrics]
+        if all(map(_fits, values)):
+            return Metrics(self._shape, self._names, pgcopy.float8_array(values), None)
+        return Metrics(
+            self._shape,
+            self._names,
+            pgcopy.float8_array(()),
+            json.dumps(values).replace("\\u0000", "\\ufffd"),
+        )
+
+
+def _fits(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= _DOUBLE_INTEGER_MAX if isinstance(value, int) else math.isfinite(value)

@@ -1,0 +1,129 @@
+"""A report as ``store report`` version 8 has it, and the upgrades of older versions to that.
+
+Source: PuppetDB, "Report wire format", versions 3 to 8, and what PuppetDB 7.12 makes of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from ingest.core.json_text import parse_json
+from ingest.errors import Rejected
+
+Scalar = str | int | float | bool | None
+
+
+class Event(msgspec.Struct, gc=False):
+    status: str | None = None
+    timestamp: Scalar = None
+    name: str | None = None
+    property: str | None = None
+    new_value: Any = None
+    old_value: Any = None
+    corrective_change: bool | None = None
+    message: str | None = None
+
+
+class ReportedResource(msgspec.Struct, gc=False):
+    resource_type: str
+    resource_title: Scalar
+    skipped: bool | None = None
+    timestamp: Scalar = None
+    file: str | None = None
+    line: int | None = None
+    containment_path: list[str] | None = None
+    corrective_change: bool | None = None
+    events: list[Event] = []
+
+
+class Log(msgspec.Struct, gc=False):
+    message: Scalar = None
+    level: str | None = None
+    source: str | None = None
+    tags: list[str] = []
+    file: str | None = None
+    line: int | None = None
+    time: Scalar = None
+
+
+class MetricValue(msgspec.Struct, gc=False):
+    category: str
+    name: str
+    value: Any = None
+
+
+class Report(msgspec.Struct):
+    """The payload. ``metrics`` and ``logs`` are None where the sender's version had none."""
+
+    certname: str | None = None
+    puppet_version: Scalar = None
+    report_format: int | None = None
+    configuration_version: Scalar = None
+    start_time: Scalar = None
+    end_time: Scalar = None
+    producer_timestamp: Scalar = None
+    producer: str | None = None
+    environment: str | None = None
+    transaction_uuid: str | None = None
+    catalog_uuid: str | None = None
+    code_id: str | None = None
+    job_id: str | None = None
+    cached_catalog_status: str | None = None
+    status: str | None = None
+    noop: bool | None = None
+    noop_pending: bool | None = None
+    corrective_change: bool | None = None
+    type: str | None = None
+    resources: list[ReportedResource] | None = None
+    metrics: list[MetricValue] | None = None
+    logs: list[Log] | None = None
+
+
+_report = msgspec.json.Decoder(Report)
+
+
+def read_report(payload: bytes | memoryview, version: int) -> Report:
+    """Of any version from 3 to 8, as one of version 8. Raises Rejected."""
+    if version >= 6:
+        try:
+            return _report.decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass  # bytes that are not UTF-8, numbers that are no int64; or told below
+    document = parse_json(payload)
+    if not isinstance(document, dict):
+        raise Rejected("invalid", "the report is not an object")
+    if version < 6:
+        document = _upgraded(document)
+    try:
+        return msgspec.convert(document, Report)
+    except msgspec.ValidationError as error:
+        raise Rejected("invalid", str(error)) from error
+
+
+def _upgraded(old: Mapping[str, Any]) -> dict[str, Any]:
+    """Versions 3 and 4 have dashes, all up to 5 a list of events instead of resources with theirs."""
+    new = {key.replace("-", "_"): value for key, value in old.items()}
+    new["resources"] = _resources(new.pop("resource_events", None) or [])
+    new.setdefault("catalog_uuid", new.get("transaction_uuid"))
+    return new
+
+
+def _resources(events: Any) -> list[dict[str, Any]]:
+    """In the order in which each resource has its first event."""
+    if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
+        raise Rejected("invalid", "`resource_events` is not a list of objects")
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for given in events:
+        event = {key.replace("-", "_"): value for key, value in given.items()}
+        key = (str(event.get("resource_type")), str(event.get("resource_title")))
+        about = ("resource_type", "resource_title", "file", "line", "containment_path", "timestamp")
+        resource = found.setdefault(key, {name: event.get(name) for name in about} | {"events": []})
+        if event.get("status") == "skipped":
+            resource["skipped"] = True
+            resource["timestamp"] = event.get("timestamp")
+        else:
+            resource["events"].append(event)
+    return list(found.values())

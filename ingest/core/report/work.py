@@ -1,0 +1,90 @@
+"""What a decoder hands to a writer of one report."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar, Self
+
+import msgspec
+from msgspec.structs import replace
+
+from ingest.core.delivery.work import UNPLACED
+
+
+class ReportHeader(msgspec.Struct, array_like=True, frozen=True):
+    """What is of this report alone, and small. Texts have no U+0000 and no lone surrogates."""
+
+    certname: str
+    producer_timestamp: datetime  # by which it is ordered, and kept for its day
+    said_at: datetime | None  # what it said itself, where that is not believed; part of its hash
+    hash: bytes
+    start_time: datetime
+    end_time: datetime
+    environment: str | None
+    producer: str | None
+    puppet_version: str | None
+    report_format: int | None
+    configuration_version: str | None
+    transaction_uuid: str | None
+    catalog_uuid: str | None
+    code_id: str | None
+    job_id: str | None
+    cached_catalog_status: str | None
+    status: str | None
+    noop: bool | None
+    noop_pending: bool | None
+    corrective_change: bool | None
+    type: str
+
+
+class Parts(msgspec.Struct, array_like=True, frozen=True):
+    """Of the events, or the logs: which contents, and when, in microseconds from the report's start."""
+
+    digests: bytes  # DIGEST_BYTES each
+    offsets: tuple[int, ...]
+
+
+class Metrics(msgspec.Struct, array_like=True, frozen=True):
+    """The names are a shape that reports share; the values are this one's."""
+
+    shape: bytes  # its digest
+    names: bytes  # encoded COPY fields of the shape
+    values: bytes  # an encoded COPY field, float8[]
+    exact: str | None  # the values as JSON, where doubles cannot hold them
+
+
+class StoreReport(msgspec.Struct, array_like=True, frozen=True, tag="report"):
+    """A whole report. ``events`` and ``logs`` have their contents as encoded COPY fields behind the digest."""
+
+    is_early: ClassVar[bool] = False
+
+    delivery: int
+    received_at: datetime
+    header: ReportHeader
+    metrics: Metrics | None
+    events: Parts
+    logs: Parts | None
+    event_contents: dict[bytes, bytes]
+    log_contents: dict[
+        bytes, tuple[bytes, bytes]
+    ]  # what stands before and behind the id of the event that is repeated
+    log_events: dict[bytes, bytes]  # which event's message a log repeats, by their digests
+    counts: tuple[int, int, int, int, int]  # of events: success, failure, noop, skipped; and corrective ones
+
+    @property
+    def certname(self) -> str:
+        return self.header.certname
+
+    @property
+    def producer_timestamp(self) -> datetime:
+        return self.header.producer_timestamp
+
+    def placed(self, at: datetime) -> Self:
+        """The same with that for its time; its hash stays what it was."""
+        said_at = self.header.said_at
+        if said_at is None and self.header.producer_timestamp != UNPLACED:
+            said_at = self.header.producer_timestamp
+        return replace(self, header=replace(self.header, producer_timestamp=at, said_at=said_at))
+
+
+REPORT_WORKS = (StoreReport,)

@@ -1,0 +1,151 @@
+"""How commands find the engine that runs here: a private file that says whom it talks to, for as long as it runs.
+
+The engine holds a lock on it, so that what one left behind that was killed is known for what it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import platformdirs
+import structlog
+
+from ingest.config.settings import Config
+from ingest.errors import Misconfigured
+
+SUFFIX = ".engine"
+SERVICE_DIRECTORY = Path("/run/puppet-ingest")  # of a service of systemd; root looks there too
+INSTANCE = re.compile(r"[\w.-]{1,64}", re.ASCII)
+
+
+class RunningEngine(msgspec.Struct, frozen=True):
+    """What an engine says of itself; the settings of that name, with passwords."""
+
+    instance: str
+    pid: int
+    queue_source: str
+    database: str
+    metrics_host: str
+    metrics_port: int
+
+
+@contextmanager
+def told_of(config: Config) -> Iterator[None]:
+    """Commands of the same user, and of root, find this engine meanwhile. An engine runs on without that."""
+    log = structlog.get_logger()
+    require_instance(config.instance)
+    engine = RunningEngine(
+        config.instance,
+        os.getpid(),
+        config.queue_source,
+        config.database,
+        config.metrics_host,
+        config.metrics_port,
+    )
+    path = _directory() / f"{config.instance}{SUFFIX}"
+    try:
+        fd = _written(path, engine)
+    except OSError as error:
+        log.warning("commands_will_not_find_it", file=str(path), reason=error.strerror)
+        yield
+        return
+    if fd is None:
+        log.info(
+            "commands_will_not_find_it",
+            file=str(path),
+            reason="another engine has this --instance: name each",
+        )
+        yield
+        return
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        os.close(fd)
+
+
+def running_engine(instance: str) -> RunningEngine | None:
+    """The one of that name; where it is empty, the only one that runs. Raises Misconfigured when there are several."""
+    found: dict[str, RunningEngine] = {}
+    for directory in _directories():
+        for path in sorted(directory.glob(f"*{SUFFIX}")):
+            engine = _read(path)
+            if engine is not None:
+                found.setdefault(engine.instance, engine)
+    if instance:
+        return found.get(instance)
+    if len(found) > 1:
+        raise Misconfigured("--instance", f"several engines run here: {', '.join(sorted(found))}")
+    return next(iter(found.values()), None)
+
+
+def require_instance(instance: str) -> None:
+    """Raises Misconfigured for what cannot be a file's name."""
+    if not INSTANCE.fullmatch(instance) or instance.startswith("."):
+        raise Misconfigured(
+            "--instance", f"{instance!r} has other characters than letters, digits, _, . and -"
+        )
+
+
+def _directory() -> Path:
+    """systemd names the one of a service."""
+    named = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    return Path(named or platformdirs.user_runtime_dir("puppet-ingest", appauthor=False))
+
+
+def _directories() -> list[Path]:
+    """Where to look: nobody else may write there."""
+    places = [_directory()]
+    if os.geteuid() == 0 and "RUNTIME_DIRECTORY" not in os.environ:
+        places.append(SERVICE_DIRECTORY)
+    return [place for place in places if _is_private(place)]
+
+
+def _is_private(directory: Path) -> bool:
+    try:
+        found = directory.lstat()
+    except OSError:
+        return False
+    is_ours = found.st_uid == os.geteuid() or (os.geteuid() == 0 and directory == SERVICE_DIRECTORY)
+    return is_ours and stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o022
+
+
+def _written(path: Path, engine: RunningEngine) -> int | None:
+    """The open file, locked; None: another engine has it. Raises OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _is_private(path.parent):
+        raise PermissionError(1, "its directory is somebody else's")
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    os.fchmod(fd, 0o600)
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, msgspec.json.encode(engine), 0)
+    return fd
+
+
+def _read(path: Path) -> RunningEngine | None:
+    """None: it is nobody's any more, or none of ours."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with open(fd, "rb") as file:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+                return msgspec.json.decode(file.read(), type=RunningEngine)
+    return None

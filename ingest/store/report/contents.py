@@ -1,0 +1,170 @@
+"""What reports consist of, as ids: looked up in the caches, then in the database, else inserted; and said to be in use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import date
+from typing import NamedTuple
+
+from ingest.core import pgcopy
+from ingest.core.bounded_cache import BoundedCache
+from ingest.core.delivery.work import DIGEST_BYTES
+from ingest.core.report.contents import digest_of
+from ingest.core.report.work import Parts, ReportHeader, StoreReport
+from ingest.store.content_table import ContentTable
+from ingest.store.queries import query
+from ingest.store.session import Session
+
+_USED_BYTES = 150  # a digest in the table of those that are in use today
+
+
+class Found(NamedTuple):
+    """Ids by digest."""
+
+    shapes: dict[bytes, int]
+    headers: dict[bytes, int]
+    events: dict[bytes, int]
+    logs: dict[bytes, int]
+
+
+class UsedTable:
+    """A content table whose rows say on which day they were last used."""
+
+    def __init__(self, name: str, entries_max: int) -> None:
+        self._table = ContentTable(name, entries_max)
+        self._name = name
+        self._used: BoundedCache[bytes, bool] = BoundedCache(
+            max(1, entries_max) * _USED_BYTES, lambda digest, _: _USED_BYTES, entry_bytes_max=_USED_BYTES
+        )
+        self._fresh: set[bytes] = set()
+
+    def resolve(self, session: Session, rows: Mapping[bytes, Callable[[], bytes]]) -> dict[bytes, int]:
+        """The id of each; those that are nowhere are inserted, and all are in use today from now on."""
+        ids = self._table.known(rows.keys())
+        if len(ids) < len(rows):
+            ids.update(self._table.find(session.cursor, rows.keys() - ids.keys()))
+        new = {digest: make for digest, make in rows.items() if digest not in ids}
+        if new:
+            before = self._table.rows_written
+            ids.update(self._table.insert(session.cursor, new))
+            session.counts.rows_written += self._table.rows_written - before
+        old = [digest for digest in ids if digest not in new and self._used.get(digest) is None]
+        if old:
+            session.cursor.execute(query(f"use_{self._name}"), [sorted(ids[digest] for digest in old)])
+            session.counts.rows_written += max(0, session.cursor.rowcount)
+        self._fresh.update(old, new)
+        return ids
+
+    def committed(self) -> None:
+        self._table.committed()
+        self._used.put_all(dict.fromkeys(self._fresh, True))
+        self._fresh.clear()
+
+    def rolled_back(self) -> None:
+        self._table.rolled_back()
+        self._fresh.clear()
+
+    def forget(self) -> None:
+        self._table.forget()
+        self.forget_uses()
+
+    def forget_uses(self) -> None:
+        """A new day: each has to be said to be in use once more."""
+        self._used.clear()
+        self._fresh.clear()
+
+
+class ReportContents:
+    """The content tables of reports, of one writer."""
+
+    def __init__(self, cache_entries_max: int) -> None:
+        self._shapes = UsedTable("metric_shapes", 1000)
+        self._headers = UsedTable("report_headers", 10_000)
+        self._events = UsedTable("event_contents", cache_entries_max // 4)
+        self._logs = UsedTable("log_contents", cache_entries_max // 4)
+        self._tables = (self._shapes, self._headers, self._events, self._logs)
+        self._day = date.min
+
+    def resolve(self, session: Session, reports: Sequence[StoreReport]) -> Found:
+        self._begin_day(max(report.received_at for report in reports).date())
+        metrics = [report.metrics for report in reports if report.metrics is not None]
+        shapes = self._shapes.resolve(
+            session, {one.shape: _row(one.shape, one.names, fields=1) for one in metrics}
+        )
+        fields = {header_digest(report.header): header_fields(report.header) for report in reports}
+        headers = self._headers.resolve(
+            session, {digest: _row(digest, its, fields=10) for digest, its in fields.items()}
+        )
+        events = self._events.resolve(
+            session,
+            {
+                digest: _row(digest, its, fields=13)
+                for one in reports
+                for digest, its in one.event_contents.items()
+            },
+        )
+        logs = self._logs.resolve(
+            session,
+            {
+                digest: _log_row(digest, *its, events.get(one.log_events.get(digest, b"")))
+                for one in reports
+                for digest, its in one.log_contents.items()
+            },
+        )
+        return Found(shapes, headers, events, logs)
+
+    def committed(self) -> None:
+        for table in self._tables:
+            table.committed()
+
+    def rolled_back(self) -> None:
+        for table in self._tables:
+            table.rolled_back()
+
+    def forget(self) -> None:
+        for table in self._tables:
+            table.forget()
+
+    def _begin_day(self, day: date) -> None:
+        if day != self._day:
+            self._day = day
+            for table in self._tables:
+                table.forget_uses()
+
+
+def header_fields(header: ReportHeader) -> bytes:
+    return b"".join(
+        (
+            pgcopy.int4(header.report_format),
+            _boolean(header.noop),
+            _boolean(header.noop_pending),
+            _boolean(header.corrective_change),
+            pgcopy.boolean(header.type == "plan"),
+            pgcopy.text(header.status),
+            pgcopy.text(header.environment),
+            pgcopy.text(header.producer),
+            pgcopy.text(header.puppet_version),
+            pgcopy.text(header.cached_catalog_status),
+        )
+    )
+
+
+def header_digest(header: ReportHeader) -> bytes:
+    return digest_of(header_fields(header))
+
+
+def ids_of(parts: Parts, ids: Mapping[bytes, int]) -> Collection[int]:
+    digests = parts.digests
+    return [ids[digests[at : at + DIGEST_BYTES]] for at in range(0, len(digests), DIGEST_BYTES)]
+
+
+def _boolean(value: bool | None) -> bytes:
+    return pgcopy.NULL if value is None else pgcopy.boolean(value)
+
+
+def _row(digest: bytes, encoded: bytes, *, fields: int) -> Callable[[], bytes]:
+    return lambda: b"".join((pgcopy.count(1 + fields), pgcopy.bytea(digest), encoded))
+
+
+def _log_row(digest: bytes, before: bytes, behind: bytes, event: int | None) -> Callable[[], bytes]:
+    return lambda: b"".join((pgcopy.count(8), pgcopy.bytea(digest), before, pgcopy.int4(event), behind))

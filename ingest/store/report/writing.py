@@ -1,0 +1,170 @@
+"""Reports, from a writer's side: each is added once, to its day, and the newest of a node is put beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+
+from ingest.core import pgcopy
+from ingest.core.bounded_cache import BoundedCache
+from ingest.core.delivery.work import Outcome, Settled
+from ingest.core.report.work import Parts, StoreReport
+from ingest.store.connection import Connection
+from ingest.store.engines import Placing
+from ingest.store.lane import LaneSettings
+from ingest.store.node.nodes import read_nodes
+from ingest.store.queries import query
+from ingest.store.report.contents import Found, ReportContents, header_digest, ids_of
+from ingest.store.session import Session
+
+ALWAYS = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+DAYS_BYTES_MAX = 100_000  # a thousand days
+_DAY_BYTES = 100
+
+
+class ReportWriter:
+    def __init__(self, settings: LaneSettings) -> None:
+        self._future_tolerance = settings.future_tolerance
+        self._ttl = settings.report_ttl
+        self._placing = Placing()
+        self._contents = ReportContents(settings.cache_entries_max)
+        self._days: BoundedCache[date, bool] = BoundedCache(
+            DAYS_BYTES_MAX, lambda day, _: _DAY_BYTES, entry_bytes_max=_DAY_BYTES
+        )
+        self._fresh_days: set[date] = set()
+
+    def prepare(self, connection: Connection) -> None:
+        connection.execute(query("create_report_staging"))
+
+    def write(self, session: Session, works: Sequence[StoreReport]) -> list[Settled]:
+        works = self._placing.place(session, works)
+        outcomes = {work.delivery: Outcome.STALE for work in works if self._is_too_old(work)}
+        wanted: dict[bytes, StoreReport] = {}
+        for work in works:
+            if work.delivery not in outcomes:
+                first = wanted.setdefault(work.header.hash, work)
+                outcomes[work.delivery] = Outcome.STORED if first is work else Outcome.UNCHANGED
+        for hash_ in self._stored(session, list(wanted.values())):
+            outcomes[wanted.pop(hash_).delivery] = Outcome.UNCHANGED
+        if wanted:
+            self._add(session, list(wanted.values()))
+        return [Settled(work.delivery, outcomes[work.delivery]) for work in works]
+
+    def committed(self) -> None:
+        self._contents.committed()
+        self._days.put_all(dict.fromkeys(self._fresh_days, True))
+        self._fresh_days.clear()
+
+    def rolled_back(self) -> None:
+        self._contents.rolled_back()
+        self._fresh_days.clear()
+
+    def forget(self) -> None:
+        self._contents.forget()
+        self._days.clear()
+
+    def _is_too_old(self, work: StoreReport) -> bool:
+        """A day that is dropped at once, or that every writer would make again."""
+        return self._ttl is not None and work.producer_timestamp < work.received_at - self._ttl
+
+    def _stored(self, session: Session, reports: Sequence[StoreReport]) -> list[bytes]:
+        """The hashes of those that are there. Nobody adds one meanwhile: their nodes are locked."""
+        if not reports:
+            return []
+        times = [report.producer_timestamp for report in reports]
+        # Whose time is not believed may lie on any day.
+        is_odd = any(report.header.said_at is not None for report in reports)
+        between = ALWAYS if is_odd else (min(times), max(times))
+        hashes = [report.header.hash for report in reports]
+        session.cursor.execute(query("stored_reports"), [hashes, *between], binary=True)
+        return list({bytes(hash_) for (hash_,) in session.cursor})
+
+    def _add(self, session: Session, reports: Sequence[StoreReport]) -> None:
+        nodes = {
+            certname: (node_id, is_out)
+            for certname, node_id, is_out in read_nodes(
+                session, "read_reporting_nodes", sorted({report.certname for report in reports})
+            )
+        }
+        self._ensure_days(session, reports)
+        found = self._contents.resolve(session, reports)
+        session.copy(
+            "copy_node_reports", [_row(report, nodes[report.certname][0], found) for report in reports]
+        )
+        session.counts.rows_written += len(reports)
+        newest: dict[str, StoreReport] = {}
+        for report in sorted(reports, key=lambda one: (one.producer_timestamp, one.header.hash)):
+            newest[report.certname] = report
+        self._put_latest(session, [(nodes[certname][0], report) for certname, report in newest.items()])
+        back = [(nodes[certname][0], one) for certname, one in newest.items() if nodes[certname][1]]
+        if back:
+            session.execute(
+                "reactivate_reporting_nodes",
+                {
+                    "node_ids": [node_id for node_id, _ in back],
+                    "producer_timestamps": [one.producer_timestamp for _, one in back],
+                    "received_at": [one.received_at for _, one in back],
+                    "future_tolerance": self._future_tolerance,
+                },
+            )
+
+    def _ensure_days(self, session: Session, reports: Sequence[StoreReport]) -> None:
+        days = {report.producer_timestamp.astimezone(UTC).date() for report in reports}
+        unknown = sorted(day for day in days if self._days.get(day) is None)
+        if unknown:
+            session.cursor.execute(query("ensure_report_days"), [unknown])
+            self._fresh_days.update(unknown)
+
+    def _put_latest(self, session: Session, newest: Sequence[tuple[int, StoreReport]]) -> None:
+        columns = zip(*(_latest(node_id, report) for node_id, report in sorted(newest)), strict=True)
+        session.execute("put_latest_reports", [*map(list, columns), self._future_tolerance])
+
+
+def _latest(node_id: int, report: StoreReport) -> tuple[object, ...]:
+    header = report.header
+    return (
+        node_id,
+        header.environment,
+        *report.counts,
+        header.noop,
+        header.noop_pending,
+        header.corrective_change,
+        header.producer_timestamp,
+        header.start_time,
+        header.end_time,
+        report.received_at,
+        header.hash,
+        header.status,
+        header.job_id,
+        header.cached_catalog_status,
+    )
+
+
+def _row(report: StoreReport, node_id: int, found: Found) -> bytes:
+    header, metrics = report.header, report.metrics
+    return pgcopy.row(
+        pgcopy.timestamptz(header.producer_timestamp),
+        pgcopy.NULL if header.said_at is None else pgcopy.timestamptz(header.said_at),
+        pgcopy.timestamptz(report.received_at),
+        pgcopy.timestamptz(header.start_time),
+        pgcopy.timestamptz(header.end_time),
+        pgcopy.uuid_or_null(header.transaction_uuid),
+        pgcopy.uuid_or_null(header.catalog_uuid),
+        pgcopy.int4(node_id),
+        pgcopy.int4(found.headers[header_digest(header)]),
+        pgcopy.int4(None if metrics is None else found.shapes[metrics.shape]),
+        pgcopy.bytea(header.hash),
+        pgcopy.text(header.configuration_version),
+        pgcopy.text(header.code_id),
+        pgcopy.text(header.job_id),
+        *_parts(report.events, found.events),
+        *_parts(report.logs, found.logs),
+        pgcopy.NULL if metrics is None else metrics.values,
+        pgcopy.text(None if metrics is None else metrics.exact),
+    )
+
+
+def _parts(parts: Parts | None, ids: dict[bytes, int]) -> tuple[bytes, bytes]:
+    if parts is None:
+        return pgcopy.NULL, pgcopy.NULL
+    return pgcopy.int4_array(ids_of(parts, ids)), pgcopy.int8_array(parts.offsets)

@@ -1,0 +1,129 @@
+"""Commands find the engine that runs here, and nobody else's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ingest.config.settings import Config
+from ingest.engine.running import RunningEngine, running_engine, told_of
+from ingest.errors import Misconfigured
+from lab.servers import embedded_broker
+
+
+@pytest.fixture(autouse=True)
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A runtime directory of this test's own."""
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "runtime"))
+    return tmp_path / "runtime"
+
+
+def ingest(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ingest", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def test_an_engine_is_found_while_it_runs(runtime: Path) -> None:
+    """And not longer; its file is for its user alone."""
+    config = Config(database="host=db", queue_source="stomp://u:p@broker:61613", metrics_port=1234)
+    with told_of(config):
+        assert running_engine("") == RunningEngine(
+            "main", os.getpid(), "stomp://u:p@broker:61613", "host=db", "127.0.0.1", 1234
+        )
+        assert (runtime / "main.engine").stat().st_mode & 0o777 == 0o600
+        assert runtime.stat().st_mode & 0o777 == 0o700
+    assert running_engine("") is None
+    assert not list(runtime.iterdir())
+
+
+def test_what_a_killed_engine_left_is_nobodys(runtime: Path) -> None:
+    """No lock is on it; the next engine of that name takes the file."""
+    with told_of(Config(database="host=old")):
+        left = (runtime / "main.engine").read_bytes()
+    (runtime / "main.engine").write_bytes(left)
+    assert running_engine("") is None
+    with told_of(Config(database="host=new")):
+        found = running_engine("")
+        assert found is not None
+        assert found.database == "host=new"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"instance": 1}', b"\xff\xfe", b"null"])
+def test_a_file_that_is_none_of_ours_is_passed_over(runtime: Path, content: bytes) -> None:
+    """Also one that somebody holds a lock on."""
+    import fcntl
+
+    runtime.mkdir(mode=0o700)
+    (runtime / "x.engine").write_bytes(content)
+    with (runtime / "x.engine").open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert running_engine("") is None
+
+
+def test_of_several_one_is_named() -> None:
+    """Without a name a command cannot know which is meant, and says which there are."""
+    with told_of(Config(instance="a", database="host=a")), told_of(Config(instance="b", database="host=b")):
+        with pytest.raises(Misconfigured, match="--instance: several engines run here: a, b"):
+            running_engine("")
+        found = running_engine("b")
+        assert found is not None
+        assert found.database == "host=b"
+        assert running_engine("c") is None
+
+
+def test_a_second_engine_of_the_name_runs_without_being_found(capsys: pytest.CaptureFixture[str]) -> None:
+    """It says so; the first is still the one that is found after the second has ended."""
+    with told_of(Config(database="host=first")):
+        with told_of(Config(database="host=second")):
+            pass
+        found = running_engine("")
+        assert found is not None
+        assert found.database == "host=first"
+    assert "another engine has this --instance" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("instance", ["", "a/b", "..", ".hidden", "a b", "é", "x" * 65, "a\n"])
+def test_an_instance_that_cannot_be_a_file_is_refused(instance: str) -> None:
+    """By name, before anything starts."""
+    with pytest.raises(Misconfigured, match="--instance"), told_of(Config(instance=instance)):
+        pass
+
+
+def test_a_directory_that_others_can_write_to_is_not_looked_at(runtime: Path) -> None:
+    """Somebody might name a database of his own there."""
+    with told_of(Config(database="host=db")):
+        runtime.chmod(0o777)
+        assert running_engine("") is None
+        runtime.chmod(0o700)
+        assert running_engine("") is not None
+
+
+def test_commands_take_what_they_are_not_told(tmp_path: Path) -> None:
+    """The broker from the engine's file; a flag wins; one line says whom they talk to."""
+    (tmp_path / "a.json").write_text("{}")
+    with embedded_broker() as url, told_of(Config(queue_source=url)):
+        done = ingest("publish", str(tmp_path / "a.json"))
+        assert done.stdout == "published 1, each with the broker's receipt\n", done.stderr
+        assert done.stderr == f"ingest: talking to the engine 'main', process {os.getpid()}\n"
+        named = ingest("publish", str(tmp_path / "a.json"), "--queue-source", url)
+        assert (named.returncode, named.stderr) == (0, "")
+    nobody = ingest("publish", str(tmp_path / "a.json"))
+    assert nobody.returncode == 2
+    assert "--queue-source: name the broker" in nobody.stderr
+
+
+def test_a_status_without_an_engine_says_so() -> None:
+    """With the address that was asked."""
+    with told_of(Config(metrics_host="127.0.0.1", metrics_port=1)):
+        asked = ingest("status")
+    assert asked.returncode == 3
+    assert "http://127.0.0.1:1" in asked.stderr
