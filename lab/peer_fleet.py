@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from lab.peer_reports import inputs, payloads
+
 PRODUCER = "puppet.example.com"
 
 
@@ -44,6 +46,15 @@ def fleet(now: datetime) -> list[Sent]:
             3,
             "old.example.com",
             {"certname": "old.example.com", "producer_timestamp": _at(9)},
+        ),
+        _facts("gone.example.com", 6, "Debian", 2),
+        *(Sent("store report", 8, certname, payload) for certname, payload in payloads(now)),
+        Sent("replace catalog inputs", 1, "web-1.example.com", inputs(now)),
+        Sent(
+            "deactivate node",
+            3,
+            "gone.example.com",
+            {"certname": "gone.example.com", "producer_timestamp": now.isoformat()},
         ),
     ]
 
