@@ -48,6 +48,7 @@ SUITED: dict[Type, tuple[tuple[str, ...], list[Any]]] = {
     Type.DOCUMENT: (("=", "~", ">", "<="), ["0644", 5, True]),
     Type.PATH: (("=", "~>"), [["a", "b", 0], ["a", ".*"]]),
     Type.PATH_TEXT: (("=", "~>"), [["a", "b", 0], ["a", ".*"]]),
+    Type.HASH: (("=", "~"), ["00ff", "no digits", "a"]),
     Type.JSON: (("=",), ["x"]),
 }
 RARELY = 20  # one in so many is of another entity, or does not suit its type
