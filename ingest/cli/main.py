@@ -13,7 +13,7 @@ from ingest.cli.printing import complain, say
 from ingest.cli.publishing import publish_command
 from ingest.cli.quarantine import quarantine_group
 from ingest.cli.reading import query_group, show_command, status_command
-from ingest.cli.settings import database, warn_of_passwords, with_settings
+from ingest.cli.settings import database, of_running_engine, warn_of_passwords, with_settings
 from ingest.config.loading import Origins, redact
 from ingest.config.settings import SETTINGS
 from ingest.engine.process import leave_on_signals
@@ -114,6 +114,22 @@ def run_command(settings: Origins) -> int:
     return run(settings.config, settings.again, settings.retired)
 
 
+@cli.command("serve")
+@with_settings
+def serve_command(settings: Origins) -> int:
+    """Serve PuppetDB's HTTP interface until SIGTERM or Ctrl-C: commands go to the queue, queries to the database."""
+    try:
+        from ingest.front.serving import serve
+    except ModuleNotFoundError as error:
+        raise Misconfigured("serve", f"{error.name} is missing: pip install 'puppet-ingest[http]'") from error
+
+    warn_of_passwords(settings)
+    config = settings.config
+    if not (config.database and config.queue_source):
+        config = of_running_engine(config)
+    return serve(config)
+
+
 @cli.command("demo")
 @click.option(
     "--seconds",
@@ -145,8 +161,13 @@ def config_command(settings: Origins) -> None:
 @cli.command("migrate")
 @click.option("--grant-to", metavar="ROLE", help="let this role do what 'ingest run' needs, no more")
 @click.option("--grant-read-to", metavar="ROLE", help="let this role read the views that collectors need")
+@click.option(
+    "--grant-serve-to", metavar="ROLE", help="let this role read what queries of 'ingest serve' read"
+)
 @with_settings
-def migrate_command(settings: Origins, grant_to: str | None, grant_read_to: str | None) -> None:
+def migrate_command(
+    settings: Origins, grant_to: str | None, grant_read_to: str | None, grant_serve_to: str | None
+) -> None:
     """Bring the database to this program's schema."""
     from ingest.store.migrate import grant, migrate, note_on_open, schema_version
 
@@ -156,9 +177,10 @@ def migrate_command(settings: Origins, grant_to: str | None, grant_read_to: str 
         say(f"schema {schema_version(connection)}, {state}")
         if connection.pinned.home.is_open:
             complain(f"note: {note_on_open(connection.pinned.home)}")
-        if grant_to is not None or grant_read_to is not None:
-            grant(connection, grant_to, grant_read_to)
-            say("granted to " + ", ".join(role for role in (grant_to, grant_read_to) if role is not None))
+        roles = (grant_to, grant_read_to, grant_serve_to)
+        if any(role is not None for role in roles):
+            grant(connection, *roles)
+            say("granted to " + ", ".join(role for role in roles if role is not None))
 
 
 @cli.command("gc")

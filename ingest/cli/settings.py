@@ -23,6 +23,7 @@ _PASSFILE = re.compile(r"\bpassfile\s*=\s*(?:'(?:[^'\\]|\\.)*'|[^&\s]*)")
 # Where a password may stand instead, by setting.
 BETTER = {
     "database": "use a passfile (passfile=FILE in it, or PGPASSFILE), the variable INGEST_DATABASE, or ingest.toml",
+    "http_database": "use a passfile (passfile=FILE in it, or PGPASSFILE), the variable INGEST_HTTP_DATABASE, or ingest.toml",
     "queue_source": "use --queue-password-file, the variable INGEST_QUEUE_SOURCE, or ingest.toml",
 }
 

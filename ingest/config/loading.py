@@ -99,7 +99,11 @@ def _sources(
             yield name, value, f"--{name.replace('_', '-')}"
 
 
-_SHOWN: Mapping[str, Callable[[str], str]] = {"queue_source": show_addresses, "database": show_conninfo}
+_SHOWN: Mapping[str, Callable[[str], str]] = {
+    "queue_source": show_addresses,
+    "database": show_conninfo,
+    "http_database": show_conninfo,
+}
 
 
 def redact(name: str, value: Any) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import Annotated
 
-import msgspec
 import platformdirs
 from msgspec import Meta
 
+from ingest.config.front_settings import FrontSettings
 from ingest.config.setting import About, settings_of
 
 MIB = 1024 * 1024
@@ -16,7 +16,7 @@ TIB = MIB * MIB  # more than any machine has: the upper end of what is a typing 
 DAY_S = 86400.0
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+class Config(FrontSettings, frozen=True, kw_only=True):
     """Every setting by its name, with its unit at the end."""
 
     queue_type: Annotated[str, About("the transport, by its registered name")] = "stomp"

@@ -149,14 +149,17 @@ def require_current(connection: Connection) -> None:
         raise Refused(f"the database has schema {version}, this program needs {newest}: run 'ingest migrate'")
 
 
-def grant(connection: Connection, engine_role: str | None, reader_role: str | None) -> None:
-    """Lets ``engine_role`` do what ``ingest run`` needs and ``reader_role`` read the views, no more. Raises Misconfigured
-    for a name that is no role's, and for everybody's."""
+def grant(
+    connection: Connection, engine_role: str | None, reader_role: str | None, front_role: str | None = None
+) -> None:
+    """Lets ``engine_role`` do what ``ingest run`` needs, ``reader_role`` read the views and ``front_role`` what queries of
+    ``ingest serve`` read, no more. Raises Misconfigured for a name that is no role's, and for everybody's."""
     wanted = [
         (setting, name, role)
         for setting, name, role in (
             ("--grant-to", "grant_engine", engine_role),
             ("--grant-read-to", "grant_reader", reader_role),
+            ("--grant-serve-to", "grant_front", front_role),
         )
         if role is not None
     ]

@@ -52,6 +52,14 @@ GRANT SELECT ON node_fact_values, node_factsets, node_package_versions, factsets
     inventory, package_inventory, packages TO {role};
 GRANT SELECT ON ALL TABLES IN SCHEMA storeconfigs TO {role}
 
+-- name: grant_front
+-- What queries over PuppetDB's interface read: catalogs and facts as they are stored, and neither quarantine nor locks.
+GRANT USAGE ON SCHEMA {schema} TO {role};
+GRANT SELECT ON schema_migrations, nodes, environments, producers, catalogs, catalog_resources, catalog_exports, resources,
+    tags, positions, position_sets, edge_sets, node_facts, node_fact_values, node_factsets, fact_paths, fact_names,
+    node_package_versions, packages, node_reports, node_latest_reports, report_headers, event_contents, log_contents,
+    metric_shapes, node_inputs, catalog_inputs, node_expirations TO {role}
+
 -- name: find_role
 -- Not "public", which is everybody.
 SELECT rolname::text FROM pg_roles WHERE rolname::text = %s::text

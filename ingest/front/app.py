@@ -1,0 +1,142 @@
+"""The application: which part of the interface a path belongs to, and that every error becomes an answer."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote
+
+import structlog
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from ingest.config.settings import Config
+from ingest.core.query.ast import BadQuery
+from ingest.errors import IngestError
+from ingest.front.accepting import require_json
+from ingest.front.answering import Answerer, ClientGone, ast_answer, refusal_of
+from ingest.front.asking import read_parameters, understand
+from ingest.front.commands import Commands
+from ingest.front.meta import Meta
+from ingest.front.paths import Target, find_target
+from ingest.front.readers import Readers
+from ingest.front.refusal import Refusal
+from ingest.store.query.asked import compile_asked
+
+NOT_LISTED = (
+    "The client certificate name {} doesn't appear in the certificate allowlist. "
+    "Is your master's (or other PuppetDB client's) certname listed in PuppetDB's certificate-allowlist file?"
+)
+PLANNED_APART_BYTES = 4096  # the query of a person; a longer one shall not hold up what others wait for
+
+
+class Front:
+    """An ASGI application; ``startup`` and ``shutdown`` are its lifespan."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._readers: Readers | None = None
+        self._parts: dict[str, Any] = {}
+
+    def startup(self) -> None:
+        self._readers = Readers(self._config)
+        self._answerer = Answerer(self._config, self._readers)
+        self._commands = Commands(self._config, self._readers)
+        self._meta = Meta(self._config, self._readers, self._commands)
+
+    async def shutdown(self) -> None:
+        await self._commands.close()
+        assert self._readers is not None
+        self._readers.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        request = Request(scope, receive, send)
+        started = _Started(send)
+        try:
+            await self._serve(request, started)
+        except ClientGone:
+            scope.get("abort", lambda: None)()  # or what it has not taken would wait for it
+        except (Refusal, IngestError) as error:
+            await self._refuse(request, started, refusal_of(error))
+        except Exception as error:
+            structlog.get_logger().exception("request_failed", path=scope["path"][:200])
+            await self._refuse(request, started, refusal_of(error))
+
+    async def _refuse(self, request: Request, send: _Started, refusal: Refusal) -> None:
+        if not send.started:
+            await refusal.response()(request.scope, request.receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        self.startup()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.shutdown()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _serve(self, request: Request, send: Send) -> None:
+        if not request.scope.get("is_let_in", True):
+            raise Refusal(403, NOT_LISTED.format(request.scope.get("client_cn")))
+        parts = _parts(request.scope)
+        match parts:
+            case ["pdb", "query", "v4", *rest]:
+                require_json(request)
+                await self._query(request, send, rest)
+            case ["pdb", "cmd", "v1"]:
+                require_json(request)
+                response = await self._commands.take(request)
+                await response(request.scope, request.receive, send)
+            case _:
+                found = await self._meta.answer(request, parts)
+                if found is None:
+                    raise Refusal(404, "Not Found")
+                await found(request.scope, request.receive, send)
+
+    async def _query(self, request: Request, send: Send, parts: list[str]) -> None:
+        assert self._readers is not None
+        target = find_target(parts)
+        if target is None:
+            raise Refusal(404, "Not Found")
+        parameters = await read_parameters(
+            request, bytes_max=self._config.query_bytes_max, silence_s=self._config.client_timeout_s
+        )
+        if len(str(parameters.get("query", ""))) > PLANNED_APART_BYTES:
+            asked, compiled = await self._readers.step(self._plan, target, parameters)
+        else:
+            asked, compiled = self._plan(target, parameters)
+        if asked.ast_only:
+            await ast_answer(asked)(request.scope, request.receive, send)
+            return
+        await self._answerer.answer(request, send, target, asked, compiled)
+
+    def _plan(self, target: Target, parameters: dict[str, Any]) -> Any:
+        asked = understand(target, parameters)
+        try:
+            return asked, compile_asked(asked.query, asked.counts, self._config.node_purge_ttl_s)
+        except RecursionError as error:
+            raise BadQuery("the query is nested too deeply") from error
+
+
+class _Started:
+    """Knows whether anything has been sent."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+
+    async def __call__(self, message: Any) -> None:
+        self.started = True
+        await self._send(message)
+
+
+def _parts(scope: Scope) -> list[str]:
+    """Of the path, each decoded by itself: a title may hold slashes."""
+    raw = scope.get("raw_path") or scope["path"].encode()
+    parts = [unquote(part, errors="replace") for part in raw.decode("latin-1").split("/")[1:]]
+    while parts and not parts[-1]:
+        parts.pop()
+    return parts

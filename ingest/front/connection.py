@@ -1,0 +1,103 @@
+"""A client's connection: uvicorn's, with what it does not do: whose certificate it was, and limits on what comes before a body.
+
+No ASGI server tells the application of client certificates yet; ``scope["client_cn"]`` is ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ingest.errors import Misconfigured
+
+HEAD_BYTES_MAX = 256 * 1024  # an address with a query of thousands of names; what others need is in a POST
+HEADERS_MAX = 200
+
+
+class FrontProtocol(HttpToolsProtocol):
+    """``allowlist``: the names that are let in; None: all who got this far."""
+
+    def __init__(
+        self, *arguments: Any, allowlist: frozenset[str] | None = None, silence_s: float = 30.0, **named: Any
+    ) -> None:
+        super().__init__(*arguments, **named)
+        self._allowlist = allowlist
+        self._silence_s = silence_s
+        self._cn: str | None = None
+        self._head_bytes = 0
+        self._too_late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._cn = common_name(transport.get_extra_info("peercert"))
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_came()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_bytes = 0
+        self._wait_for_head()
+        scope: Any = self.scope
+        scope["client_cn"] = self._cn
+        scope["abort"] = self.transport.abort
+        scope["is_let_in"] = self._allowlist is None or self._cn in self._allowlist
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value))
+        if len(self.headers) >= HEADERS_MAX:
+            raise httptools.HttpParserError(f"more than {HEADERS_MAX} headers")
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._head_came()
+        super().on_headers_complete()
+
+    def _count(self, more: int) -> None:
+        self._head_bytes += more
+        if self._head_bytes > HEAD_BYTES_MAX:
+            raise httptools.HttpParserError(f"more than {HEAD_BYTES_MAX} bytes before the body")
+
+    def _wait_for_head(self) -> None:
+        self._head_came()
+        self._too_late = self.loop.call_later(self._silence_s, self.transport.close)
+
+    def _head_came(self) -> None:
+        if self._too_late is not None:
+            self._too_late.cancel()
+            self._too_late = None
+
+
+def common_name(certificate: Any) -> str | None:
+    """Of a certificate as Python's ssl gives it; the last one, where there are several, as Java's libraries have it."""
+    names = [
+        value
+        for part in (certificate or {}).get("subject", ())
+        for name, value in part
+        if name == "commonName"
+    ]
+    return names[-1] if names else None
+
+
+def read_allowlist(file: str) -> frozenset[str] | None:
+    """A name a line; None without a file. Raises Misconfigured."""
+    if not file:
+        return None
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise Misconfigured("--certificate-allowlist", f"{file}: {reason}") from error
+    return frozenset(
+        name for line in text.splitlines() if (name := line.strip()) and not name.startswith("#")
+    )

@@ -1,0 +1,91 @@
+"""The connections that queries are carried out on: so many and no more, and a queue with a limit before them.
+
+A query is carried out by a thread, one step at a time (``step``); between two steps nothing but its connection is taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from ingest.config.settings import Config
+from ingest.errors import Unavailable
+from ingest.front.refusal import Refusal
+from ingest.store.connection import Connection, hang_up
+from ingest.store.query.running import open_reader
+
+T = TypeVar("T")
+
+
+class Readers:
+    """Of one process."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._conninfo = config.http_database or config.database
+        self._idle: list[Connection] = []
+        self._slots = asyncio.Semaphore(config.http_queries_max)
+        self._waiting = 0
+        self._threads = ThreadPoolExecutor(config.http_queries_max, "query")
+
+    async def step(self, function: Callable[..., T], *arguments: object) -> T:
+        """Carries out what blocks."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """One that nobody else has. Raises Refusal when too many wait, Unavailable when the database is away."""
+        await self._take_slot()
+        try:
+            opened = self._idle.pop() if self._idle else await self.step(self._open)
+            try:
+                yield opened
+            except asyncio.CancelledError:
+                hang_up(opened)  # a thread may be at work on it: it shall be nobody else's
+                opened.close()
+                raise
+            finally:
+                if opened.closed or opened.broken:
+                    self._drop_idle()  # the others were opened to the same server
+                else:
+                    self._idle.append(opened)
+        finally:
+            self._slots.release()
+
+    async def _take_slot(self) -> None:
+        if self._slots.locked():
+            if self._waiting >= self._config.http_waiting_max:
+                raise Refusal(503, f"{self._waiting} queries wait already: try again later")
+            self._waiting += 1
+            try:
+                await asyncio.wait_for(self._slots.acquire(), self._config.http_waiting_s)
+            except TimeoutError:
+                raise Refusal(503, "too many queries are under way: try again later") from None
+            finally:
+                self._waiting -= 1
+        else:
+            await self._slots.acquire()
+
+    def _open(self) -> Connection:
+        return open_reader(
+            self._conninfo,
+            connect_timeout_s=self._config.connect_timeout_s,
+            timeout_s=self._config.query_timeout_s,
+        )
+
+    def _drop_idle(self) -> None:
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._drop_idle()
+
+
+def away(error: Unavailable) -> Refusal:
+    """Puppet's termini try the next server on it."""
+    return Refusal(503, f"the database is away: {error}")

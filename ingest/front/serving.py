@@ -1,0 +1,187 @@
+"""``ingest serve``: PuppetDB's interface on a socket, with TLS or on loopback, in one process or several."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import logging
+import signal
+import socket
+import ssl
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.supervisors import Multiprocess
+
+from ingest.config.settings import Config
+from ingest.errors import Misconfigured
+from ingest.front.app import Front
+from ingest.front.connection import FrontProtocol, read_allowlist
+from ingest.ipc.core_dumps import forbid_core_dumps
+from ingest.observe.log import configure, resolve_format
+from ingest.store.migrate import require_current
+from ingest.store.query.running import open_reader
+from ingest.transport.protocol import brokers
+
+BACKLOG = 1024
+DRAIN_S = 10  # what is being answered when SIGTERM comes may take that long
+PROCESS = "serve"
+
+
+def serve(config: Config) -> int:
+    """Serves until SIGTERM or Ctrl-C; returns the exit code. Raises IngestError when it cannot start."""
+    forbid_core_dumps()
+    config = _complete(config)
+    configure(config.log_format, config.log_level, process=PROCESS)
+    _silence_uvicorn()
+    allowlist = read_allowlist(config.certificate_allowlist)
+    tls = None if not config.ssl_cert else functools.partial(_tls_context, config)
+    if tls is not None:
+        tls()  # a wrong file is told before anything starts
+    _require_database(config)
+    listener = _listen(config)
+    host, port = listener.getsockname()[:2]
+    structlog.get_logger().info(
+        "serving", host=host, port=port, tls=tls is not None, workers=config.http_workers
+    )
+    uvicorn_config = uvicorn.Config(
+        functools.partial(create, config),
+        factory=True,
+        interface="asgi3",
+        http=functools.partial(FrontProtocol, allowlist=allowlist, silence_s=config.client_timeout_s),  # type: ignore[arg-type]
+        loop="asyncio",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        headers=[("Server", "puppet-ingest")],
+        workers=config.http_workers,
+        backlog=BACKLOG,
+        limit_concurrency=config.http_connections_max,
+        timeout_keep_alive=int(config.client_timeout_s),
+        timeout_graceful_shutdown=DRAIN_S,
+        ssl_context_factory=None if tls is None else functools.partial(_tls_for_uvicorn, tls),
+    )
+    with listener:
+        if config.http_workers > 1:
+            Multiprocess(uvicorn_config, sockets=[listener]).run()
+        else:
+            _Server(uvicorn_config).run(sockets=[listener])
+    return 0
+
+
+def create(config: Config) -> ASGIApp:
+    """The application of one process; called in it."""
+    configure(config.log_format, config.log_level, process=PROCESS)
+    _silence_uvicorn()
+    return Front(config)
+
+
+class _Server(uvicorn.Server):
+    """Whose end by a signal is an orderly one: uvicorn's own raises the signal once more."""
+
+    @contextmanager
+    def capture_signals(self) -> Any:
+        before = {
+            number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _complete(config: Config) -> Config:
+    """Raises Misconfigured for what is not named."""
+    if not config.database:
+        raise Misconfigured("--database", "name the database, as a libpq conninfo or a URI")
+    if not config.queue_source:
+        raise Misconfigured("--queue-source", "name the broker, for example stomp://127.0.0.1:61613")
+    config = msgspec.structs.replace(config, log_format=resolve_format(config.log_format))
+    brokers(config)
+    return config
+
+
+def _require_database(config: Config) -> None:
+    """Raises Misconfigured, Refused, or Unavailable."""
+    connection = open_reader(
+        config.http_database or config.database,
+        connect_timeout_s=config.connect_timeout_s,
+        timeout_s=config.query_timeout_s,
+    )
+    try:
+        require_current(connection)
+    finally:
+        connection.close()
+
+
+def _listen(config: Config) -> socket.socket:
+    host, port = split_address(config.listen)
+    try:
+        (family, _, _, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise Misconfigured("--listen", f"{host!r} is no address of this machine: {error}") from error
+    if not config.ssl_cert and not config.plain_http and not ipaddress.ip_address(address[0]).is_loopback:
+        raise Misconfigured(
+            "--listen",
+            f"without TLS everybody who reaches {config.listen} reads and writes everything: name --ssl-cert, "
+            "--ssl-key and --ssl-ca-cert, or --plain-http where something else keeps them out",
+        )
+    try:
+        listener = socket.create_server(address, family=family, backlog=BACKLOG)
+        # Those that are accepted inherit it; asyncio sets it where it made the socket itself. Without it each answer on a
+        # connection that is kept waits 40 ms for the client's acknowledgement of its head.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
+    except OSError as error:
+        raise Misconfigured("--listen", f"{config.listen}: {error.strerror or error}") from error
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """``HOST:PORT``, ``[ADDRESS]:PORT``. Raises Misconfigured."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535 or not host.strip("[]"):
+        raise Misconfigured("--listen", f"{text!r} is not HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def _tls_context(config: Config) -> ssl.SSLContext:
+    """Nobody gets in without a certificate of the authority's. Raises Misconfigured."""
+    for name in ("ssl_key", "ssl_ca_cert"):
+        if not getattr(config, name):
+            raise Misconfigured(f"--{name.replace('_', '-')}", "is needed with --ssl-cert")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    _load("--ssl-cert", config.ssl_cert, lambda: context.load_cert_chain(config.ssl_cert, config.ssl_key))
+    _load("--ssl-ca-cert", config.ssl_ca_cert, lambda: context.load_verify_locations(config.ssl_ca_cert))
+    if config.ssl_crl:
+        _load("--ssl-crl", config.ssl_crl, lambda: context.load_verify_locations(config.ssl_crl))
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
+    return context
+
+
+def _load(setting: str, file: str, load: Any) -> None:
+    try:
+        load()
+    except (OSError, ssl.SSLError, ValueError) as error:
+        raise Misconfigured(setting, f"{file}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _tls_for_uvicorn(make: Any, _: uvicorn.Config, __: Any) -> ssl.SSLContext:
+    context: ssl.SSLContext = make()
+    return context
+
+
+def _silence_uvicorn() -> None:
+    """What it has to say is said by our own log: of requests that fail, and of the start and the end."""
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.handlers = [logging.NullHandler()]
+        logger.propagate = False

@@ -1,0 +1,203 @@
+"""The entities that come from catalogs: nodes, catalogs, resources, edges, environments, producers."""
+
+from __future__ import annotations
+
+from ingest.core.query import ast
+from ingest.store.queries import query
+from ingest.store.query.entity import OF_NODES, Entity, EntityField, Relation, Source, Type, always
+
+_SAME = ("certname",)
+BY_CERTNAME = {
+    name: Relation(_SAME, _SAME)
+    for name in (
+        "factsets", "reports", "package_inventory", "inventory", "catalogs", "catalog_inputs", "catalog_input_contents",
+        "nodes", "facts", "fact_contents", "events", "edges", "resources",
+    )
+}  # fmt: skip
+BY_ENVIRONMENT = {"environments": Relation(("environment",), ("name",))}
+BY_PRODUCER = {"producers": Relation(("producer",), ("name",))}
+
+_CERTNAME = EntityField("n.certname")
+_ENVIRONMENT = EntityField("e.name")
+
+
+def _time(sql: str) -> EntityField:
+    return EntityField(sql, Type.TIMESTAMP)
+
+
+NODES = Entity(
+    "nodes",
+    {
+        "certname": _CERTNAME,
+        "deactivated": _time("n.deactivated"),
+        "expired": _time("n.expired"),
+        "catalog_timestamp": _time("c.received_at"),
+        "catalog_environment": _ENVIRONMENT,
+        "facts_timestamp": _time("f.received_at"),
+        "facts_environment": EntityField("fe.name"),
+        "report_timestamp": _time("l.end_time"),
+        "report_environment": EntityField("l.environment"),
+        "latest_report_hash": EntityField("l.hash", Type.HASH),
+        "latest_report_noop": EntityField("l.noop", Type.BOOLEAN),
+        "latest_report_noop_pending": EntityField("l.noop_pending", Type.BOOLEAN),
+        "latest_report_status": EntityField("l.status"),
+        "latest_report_corrective_change": EntityField("l.corrective_change", Type.BOOLEAN),
+        "latest_report_job_id": EntityField("l.job_id"),
+        "cached_catalog_status": EntityField("l.cached_catalog_status"),
+    },
+    always("from_nodes"),
+    BY_CERTNAME,
+    OF_NODES,
+)
+
+
+_ROW = {"node_id": "n.id", "position_set_id": "c.position_set_id", "edge_set_id": "c.edge_set_id"}
+
+
+def _part(name: str, href: str) -> str:
+    """A part of a catalog as ``{data, href}``, for the nodes n and catalogs c of a row."""
+    text = query(name).as_string()
+    for parameter, column in _ROW.items():
+        text = text.replace(f"%({parameter})s", column)
+    return (
+        f"json_build_object('data', ({text}), 'href', '/pdb/query/v4/catalogs/' || n.certname || '/{href}')"
+    )
+
+
+CATALOGS = Entity(
+    "catalogs",
+    {
+        "certname": _CERTNAME,
+        "version": EntityField("c.version"),
+        "hash": EntityField("encode(c.content_digest, 'hex')"),
+        "transaction_uuid": EntityField("c.transaction_uuid::text"),
+        "catalog_uuid": EntityField("c.catalog_uuid::text"),
+        "code_id": EntityField("c.code_id"),
+        "job_id": EntityField("c.job_id"),
+        "environment": _ENVIRONMENT,
+        "producer_timestamp": _time("c.producer_timestamp"),
+        "producer": EntityField("pr.name"),
+        "resources": EntityField(_part("catalog_resources_json", "resources"), Type.JSON, queryable=False),
+        "edges": EntityField(_part("catalog_edges_json", "edges"), Type.JSON, queryable=False),
+    },
+    always("from_catalogs"),
+    BY_CERTNAME | BY_ENVIRONMENT | BY_PRODUCER,
+    OF_NODES,
+)
+
+# What a resource has whatever node it is on: conditions on these need no node.
+CONTENT = frozenset({"type", "title", "exported", "tag", "tags", "parameters", "resource"})
+
+
+def _resources_source(where: ast.Node | None) -> Source:
+    parts = _conjuncts(where)
+    if any(
+        isinstance(part, ast.Compare) and part.op == "=" and _name(part) == "exported" and part.value is True
+        for part in parts
+    ):
+        return Source("from_resources_exported")
+    if any(_names_nodes(part) for part in parts):
+        return Source("from_resources")
+    content = tuple(part for part in parts if _is_content(part))
+    if content:
+        return Source("from_resources_by_content", ast.And(content))
+    return Source("from_resources")
+
+
+def _conjuncts(where: ast.Node | None) -> list[ast.Node]:
+    if where is None:
+        return []
+    return (
+        [one for part in where.parts for one in _conjuncts(part)] if isinstance(where, ast.And) else [where]
+    )
+
+
+def _name(part: ast.Compare | ast.InArray) -> str:
+    return part.subject.name if isinstance(part.subject, ast.Field) else ""
+
+
+def _names_nodes(part: ast.Node) -> bool:
+    """Few of them: ["=", "certname", ...] or a list. A subquery is no more than a list in the middle of a statement."""
+    return (isinstance(part, ast.Compare) and part.op == "=" and _name(part) == "certname") or (
+        isinstance(part, ast.InArray) and _name(part) == "certname"
+    )
+
+
+def _is_content(part: ast.Node) -> bool:
+    match part:
+        case ast.And(parts) | ast.Or(parts):
+            return all(map(_is_content, parts))
+        case ast.Not(inner):
+            return _is_content(inner)
+        case ast.Compare(_, ast.Pair(kind="parameter")):
+            return True
+        case ast.Compare() | ast.InArray():
+            return _name(part) in CONTENT
+        case ast.IsNull(field):
+            return field.name in CONTENT
+        case ast.InQuery(fields):
+            return all(field.name in CONTENT for field in fields)
+        case _:
+            return False
+
+
+_TAG_NAMES = 'ARRAY(SELECT t.name FROM tags t WHERE t.id = ANY (r.tag_ids) ORDER BY t.name COLLATE "C")'
+
+RESOURCES = Entity(
+    "resources",
+    {
+        "certname": _CERTNAME,
+        "environment": _ENVIRONMENT,
+        "resource": EntityField("encode(r.digest, 'hex')"),
+        "type": EntityField("r.type"),
+        "title": EntityField("r.title"),
+        "tag": EntityField("r.tag_ids", Type.TAGS, projectable=False),
+        "tags": EntityField("r.tag_ids", Type.TAGS, shown=_TAG_NAMES),
+        "exported": EntityField("r.exported", Type.BOOLEAN),
+        "file": EntityField("p.file"),
+        "line": EntityField("p.line", Type.NUMERIC),
+        "parameters": EntityField("r.parameters", Type.DOCUMENT),
+    },
+    _resources_source,
+    {
+        "catalogs": Relation(_SAME, _SAME),
+        "nodes": Relation(_SAME, _SAME),
+        **BY_ENVIRONMENT,
+    },
+    OF_NODES,
+)
+
+EDGES = Entity(
+    "edges",
+    {
+        "certname": _CERTNAME,
+        "relationship": EntityField("relationship_name(d.relationship)"),
+        "source_title": EntityField("s.title"),
+        "source_type": EntityField("s.type"),
+        "target_title": EntityField("t.title"),
+        "target_type": EntityField("t.type"),
+    },
+    always("from_edges"),
+    BY_CERTNAME,
+    OF_NODES,
+)
+
+_IN_ENVIRONMENT = Relation(("name",), ("environment",))
+ENVIRONMENTS = Entity(
+    "environments",
+    {"name": EntityField("e.name")},
+    always("from_environments"),
+    dict.fromkeys(
+        ("inventory", "factsets", "catalogs", "reports", "facts", "fact_contents", "events", "resources"),
+        _IN_ENVIRONMENT,
+    ),
+)
+
+PRODUCERS = Entity(
+    "producers",
+    {"name": EntityField("pr.name")},
+    always("from_producers"),
+    {name: Relation(("name",), ("producer",)) for name in ("factsets", "catalogs", "reports")},
+)
+
+CATALOG_ENTITIES = (NODES, CATALOGS, RESOURCES, EDGES, ENVIRONMENTS, PRODUCERS)

@@ -1,0 +1,91 @@
+"""What a row of a query shows, and how it becomes JSON."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ingest.core.query import ast
+from ingest.store.query import operators
+from ingest.store.query.entity import Entity, Type
+from ingest.store.query.lookups import unknown_column
+from ingest.store.query.values import Parameters
+
+COLUMNS_MAX = 50  # PostgreSQL's functions take 100 arguments, and json_build_object two for each column
+TIME_FORMAT = '\'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"\''
+
+
+class Shown(NamedTuple):
+    key: str
+    sql: str
+    type: Type
+
+
+def columns(parameters: Parameters, entity: Entity, asked: tuple[ast.Column, ...] | None) -> list[Shown]:
+    """What a row of the outermost query shows."""
+    if asked is None:
+        fields = {name: entity.fields[name] for name in entity.projectable()}
+        return [Shown(name, field.shown or field.sql, field.type) for name, field in fields.items()]
+    if len(asked) > COLUMNS_MAX:
+        raise ast.BadQuery(f"more than {COLUMNS_MAX} columns to extract")
+    return _numbered([column_of(parameters, entity, column) for column in asked])
+
+
+def _numbered(shown: list[Shown]) -> list[Shown]:
+    """What is asked for again is shown again: PuppetDB calls it name_2."""
+    times: dict[str, int] = {}
+    found = []
+    for one in shown:
+        times[one.key] = times.get(one.key, 0) + 1
+        found.append(one if times[one.key] == 1 else one._replace(key=f"{one.key}_{times[one.key]}"))
+    return found
+
+
+def column_of(parameters: Parameters, entity: Entity, column: ast.Column) -> Shown:
+    if isinstance(column, ast.Function):
+        return call(parameters, entity, column)
+    found = entity.fields.get(column.name)
+    is_path = bool(column.parts)
+    if found is None or not found.projectable or (is_path and found.type is not Type.DOCUMENT):
+        raise ast.BadQuery(unknown_column(entity, column.text))
+    if is_path:
+        if len(column.text.encode()) > 63:
+            raise ast.BadQuery(
+                f"Projected field name '{column.text[:200]}' exceeds current maximum length of 63 characters"
+            )
+        return Shown(column.text, operators.inside(parameters, found, column), Type.JSON)
+    return Shown(column.name, found.shown or found.sql, found.type)
+
+
+def call(parameters: Parameters, entity: Entity, function: ast.Function) -> Shown:
+    if function.field is None:
+        return Shown("count", "count(*)", Type.NUMERIC)
+    found = entity.fields.get(function.field.name)
+    if found is None or not found.queryable:
+        raise ast.BadQuery(unknown_column(entity, function.field.text))
+    sql = operators.inside(parameters, found, function.field) if function.field.parts else found.sql
+    type_ = Type.NUMERIC
+    if function.name in ("avg", "sum", "min", "max") and found.type in (Type.SCALAR, Type.DOCUMENT):
+        sql = f"CASE jsonb_typeof({sql}) WHEN 'number' THEN ({sql} #>> '{{}}')::numeric END"
+    elif function.name in ("min", "max"):
+        type_ = found.type
+    if function.name == "to_string":
+        return Shown("to_string", f"to_char({sql}, {parameters.text(function.format or '')})", Type.STRING)
+    if function.name == "jsonb_typeof":
+        return Shown("jsonb_typeof", f"jsonb_typeof({sql})", Type.STRING)
+    cast = "::float8" if function.name == "avg" else ""
+    return Shown(function.name, f"{function.name}({sql}){cast}", type_)
+
+
+def row(parameters: Parameters, entity: Entity, shown: list[Shown]) -> str:
+    """The row as JSON text, from the columns c0, c1, ... of the inner select."""
+    made = []
+    for number, one in enumerate(shown):
+        value = f"found.c{number}"
+        if one.type is Type.TIMESTAMP:
+            value = f"to_char({value} AT TIME ZONE 'UTC', {TIME_FORMAT})"
+        elif one.type is Type.HASH:
+            value = f"encode({value}, 'hex')"
+        made.append((parameters.text(one.key), value))
+    if entity.bare is not None and [one.key for one in shown] == [entity.bare]:
+        return f"to_json({made[0][1]})::text"
+    return "json_build_object({})::text".format(", ".join(f"{key}, {value}" for key, value in made))

@@ -1,0 +1,92 @@
+"""What an entity of PuppetDB's queries is to the compiler: its fields in SQL, where its rows come from, what belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import Enum, auto
+from typing import NamedTuple
+
+from ingest.core.query.ast import Node
+from ingest.store.queries import query
+
+
+class Type(Enum):
+    """Decides which operators a field has, and what they mean. The words are PuppetDB's."""
+
+    STRING = auto()
+    NUMERIC = auto()
+    BOOLEAN = auto()
+    TIMESTAMP = auto()
+    ARRAY = auto()  # text[]
+    TAGS = auto()  # integer[], the ids of tags
+    SCALAR = auto()  # jsonb: a fact's value
+    DOCUMENT = auto()  # jsonb, with dotted paths into it
+    PATH = auto()  # jsonb array: the path of a fact
+    PATH_TEXT = (
+        auto()
+    )  # the same of fact paths, which PuppetDB keeps as texts: there a pattern finds whole parts alone
+    HASH = auto()  # bytea, shown and asked for in hexadecimal digits
+    JSON = auto()  # only to be shown
+
+
+class EntityField(NamedTuple):
+    sql: str  # an expression over the aliases of the entity's source
+    type: Type = Type.STRING
+    queryable: bool = True
+    projectable: bool = True
+    shown: str | None = None  # the expression that makes JSON of it, where it is not the same
+    # Of a document: the expression for what stands under the name {name}, where that is cheaper than to make the whole.
+    by_name: str | None = None
+
+
+class Source(NamedTuple):
+    """A statement of ``entities.sql``, and the condition that goes into the middle of it."""
+
+    name: str
+    content: Node | None = None
+
+
+class Relation(NamedTuple):
+    """The fields by which rows of another entity belong together with one's own."""
+
+    local: tuple[str, ...]
+    foreign: tuple[str, ...]
+
+
+class Entity(NamedTuple):
+    name: str
+    fields: Mapping[str, EntityField]
+    source: Callable[[Node | None], Source]
+    relations: Mapping[str, Relation] = {}
+    # By state: a condition on the rows of nodes in that state. Without one it is asked of ``certname``.
+    states: Mapping[str, str] = {}
+    latest: str | None = None  # the condition that a row is of the newest report
+    has_kinds: bool = False  # of reports: those of agents alone unless ``type`` is asked for
+    distinct: bool = False
+    bare: str | None = None  # rows are not objects, but this field's values
+
+    def queryable(self) -> list[str]:
+        return sorted(name for name, field in self.fields.items() if field.queryable)
+
+    def projectable(self) -> list[str]:
+        return sorted(name for name, field in self.fields.items() if field.projectable)
+
+
+def always(name: str) -> Callable[[Node | None], Source]:
+    """The same source, whatever is asked."""
+    return lambda where: Source(name)
+
+
+# Nodes of a state, as an expression over the nodes n. Those inactive for longer than that are about to be purged.
+PURGE_TTL = "%(node_purge_ttl)s::interval"  # the compiler puts a parameter there
+ACTIVE = "(n.deactivated IS NULL AND n.expired IS NULL)"
+INACTIVE = f"(n.deactivated > statement_timestamp() - {PURGE_TTL} OR n.expired > statement_timestamp() - {PURGE_TTL})"
+OF_NODES = {"active": ACTIVE, "inactive": INACTIVE}
+
+
+def subselect(statement: str, **columns: str) -> str:
+    """A statement of ``entities.sql`` with columns of a row where its parameters are."""
+    text = query(statement).as_string()
+    for parameter, column in columns.items():
+        text = text.replace(f"%({parameter})s", column)
+    return f"({text[text.index('SELECT') :]})"

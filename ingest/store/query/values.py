@@ -1,0 +1,128 @@
+"""Checks what a field is compared with, and hands it to the statement as a parameter of the field's type."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+from ingest.core.query.ast import BadQuery
+from ingest.core.times import parse_time
+from ingest.errors import Rejected
+from ingest.store.query.entity import Type
+
+NUL, REPLACEMENT = (
+    "\0",
+    "\ufffd",
+)  # neither text nor jsonb holds the first; what is stored has the second in its place
+
+
+class Parameters:
+    """Of one statement, named p0, p1, ... in the order in which they were asked for."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, object] = {}
+
+    def add(self, value: object, type_: str) -> str:
+        """The placeholder, with a cast: the server shall not guess."""
+        name = f"p{len(self.values)}"
+        self.values[name] = value
+        return f"%({name})s::{type_}"
+
+    def text(self, value: str) -> str:
+        return self.add(clean(value), "text")
+
+    def json(self, value: object) -> str:
+        return self.add(to_json(value), "jsonb")
+
+
+def clean(text: str) -> str:
+    """Lone surrogates are no text to PostgreSQL either."""
+    return text.replace(NUL, REPLACEMENT).encode("utf-8", "replace").decode()
+
+
+def to_json(value: object) -> str:
+    """As jsonb can be read from it."""
+    return clean(json.dumps(value, ensure_ascii=False, sort_keys=True)).replace("\\u0000", REPLACEMENT)
+
+
+def one(parameters: Parameters, type_: Type, value: object, field: str) -> str:
+    """A value to compare a field of that type with. Raises BadQuery for one that it cannot be compared with."""
+    match type_:
+        case Type.STRING if isinstance(value, str):
+            return parameters.text(value)
+        case Type.HASH if isinstance(value, str):
+            return parameters.add(_digest(value), "bytea")
+        case Type.ARRAY | Type.TAGS if isinstance(value, str | int | float):
+            return parameters.text(value if isinstance(value, str) else _plain(value))
+        case Type.NUMERIC if isinstance(value, int | float) and not isinstance(value, bool):
+            return parameters.add(str(value), "numeric")
+        case Type.NUMERIC:
+            raise BadQuery(f'Argument "{value}" is incompatible with numeric field "{field}".')
+        case Type.BOOLEAN if (found := _boolean(value)) is not None:
+            return parameters.add(found, "boolean")
+        case Type.TIMESTAMP:
+            return parameters.add(timestamp(value), "timestamptz")
+        case Type.SCALAR | Type.DOCUMENT | Type.PATH | Type.PATH_TEXT:
+            return parameters.json(value)
+    raise BadQuery(f"Argument {json.dumps(value)[:200]} is incompatible with field {field!r}.")
+
+
+def many(parameters: Parameters, type_: Type, values: tuple[object, ...], field: str) -> str:
+    """An array of them."""
+    match type_:
+        case Type.STRING:
+            return parameters.add(
+                [clean(value if isinstance(value, str) else _plain(value)) for value in values], "text[]"
+            )
+        case Type.HASH:
+            return parameters.add([_digest(value) for value in values], "bytea[]")
+        case Type.NUMERIC:
+            for value in values:
+                one(Parameters(), type_, value, field)
+            return parameters.add([str(value) for value in values], "numeric[]")
+        case Type.BOOLEAN:
+            found = [_boolean(value) for value in values]
+            if None not in found:
+                return parameters.add(found, "boolean[]")
+        case Type.TIMESTAMP:
+            return parameters.add([timestamp(value) for value in values], "timestamptz[]")
+        case Type.SCALAR | Type.DOCUMENT | Type.PATH | Type.PATH_TEXT:
+            return parameters.add([to_json(value) for value in values], "jsonb[]")
+    raise BadQuery(f"'in' with an array is not supported on field {field!r}")
+
+
+def timestamp(value: object) -> datetime:
+    """Raises BadQuery."""
+    try:
+        if isinstance(value, str):
+            return parse_time(value, "timestamp")
+    except Rejected:
+        pass
+    raise BadQuery(f"'{str(value)[:200]}' is not a valid timestamp value")
+
+
+def pattern(parameters: Parameters, value: object, field: str) -> str:
+    """A regular expression of PostgreSQL's."""
+    if not isinstance(value, str):
+        raise BadQuery(
+            f"~ takes a regular expression as a string, but field {field!r} was given {json.dumps(value)[:200]}"
+        )
+    return parameters.text(value)
+
+
+def _digest(value: object) -> bytes | None:
+    """What are no hexadecimal digits is the hash of nothing."""
+    try:
+        return bytes.fromhex(value) if isinstance(value, str) and value == value.strip().lower() else None
+    except ValueError:
+        return None
+
+
+def _boolean(value: object) -> bool | None:
+    if isinstance(value, bool):
+        return value
+    return {"true": True, "false": False}.get(value.lower()) if isinstance(value, str) else None
+
+
+def _plain(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
