@@ -190,7 +190,7 @@ def test_a_broker_that_dies_is_started_again_where_it_was(tmp_path: Path) -> Non
         assert found.password
         with Client(found.port, found.username, found.password) as publisher:
             publisher.publish(QUEUE, b"kept")
-            os.kill(_child(), signal.SIGKILL)
+            os.kill(_child(tmp_path), signal.SIGKILL)
         deadline = time.monotonic() + 30
         while True:
             try:
@@ -203,11 +203,11 @@ def test_a_broker_that_dies_is_started_again_where_it_was(tmp_path: Path) -> Non
                 time.sleep(0.05)
 
 
-def _child() -> int:
-    """Of this process, the one that is a broker."""
+def _child(directory: Path) -> int:
+    """Of this process, the broker that keeps what it has there."""
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
     (broker_,) = [
-        pid for pid in children if b"ingest.embedded.broker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        pid for pid in children if str(directory).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
     return int(broker_)
 
