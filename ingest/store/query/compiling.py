@@ -205,6 +205,8 @@ class Compiler:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if op == "~>" or not (is_number or (op in ("=", "~") and isinstance(value, str | bool))):
             raise ast.BadQuery(f"Operator '{op}' not allowed on value '{value}'")
+        if op == "~" and isinstance(value, bool):
+            value = str(value).lower()
         certname = (read_field("certname"),)
         return self._in_query(
             entity, certname, ast.Query("inventory", certname, ast.Compare(op, fact_path(name), value))
