@@ -12,22 +12,34 @@ from ingest.cli.printing import say_json, say_lines
 from ingest.cli.settings import database, of_running_engine, with_settings
 from ingest.config.loading import Origins
 from ingest.core.printable import escape_unprintable
-from ingest.errors import Unavailable
+from ingest.errors import Misconfigured, Refused, Unavailable
 
 
 @click.command("show")
 @click.argument("certname")
 @click.option("--facts", "shows_facts", is_flag=True, help="its facts and packages instead of its catalog")
+@click.option("--reports", "lists_reports", is_flag=True, help="its reports, a line each, the newest first")
+@click.option("--report", "report", metavar="HASH", help="one of its reports, whole")
 @with_settings
-def show_command(settings: Origins, certname: str, shows_facts: bool) -> None:
+def show_command(
+    settings: Origins, certname: str, shows_facts: bool, lists_reports: bool, report: str | None
+) -> None:
     """Print a node's stored catalog as wire-form JSON."""
     from ingest.core.catalog.wire import canonical, canonical_json
     from ingest.store.catalog.reading import read_catalog
     from ingest.store.facts.reading import read_factset
+    from ingest.store.report.reading import read_report, read_reports
 
     with database(settings.config) as connection:
         if shows_facts:
             say_json(canonical_json(read_factset(connection, certname)))
+        elif report is not None:
+            found = read_report(connection, report)
+            if found["certname"] != certname:
+                raise Refused(f"the report {report[:64]} is not one of {certname}")
+            say_json(canonical_json(found))
+        elif lists_reports:
+            _print_lines(read_reports(connection, certname=certname))
         else:
             say_json(canonical(read_catalog(connection, certname)))
 
@@ -83,6 +95,25 @@ def facts_command(settings: Origins, name: str, value: str | None) -> None:
 
     with database(settings.config) as connection:
         _print_lines(facts_named(connection, name, *(() if value is None else (_value(value),))))
+
+
+@query_group.command("reports")
+@click.option("--status", metavar="S", help="changed, unchanged, failed, or what else Puppet says")
+@click.option("--since", metavar="TIME", help="no older than that: 30m, 2h, 7d")
+@with_settings
+def reports_command(settings: Origins, status: str | None, since: str | None) -> None:
+    """Which reports are stored: one JSON object a line, the newest first."""
+    from datetime import timedelta
+
+    from ingest.core.quantities import duration_s
+    from ingest.store.report.reading import read_reports
+
+    try:
+        age = None if since is None else timedelta(seconds=duration_s(since))
+    except (ValueError, OverflowError) as error:
+        raise Misconfigured("--since", f"{since!r} is not a time like 30m or 2h") from error
+    with database(settings.config) as connection:
+        _print_lines(read_reports(connection, status=status, since=age))
 
 
 def _print_lines(found: Iterable[dict[str, Any]]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -444,3 +446,50 @@ def test_an_engine_that_owns_nothing_makes_and_drops_days(connection: Connection
         assert len(days(connection)) == 1
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             own.execute("DROP TABLE node_reports")
+
+
+def test_a_plan_is_not_the_state_of_its_node(connection: Connection, reports: Reports) -> None:
+    """The newest report of a node is that of its agent, as PuppetDB has it."""
+    reports.send(at(NOW, status="changed"), at(NOW + timedelta(minutes=1), type="plan", status="failed"))
+    assert rows(connection, "SELECT status FROM latest_reports") == [("changed",)]
+    reports.send(at(NOW, "b.example", type="plan"))
+    assert rows(connection, "SELECT certname FROM latest_reports") == [("a.example",)]
+    assert rows(connection, "SELECT certname, type FROM reports ORDER BY 1, 2") == [
+        ("a.example", "agent"), ("a.example", "plan"), ("b.example", "plan"),
+    ]  # fmt: skip
+
+
+# Commands
+
+
+def ingest(database: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ingest", *arguments, "--database", database],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_commands_show_reports(connection: Connection, reports: Reports, database: str) -> None:
+    """All of a node, one of them whole, and those of a status."""
+    recently = recent(minutes=5)
+    one = at(recently, status="failed", resources=[resource("/x", event())], logs=[log("created")])
+    reports.send(one, at(recent(hours=3), "b.example", status="changed"), at=recent())
+    listed = ingest(database, "show", "a.example", "--reports")
+    (line,) = map(json.loads, listed.stdout.splitlines())
+    assert (line["status"], line["certname"]) == ("failed", "a.example")
+    whole = json.loads(ingest(database, "show", "a.example", "--report", line["hash"]).stdout)
+    assert [each["message"] for each in whole["resource_events"]] == ["created"]
+    assert [each["message"] for each in whole["logs"]] == ["created"]
+    assert whole["metrics"] == []
+    failed = ingest(database, "query", "reports", "--status", "failed", "--since", "2h").stdout.splitlines()
+    assert [json.loads(each)["certname"] for each in failed] == ["a.example"]
+    assert ingest(database, "query", "reports", "--status", "changed", "--since", "2h").stdout == ""
+    for arguments, code, said in (
+        (("show", "b.example", "--report", line["hash"]), 5, "is not one of b.example"),
+        (("show", "a.example", "--report", "nope"), 5, "no report nope is stored"),
+        (("query", "reports", "--since", "soon"), 2, "--since"),
+    ):
+        refused = ingest(database, *arguments)
+        assert (refused.returncode, said in refused.stderr, refused.stderr.count("\n")) == (code, True, 1)

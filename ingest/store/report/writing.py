@@ -92,10 +92,12 @@ class ReportWriter:
             "copy_node_reports", [_row(report, nodes[report.certname][0], found) for report in reports]
         )
         session.counts.rows_written += len(reports)
-        newest: dict[str, StoreReport] = {}
-        for report in sorted(reports, key=lambda one: (one.producer_timestamp, one.header.hash)):
-            newest[report.certname] = report
-        self._put_latest(session, [(nodes[certname][0], report) for certname, report in newest.items()])
+        in_order = sorted(reports, key=lambda one: (one.producer_timestamp, one.header.hash))
+        newest = {one.certname: one for one in in_order}
+        # A plan says nothing of the node's own state.
+        of_agents = {one.certname: one for one in in_order if one.header.type == "agent"}
+        if of_agents:
+            self._put_latest(session, [(nodes[certname][0], one) for certname, one in of_agents.items()])
         back = [(nodes[certname][0], one) for certname, one in newest.items() if nodes[certname][1]]
         if back:
             session.execute(

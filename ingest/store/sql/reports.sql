@@ -164,3 +164,23 @@ WHERE n.id = s.node_id
 
 -- name: read_reporting_nodes
 SELECT n.certname, n.id, n.deactivated IS NOT NULL OR n.expired IS NOT NULL FROM nodes n WHERE n.certname = ANY (%s)
+
+-- name: list_reports
+SELECT r.certname, r.hash, r.status, r.noop, r.corrective_change, r.environment, r.type, r.start_time, r.end_time,
+       r.producer_timestamp, r.configuration_version, r.puppet_version, r.cached_catalog_status
+FROM reports r
+WHERE (%(certname)s::text IS NULL OR r.certname = %(certname)s::text)
+  AND (%(status)s::text IS NULL OR r.status = %(status)s::text)
+  AND (%(since)s::interval IS NULL OR r.ordered_at >= now() - %(since)s::interval)
+ORDER BY r.ordered_at DESC, r.certname
+
+-- name: read_report
+SELECT to_jsonb(r) - 'ordered_at' - 'node_id' || jsonb_build_object(
+    'resource_events', (SELECT coalesce(jsonb_agg(to_jsonb(e) - 'report' - 'certname' - 'place' ORDER BY e.place), '[]')
+                        FROM resource_events e WHERE e.report = r.hash),
+    'logs', (SELECT coalesce(jsonb_agg(to_jsonb(l) - 'report' - 'certname' - 'place' ORDER BY l.place), '[]')
+             FROM report_logs l WHERE l.report = r.hash),
+    'metrics', (SELECT coalesce(jsonb_agg(to_jsonb(m) - 'report' - 'certname' - 'place' ORDER BY m.place), '[]')
+                FROM report_metrics m WHERE m.report = r.hash))
+FROM reports r WHERE r.hash = %s
+LIMIT 1
