@@ -137,7 +137,7 @@ def _shares(unchanged: float, parameters: float | None, upgrade: float | None) -
     """(few parameters, upgrade); what is not given is the rest. Raises Misconfigured."""
     for flag, value in (("--unchanged", unchanged), ("--parameters", parameters), ("--upgrade", upgrade)):
         if value is not None and not 0 <= value <= 1:
-            raise Misconfigured(flag, f"{value:g} is no share: between 0 and 1")
+            raise Misconfigured(flag, f"{value:g} is not a share: between 0 and 1")
     rest = 1 - unchanged
     if upgrade is None:
         # Releases are rarer than changes of data; a tenth of the changes where nobody says otherwise.

@@ -37,9 +37,9 @@ class _Duration(click.ParamType[float]):
         try:
             found = duration_s(str(value))
         except ValueError:
-            self.fail(f"{value!r} is no duration like 30m", param, ctx)
+            self.fail(f"{value!r} is not a duration like 30m", param, ctx)
         if found <= 0:
-            self.fail(f"{value!r} is no time at all", param, ctx)
+            self.fail(f"{value!r} is not a time", param, ctx)
         return found
 
 

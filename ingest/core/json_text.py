@@ -27,7 +27,7 @@ def parse_json(raw: bytes | memoryview | msgspec.Raw) -> Any:
     except RecursionError as error:
         raise Rejected("too_deep", "the JSON is nested too deeply") from error
     except ValueError as error:
-        raise Rejected("unreadable", f"no JSON: {error}") from error
+        raise Rejected("unreadable", f"not JSON: {error}") from error
 
 
 def _finite(text: str) -> float:
@@ -38,4 +38,4 @@ def _finite(text: str) -> float:
 
 
 def _no_constant(text: str) -> float:
-    raise Rejected("unreadable", f"{text} is no JSON")
+    raise Rejected("unreadable", f"{text} is not JSON")

@@ -184,7 +184,7 @@ def _seconds(flag: str, text: str) -> float:
     try:
         found = duration_s(text)
     except ValueError:
-        raise Misconfigured(flag, f"{text!r} is no duration like 30m") from None
+        raise Misconfigured(flag, f"{text!r} is not a duration like 30m") from None
     if found <= 0:
         raise Misconfigured(flag, "it must be longer than nothing")
     return found

@@ -249,7 +249,7 @@ def parse_reference(text: str) -> Ref:
     """``Type[title]``; the title may hold brackets and newlines."""
     match = _REFERENCE.match(text)
     if match is None:
-        raise Rejected("invalid", f"{text[:100]!r} is no reference to a resource")
+        raise Rejected("invalid", f"{text[:100]!r} is not a reference to a resource")
     return Ref(match[1], match[2])
 
 
@@ -258,7 +258,7 @@ def _lenient_edges(raw: bytes | memoryview) -> list[dict[str, Any]]:
     if may_hold_secrets(bytes(raw)):
         document = conceal(document, bytes(raw))  # what is refused is quoted in logs
     if not isinstance(document, list):
-        raise Rejected("invalid", "edges is no list")
+        raise Rejected("invalid", "`edges` is not a list")
     for edge in document:
         if not isinstance(edge, dict) or "source" not in edge or "target" not in edge:
             raise Rejected("invalid", "an edge has no source or no target")
@@ -270,4 +270,4 @@ def _reference(given: Any) -> Ref:
         return parse_reference(given)
     if isinstance(given, dict) and isinstance(given.get("type"), str) and given.get("title") is not None:
         return Ref(given["type"], scalar_text(given["title"]))
-    raise Rejected("invalid", "an edge's end is no reference to a resource")
+    raise Rejected("invalid", "an edge's end is not a reference to a resource")

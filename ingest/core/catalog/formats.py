@@ -239,7 +239,7 @@ def _uuid(text: str | None, name: str) -> str | None:
     try:
         return str(uuid.UUID(text))
     except ValueError as error:
-        raise Rejected("invalid", f"{name} is no UUID: {text[:60]!r}") from error
+        raise Rejected("invalid", f"{name} is not a UUID: {text[:60]!r}") from error
 
 
 def _text(value: Scalar) -> str | None:
@@ -256,12 +256,12 @@ def _integer(value: Scalar, default: int) -> int:
 def _section(raw: Raw | msgspec.UnsetType, name: str) -> bytes | memoryview:
     """A section's JSON array. Puppet up to 2.7 wrapped it into a string once more."""
     if raw is msgspec.UNSET:
-        raise Rejected("invalid", f"no catalog: it has no {name}")
+        raise Rejected("invalid", f"not a catalog: it has no {name}")
     data = memoryview(raw)
     if bytes(data[:1]) == b'"':
         return bytes_of(str(parse_json(data)))
     if bytes(data[:1]) != b"[":
-        raise Rejected("invalid", f"{name} is no list")
+        raise Rejected("invalid", f"`{name}` is not a list")
     return data
 
 

@@ -35,7 +35,7 @@ def add_aliases(type_: str, title: str, parameters: dict[str, Json], known: Any)
     aliases = [a for a in (given if isinstance(given, list) else [given]) if a is not None]
     if known is not None:
         if not isinstance(known, list):
-            raise Rejected("invalid", f"the aliases of {Ref(type_, title).short} are no list")
+            raise Rejected("invalid", f"the aliases of {Ref(type_, title).short} are not a list")
         if known:
             parameters["alias"] = aliases = list(known)
     elif type_ not in COMPOSITE:
@@ -83,7 +83,7 @@ def relations(ref: Ref, parameters: dict[str, Json]) -> Iterable[Relation]:
     for name, relationship, forward in RELATIONSHIP_PARAMETERS:
         for other in _flat(parameters.get(name)):
             if not isinstance(other, str) or not _RELATION_TARGET.match(other):
-                raise Rejected("invalid_relationship", f"{ref.short} has a {name} that is no reference")
+                raise Rejected("invalid_relationship", f"{ref.short} has a {name} that is not a reference")
             target = parse_reference(other)
             if target.type == "File" and target.title.endswith("/"):
                 target = Ref("File", target.title.rstrip("/"))

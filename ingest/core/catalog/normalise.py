@@ -165,7 +165,7 @@ def _document(raw: bytes | memoryview | msgspec.Raw, data: bytes, family: str) -
         # values around it are still to be printed.
         document = conceal(document, data, SENSITIVE if family == "puppetdb" else kind_alone)
     if not isinstance(document, dict):
-        raise Rejected("invalid", "a resource is no object")
+        raise Rejected("invalid", "a resource is not an object")
     return document, has_floats
 
 
@@ -182,7 +182,7 @@ def _parameters(document: dict[str, Any], ref: Ref) -> Any:
     if parameters is None or parameters == []:
         parameters = {}
     if not isinstance(parameters, dict):
-        raise Rejected("invalid", f"the parameters of {ref.short} are no object")
+        raise Rejected("invalid", f"the parameters of {ref.short} are not an object")
     for name in _sensitive(document.get("sensitive_parameters")):
         parameters.pop(name, None)
     return parameters
@@ -214,7 +214,7 @@ def _sensitive(names: Any) -> list[str]:
     # Anything else would leave a secret where it is.
     if isinstance(names, list) and all(isinstance(name, str) for name in names):
         return names
-    raise Rejected("invalid", "a resource's sensitive_parameters are no list of names")
+    raise Rejected("invalid", "a resource's sensitive_parameters are not a list of names")
 
 
 def _tags(given: Any, type_: str, title: str) -> tuple[str, ...]:
@@ -223,7 +223,7 @@ def _tags(given: Any, type_: str, title: str) -> tuple[str, ...]:
     if isinstance(given, str):
         given = [given]  # collapsed by Puppet up to 3
     if not isinstance(given, list):
-        raise Rejected("invalid_tag", f"the tags of {Ref(type_, title).short} are no list")
+        raise Rejected("invalid_tag", f"the tags of {Ref(type_, title).short} are not a list")
     try:
         if (tags := sorted_tags(tuple(given))) is not None:
             return tags
