@@ -11,10 +11,13 @@ import structlog
 from ingest.config.settings import Config
 from ingest.core.delivery.work import Settled
 from ingest.core.metrics import Metric
+from ingest.core.times import EPOCH
 from ingest.engine.kinds import open_lane
 from ingest.errors import Misconfigured, Rejected, Unavailable
 from ingest.ipc.in_flight import InFlight
+from ingest.ipc.names import RECEIVER, SUPERVISOR
 from ingest.ipc.process_metrics import ProcessMetrics
+from ingest.store.asking import Asking
 from ingest.store.catalog.reading import stored_digests
 from ingest.store.connection import Connection, Name, connect, end_session, name_of
 from ingest.store.failover import Cluster, is_hosts_fault
@@ -111,6 +114,13 @@ class Database:
             self._away(error)
             return []
 
+    def _asking(self) -> Asking:
+        new_since = self._in_flight.new_since(RECEIVER)
+        return Asking(
+            self._in_flight.held_since(SUPERVISOR),
+            EPOCH + timedelta(microseconds=new_since) if new_since else None,
+        )
+
     def _open(self) -> None:
         connection = self._cluster.connect()
         limits = QuarantineLimits(
@@ -124,6 +134,7 @@ class Database:
             limits,
             tolerance,
             self._config.commit_timeout_s,
+            self._asking,
             timedelta(seconds=self._config.report_ttl_s) or None,
         )
         try:

@@ -6,7 +6,6 @@ When a broker gives a message out again it does not say when it first did. What 
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +26,6 @@ ANSWER_TIMEOUT_S = 5.0
 def tell_of_itself(stop: threading.Event, supervisor: Supervisor) -> None:
     """Until ``stop``; what cannot be told now is told later."""
     log = structlog.get_logger()
-    engine = secrets.randbits(62)
     connection: Connection | None = None
     try:
         while not stop.wait(TELL_EVERY_S):
@@ -37,9 +35,9 @@ def tell_of_itself(stop: threading.Event, supervisor: Supervisor) -> None:
                     connection = connection or _open(supervisor)
                     since = EPOCH + timedelta(microseconds=told >> 1)
                     with _hanging_up(connection):
-                        engines.tell(connection, engine, since, takes_new=bool(told & 1))
+                        engines.tell(connection, supervisor.engine, since, takes_new=bool(told & 1))
                 elif connection is not None:
-                    _leave(connection, engine)
+                    _leave(connection, supervisor.engine)
                     connection = None
             except IngestError as error:
                 log.debug("engine_cannot_be_told_of", reason=str(error))
@@ -49,7 +47,7 @@ def tell_of_itself(stop: threading.Event, supervisor: Supervisor) -> None:
     finally:
         # Not after a death or a drain that was given up: then it stays, for whoever gets what this engine held.
         if connection is not None and supervisor.drained:
-            _leave(connection, engine)
+            _leave(connection, supervisor.engine)
 
 
 def _open(supervisor: Supervisor) -> Connection:

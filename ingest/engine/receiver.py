@@ -17,7 +17,7 @@ import structlog
 from ingest.config.settings import Config
 from ingest.core.delivery.arrival import Arrivals, Holding
 from ingest.core.delivery.dispatching import Dispatcher
-from ingest.core.delivery.headers import kept_headers
+from ingest.core.delivery.headers import kept_headers, unacknowledgeable
 from ingest.core.delivery.ledger import Delivery, Ledger
 from ingest.core.delivery.routing import END_BYTES, START_BYTES, routing_key
 from ingest.core.delivery.work import Descriptor, Forwarded, Outcome, Settled
@@ -27,7 +27,7 @@ from ingest.engine.process import Ended, process_names, reloaded, start_process
 from ingest.engine.subscription import EVENT, Subscription
 from ingest.ipc.control import ChildChannels, FdTransfer, Order
 from ingest.ipc.in_flight import InFlight
-from ingest.ipc.names import DECODER, IN_FLIGHT, METRICS_TABLE, WRITER, kind_of
+from ingest.ipc.names import DECODER, IN_FLIGHT, METRICS_TABLE, RECEIVER, WRITER, kind_of
 from ingest.ipc.process_metrics import MetricsTable, ProcessMetrics
 from ingest.transport.message import Message
 
@@ -66,7 +66,7 @@ class Receiver:
         self._last_id = self._arena_number << 40
         self.subscription = Subscription(config, self._arena, self._arena_number, channels.selector, row)
         self._in_flight = InFlight(channels.memory[IN_FLIGHT], process_names(config))
-        self._holding = Holding(self._in_flight.held_since("receiver"))
+        self._holding = Holding(self._in_flight.held_since(RECEIVER), self._in_flight.new_since(RECEIVER))
         self._patience = Patience(
             config, self.subscription, MetricsTable(channels.memory[METRICS_TABLE]), row
         )
@@ -231,18 +231,15 @@ class Receiver:
 
     def _take(self, message: Message) -> None:
         self._last_id += 1
-        verdict = message.verdict
+        headers = message.headers
+        verdict = message.verdict or unacknowledgeable(headers)
         if message.offset is None:
             limit = self.config.body_bytes_max
             verdict = ("too_large", f"a body of {message.body_bytes} bytes; body_bytes_max is {limit}")
-        headers = message.headers
-        if "ack" not in headers and "message-id" not in headers:
-            verdict = verdict or (
-                "unacknowledgeable",
-                "the broker sent neither an ack nor a message-id header",
-            )
         stamped_at = self._arrivals.stamped_at(headers)
-        self._holding.took(headers, stamped_at)
+        received_at = self._arrivals.received_at(datetime.now(UTC))
+        self._holding.took(headers, stamped_at, received_at)
+        self._in_flight.take_new_since(RECEIVER, self._holding.new_since)
         delivery = Delivery(
             id=self._last_id,
             epoch=self.subscription.epoch,
@@ -251,7 +248,7 @@ class Receiver:
             offset=-1 if message.offset is None else message.offset,
             length=message.length,
             body_bytes=message.body_bytes,
-            received_at=self._arrivals.received_at(datetime.now(UTC)),
+            received_at=received_at,
             received_s=time.monotonic(),
             headers=kept_headers(headers, self.subscription.user_header),
             stamped_at=stamped_at,
@@ -296,4 +293,4 @@ class Receiver:
             datetime.now(UTC),
             connected=self.subscription.is_connected,
         )
-        self._in_flight.hold_since("receiver", since)
+        self._in_flight.hold_since(RECEIVER, since)

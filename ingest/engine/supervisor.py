@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import secrets
 import selectors
 import signal
 import subprocess
@@ -59,6 +60,8 @@ class Supervisor:
         self.metrics = MetricsTable(_map(self._metrics_fd))
         self._row = self.metrics.row(self.names.index(SUPERVISOR))
         self._in_flight = InFlight(_map(self._in_flight_fd), self.names)
+        self.engine = secrets.randbits(62)  # its number among those on one database
+        self._in_flight.hold_since(SUPERVISOR, self.engine)
         self._selector = selectors.DefaultSelector()
         self._ready: set[str] = set()
         self._draining_since_s: float | None = None

@@ -6,8 +6,8 @@ import mmap
 
 
 class InFlight:
-    """What each process has in its hands right now: a delivery, and a session at PostgreSQL; and since when it has held the
-    oldest of all that it has not settled.
+    """What each process has in its hands right now: a delivery, and a session at PostgreSQL. Of the receiver since when it has
+    held the oldest of all that it has not settled, and taken what nobody had before; of the supervisor the engine's number.
 
     When a process dies, this tells what may have killed it, and which session it may have left behind; the supervisor
     reads from it who is stuck. It reads while the other writes, so a number is stored at once: ``struct`` would clear
@@ -46,6 +46,14 @@ class InFlight:
 
     def hold_since(self, process: str, number: int) -> None:
         self._numbers[self._places[process] + 3] = number
+
+    def take_new_since(self, process: str, number: int) -> None:
+        """Of the receiver, which has no session."""
+        self._numbers[self._places[process] + 1] = number
+
+    def new_since(self, process: str) -> int:
+        """What the process said last, maybe before it was replaced; 0: nothing."""
+        return self._numbers[self._places[process] + 1]
 
     def held_since(self, process: str) -> int:
         """What the process said last, maybe before it was replaced; 0: nothing."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from ingest.core.delivery.arrival import Places, W, placed
 from ingest.core.delivery.work import UNPLACED
+from ingest.store.asking import Asking
 from ingest.store.connection import Connection, translate_errors
 from ingest.store.queries import query
 from ingest.store.session import Session
@@ -24,9 +25,10 @@ def leave(connection: Connection, engine: int) -> None:
         connection.execute(query("forget_engine"), [engine])
 
 
-def came_first_after(session: Session) -> datetime | None:
-    """A message that comes again now came first no earlier than this. None: nobody can have stored what is newer."""
-    session.cursor.execute(query("oldest_unsettled"))
+def came_first_after(session: Session, asking: int, *, own_counts: bool) -> datetime | None:
+    """A message that comes again now came first no earlier than this. None: nobody can have stored what is newer.
+    ``own_counts``: the engine that asks can have, too."""
+    session.cursor.execute(query("oldest_unsettled"), {"asking": asking, "own_counts": own_counts})
     row = session.cursor.fetchone()
     return None if row is None else row[0]
 
@@ -34,16 +36,27 @@ def came_first_after(session: Session) -> datetime | None:
 class Placing:
     """Gives works that come again without any time the places where they belong, for one writer."""
 
-    def __init__(self) -> None:
+    def __init__(self, asking: Callable[[], Asking] = Asking) -> None:
         self._places = Places()
+        self._asking = asking
 
     def place(self, session: Session, works: Sequence[W]) -> Sequence[W]:
         """The same works, each with a time."""
         if not any(work.producer_timestamp == UNPLACED for work in works):
             return works
-        after = came_first_after(session)
+        asking = self._asking()
+        after = {
+            counts: came_first_after(session, asking.engine, own_counts=counts)
+            for counts in {
+                asking.has_taken_new_before(work.received_at)
+                for work in works
+                if work.producer_timestamp == UNPLACED
+            }
+        }
         places = {
-            work.delivery: self._places.place(work.received_at, after)
+            work.delivery: self._places.place(
+                work.received_at, after[asking.has_taken_new_before(work.received_at)]
+            )
             for work in sorted(works, key=lambda work: work.received_at)
             if work.producer_timestamp == UNPLACED
         }

@@ -7,7 +7,7 @@ quarantine by digest. That is why several writers and several instances meet no 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -18,6 +18,7 @@ from psycopg.errors import LockNotAvailable
 from ingest.core.delivery.batching import FUTURE_TOLERANCE
 from ingest.core.delivery.work import Outcome, Settled
 from ingest.errors import Unavailable, Unsure
+from ingest.store.asking import Asking
 from ingest.store.connection import Connection, hang_up_after, translate_errors
 from ingest.store.locks import NodeLocks, holders_of_nodes
 from ingest.store.quarantine import Quarantine, QuarantineLimits, QuarantineRow
@@ -32,6 +33,7 @@ class LaneSettings(NamedTuple):
     quarantine_limits: QuarantineLimits = QuarantineLimits()
     future_tolerance: timedelta = FUTURE_TOLERANCE
     commit_timeout_s: float = 0.0  # 0: no bound; else only in the main thread
+    asking: Callable[[], Asking] = Asking  # which engine this is
     report_ttl: timedelta | None = None  # what is older is not stored any more; None: everything is
 
 

@@ -128,9 +128,9 @@ def test_an_engine_tells_since_when_it_holds_the_oldest() -> None:
     holding = Holding(0)
     told = holding.told(None, NOW, connected=True)
     assert (since(told), told & 1) == (NOW, 0)
-    holding.took({"redelivered": "true"}, None)
+    holding.took({"redelivered": "true"}, None, NOW)
     assert holding.told(NOW, NOW + 5 * SECOND, connected=True) & 1 == 0
-    holding.took({}, None)
+    holding.took({}, None, NOW)
     told = holding.told(NOW, NOW + 6 * SECOND, connected=True)
     assert (since(told), told & 1) == (NOW, 1)
     assert since(holding.told(NOW + 4 * SECOND, NOW + 9 * SECOND, connected=True)) == NOW + 4 * SECOND
@@ -140,7 +140,7 @@ def test_an_engine_tells_since_when_it_holds_the_oldest() -> None:
 def test_what_a_lost_connection_held_counts_until_it_can_have_come_again(lost: str) -> None:
     """Although it is settled meanwhile: whoever gets it again must not take it for newer than it is."""
     holding = Holding(0)
-    holding.took({}, None)
+    holding.took({}, None, NOW)
     told = holding.told(NOW, NOW, connected=True)
     if lost == "the receiver":
         holding = Holding(told)
@@ -167,13 +167,13 @@ def test_where_messages_have_times_nothing_is_told() -> None:
     """With the broker's first stamp; without one after a hundred that a producer gave a time in a row."""
     holding = Holding(0)
     for _ in range(99):
-        holding.took({"producer_timestamp": "x"}, None)
+        holding.took({"producer_timestamp": "x"}, None, NOW)
     assert holding.told(None, NOW, connected=True)
-    holding.took({"producer_timestamp": "x"}, None)
+    holding.took({"producer_timestamp": "x"}, None, NOW)
     assert holding.told(None, NOW, connected=True) == 0
-    holding.took({}, None)
+    holding.took({}, None, NOW)
     assert holding.told(None, NOW, connected=True)
-    holding.took({}, STAMPED)
+    holding.took({}, STAMPED, NOW)
     assert holding.told(None, NOW, connected=True) == 0
 
 

@@ -11,9 +11,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from ingest.core.delivery.work import Claim, Deactivate, Full, Outcome
+from ingest.engine.kinds import open_lane
 from ingest.store import engines
+from ingest.store.asking import Asking
 from ingest.store.connection import Connection, connect
 from ingest.store.housekeeping import forget_engines
+from ingest.store.lane import LaneSettings
 from lab.store_model import Pipeline, at, resource, stored, wire_body
 from tests.store.test_state_machine import empty
 
@@ -78,6 +81,37 @@ def test_where_nobody_can_have_stored_newer_ones_it_counts_as_received(
     pipeline.take(body(1), received_at=at(3) - timedelta(microseconds=1))
     assert again(pipeline, 2, at(3)) is Outcome.STORED
     assert stored(connection, NODE)["producer_timestamp"] == at(3).isoformat(timespec="milliseconds")
+
+
+def of_engine(connection: Connection, engine: int, new_since: datetime | None) -> Pipeline:
+    """The lane of that engine, which got its first new message then."""
+    pipeline = Pipeline(connection)
+    pipeline.lane = open_lane(connection, LaneSettings(1000, asking=lambda: Asking(engine, new_since)))
+    return pipeline
+
+
+@pytest.mark.parametrize("new_since", [None, at(4), at(5)])
+def test_what_a_killed_engine_had_is_newer_than_what_it_stored(
+    connection: Connection, new_since: datetime | None
+) -> None:
+    """Its successor gets it again before anything new: that it takes new messages too changes nothing, although the killed
+    one held another node's message from long before."""
+    engines.tell(connection, ONE, at(1), takes_new=True)  # the killed one
+    engines.tell(connection, TWO, at(4), takes_new=True)
+    successor = of_engine(connection, TWO, new_since)
+    successor.take(body(1), received_at=at(2))  # the killed one stored that
+    assert again(successor, 2, at(4)) is Outcome.STORED
+    assert title(connection) == "/2"
+
+
+def test_what_an_engine_took_before_something_came_again_stays(connection: Connection) -> None:
+    """The connection of another one was lost late: this one may have stored what was sent after."""
+    engines.tell(connection, ONE, at(1), takes_new=True)
+    engines.tell(connection, TWO, at(4), takes_new=True)
+    survivor = of_engine(connection, TWO, at(2))
+    survivor.take(body(2), received_at=at(3))
+    assert again(survivor, 1, at(4)) is Outcome.STALE
+    assert title(connection) == "/2"
 
 
 def test_an_engine_never_takes_back_what_it_told(connection: Connection) -> None:

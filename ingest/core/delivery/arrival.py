@@ -81,17 +81,22 @@ class Holding:
     """Since when a receiver holds the oldest message that it has not settled: what another engine gets of it again came
     first no earlier. While brokers give out again what a lost connection held, it stays as it was at the loss."""
 
-    def __init__(self, told: int) -> None:
-        """``told`` is what this receiver's predecessor said last, or 0."""
+    def __init__(self, told: int, new_since: int = 0) -> None:
+        """Both are what this receiver's predecessor said last, or 0."""
+        self.new_since = (
+            new_since  # microseconds since the epoch: when the first message came that nobody had before
+        )
         self._since = EPOCH + timedelta(microseconds=told >> 1)
         self._stays_until: datetime | None = None
         self._had_connection = bool(told)
         self._takes_new = bool(told & 1)
         self._with_time = 0
 
-    def took(self, headers: Mapping[str, str], stamped_at: datetime | None) -> None:
+    def took(self, headers: Mapping[str, str], stamped_at: datetime | None, received_at: datetime) -> None:
         """A message came."""
-        self._takes_new = self._takes_new or headers.get("redelivered") != "true"
+        if headers.get("redelivered") != "true":
+            self._takes_new = True
+            self.new_since = self.new_since or (received_at - EPOCH) // _STEP
         if stamped_at is not None:
             self._with_time = _WITH_TIME_IN_A_ROW  # then the broker stamps all of them
         elif "producer_timestamp" in headers:

@@ -23,6 +23,13 @@ def kept_headers(headers: Mapping[str, str], user_header: str | None) -> dict[st
     return kept
 
 
+def unacknowledgeable(headers: Mapping[str, str]) -> tuple[str, str] | None:
+    """The verdict on a message that the broker gave nothing to acknowledge it by."""
+    if "ack" in headers or "message-id" in headers:
+        return None
+    return "unacknowledgeable", "the broker sent neither an ack nor a message-id header"
+
+
 def _cut(value: str) -> str:
     """In bytes, not in characters: thirty-two descriptors of a hostile producer must fit into a decoder's pipe, or the
     receiver waits for the decoder that waits for the database, and sends no heart-beats. What was not UTF-8 is U+FFFD."""

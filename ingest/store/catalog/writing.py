@@ -35,7 +35,7 @@ class CatalogWriter:
 
     def __init__(self, settings: LaneSettings) -> None:
         self._future_tolerance = settings.future_tolerance
-        self._placing = Placing()
+        self._placing = Placing(settings.asking)
         self._names = Names()
         self._contents = Contents(settings.cache_entries_max)
 

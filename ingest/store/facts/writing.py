@@ -36,7 +36,7 @@ class FactsWriter:
 
     def __init__(self, settings: LaneSettings) -> None:
         self._future_tolerance = settings.future_tolerance
-        self._placing = Placing()
+        self._placing = Placing(settings.asking)
         self._names = Names()
         self._bases = Bases(settings.cache_entries_max // 16)
         self._layers = LayerPlanner(self._bases)

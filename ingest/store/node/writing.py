@@ -18,7 +18,7 @@ class DeactivationWriter:
 
     def __init__(self, settings: LaneSettings) -> None:
         self._future_tolerance = settings.future_tolerance
-        self._placing = Placing()
+        self._placing = Placing(settings.asking)
 
     def prepare(self, connection: Connection) -> None:
         pass  # it stages nothing

@@ -26,7 +26,7 @@ class ReportWriter:
     def __init__(self, settings: LaneSettings) -> None:
         self._future_tolerance = settings.future_tolerance
         self._ttl = settings.report_ttl
-        self._placing = Placing()
+        self._placing = Placing(settings.asking)
         self._contents = ReportContents(settings.cache_entries_max)
         self._days: BoundedCache[date, bool] = BoundedCache(
             DAYS_BYTES_MAX, lambda day, _: _DAY_BYTES, entry_bytes_max=_DAY_BYTES

@@ -13,6 +13,8 @@ SELECT min(held.unsettled_since) FROM engines held
 WHERE held.seen > now() - interval '1 minute' AND EXISTS (
     SELECT FROM engines other
     WHERE other.id <> held.id AND other.takes_new AND other.seen > held.unsettled_since
+      -- A broker gives out again before it gives out what is new: what the asking engine took after that it stores after it.
+      AND (other.id <> %(asking)s OR %(own_counts)s)
 )
 
 -- name: forget_engines
