@@ -28,7 +28,7 @@ from ingest.engine.memory import Memory
 from ingest.engine.process import Ended, process_names, reloaded, start_process
 from ingest.errors import Misconfigured, Rejected
 from ingest.ipc.arena import Arena
-from ingest.ipc.control import ChildChannels, Order
+from ingest.ipc.control import ChildChannels, FdTransfer, Order
 from ingest.ipc.in_flight import InFlight
 from ingest.ipc.names import DIGESTS, IN_FLIGHT, RECEIVER, writer_name
 from ingest.ipc.process_metrics import ProcessMetrics
@@ -94,6 +94,9 @@ class Decoder:
             for key, _ in self.channels.selector.select():
                 if key.data == "control":
                     message = self.channels.control()
+                    if isinstance(message, FdTransfer) and self._memory is not None:
+                        # A receiver's successor has brought memory of its own: so may the next one's, at once.
+                        self._memory.renew()
                     if isinstance(message, Order) and message.word == "stop":
                         raise Ended
                     if isinstance(message, Order) and message.word == "reload":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import signal
 import subprocess
 import sys
@@ -160,6 +161,27 @@ def test_who_is_suspected_when_encoding_kills() -> None:
         7,
         8,
     ]
+
+
+def test_a_decoder_has_room_for_the_memory_of_each_successor() -> None:
+    """A receiver that is killed again and again brings new memory each time, while a body in the old one may still be looked
+    at: after each the limit is moved along."""
+    around = Neighbourhood(CONFIG)
+    moved: list[int] = []
+
+    class Limit:
+        def renew(self) -> None:
+            moved.append(max(around.channels.arenas))
+
+    decoder = Decoder(CONFIG, around.channels, around.row, "decoder-0", Limit())  # type: ignore[arg-type]
+    for number in (2, 3):
+        fd = memory("arena", ARENA_BYTES)
+        around.control.hand_over("arena", "", fd, number)
+        os.close(fd)
+    around.control.order("stop")
+    with pytest.raises(Ended):
+        decoder.loop()
+    assert moved == [2, 3]
 
 
 @pytest.mark.parametrize(
