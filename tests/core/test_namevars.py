@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from ingest.core.catalog.decoding import Decoding
 from ingest.core.catalog.formats import Skim, skim
 from ingest.core.catalog.model import Catalog
 from ingest.core.catalog.namevars import NAMEVARS
 from ingest.core.catalog.normalise import normalise
+from ingest.core.delivery.work import Descriptor
 from ingest.errors import Rejected
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -101,8 +103,29 @@ def test_the_table_is_right_about_what_it_says() -> None:
 
 
 def test_who_knows_the_types_is_believed() -> None:
-    """The module says each resource's aliases: nothing is guessed beside them."""
-    with pytest.raises(Rejected, match="which is not in the catalog"):
-        native(thing("Thing", "a", key="x") | {"aliases": []}, thing("Notify", "n", require="Thing[x]"))
-    catalog = native(thing("Thing", "a") | {"aliases": ["x"]}, thing("Notify", "n", require="Thing[x]"))
+    """The module says each resource's aliases: they go before what can be guessed."""
+    catalog = native(
+        thing("Thing", "a") | {"aliases": ["x"]}, thing("Thing", "b", key="x") | {"aliases": []},
+        thing("Notify", "n", require="Thing[x]"),
+    )  # fmt: skip
     assert edges(catalog) == [("Thing[a]", "required-by", "Notify[n]")]
+
+
+def test_no_node_gets_the_edges_that_were_guessed_for_another() -> None:
+    """Two nodes whose catalogs say the same of each other's resources, and name them otherwise: a decoder that knows the one
+    makes of the other what one that knows nothing makes."""
+
+    def body(certname: str, first: str, second: str) -> bytes:
+        resources = [
+            thing("Thing", "a", key=first), thing("Thing", "b", key=second), thing("Notify", "n", require="Thing[x]"),
+        ]  # fmt: skip
+        return json.dumps({"name": certname, "version": 1, "resources": resources, "edges": []}).encode()
+
+    warm = Decoding(1 << 20)
+    bodies = [body("one", "x", "y"), body("two", "y", "x"), body("three", "y", "z"), body("one", "y", "x")]
+    for each in [*bodies, *reversed(bodies)]:
+        found = [
+            list(decoding.decode(Descriptor(1, 1, 0, len(each), len(each), AT, {}), memoryview(each), {}))[-1]
+            for decoding in (warm, Decoding(1 << 20))
+        ]
+        assert found[0].edge_set == found[1].edge_set

@@ -59,6 +59,7 @@ class CachedSet(msgspec.Struct, Generic[S]):
     bytes_: int
     document: array[int] | None = None  # of an edge set: the document's own edges, in its order
     sent: int = 0  # a bit for each lane that was given it
+    is_guessed: bool = False  # of an edge set: it depends on more than what it is cached by
 
 
 def bytes_of(resource: CachedResource, content: Content, *, is_content_kept: bool) -> int:

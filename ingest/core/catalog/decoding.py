@@ -179,7 +179,7 @@ class Decoding:
         if baseline.family or baseline.array is None:
             return  # it is remembered already, or nothing can be compared with it
         baseline.family, baseline.layout = recognised.skimmed.family, recognised.layout
-        if not self._thin:
+        if not self._thin and not edges.is_guessed:
             baseline.edges = KnownEdges(edges, bytes(recognised.skimmed.edges), baseline.slots)
         self.baselines.put(baseline, length)
 

@@ -16,6 +16,7 @@ import msgspec
 
 from ingest.core import pgcopy
 from ingest.core.catalog.formats import Skim
+from ingest.core.catalog.guessing import MISSING, Guess
 from ingest.core.catalog.model import RELATIONSHIPS, Ref, scalar_text
 from ingest.core.delivery.work import EdgeSet
 from ingest.core.json_text import parse_json
@@ -37,12 +38,6 @@ class Relation(NamedTuple):
     relationship: str
     forward: bool
     other: Ref
-
-
-class Guess(str):
-    """A value by which a resource may be named, if its type is named by that parameter."""
-
-    __slots__ = ()
 
 
 class Related(NamedTuple):
@@ -89,21 +84,23 @@ def edge_name(ref: Ref, family: str) -> bytes:
 
 
 def normalise_edges(
-    skimmed: Skim, refs: Sequence[Ref], names: Sequence[bytes], related: Sequence[Related]
+    skimmed: Skim, refs: Sequence[Ref], names: Sequence[bytes], related: Sequence[Related], guess: Guess
 ) -> list[int]:
     """The edges of the document and those that metaparameters make, packed; sorted, each once. Raises Rejected.
 
     ``refs`` has every resource of the catalog by its slot, ``names`` each one's ``edge_name``; ``related`` those with
     relations or aliases, and virtual ones.
     """
-    return with_relations(document_edges(skimmed.edges, refs, names), refs, related)
+    return with_relations(document_edges(skimmed.edges, refs, names), refs, related, guess)
 
 
-def with_relations(document: Iterable[int], refs: Sequence[Ref], related: Sequence[Related]) -> list[int]:
+def with_relations(
+    document: Iterable[int], refs: Sequence[Ref], related: Sequence[Related], guess: Guess
+) -> list[int]:
     """The edges of a document and those that metaparameters make; sorted, each once. Raises Rejected."""
     found = set(document)
     if any(one.relations for one in related):
-        found.update(_relationship_edges(_slots_of(refs), related))
+        found.update(_relationship_edges(_slots_of(refs), related, guess))
     return sorted(found)
 
 
@@ -190,17 +187,23 @@ def _slot_edge(edge: Mapping[str, Any], slots: Mapping[tuple[str, str], int]) ->
     return pack_edge(_CODES[relationship], *ends)
 
 
-def _relationship_edges(slots: Mapping[tuple[str, str], int], related: Sequence[Related]) -> Iterable[int]:
-    names = _Names(slots, related)
+def _relationship_edges(
+    slots: Mapping[tuple[str, str], int], related: Sequence[Related], guess: Guess
+) -> Iterable[int]:
+    by_alias = {(one.ref.type, alias): one.slot for one in related for alias in one.aliases}
     virtual = {one.slot for one in related if one.is_virtual}
     for one in related:
         for relation in one.relations:
-            other = names.slot(relation.other)
+            other = slots.get(relation.other)
             if other is None:
-                # Exported and not collected here: its relations are for those who collect it. Or the type is none that
-                # this program must know, and Puppet has found it: the edge is left out, and the catalog stored.
-                if one.exported or names.may_be_named_otherwise(relation.other):
-                    continue
+                other = by_alias.get(relation.other)
+            if other is None:
+                other = guess(relation.other)
+            # Exported and not collected here: its relations are for those who collect it. Or nobody can tell whom Puppet has
+            # found: the edge is left out, and the catalog stored.
+            if other is None or (other == MISSING and one.exported):
+                continue
+            if other == MISSING:
                 raise Rejected(
                     "dangling_edge",
                     f"{one.ref.short} {relation.relationship} {relation.other.short}, "
@@ -214,35 +217,6 @@ def _relationship_edges(slots: Mapping[tuple[str, str], int], related: Sequence[
                 )
             source, target = (one.slot, other) if relation.forward else (other, one.slot)
             yield pack_edge(_CODES[relation.relationship], source, target)
-
-
-class _Names:
-    """What a reference may call a resource: its title, one of its aliases, or what it alone may be named by."""
-
-    def __init__(self, slots: Mapping[tuple[str, str], int], related: Sequence[Related]) -> None:
-        self._slots = slots
-        self._aliases: dict[tuple[str, str], int] = {}
-        self._guesses: dict[tuple[str, str], int | None] = {}  # None: several may
-        self._types: set[str] = set()  # of those that have guesses
-        for one in related:
-            for alias in one.aliases:
-                name = (one.ref.type, alias)
-                if not isinstance(alias, Guess):
-                    self._aliases[name] = one.slot
-                else:
-                    self._types.add(one.ref.type)
-                    known = self._guesses.setdefault(name, one.slot)
-                    if known != one.slot:
-                        self._guesses[name] = None
-
-    def slot(self, other: Ref) -> int | None:
-        for names in (self._slots, self._aliases, self._guesses):
-            if (slot := names.get(other)) is not None:
-                return slot
-        return None
-
-    def may_be_named_otherwise(self, other: Ref) -> bool:
-        return other.type in self._types
 
 
 def parse_reference(text: str) -> Ref:

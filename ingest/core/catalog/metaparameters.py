@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from itertools import islice
 from typing import Any
 
-from ingest.core.catalog.edges import Guess, Relation, parse_reference
+from ingest.core.catalog.edges import Relation, parse_reference
 from ingest.core.catalog.model import Json, Ref, scalar_text
-from ingest.core.catalog.namevars import COMPOSITE, NAMEVARS, NOT_ISOMORPHIC, OF_PUPPET
+from ingest.core.catalog.namevars import COMPOSITE, NAMEVARS, NOT_ISOMORPHIC
 from ingest.errors import Rejected
 
 # (metaparameter, its relationship, whether the resource is the edge's source)
@@ -22,14 +21,12 @@ RELATIONSHIP_PARAMETERS = (
 UNORDERED_METAPARAMETERS = ("alias", "audit", "before", "check", "notify", "require", "subscribe", "tag")
 _RELATION_TARGET = re.compile(r"^[A-Z][a-z0-9_]*(::[A-Z][a-z0-9_]*)*\[.*\]", re.DOTALL)
 _NUMBER = re.compile(r"\A\d+\Z")
-_METAPARAMETERS = frozenset((*UNORDERED_METAPARAMETERS, "loglevel", "noop", "stage", "schedule"))
-GUESSES_MAX, GUESS_CHARACTERS_MAX = 16, 256
 
 
 def add_aliases(type_: str, title: str, parameters: dict[str, Json], known: Any) -> tuple[str, ...]:
     """Puts the namevar's value among ``alias`` where it differs from the title; returns all aliases.
 
-    ``known``: all of them, from who knows the types; None: find them, and add what else may be one as a ``Guess``.
+    ``known``: all of them, from who knows the types; None: find them.
     """
     given = parameters.get("alias")
     aliases = [a for a in (given if isinstance(given, list) else [given]) if a is not None]
@@ -45,20 +42,7 @@ def add_aliases(type_: str, title: str, parameters: dict[str, Json], known: Any)
                 aliases.append(name)
         if aliases:
             parameters["alias"] = aliases
-    names = tuple(alias for alias in aliases if isinstance(alias, str))
-    return names if known is not None else names + _guesses(type_, parameters)
-
-
-def _guesses(type_: str, parameters: dict[str, Json]) -> tuple[str, ...]:
-    """The values of a resource of a type that this program need not know: one of them names it, or what the type makes of
-    one, of which the empty guess tells."""
-    if type_ in OF_PUPPET or "::" in type_:  # a defined type is named by its title
-        return ()
-    own = [value for name, value in parameters.items() if name not in _METAPARAMETERS]
-    values = (
-        Guess(value) for value in own if isinstance(value, str) and 0 < len(value) <= GUESS_CHARACTERS_MAX
-    )
-    return (*islice(values, GUESSES_MAX), Guess()) if own else ()
+    return tuple(alias for alias in aliases if isinstance(alias, str))
 
 
 def _name(type_: str, title: str, parameters: dict[str, Json]) -> Json:

@@ -24,6 +24,7 @@ from ingest.core.catalog.edges import (
     unpack_edge,
 )
 from ingest.core.catalog.formats import Skim, slices
+from ingest.core.catalog.guessing import guess
 from ingest.core.catalog.metaparameters import add_aliases, relations, sort_metaparameters
 from ingest.core.catalog.model import RELATIONSHIPS, Catalog, Edge, Json, Ref, Resource, scalar_text
 from ingest.core.catalog.rich_data import SENSITIVE, stringify, writer_of
@@ -89,8 +90,17 @@ def normalise(skimmed: Skim) -> Catalog:
         )
         for slot, normal in enumerate(normals)
     ]
+
+    def guessed(other: Ref) -> int | None:
+        return guess(
+            other,
+            lambda: (
+                (at, normals[at].resource.parameters) for at, ref in enumerate(refs) if ref.type == other.type
+            ),
+        )
+
     edges = []
-    for edge in normalise_edges(skimmed, refs, names, related):
+    for edge in normalise_edges(skimmed, refs, names, related, guessed):
         relationship, source, target = unpack_edge(edge)
         edges.append(Edge(refs[source], refs[target], RELATIONSHIPS[relationship]))
     return Catalog(skimmed.header, tuple(normal.resource for normal in normals), tuple(sorted(edges)))

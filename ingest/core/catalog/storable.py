@@ -18,6 +18,7 @@ from ingest.core.bounded_cache import BoundedCache
 from ingest.core.catalog.model import Json, Resource
 from ingest.core.catalog.wire import canonical_json
 from ingest.core.delivery.work import DIGEST_BYTES, Content
+from ingest.core.json_text import parse_json
 from ingest.core.plain_text import UNSTORABLE
 from ingest.errors import Rejected
 
@@ -87,6 +88,15 @@ def encode_resource(resource: Resource, *, has_floats: bool = True) -> tuple[byt
     )
     tail = pgcopy.jsonb(parameters) + (pgcopy.NULL if exact is None else pgcopy.bytea(exact))
     return digest, Content(head, "\n".join(resource.tags), tail)
+
+
+def parameters_in(content: Content) -> dict[str, Json]:
+    """The parameters of an encoded resource, as they were."""
+    tail = content.tail
+    end = 4 + int.from_bytes(tail[:4], "big")
+    if tail[end:] == pgcopy.NULL:
+        return dict(parse_json(tail[5:end]))
+    return dict(parse_json(tail[end + 4 :]).get("parameters", {}))
 
 
 def _new_type_field(type_: str) -> bytes:
