@@ -16,7 +16,7 @@ from ingest.cli.reading import query_group, show_command, status_command
 from ingest.cli.settings import database, of_running_engine, warn_of_passwords, with_settings
 from ingest.config.loading import Origins, redact
 from ingest.config.settings import SETTINGS
-from ingest.engine.process import leave_on_signals
+from ingest.engine.signals import leave_on_signals
 from ingest.errors import IngestError, Misconfigured, Unavailable
 
 # docs/operating.md lists these.
