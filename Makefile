@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long
+.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -38,6 +38,10 @@ test-puppet: $(VENV)/.made  ## both ends of Puppet, with puppetserver (if it is 
 
 test-store-long: $(VENV)/.made  ## the store's tests at their full size: 200 nodes, 20 rounds; ten minutes
 	INGEST_TEST_STORE_NODES=200 INGEST_TEST_STORE_ROUNDS=20 INGEST_TEST_STORE_EXAMPLES=500 $(BIN)/pytest tests/store
+
+test-postgresql: $(VENV)/.made  ## the store's tests on every PostgreSQL at hand: installed, in the wheel, in INGEST_TEST_POSTGRESQL
+	@$(BIN)/python -c 'from lab.servers import postgresql_versions as v; print(*v().values(), sep="\n")' | while read -r bin; do \
+		echo "$$bin"; INGEST_TEST_POSTGRESQL_BIN=$$bin $(BIN)/pytest tests/store -n $(JOBS) || exit 1; done
 
 test-hostile-long: $(VENV)/.made  ## ten minutes of hostile messages of every kind between good ones, kills included
 	INGEST_TEST_HOSTILE_SECONDS=600 $(BIN)/pytest tests/hostile -s

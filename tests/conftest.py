@@ -81,6 +81,8 @@ def postgres() -> Iterator[Postgres]:
     server = Postgres(directory)
     server.start()
     server.execute("postgres", "CREATE DATABASE template_ingest")
+    # PostgreSQL 14 lets everybody create in it, and then nothing is looked up there; tests name our tables as they are.
+    server.execute("template_ingest", "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     connection = connect(server.conninfo("template_ingest"))
     migrate(connection)
     connection.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 import zlib
@@ -22,6 +21,7 @@ from ingest.capacity.engine import (
     machine_busy_s,
     private_bytes,
 )
+from ingest.config.machine import cores
 from ingest.config.settings import Config
 from ingest.core.delivery.routing import decoders_at_work
 from ingest.engine.process import cpu_s
@@ -148,7 +148,7 @@ class Bench:
         """An upgrade is new where its role's release comes to the node's decoder for the first time."""
         if kind != "upgrade":
             return kind
-        decoders = min(self.config.workers, decoders_at_work(len(os.sched_getaffinity(0))))
+        decoders = min(self.config.workers, decoders_at_work(cores()))
         release = (node.template.name, node.release, zlib.crc32(node.certname.encode()) % decoders)
         if release in self._releases:
             return kind

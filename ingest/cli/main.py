@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 
 import click
 
 from ingest.cli.capacity import capacity_group
+from ingest.cli.configuring import config_group
+from ingest.cli.doctor import doctor_command
 from ingest.cli.printing import complain, say
 from ingest.cli.publishing import publish_command
 from ingest.cli.quarantine import quarantine_group
 from ingest.cli.reading import query_group, show_command, status_command
 from ingest.cli.settings import database, of_running_engine, warn_of_passwords, with_settings
-from ingest.config.loading import Origins, redact
-from ingest.config.settings import SETTINGS
-from ingest.engine.process import leave_on_signals
+from ingest.config.loading import Origins
+from ingest.engine.signals import leave_on_signals
 from ingest.errors import IngestError, Misconfigured, Unavailable
 
 # docs/operating.md lists these.
@@ -100,7 +100,16 @@ def cli() -> None:
     """
 
 
-for command in (publish_command, show_command, query_group, status_command, quarantine_group, capacity_group):
+for command in (
+    publish_command,
+    show_command,
+    query_group,
+    status_command,
+    quarantine_group,
+    capacity_group,
+    config_group,
+    doctor_command,
+):
     cli.add_command(command)
 
 
@@ -145,17 +154,6 @@ def demo_command(settings: Origins, seconds: float, nodes: int) -> int:
     from ingest.cli.demo import demo
 
     return demo(settings.config, seconds=seconds, nodes=nodes)
-
-
-@cli.command("config")
-@with_settings
-def config_command(settings: Origins) -> None:
-    """Print every setting, and where its value comes from."""
-    width = max(len(setting.name) for setting in SETTINGS)
-    for setting in SETTINGS:
-        value = getattr(settings.config, setting.name)
-        shown = json.dumps(redact(setting.name, value)) if setting.type is str else json.dumps(value)
-        say(f"{setting.name:<{width}} = {shown}  # {settings.origins[setting.name]}")
 
 
 @cli.command("migrate")

@@ -14,7 +14,6 @@ import msgspec
 from ingest.cli.printing import say, say_json
 from ingest.cli.settings import database, publisher, with_settings
 from ingest.config.loading import Origins
-from ingest.core.delivery.arrival import Arrivals
 from ingest.core.printable import escape_unprintable
 from ingest.errors import Refused
 
@@ -146,6 +145,8 @@ def _has_changed(found: Quarantined) -> str | None:
 def _headers_again(kept: Quarantined) -> dict[str, str]:
     """What the message said of itself; and of its time, where its body does not, that it came when it came first: what the
     node has sent since then stays newer."""
+    from ingest.core.delivery.arrival import Arrivals
+
     arrived_at = Arrivals().stamped_at(kept.headers) or kept.first_seen
     said = {name: kept.headers[name] for name in KEPT_HEADERS if name in kept.headers}
     return {"producer_timestamp": arrived_at.isoformat()} | said

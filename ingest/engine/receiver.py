@@ -7,13 +7,13 @@ to a broker does it wait for that alone, for up to ``connect_timeout_s``.
 
 from __future__ import annotations
 
-import os
 import time
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 
 import structlog
 
+from ingest.config.machine import cores
 from ingest.config.settings import Config
 from ingest.core.delivery.arrival import Arrivals, Holding
 from ingest.core.delivery.dispatching import Dispatcher
@@ -59,7 +59,7 @@ class Receiver:
         self.log = structlog.get_logger()
         self.ledger = Ledger(config.deaths_max, config.alone_after_s)
         decoders = [process for process in process_names(config) if kind_of(process) == DECODER]
-        self._dispatcher = Dispatcher(self.ledger, decoders, len(os.sched_getaffinity(0)))
+        self._dispatcher = Dispatcher(self.ledger, decoders, cores())
         self._arrivals = Arrivals()
         # The upper bits tell one receiver's deliveries from its predecessor's.
         self._arena_number, self._arena = next(iter(channels.arenas.items()))

@@ -14,14 +14,14 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from ingest.config.producers import load_producer_rules
 from ingest.config.settings import Config
 from ingest.core.metrics import Metric
 from ingest.embedded.broker.starting import BrokerOptions, embedded_broker
 from ingest.embedded.postgresql import embedded_database
+from ingest.engine.examination import require_settings
 from ingest.engine.kinds import housekeeping as kinds_housekeeping
 from ingest.engine.presence import tell_of_itself
-from ingest.engine.running import require_instance, told_of
+from ingest.engine.running import told_of
 from ingest.engine.supervisor import Supervisor
 from ingest.errors import IngestError, Misconfigured, Unavailable
 from ingest.ipc.core_dumps import forbid_core_dumps
@@ -40,7 +40,7 @@ from ingest.store.connection import (
     require_writable,
 )
 from ingest.store.migrate import migrate, note_on_open, require_current
-from ingest.transport.protocol import brokers, connect_first
+from ingest.transport.protocol import connect_first
 from ingest.transport.stomp.address import STOMP_PORT
 
 HOUSEKEEPING_TICK_S = 1.0  # how late a changed gc_interval_s may be noticed
@@ -60,9 +60,7 @@ def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str]
     raise_descriptor_limit()
     with ExitStack() as stack:
         config = add_embedded(config, stack)
-        require_instance(config.instance)
-        brokers(config)  # a wrong setting is told before anything starts
-        load_producer_rules(config.producers_file)
+        require_settings(config)  # a wrong one is told before anything starts
         prepare_database(config)
         connect_first(config).close()
         supervisor = Supervisor(config, lambda: _completed(read_again(), config))
@@ -85,8 +83,7 @@ def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str]
 def _completed(wanted: Config, running: Config) -> Config:
     """Settings read again, with what this run had worked out: embedded parts, the format of the log.
     Raises Misconfigured."""
-    brokers(wanted)
-    load_producer_rules(wanted.producers_file)
+    require_settings(wanted)
     require_conninfo(wanted.database)
     return msgspec.structs.replace(
         wanted,
