@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from ingest.cli.archive import export_command, import_command
 from ingest.cli.capacity import capacity_group
 from ingest.cli.printing import complain, say
 from ingest.cli.publishing import publish_command
@@ -100,7 +101,10 @@ def cli() -> None:
     """
 
 
-for command in (publish_command, show_command, query_group, status_command, quarantine_group, capacity_group):
+for command in (
+    publish_command, show_command, query_group, status_command, quarantine_group, capacity_group, export_command,
+    import_command,
+):  # fmt: skip
     cli.add_command(command)
 
 
