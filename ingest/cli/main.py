@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from ingest.cli.archive import export_command, import_command
 from ingest.cli.capacity import capacity_group
 from ingest.cli.configuring import config_group
 from ingest.cli.doctor import doctor_command
@@ -109,6 +110,8 @@ for command in (
     capacity_group,
     config_group,
     doctor_command,
+    export_command,
+    import_command,
 ):
     cli.add_command(command)
 

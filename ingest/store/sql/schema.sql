@@ -58,7 +58,7 @@ GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT SELECT ON schema_migrations, nodes, environments, producers, catalogs, catalog_resources, catalog_exports, resources,
     tags, positions, position_sets, edge_sets, node_facts, node_fact_values, node_factsets, fact_paths, fact_names,
     node_package_versions, packages, node_reports, node_latest_reports, report_headers, event_contents, log_contents,
-    metric_shapes, node_inputs, catalog_inputs, node_expirations TO {role}
+    metric_shapes, node_inputs, catalog_inputs, node_expirations, fact_bases, fact_shapes, node_own_facts TO {role}
 
 -- name: find_role
 -- Not "public", which is everybody.
