@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,8 +43,18 @@ def serve(config: Config) -> int:
     tls = None if not config.ssl_cert else functools.partial(_tls_context, config)
     if tls is not None:
         tls()  # a wrong file is told before anything starts
-    _require_database(config)
-    listener = _listen(config)
+    with _listen(config) as listener:  # a wrong address is told before a database is asked
+        _require_database(config)
+        _serve(config, listener, allowlist, tls)
+    return 0
+
+
+def _serve(
+    config: Config,
+    listener: socket.socket,
+    allowlist: frozenset[str] | None,
+    tls: Callable[[], ssl.SSLContext] | None,
+) -> None:
     host, port = listener.getsockname()[:2]
     structlog.get_logger().info(
         "serving", host=host, port=port, tls=tls is not None, workers=config.http_workers
@@ -67,12 +78,10 @@ def serve(config: Config) -> int:
         timeout_graceful_shutdown=DRAIN_S,
         ssl_context_factory=None if tls is None else functools.partial(_tls_for_uvicorn, tls),
     )
-    with listener:
-        if config.http_workers > 1:
-            Multiprocess(uvicorn_config, sockets=[listener]).run()
-        else:
-            _Server(uvicorn_config).run(sockets=[listener])
-    return 0
+    if config.http_workers > 1:
+        Multiprocess(uvicorn_config, sockets=[listener]).run()
+    else:
+        _Server(uvicorn_config).run(sockets=[listener])
 
 
 def create(config: Config) -> ASGIApp:
