@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts test-store-long test-postgresql bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load
+.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts test-store-long test-postgresql bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -45,6 +45,9 @@ test-postgresql: $(VENV)/.made  ## the store's tests on every PostgreSQL at hand
 
 test-hostile-long: $(VENV)/.made  ## ten minutes of hostile messages of every kind between good ones, kills included
 	INGEST_TEST_HOSTILE_SECONDS=600 $(BIN)/pytest tests/hostile -s
+
+test-oracle-long: $(VENV)/.made  ## thousands of random queries into PuppetDB and into us, others each time; five minutes
+	INGEST_TEST_ORACLE_EXAMPLES=3000 $(BIN)/pytest tests/front/test_oracle.py -s
 
 bench-store: $(VENV)/.made  ## WAL and rows a catalog costs, against the limits
 	$(BIN)/python -m bench.store $(ARGS)

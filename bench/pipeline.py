@@ -114,9 +114,9 @@ def _print_medians(rows: list[dict[str, Any]]) -> None:
 def one_round(engine: Engine, server: Postgres, broker: str, bodies: list[bytes]) -> dict[str, Any]:
     """Lets the engine empty a backlog; throughput, and CPU of the engine and of PostgreSQL for each catalog."""
     assert server.process is not None
+    zero = engine.settled()
     with intake_stopped(engine):
         publish(broker, bodies)
-    zero = engine.settled()
     before, database = engine_cpu_s(engine), cpu_s(server.process.pid)
     busy = machine_busy_s()
     seconds = _wait_settled(engine, sum(zero.values()) + len(bodies))

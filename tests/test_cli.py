@@ -307,12 +307,12 @@ def test_the_quarantine_can_be_looked_at_and_given_back(
 def test_status_shows_a_running_engine_to_a_person(healthy: bool) -> None:
     """Ready or why not, then each process with its numbers; the code says whether it is healthy."""
     names = ["receiver", "writer-0"]
-    board = MetricsTable(bytearray(MetricsTable.size(len(names))))
-    board.row(0).add(Metric.STORED, 12345)
-    board.row(1).observe(Metric.BATCH_MESSAGES, 3)
-    board.row(1).observe(Metric.BATCH_MESSAGES, 4)
+    table = MetricsTable(bytearray(MetricsTable.size(len(names))))
+    table.row(0).add(Metric.STORED, 12345)
+    table.row(1).observe(Metric.BATCH_MESSAGES, 3)
+    table.row(1).observe(Metric.BATCH_MESSAGES, 4)
     reasons = () if healthy else ("writer-0 is not running",)
-    server = serve("127.0.0.1", 0, board, names, lambda: Health(healthy, healthy, reasons))
+    server = serve("127.0.0.1", 0, table, names, lambda: Health(healthy, healthy, reasons))
     try:
         done = ingest("status", "--metrics-port", str(server.server_port))
     finally:
