@@ -31,7 +31,7 @@ def main() -> None:
         sys.argv.remove("--debug")
     leave_on_signals()
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="ingest", standalone_mode=False)
         sys.stdout.flush()
     except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(EXIT_INTERRUPTED)
