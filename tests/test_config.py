@@ -329,3 +329,31 @@ def test_what_somebody_has_set_is_in_force_in_it(tmp_path: Path) -> None:
     again = load({}, {}, _toml(tmp_path, as_toml(first.config, first.origins)))
     assert again.config == first.config
     assert {name for name, origin in again.origins.items() if origin != "default"} == given.keys()
+
+
+def test_credentials_of_a_unit_are_settings(tmp_path: Path) -> None:
+    """What systemd hands over counts more than ingest.toml, and less than a variable; what is not there is not missed."""
+    given = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert load({}, given).config == Config()
+    (tmp_path / "ingest_broker-password").write_text("s3cret\n")
+    (tmp_path / "ingest_database").write_text("host=db password=s3cret\n")
+    toml = _toml(tmp_path, 'database = "dbname=toml"\n')
+    found = load({}, given, toml)
+    assert found.config.queue_password_file == str(tmp_path / "ingest_broker-password")
+    assert (found.config.database, found.origins["database"]) == ("host=db password=s3cret", "credential")
+    assert load({}, given | {"INGEST_DATABASE": "dbname=x"}, toml).config.database == "dbname=x"
+    (tmp_path / "ingest_database").write_bytes(b"\xff")
+    with pytest.raises(Misconfigured, match="credential"):
+        load({}, given)
+
+
+def test_the_sites_file_counts_where_no_other_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package's ingest.toml is for commands too; one in the working directory, or a named one, comes first."""
+    site = tmp_path / "site.toml"
+    site.write_text("workers = 7\n")
+    monkeypatch.setattr("ingest.config.loading.SITE_TOML", site)
+    found = load({}, {})
+    assert (found.config.workers, found.origins["workers"]) == (7, str(site))
+    _toml(tmp_path, "workers = 5\n")
+    assert load({}, {}).config.workers == 5
+    assert load({}, {}, site).config.workers == 7

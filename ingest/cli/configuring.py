@@ -32,8 +32,9 @@ def config_group(context: click.Context, /, settings: Origins) -> None:
 @config_group.command("init")
 @click.argument("file", default=str(DEFAULT_TOML), type=click.Path(path_type=Path, allow_dash=True))
 @click.option("--force", is_flag=True, help="also where there is a file already")
+@click.option("--generic", is_flag=True, help="for other machines: no default that depends on this one")
 @with_settings
-def init_command(settings: Origins, file: Path, force: bool) -> None:
+def init_command(settings: Origins, file: Path, force: bool, generic: bool) -> None:
     """Write an ingest.toml with every setting, what it is for and its default; FILE may be - for standard output.
 
     What is given as a flag, a variable or an ingest.toml here is in force in it; everything else is commented out:
@@ -43,7 +44,7 @@ def init_command(settings: Origins, file: Path, force: bool) -> None:
     """
     from ingest.config.writing import as_toml
 
-    text = as_toml(settings.config, settings.origins)
+    text = as_toml(settings.config, settings.origins, is_for_here=not generic)
     if str(file) == "-":
         say_lines(text)
         return

@@ -9,7 +9,7 @@ import click
 
 from ingest.cli.printing import say, say_json
 from ingest.cli.settings import with_settings
-from ingest.config.loading import DEFAULT_TOML, Origins
+from ingest.config.loading import DEFAULT_TOML, SITE_TOML, Origins
 
 WRONG, AWAY = 2, 3  # exit codes, as of all commands
 
@@ -27,7 +27,9 @@ def doctor_command(settings: Origins, as_json_: bool) -> int:
     from ingest.engine.surroundings import Surroundings
 
     config_file = click.get_current_context().params.get("config_file")
-    surroundings = Surroundings(toml_file=Path(config_file or DEFAULT_TOML))
+    surroundings = Surroundings(
+        toml_file=Path(config_file or (DEFAULT_TOML if DEFAULT_TOML.exists() else SITE_TOML))
+    )
     findings = []
     for finding in examine_all(settings.config, surroundings):
         findings.append(finding)

@@ -32,7 +32,7 @@ def main() -> None:
         sys.argv.remove("--debug")
     leave_on_signals()
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="ingest", standalone_mode=False)
         sys.stdout.flush()
     except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(EXIT_INTERRUPTED)
@@ -120,8 +120,10 @@ for command in (
 @with_settings
 def run_command(settings: Origins) -> int:
     """Run the engine until SIGTERM or Ctrl-C; both let it finish what it has."""
+    from ingest.engine.examination import require_settings
     from ingest.engine.run import run
 
+    require_settings(settings.config)  # before a word in the log, and before anything embedded is started
     warn_of_passwords(settings)
     return run(settings.config, settings.again, settings.retired)
 

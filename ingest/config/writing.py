@@ -32,12 +32,15 @@ def sections() -> Iterator[tuple[str, list[Setting]]]:
     yield "ingest serve, PuppetDB's interface", [each for each in SETTINGS if each.name in _FRONT]
 
 
-def as_toml(config: Config, origins: Mapping[str, str]) -> str:
-    """Every setting with what it is for; those that somebody has set are in force."""
+def as_toml(config: Config, origins: Mapping[str, str], *, is_for_here: bool = True) -> str:
+    """Every setting with what it is for; those that somebody has set are in force. Where it is for other machines too, no
+    default that depends on this one stands in it."""
     parts = [HEAD]
     for title, settings in sections():
         parts.append(f"\n## {title}\n")
-        parts += [_paragraph(each, getattr(config, each.name), origins[each.name]) for each in settings]
+        parts += [
+            _paragraph(each, getattr(config, each.name), origins[each.name], is_for_here) for each in settings
+        ]
     return "".join(parts)
 
 
@@ -55,7 +58,7 @@ def toml_value(value: Any) -> str:
     return json.dumps(value)
 
 
-def _paragraph(setting: Setting, value: Any, origin: str) -> str:
+def _paragraph(setting: Setting, value: Any, origin: str, is_for_here: bool) -> str:
     notes = [setting.about.help]
     if setting.about.choices:
         notes.append("one of " + ", ".join(setting.about.choices))
@@ -66,6 +69,8 @@ def _paragraph(setting: Setting, value: Any, origin: str) -> str:
     )
     is_set = origin != "default"
     shown = _value(setting, value if is_set else setting.default)
+    if not is_set and not is_for_here:
+        shown = default_text(setting)
     return f"\n{text}\n{'' if is_set else '#'}{setting.name} = {shown}\n"
 
 

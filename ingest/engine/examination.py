@@ -15,7 +15,13 @@ from ingest.engine.finding import Finding, State, found_wrong, wrong
 from ingest.engine.running import require_instance
 from ingest.engine.surroundings import Surroundings, examine_machine
 from ingest.errors import IngestError
-from ingest.store.connection import Connection, connect, require_own_session, require_writable
+from ingest.store.connection import (
+    Connection,
+    connect,
+    require_conninfo,
+    require_own_session,
+    require_writable,
+)
 from ingest.store.examining import Server, examine
 from ingest.transport.protocol import Broker, brokers
 
@@ -28,6 +34,8 @@ def require_settings(config: Config) -> None:
     """What can be told of the settings before anything is started. Raises Misconfigured."""
     require_instance(config.instance)
     brokers(config)
+    if config.database:
+        require_conninfo(config.database)
     load_producer_rules(config.producers_file)
 
 

@@ -36,7 +36,6 @@ from ingest.store.connection import (
     Connection,
     connect,
     hang_up,
-    require_conninfo,
     require_own_session,
     require_writable,
 )
@@ -61,7 +60,6 @@ def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str]
     raise_descriptor_limit()
     with ExitStack() as stack:
         config = add_embedded(config, stack)
-        require_settings(config)  # a wrong one is told before anything starts
         prepare_database(config)
         connect_first(config).close()
         supervisor = Supervisor(config, lambda: _completed(read_again(), config))
@@ -91,7 +89,6 @@ def _completed(wanted: Config, running: Config) -> Config:
     """Settings read again, with what this run had worked out: embedded parts, the format of the log.
     Raises Misconfigured."""
     require_settings(wanted)
-    require_conninfo(wanted.database)
     return msgspec.structs.replace(
         wanted,
         queue_source=wanted.queue_source or running.queue_source,

@@ -118,7 +118,9 @@ def _examine_secret(setting: str, file: Path) -> Finding | None:
             "make it, owned by the user that runs this, mode 0600; a unit gets it by LoadCredential=",
             setting,
         )
-    if stat.S_ISREG(mode) and mode & 0o077:
+    if stat.S_ISREG(mode) and mode & (
+        0o007 if setting == "--config" else 0o077
+    ):  # the service's group reads that one
         more = "; libpq does not use such a passfile" if "database" in setting else ""
         return wrong(
             "files",

@@ -48,15 +48,14 @@ def serve(config: Config, announce: Callable[[], None] = lambda: None) -> int:
     if tls is not None:
         tls()  # a wrong file is told before anything starts
     Admission(config)
-    _require_database(config)
-    listener = _listen(config)
-    host, port = listener.getsockname()[:2]
-    structlog.get_logger().info(
-        "serving", host=host, port=port, tls=tls is not None, workers=config.http_workers
-    )
-    announce()
-    uvicorn_config = _uvicorn_config(config, allowlist, tls)
-    with listener:
+    with _listen(config) as listener:  # a wrong address is told before a database is asked
+        _require_database(config)
+        host, port = listener.getsockname()[:2]
+        structlog.get_logger().info(
+            "serving", host=host, port=port, tls=tls is not None, workers=config.http_workers
+        )
+        announce()
+        uvicorn_config = _uvicorn_config(config, allowlist, tls)
         if config.http_workers > 1:
             Multiprocess(uvicorn_config, sockets=[listener]).run()
         else:

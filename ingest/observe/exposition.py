@@ -92,6 +92,10 @@ class Health(msgspec.Struct, frozen=True):
     ready: bool
     reasons: tuple[str, ...] = ()
 
+    @property
+    def line(self) -> str:
+        return "ready" if self.ready else f"not ready: {'; '.join(self.reasons)}"
+
 
 def serve(
     host: str,
