@@ -10,6 +10,7 @@ import click
 
 from ingest.cli.archive import export_command, import_command
 from ingest.cli.capacity import capacity_group
+from ingest.cli.comparing import compare_command
 from ingest.cli.printing import complain, say
 from ingest.cli.publishing import publish_command
 from ingest.cli.quarantine import quarantine_group
@@ -103,7 +104,7 @@ def cli() -> None:
 
 for command in (
     publish_command, show_command, query_group, status_command, quarantine_group, capacity_group, export_command,
-    import_command,
+    import_command, compare_command,
 ):  # fmt: skip
     cli.add_command(command)
 
