@@ -121,7 +121,11 @@ class Comparison:
 
     def _reports(self, certnames: list[str]) -> Iterator[tuple[str, str, list[str]]]:
         """Which there are, and of each node the newest that both have, whole."""
-        needed: Tree = ["and", _any_of("certname", certnames), ["null?", "type", False]]
+        every: Tree = [
+            ["null?", "type", False],
+            ["=", "node_state", "any"],
+        ]  # of plans and of inactive nodes, too
+        needed: Tree = ["and", _any_of("certname", certnames), *every]
         if self._since is not None:
             needed.append([">=", "producer_timestamp", self._since])
         columns = ["hash", "certname", "producer_timestamp"]
@@ -132,14 +136,14 @@ class Comparison:
                 {row["hash"]: row["producer_timestamp"] for row in rows.get(certname, [])}
                 for rows in (there, here)
             )
-            yield_lines = list(comparing.compare_report_hashes(theirs, ours))
+            lines_of_hashes = list(comparing.compare_report_hashes(theirs, ours))
             if common := theirs.keys() & ours.keys():
                 hashes[certname] = max(common, key=lambda one: (comparing.comparable(theirs[one]), one))
-            if yield_lines:
-                yield "reports", certname, yield_lines
+            if lines_of_hashes:
+                yield "reports", certname, lines_of_hashes
         if not hashes:
             return
-        tree = ["from", "reports", ["and", _any_of("hash", list(hashes.values())), ["null?", "type", False]]]
+        tree = ["from", "reports", ["and", _any_of("hash", list(hashes.values())), *every]]
         theirs_whole, ours_whole = (_one_each(ask(tree)) for ask in self._both)
         for certname in hashes:
             if certname in theirs_whole and certname in ours_whole:
