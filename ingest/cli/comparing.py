@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,9 @@ from ingest.cli.printing import complain, say
 from ingest.cli.settings import database, with_settings
 from ingest.config.loading import Origins
 from ingest.errors import IngestError, Misconfigured
+
+if TYPE_CHECKING:
+    from ingest.front.comparing import Found
 
 EXIT_EQUAL, EXIT_DIFFERS, EXIT_NOT_ASKED = 0, 1, 2
 SETTLE_S = 5.0  # a mirrored command is stored on both sides well within it
@@ -86,20 +90,23 @@ def _compare(
 
         for difference in comparison.run(settle, told):
             show(difference)
-    found = comparison.found
+    _tell(comparison.found, peer.name, as_json)
+    return EXIT_DIFFERS if comparison.found.differing else EXIT_EQUAL
+
+
+def _tell(found: Found, peer: str, as_json: bool) -> None:
     counts = {
         "compared": found.nodes, "equal": found.nodes - found.differing, "differ": found.differing,
         "only_there": found.only_there, "only_here": found.only_here, "by_kind": dict(found.kinds),
     }  # fmt: skip
     if as_json:
         say(json.dumps(counts))
-    else:
-        kinds = ", ".join(f"{count} in {kind}" for kind, count in sorted(found.kinds.items()))
-        say(
-            f"compared {found.nodes} nodes with {peer.name}: {found.nodes - found.differing} equal, "
-            f"{found.differing} differ" + (f" ({kinds})" if kinds else "")
-        )
-    return EXIT_DIFFERS if found.differing else EXIT_EQUAL
+        return
+    kinds = ", ".join(f"{count} in {kind}" for kind, count in sorted(found.kinds.items()))
+    say(
+        f"compared {found.nodes} nodes with {peer}: {found.nodes - found.differing} equal, "
+        f"{found.differing} differ" + (f" ({kinds})" if kinds else "")
+    )
 
 
 def _since(text: str | None) -> str | None:

@@ -21,6 +21,7 @@ from ingest.config.settings import Config
 from ingest.errors import Misconfigured
 from ingest.front.app import Front
 from ingest.front.connection import FrontProtocol, read_allowlist
+from ingest.front.mirror import check_mirror
 from ingest.ipc.core_dumps import forbid_core_dumps
 from ingest.observe.log import configure, resolve_format
 from ingest.store.migrate import require_current
@@ -38,6 +39,8 @@ def serve(config: Config) -> int:
     config = _complete(config)
     configure(config.log_format, config.log_level, process=PROCESS)
     _silence_uvicorn()
+    if config.also:
+        check_mirror(config)
     allowlist = read_allowlist(config.certificate_allowlist)
     tls = None if not config.ssl_cert else functools.partial(_tls_context, config)
     if tls is not None:
