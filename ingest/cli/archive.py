@@ -9,15 +9,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from ingest.cli.printing import complain, say
 from ingest.cli.settings import database, with_settings
 from ingest.config.loading import Origins
+from ingest.config.settings import Config
 from ingest.core.archive.anonymize import PROFILES
 from ingest.errors import Misconfigured, Unavailable
+
+if TYPE_CHECKING:  # what 'ingest run' does not need is loaded when it is asked for
+    from ingest.cli.importing import Importing
 
 EXIT_UNFIT = 5  # some of it did not fit; docs/operating.md lists the codes
 PIECE_BYTES = 256 * 1024
@@ -90,25 +94,60 @@ def _written(file: str) -> Iterator[BinaryIO]:
 
 
 @click.command("import")
-@click.argument("file", metavar="FILE|-")
+@click.argument("file", metavar="FILE|-|URL")
+@click.option("--cert", default="", metavar="FILE", help="our certificate, for a PuppetDB at a URL with TLS")
+@click.option("--key", default="", metavar="FILE", help="its key")
+@click.option("--ca", default="", metavar="FILE", help="who signed PuppetDB's certificate")
 @click.option("--again", is_flag=True, help="begin anew what was interrupted: nothing that came in is harmed")
 @with_settings
-def import_command(settings: Origins, file: str, again: bool) -> int:
-    """Bring in an archive of 'ingest export' or 'puppet db export'; - reads one from standard input.
+def import_command(settings: Origins, file: str, cert: str, key: str, ca: str, again: bool) -> int:
+    """Bring in an archive of 'ingest export' or 'puppet db export', or all that the PuppetDB at a URL has; - reads an archive
+    from standard input.
 
-    Its files go to the queue, for a running engine to store. What is interrupted goes on where it stopped.
+    It goes to the queue, for a running engine to store. An archive that is interrupted goes on where it stopped.
     """
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
-
-    from ingest.cli.importing import Importing, Progressed
     from ingest.cli.settings import of_running_engine
-    from ingest.engine.archiving import summary
 
     config = settings.config if settings.config.queue_source else of_running_engine(settings.config)
     if not config.queue_source:
         raise Misconfigured(
             "--queue-source", "name the broker, for example stomp://127.0.0.1:61613; no engine runs here"
         )
+    if file.startswith(("http://", "https://")):
+        importing = _from_peer(config, file, (cert, key, ca))
+    else:
+        importing = _from_archive(config, file, again)
+    return _told(importing)
+
+
+def _from_peer(config: Config, url: str, files: tuple[str, str, str]) -> Importing:
+    from rich.progress import Progress
+
+    from ingest.cli.importing import Importing
+    from ingest.front import moving
+    from ingest.front.peer import Peer
+
+    cert, key, ca = files
+    peer = Peer(url, setting="URL", cert=cert, key=key, ca=ca, timeout_s=config.query_timeout_s)
+    importing = Importing(config, None, lambda: datetime.now(UTC))
+    with Progress(transient=True, disable=not sys.stderr.isatty(), redirect_stdout=False) as progress:
+        task = progress.add_task("importing nodes", total=None)
+        try:
+            for one in moving.files(
+                peer, lambda done, total: progress.update(task, completed=done, total=total)
+            ):
+                importing.take(one)
+            importing.finish()
+        finally:
+            importing.close()
+    return importing
+
+
+def _from_archive(config: Config, file: str, again: bool) -> Importing:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    from ingest.cli.importing import Importing, Progressed
+
     with (
         _read(file) as (source, size),
         Progress(
@@ -134,6 +173,17 @@ def import_command(settings: Origins, file: str, again: bool) -> int:
             raise Unavailable(f"{error}; {done.members} files are in: the same command goes on") from error
         finally:
             importing.close()
+    if not importing.tally.fit and not importing.tally.missed:
+        complain(
+            "note: there is nothing in it: PuppetDB 7 writes such an archive when one of its nodes is deactivated; "
+            "'ingest import URL' asks it for all that it has instead"
+        )
+    return importing
+
+
+def _told(importing: Importing) -> int:
+    from ingest.engine.archiving import summary
+
     for problem in importing.tally.problems:
         complain(str(problem))
     first, *rest = summary(importing.tally)

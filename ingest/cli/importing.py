@@ -75,13 +75,13 @@ class Progressed:
 
 
 class Importing:
-    """``feed`` it the archive, then ``finish``. Raises Unavailable when the broker stays away."""
+    """``feed`` it the archive, or ``take`` files one by one, then ``finish``. Raises Unavailable when the broker stays away."""
 
-    def __init__(self, config: Config, done: Progressed, now: Callable[[], datetime]) -> None:
+    def __init__(self, config: Config, done: Progressed | None, now: Callable[[], datetime]) -> None:
         self.tally = Tally()
         self.is_broken = False
         self._config, self._done, self._now = config, done, now
-        self._before = done.members
+        self._before = 0 if done is None else done.members
         self._reader = ArchiveReader(config.body_bytes_max)
         self._inspector = Inspector(config)
         self._batch: list[Command] = []
@@ -93,18 +93,19 @@ class Importing:
             return
         try:
             for member in self._reader.feed(piece):
-                self._take(member)
+                self.take(member)
         except Broken as error:
             self._break(error)
 
     def finish(self) -> None:
-        if not self.is_broken:
+        """It is all there is."""
+        if self._done is not None and not self.is_broken:
             try:
                 self._reader.finish()
             except Broken as error:
                 self._break(error)
         self._send()
-        if not self.is_broken:
+        if self._done is not None and not self.is_broken:
             self._done.forget()
 
     def close(self) -> None:
@@ -115,7 +116,7 @@ class Importing:
         self.is_broken = True
         self.tally.miss(Problem("the archive", "broken", f"{error}: what stood before that is in"))
 
-    def _take(self, member: Member) -> None:
+    def take(self, member: Member) -> None:
         """Also of those that came in before: what does not fit is told again."""
         self._seen += 1
         found = self._inspector.look(member, self._now())
@@ -147,5 +148,5 @@ class Importing:
                 time.sleep(PAUSE_S)
         self._batch.clear()
         self._batch_bytes = 0
-        if self._seen > self._before:
+        if self._done is not None and self._seen > self._before:
             self._done.keep(self._seen)

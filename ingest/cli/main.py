@@ -9,6 +9,7 @@ import click
 
 from ingest.cli.archive import export_command, import_command
 from ingest.cli.capacity import capacity_group
+from ingest.cli.comparing import compare_command
 from ingest.cli.configuring import config_group
 from ingest.cli.doctor import doctor_command
 from ingest.cli.printing import complain, say
@@ -112,6 +113,7 @@ for command in (
     doctor_command,
     export_command,
     import_command,
+    compare_command,
 ):
     cli.add_command(command)
 

@@ -22,7 +22,8 @@ from ingest.config.settings import Config
 from ingest.errors import Misconfigured
 from ingest.front.admission import Admission, read_allowlist
 from ingest.front.app import Front
-from ingest.front.connection import FrontProtocol
+from ingest.front.connection import FrontProtocol, read_allowlist
+from ingest.front.mirror import check_mirror
 from ingest.ipc.core_dumps import forbid_core_dumps
 from ingest.ipc.parent import end_with_parent
 from ingest.observe.log import configure, resolve_format
@@ -43,6 +44,8 @@ def serve(config: Config, announce: Callable[[], None] = lambda: None) -> int:
     config = _complete(config)
     configure(config.log_format, config.log_level, process=PROCESS)
     _silence_uvicorn()
+    if config.also:
+        check_mirror(config)
     allowlist = read_allowlist(config.certificate_allowlist)
     tls = None if not config.ssl_cert else functools.partial(_tls_context, config)
     if tls is not None:

@@ -35,7 +35,8 @@ _TYPES = _tests(
     "/^Mrepo/", "/^F5/", "/^Apt/", "/^Registry/", "/^Concat/",
 )  # fmt: skip
 _FACT_VALUES = _tests(
-    "architecture", "/^augeasversion.*/", "/^bios_.*/", "/^blockdevice.*/", "/^board.*/", "facterversion", "hardwareisa",
+    "architecture", "/^augeasversion.*/", "/^bios_.*/", "/^blockdevice.*/", "boardassettag",
+    "boardmanufacturer", "boardproductname", "boardserialnumber", "facterversion", "hardwareisa",
     "hardwaremodel", "id", "interfaces", "/^iptables.*/", "/^ip6tables.*/", "is_pe", "is_virtual", "/^kernel.*/", "/^lsb.*/",
     "/^macosx.*/", "/^memory.*/", "/^mtu_.*/", "/^netmask.*/", "/^operatingsystem.*/", "osfamily", "/^postgres_.*/",
     "/^processor.*/", "/^physicalprocessorcount.*/", "productname", "ps", "puppetversion", "rubysitedir", "rubyversion",
