@@ -45,6 +45,7 @@ class HousekeepingSettings(msgspec.Struct, frozen=True, kw_only=True):
     node_ttl: timedelta | None = None
     node_purge_ttl: timedelta | None = None
     report_ttl: timedelta | None = None
+    resource_events_ttl: timedelta | None = None
     future_tolerance: timedelta = FUTURE_TOLERANCE
 
 
