@@ -125,8 +125,11 @@ LEFT JOIN node_facts f ON f.node_id = n.id
 LEFT JOIN node_latest_reports l ON l.node_id = n.id
 LEFT JOIN node_inputs i ON i.node_id = n.id
 WHERE n.deactivated IS NULL AND n.expired IS NULL
-  AND greatest(c.received_at, f.received_at, l.received_at, i.received_at) < now() - %s::interval
-  AND NOT EXISTS (SELECT FROM node_expirations x WHERE x.node_id = n.id AND NOT x.expires)
+  AND greatest(c.received_at, f.received_at, l.received_at, i.received_at) < now() - %(ttl)s::interval
+  AND NOT EXISTS (
+      SELECT FROM node_expirations x
+      WHERE x.node_id = n.id AND (NOT x.expires OR x.producer_timestamp >= now() - %(ttl)s::interval)
+  )
 ORDER BY n.certname COLLATE "C"
 
 -- name: expire_nodes
@@ -139,7 +142,10 @@ WHERE n.id = ANY (%(ids)s) AND n.deactivated IS NULL AND n.expired IS NULL
                (SELECT f.received_at FROM node_facts f WHERE f.node_id = n.id),
                (SELECT l.received_at FROM node_latest_reports l WHERE l.node_id = n.id),
                (SELECT i.received_at FROM node_inputs i WHERE i.node_id = n.id)) < now() - %(ttl)s::interval
-  AND NOT EXISTS (SELECT FROM node_expirations x WHERE x.node_id = n.id AND NOT x.expires)
+  AND NOT EXISTS (
+      SELECT FROM node_expirations x
+      WHERE x.node_id = n.id AND (NOT x.expires OR x.producer_timestamp >= now() - %(ttl)s::interval)
+  )
 RETURNING n.certname
 
 -- name: nodes_deactivated_in_future
