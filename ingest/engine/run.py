@@ -228,6 +228,7 @@ def keep_house_once(config: Config, connection: Connection) -> dict[str, int]:
         node_purge_ttl=timedelta(seconds=config.node_purge_ttl_s) or None,
         future_tolerance=timedelta(seconds=config.future_tolerance_s),
         report_ttl=timedelta(seconds=config.report_ttl_s) or None,
+        resource_events_ttl=timedelta(seconds=config.resource_events_ttl_s),
     )
     done: dict[str, int] = {}
     if config.quarantine_ttl_s:
