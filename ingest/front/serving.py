@@ -22,7 +22,7 @@ from ingest.config.settings import Config
 from ingest.errors import Misconfigured
 from ingest.front.admission import Admission, read_allowlist
 from ingest.front.app import Front
-from ingest.front.connection import FrontProtocol, read_allowlist
+from ingest.front.connection import FrontProtocol
 from ingest.front.mirror import check_mirror
 from ingest.ipc.core_dumps import forbid_core_dumps
 from ingest.ipc.parent import end_with_parent
