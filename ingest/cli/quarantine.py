@@ -118,7 +118,7 @@ def retry_command(settings: Origins, numbers: tuple[int, ...], reason: str | Non
         with publisher(settings.config) as opened:
             opened.publish(messages())
         gone = drop_given_back(connection, given)
-        say(f"{len(given)} given back to {settings.config.destination}")
+        say(f"{len(given)} given back to {', '.join(opened.used) or 'nowhere'}")
         if gone < len(given):
             say(f"{len(given) - gone} of them are here again: something newer came meanwhile")
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import platformdirs
 from msgspec import Meta
 
-from ingest.config.front_settings import FrontSettings
+from ingest.config.queue_settings import QueueSettings
 from ingest.config.setting import About, settings_of
 
 MIB = 1024 * 1024
@@ -16,27 +16,9 @@ TIB = MIB * MIB  # more than any machine has: the upper end of what is a typing 
 DAY_S = 86400.0
 
 
-class Config(FrontSettings, frozen=True, kw_only=True):
+class Config(QueueSettings, frozen=True, kw_only=True):
     """Every setting by its name, with its unit at the end."""
 
-    queue_type: Annotated[str, About("the transport, by its registered name")] = "stomp"
-    queue_source: Annotated[
-        str,
-        About(
-            "the brokers, stomp://user:password@host:port or stomp+ssl://...; several, separated by commas, "
-            "are failover; empty starts the embedded broker, for evaluation",
-            is_secret=True,
-            reloads=True,
-        ),
-    ] = ""
-    queue_password_file: Annotated[
-        str,
-        About(
-            "its first line is the password of each user whom queue_source names without one; read again at SIGHUP",
-            reloads=True,
-        ),
-    ] = ""
-    destination: Annotated[str, About("the queue; the name that Puppet has always used")] = "/queue/catalog"
     database: Annotated[
         str,
         About(
