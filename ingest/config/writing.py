@@ -38,7 +38,9 @@ def as_toml(config: Config, origins: Mapping[str, str], *, is_for_here: bool = T
     parts = [HEAD]
     for title, settings in sections():
         parts.append(f"\n## {title}\n")
-        parts += [_paragraph(each, getattr(config, each.name), origins[each.name], is_for_here) for each in settings]
+        parts += [
+            _paragraph(each, getattr(config, each.name), origins[each.name], is_for_here) for each in settings
+        ]
     return "".join(parts)
 
 
