@@ -41,7 +41,7 @@ LIBRARIES = {
 NAMES_MAX, LINES_MAX, FUNCTION_LINES_MAX = 13, 300, 50
 # Words of the project's own that were given up for those of the field: they shall not come back.
 OLD_WORDS = re.compile(
-    r"\b(?:board|Board|wires|Wires|Handover|handover|lineups?|Lineups?|Met|MetSet|LastSlots|answering_within|_hands"
+    r"(?<!\^)\b(?:board|Board|wires|Wires|Handover|handover|lineups?|Lineups?|Met|MetSet|LastSlots|answering_within|_hands"
     r"|elder)\b"
 )
 CORE_FORBIDDEN = {"socket", "os", "time", "subprocess", "threading", "selectors", "multiprocessing", "random"}

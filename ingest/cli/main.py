@@ -7,7 +7,9 @@ import sys
 
 import click
 
+from ingest.cli.archive import export_command, import_command
 from ingest.cli.capacity import capacity_group
+from ingest.cli.comparing import compare_command
 from ingest.cli.configuring import config_group
 from ingest.cli.doctor import doctor_command
 from ingest.cli.printing import complain, say
@@ -109,6 +111,9 @@ for command in (
     capacity_group,
     config_group,
     doctor_command,
+    export_command,
+    import_command,
+    compare_command,
 ):
     cli.add_command(command)
 

@@ -119,6 +119,15 @@ class Config(ProcessSettings, frozen=True, kw_only=True):
             reloads=True,
         ),
     ] = 14 * DAY_S
+    resource_events_ttl_s: Annotated[
+        float,
+        Meta(ge=0, le=3650 * DAY_S),
+        About(
+            "their events are kept for that long (PuppetDB's resource-events-ttl), by whole days and no longer than the "
+            "reports; 0: none is stored",
+            reloads=True,
+        ),
+    ] = 3650 * DAY_S
     node_purge_ttl_s: Annotated[
         float,
         Meta(ge=0, le=3650 * DAY_S),

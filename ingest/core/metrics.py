@@ -201,6 +201,15 @@ class Metric(IntEnum):
     RESTARTS = _counter(
         "supervisor", "child_restarts", "Children replaced.", "any: the log says which one died and how"
     )
+    FRONT_UP = _gauge(
+        "supervisor",
+        "front_up",
+        "1 while this engine serves PuppetDB's interface too (--listen).",
+        "0 with --listen: look at the log for the reason",
+    )
+    FRONT_RESTARTS = _counter(
+        "supervisor", "front_restarts", "Fronts replaced.", "any: the log says how the one before ended"
+    )
     COLLECTED = _counter(
         "supervisor", "collected", "Rows of unused content deleted.", "about what deploys left behind"
     )
