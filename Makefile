@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order
+.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order docs deb test-deb
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -85,5 +85,16 @@ fuzz: $(VENV)/.made  ## many mutants through the decoders, warm ones and cold on
 	INGEST_FUZZ_EXAMPLES=20000 $(BIN)/pytest tests/faults/test_fuzz.py -s
 	$(BIN)/pip install --quiet atheris && $(BIN)/python -m tests.faults.atheris_run -max_total_time=60 || echo "atheris: skipped, it does not install here"
 
+docs: $(VENV)/.made  ## the documentation as a site, in site/, with the reference and every link checked
+	$(BIN)/python -m tools.reference docs/reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+deb: $(VENV)/.made  ## dist/puppet-ingest_VERSION_ARCH.deb, for this system's Python; lintian looks at it where it is installed
+	packaging/deb/build
+	! command -v lintian >/dev/null || lintian --allow-root --fail-on error,warning dist/*.deb
+
+test-deb: deb  ## installs the package in a fresh Debian 12 and runs the commands of docs/install.md; as root, some minutes
+	packaging/deb/test
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site docs/reference *.egg-info
