@@ -9,6 +9,8 @@ import sys
 import click
 
 from ingest.cli.capacity import capacity_group
+from ingest.cli.completion import VARIABLE, completion_command
+from ingest.cli.nodes import node_group, nodes_command
 from ingest.cli.printing import complain, say
 from ingest.cli.publishing import publish_command
 from ingest.cli.quarantine import quarantine_group
@@ -31,7 +33,7 @@ def main() -> None:
         sys.argv.remove("--debug")
     leave_on_signals()
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="ingest", standalone_mode=False, complete_var=VARIABLE)
         sys.stdout.flush()
     except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(EXIT_INTERRUPTED)
@@ -100,7 +102,10 @@ def cli() -> None:
     """
 
 
-for command in (publish_command, show_command, query_group, status_command, quarantine_group, capacity_group):
+for command in (
+    publish_command, show_command, query_group, nodes_command, node_group, status_command, quarantine_group,
+    capacity_group, completion_command,
+):  # fmt: skip
     cli.add_command(command)
 
 
