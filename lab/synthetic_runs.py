@@ -1,166 +1,178 @@
 """What a node's run sends beside its catalog: facts before it, a report after it. Made from a few numbers, so that what a node
-must have at the end can be made again.
+must have at the end can be made again. Sizes and changes are those measured of real ones.
 
-Facts are real ones with a name, an address and hardware of the node's own, and those leaves moved that move with every run
-of a real node (up-time, load, memory, free space). Reports have the metrics, events and logs of real ones.
+Facts are real ones (``lab.real_facts``) with a name, addresses and hardware of the node's own; the leaves that differ between
+two rounds of a role there move with every run here, 37 of them. A report of a run that changed nothing has 156 metrics and
+three log lines; each resource that was changed has an event, and a log line that repeats its message. What a run changes is
+the same on all nodes, as a release is.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+import json
+import random
+import re
+import uuid
+from datetime import datetime, timedelta
 from functools import cache
-from typing import Any
-
-import msgspec
+from typing import Any, NamedTuple
 
 from lab import real_facts
 
-EVENTS = {
-    "first": 40,
-    "parameters": 3,
-    "upgrade": 25,
-    "deploy": 25,
-}  # of a run, by what changed in the catalog
-RUN_S = 20  # how long a run takes
-_TYPES = (
-    "anchor", "augeas", "catalog_application", "concat_file", "config_retrieval", "convert_catalog", "cron", "exec",
-    "fact_generation", "file", "file_line", "filebucket", "group", "host", "mailalias", "node_retrieval", "notify", "package",
-    "plugin_sync", "schedule", "service", "ssh_authorized_key", "sysctl", "total", "transaction_evaluation", "user",
-)  # fmt: skip
-_RESOURCE_STATES = (
-    "changed",
-    "corrective_change",
-    "failed",
-    "failed_to_restart",
-    "out_of_sync",
-    "restarted",
-    "scheduled",
-    "skipped",
-    "total",
-)
+# Resources with an event, by what changed. Few parameters of a made-up catalog are seen on a node, so that one report in fifty
+# of the load generator's usual mix has changes.
+EVENTS = {"few": 20, "upgrade": 41, "deploy": 41, "everything": 1000}
+RUN = timedelta(seconds=20)  # from its start to its report
+SPREAD = 0.2  # by so much of itself a leaf moves
+TYPES = ("file", "package", "service", "exec", "user", "cron", "concat_file", "anchor", "notify", "schedule")
+TIMES = 134  # metrics of the category time; with the others 156
+_HOLE = re.compile(r'"@@moves(\d+)@@"')
+_NUMBER = re.compile(r"\d+\.?\d*")
 
 
 def facts(certname: str, number: int, at: datetime) -> bytes:
     """A ``replace facts`` command of version 5."""
-    payload = _template(number % len(real_facts.ROLES)) | {
-        "certname": certname,
-        "producer_timestamp": at.isoformat(),
-        "values": fact_values(certname, number, at),
-    }
-    return _command("replace facts", 5, certname, payload)
+    chance = random.Random(f"facts {certname} {at}").random
+    text, moving = _pattern(real_facts.ROLES[number % len(real_facts.ROLES)])
+    values = [leaf.text(chance()) for leaf in moving]
+    body = _HOLE.sub(lambda hole: values[int(hole[1])], text)
+    high, low = divmod(number % 62_500, 250)
+    for hole, value in (
+        ("@@certname@@", certname), ("@@host@@", certname.partition(".")[0]), ("@@at@@", at.isoformat()),
+        ("@@net@@", f"10.{high}.{low}"), ("@@mac@@", f"52:{high:02x}:{low:02x}"),
+    ):  # fmt: skip
+        body = body.replace(hole, value)
+    return body.encode()
 
 
 def fact_values(certname: str, number: int, at: datetime) -> dict[str, Any]:
     """The facts that ``facts`` sends: name -> value."""
-    values = dict(_template(number % len(real_facts.ROLES))["values"])
-    seconds = int((at - datetime(2024, 1, 1, tzinfo=UTC)).total_seconds())
-    high, low = divmod(number, 256)
-    address, mac = f"10.{high % 256}.{low}.7", f"52:54:00:{high // 256 % 256:02x}:{high % 256:02x}:{low:02x}"
-    values |= {
-        "fqdn": certname, "clientcert": certname, "hostname": certname.partition(".")[0],
-        "ipaddress": address, "macaddress": mac,
-        "load_averages": {"15m": _moving(certname, at, "15", 400) / 100, "1m": _moving(certname, at, "1", 800) / 100,
-                          "5m": _moving(certname, at, "5", 600) / 100},
-        "memoryfree_mb": _moving(certname, at, "memory", 16_000) + 0.25, "uptime_seconds": seconds,
-        "system_uptime": {"days": seconds // 86400, "hours": seconds // 3600, "seconds": seconds,
-                          "uptime": f"{seconds // 86400} days"},
-    }  # fmt: skip
+    values: dict[str, Any] = json.loads(facts(certname, number, at))["payload"]["values"]
     return values
 
 
 def report(certname: str, run: int, change: str, at: datetime) -> bytes:
-    """A ``store report`` command of version 8, of a run in which that changed: a change of ``tools.loadgen.fleet``."""
-    payload = report_payload(certname, run, change, at)
-    return _command("store report", 8, certname, payload)
+    """A ``store report`` command of version 8, of a run in which that changed: one of ``EVENTS``, or nothing."""
+    chance = random.Random(f"report {certname} {run}")
+    start = at - RUN
+    resources = [_resource(place, run, start, chance) for place in range(EVENTS.get(change, 0))]
+    changed = len(resources)
+    head = {
+        "certname": certname, "environment": "production", "puppet_version": "7.23.0", "report_format": 12,
+        "configuration_version": f"v{run}", "start_time": start.isoformat(), "end_time": at.isoformat(),
+        "producer_timestamp": at.isoformat(), "producer": "puppet.example.com", "corrective_change": False,
+        "transaction_uuid": str(uuid.UUID(int=chance.getrandbits(128))),
+        "catalog_uuid": str(uuid.UUID(int=chance.getrandbits(128))), "code_id": None, "job_id": None,
+        "cached_catalog_status": "not_used", "status": "changed" if changed else "unchanged", "noop": False,
+        "noop_pending": False, "type": "agent", "resources": resources,
+    }  # fmt: skip
+    logs = [_log(one, start) for one in _messages(chance, resources)]
+    values = _metrics() % (changed, changed, *(chance.random() for _ in range(TIMES)))
+    payload = f'{json.dumps(head, separators=(",", ":"))[:-1]},"metrics":{values},"logs":{json.dumps(logs)}}}'
+    return b'{"command":"store report","version":8,"certname":%s,"payload":%s}' % (
+        json.dumps(certname).encode(),
+        payload.encode(),
+    )
 
 
 def report_payload(certname: str, run: int, change: str, at: datetime) -> dict[str, Any]:
     """The payload of ``report``."""
-    start = at - timedelta(seconds=RUN_S)
-    resources = [_resource(place, certname, start, run) for place in range(EVENTS.get(change, 0))]
-    uuid = hashlib.md5(f"{certname} {run}".encode(), usedforsecurity=False).hexdigest()
-    dashed = f"{uuid[:8]}-{uuid[8:12]}-{uuid[12:16]}-{uuid[16:20]}-{uuid[20:]}"
-    return {
-        "certname": certname, "environment": "production", "puppet_version": "7.23.0", "report_format": 12,
-        "configuration_version": str(int(at.timestamp())), "start_time": start.isoformat(), "end_time": at.isoformat(),
-        "producer_timestamp": at.isoformat(), "producer": "puppet.example.com", "corrective_change": False,
-        "transaction_uuid": dashed, "catalog_uuid": dashed, "code_id": None, "job_id": None,
-        "cached_catalog_status": "not_used", "status": "changed" if resources else "unchanged", "noop": False,
-        "noop_pending": False, "type": "agent", "resources": resources,
-        "metrics": _metrics(certname, at, len(resources)), "logs": _logs(certname, resources, at),
-    }  # fmt: skip
+    payload: dict[str, Any] = json.loads(report(certname, run, change, at))["payload"]
+    return payload
 
 
-def _resource(place: int, certname: str, start: datetime, run: int) -> dict[str, Any]:
-    """Which resource it is, is the same on many nodes."""
-    time = (start + timedelta(milliseconds=400 * place)).isoformat()
-    title = f"/etc/service-{place}/main.conf"
-    old, new = f"{{md5}}{place:032x}", f"{{md5}}{hash_of(certname, run, place)}"
-    return {
-        "skipped": False, "timestamp": time, "resource_type": "File", "resource_title": title,
-        "file": "/etc/puppetlabs/code/environments/production/modules/service/manifests/config.pp", "line": 10 + place,
-        "containment_path": ["Stage[main]", "Service::Config", f"File[{title}]"], "corrective_change": False,
-        "events": [{"status": "success", "timestamp": time, "name": "content_changed", "property": "content",
-                    "new_value": new, "old_value": old, "message": f"content changed '{old}' to '{new}'",
-                    "corrective_change": False}],
-    }  # fmt: skip
+class _Leaf(NamedTuple):
+    before: str
+    value: float
+    decimals: int
+    behind: str
 
-
-def hash_of(certname: str, run: int, place: int) -> str:
-    """Of a file's content: half of them are the same on all nodes."""
-    whose = certname if place % 2 else ""
-    return hashlib.md5(f"{whose} {run} {place}".encode(), usedforsecurity=False).hexdigest()
-
-
-def _metrics(certname: str, at: datetime, changes: int) -> list[dict[str, Any]]:
-    found = [
-        {"category": "time", "name": name, "value": _moving(certname, at, name, 9_000_000) / 1_000_000}
-        for name in _TYPES
-    ]
-    counts = {"changed": changes, "out_of_sync": changes, "total": 250}
-    found += [
-        {"category": "resources", "name": name, "value": counts.get(name, 0)} for name in _RESOURCE_STATES
-    ]
-    found += [{"category": "events", "name": name, "value": value}
-              for name, value in (("failure", 0), ("success", changes), ("total", changes))]  # fmt: skip
-    return [*found, {"category": "changes", "name": "total", "value": changes}]
-
-
-def _logs(certname: str, resources: list[dict[str, Any]], at: datetime) -> list[dict[str, Any]]:
-    found = [
-        _log(
-            at,
-            f"/Stage[main]/Service::Config/File[{one['resource_title']}]/content",
-            one["events"][0]["message"],
-        )
-        for one in resources
-    ]
-    applied = f"Applied catalog in {_moving(certname, at, 'applied', 2000) / 100} seconds"
-    return [*found, _log(at, "Puppet", applied)]
-
-
-def _log(at: datetime, source: str, message: str) -> dict[str, Any]:
-    return {
-        "file": None, "line": None, "level": "notice", "message": message, "source": source, "tags": ["notice"],
-        "time": at.isoformat(),
-    }  # fmt: skip
-
-
-def _moving(certname: str, at: datetime, what: str, below: int) -> int:
-    """A number that is another one at every run."""
-    found = hashlib.blake2b(f"{certname} {at.isoformat()} {what}".encode(), digest_size=8).digest()
-    return int.from_bytes(found) % below
-
-
-def _command(command: str, version: int, certname: str, payload: Mapping[str, Any]) -> bytes:
-    return msgspec.json.encode(
-        {"command": command, "version": version, "certname": certname, "payload": payload}
-    )
+    def text(self, chance: float) -> str:
+        moved = self.value * (1 - SPREAD / 2 + SPREAD * chance)
+        return f"{self.before}{moved:.{self.decimals}f}{self.behind}"
 
 
 @cache
-def _template(place: int) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.json.decode(real_facts.body(real_facts.ROLES[place], 1))["payload"]
+def _pattern(role: str) -> tuple[str, list[_Leaf]]:
+    """The role's factset with holes, and what moves in it."""
+    documents = [json.loads(real_facts.body(role, round_)) for round_ in (2, 3)]
+    name = documents[0]["payload"]["certname"]
+    moving: list[_Leaf] = []
+    one, other = (document["payload"]["values"] for document in documents)
+    documents[0]["payload"]["values"] = _with_holes(one, other, moving)
+    documents[0]["payload"]["producer_timestamp"] = "@@at@@"
+    text = json.dumps(documents[0], separators=(",", ":"), ensure_ascii=False)
+    text = text.replace(name, "@@certname@@").replace(f'"{name.partition(".")[0]}"', '"@@host@@"')
+    text = re.sub(r"10\.0\.0(?=\.\d)", "@@net@@", text).replace("52:54:00", "@@mac@@")
+    return text, moving
+
+
+def _with_holes(one: Any, other: Any, moving: list[_Leaf]) -> Any:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return {key: _with_holes(its, other.get(key), moving) for key, its in one.items()}
+    if one == other or isinstance(one, dict | list | bool | None):
+        return one
+    text = json.dumps(one)
+    if (number := _NUMBER.search(text)) is None:
+        return one
+    decimals = len(number[0].partition(".")[2])
+    moving.append(_Leaf(text[: number.start()], float(number[0]), decimals, text[number.end() :]))
+    return f"@@moves{len(moving) - 1}@@"
+
+
+@cache
+def _metrics() -> str:
+    """Their JSON with a place for each value that moves."""
+    found = [("changes", "total", "%d"), ("events", "total", "%d")]
+    found += [("events", name, "0") for name in ("failure", "success", "noop")]
+    resources = ("changed", "corrective_change", "failed", "failed_to_restart", "out_of_sync", "restarted")
+    found += [("resources", name, "0") for name in (*resources, "scheduled", "skipped")]
+    found += [("resources", "total", "1150")]
+    found += [("events", f"of_{name}", "0") for name in TYPES[:8]]
+    found += [("time", f"{TYPES[n % len(TYPES)]}_{n // len(TYPES)}", "%.9f") for n in range(TIMES)]
+    text = ",".join(
+        f'{{"category":"{category}","name":"{name}","value":{value}}}' for category, name, value in found
+    )
+    return f"[{text}]"
+
+
+def _resource(place: int, run: int, start: datetime, chance: random.Random) -> dict[str, Any]:
+    module = f"module{place // 40}"
+    title = f"/etc/{module}/conf.d/{place:04d}.conf"
+    old, new = (f"{{md5}}{random.Random(f'{place} {one}').getrandbits(128):032x}" for one in (run - 1, run))
+    at = (start + timedelta(seconds=1 + chance.random())).isoformat()
+    return {
+        "skipped": False, "timestamp": at, "resource_type": "File", "resource_title": title,
+        "file": f"/etc/puppetlabs/code/environments/production/modules/{module}/manifests/init.pp", "line": 7 + place,
+        "containment_path": ["Stage[main]", module.capitalize(), f"File[{title}]"], "corrective_change": False,
+        "events": [{
+            "status": "success", "timestamp": at, "name": "content_changed", "property": "content", "new_value": new,
+            "old_value": old, "corrective_change": False, "message": f"content changed '{old}' to '{new}'",
+        }],
+    }  # fmt: skip
+
+
+def _messages(
+    chance: random.Random, resources: list[dict[str, Any]]
+) -> list[tuple[str, str, dict[str, Any] | None]]:
+    """(message, source, resource) of each log line."""
+    found: list[tuple[str, str, dict[str, Any] | None]] = [
+        (each["events"][0]["message"], f"/Stage[main]/File[{each['resource_title']}]/content", each)
+        for each in resources
+    ]
+    found += [
+        ("Loading facts", "Puppet", None),
+        ("Requesting catalog from puppet.example.com:8140", "Puppet", None),
+        (f"Applied catalog in {chance.uniform(1, 20):.2f} seconds", "Puppet", None),
+    ]
     return found
+
+
+def _log(given: tuple[str, str, dict[str, Any] | None], start: datetime) -> dict[str, Any]:
+    message, source, resource = given
+    tags = ["notice"] if resource is None else ["notice", "file", "class", "node", "default", "module"]
+    return {
+        "file": resource and resource["file"], "line": resource and resource["line"], "level": "notice",
+        "message": message, "source": source, "tags": tags,
+        "time": resource["timestamp"] if resource else start.isoformat(),
+    }  # fmt: skip

@@ -27,7 +27,7 @@ def main() -> None:
         "reports": (
             Round("unchanged run", lambda options: reports(options, 1, "unchanged"), 30, 30, 2.5),
             Round("unchanged run", lambda options: reports(options, 2, "unchanged"), 30, 30, 2.5),
-            Round("few changes", lambda options: reports(options, 3, "parameters"), 30, 30, 5.0),
+            Round("few changes", lambda options: reports(options, 3, "few"), 30, 30, 5.0),
             Round(
                 "everything changed", lambda options: reports(options, 4, "everything")[:300], 30, 30, 60.0
             ),

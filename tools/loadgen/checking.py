@@ -45,11 +45,14 @@ WHERE n.certname = %s
 
 
 FACTS = "SELECT producer_timestamp, facts FROM node_factsets WHERE certname = %s"
+# By certname as well: there is no index on a hash in hex, and a node's reports are few.
 REPORTS = """
 SELECT (SELECT count(*) FROM reports WHERE certname = %(certname)s), l.producer_timestamp, l.status,
-       (SELECT count(*) FROM resource_events e WHERE e.report = l.hash),
-       (SELECT array_agg(g.message ORDER BY g.place) FROM report_logs g WHERE g.report = l.hash),
-       (SELECT jsonb_agg(jsonb_build_array(m.category, m.name, m.value)) FROM report_metrics m WHERE m.report = l.hash)
+       (SELECT count(*) FROM resource_events e WHERE e.certname = %(certname)s AND e.report = l.hash),
+       (SELECT array_agg(g.message ORDER BY g.place) FROM report_logs g
+        WHERE g.certname = %(certname)s AND g.report = l.hash),
+       (SELECT jsonb_agg(jsonb_build_array(m.category, m.name, m.value)) FROM report_metrics m
+        WHERE m.certname = %(certname)s AND m.report = l.hash)
 FROM latest_reports l
 WHERE l.certname = %(certname)s
 """
