@@ -1,4 +1,4 @@
-"""Rounds of messages into PuppetDB and into this engine in turn: what facts, reports and whole runs share.
+"""Rounds of messages into PuppetDB and into this engine in turn, against one PostgreSQL: what facts, reports and whole runs share.
 
 A round is over soon, so this engine gets all of it and PuppetDB its first messages; figures are for each message.
 """
