@@ -29,7 +29,6 @@ class About(msgspec.Struct):
     broker: str
     poll_s: float | None  # how late the watcher may see a catalog; None where nobody watched
     mean_bytes: float
-    kinds: tuple[str, ...] = ("catalog",)  # what each run sends, in this order
 
 
 class Sent(msgspec.Struct, array_like=True, frozen=True):
@@ -42,7 +41,6 @@ class Sent(msgspec.Struct, array_like=True, frozen=True):
     sent_s: float
     next_s: float  # when the node asks again
     bytes: int
-    what: str = "catalog"  # the kind of message
 
 
 class Stored(msgspec.Struct, array_like=True, frozen=True):
@@ -52,7 +50,6 @@ class Stored(msgspec.Struct, array_like=True, frozen=True):
     run: int
     seen_s: float
     superseded: bool = False
-    what: str = "catalog"
 
 
 class Ended(msgspec.Struct):
