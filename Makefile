@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order docs deb test-deb
+.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order docs deb test-deb
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -60,6 +60,15 @@ bench-peer: $(VENV)/.made  ## the same catalogs into PuppetDB (if it is installe
 
 bench-peer-facts: $(VENV)/.made  ## the same with facts
 	$(BIN)/python -m bench.peers.facts $(ARGS)
+
+bench-peer-reports: $(VENV)/.made  ## the same with reports
+	$(BIN)/python -m bench.peers.reports $(ARGS)
+
+bench-peer-runs: $(VENV)/.made  ## the same with whole runs: facts, catalog, report
+	$(BIN)/python -m bench.peers.runs $(ARGS)
+
+bench-disk: $(VENV)/.made  ## what a fleet's reports of 14 days take, from a part of them; minutes
+	$(BIN)/python -m bench.disk $(ARGS)
 
 bench-scale: $(VENV)/.made  ## collectors' questions to a fleet of 3000 nodes; five minutes
 	$(BIN)/python -m bench.scale $(ARGS)
