@@ -18,8 +18,12 @@ class FrontSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Named like those of PuppetDB, and of Puppet for TLS."""
 
     listen: Annotated[
-        str, About("where 'ingest serve' serves PuppetDB's interface: HOST:PORT, or [ADDRESS]:PORT")
-    ] = "127.0.0.1:8080"
+        str,
+        About(
+            "where PuppetDB's interface is served: HOST:PORT, or [ADDRESS]:PORT; empty: 'ingest serve' takes "
+            "127.0.0.1:8080, 'ingest run' serves nothing"
+        ),
+    ] = ""
     http_workers: Annotated[int, Meta(ge=1, le=64), About("processes that serve it")] = 1
     http_database: Annotated[
         str,
@@ -71,6 +75,19 @@ class FrontSettings(msgspec.Struct, frozen=True, kw_only=True):
         About(
             "a file with the names of the certificates that are let in, one a line; empty: all that are valid"
         ),
+    ] = ""
+    tokens_file: Annotated[
+        str,
+        About(
+            "a file with the people who get in by a token (X-Authentication) in place of a certificate: "
+            "NAME SHA256-OF-THE-TOKEN a line, and 'commands' behind it for those who may send them too"
+        ),
+    ] = ""
+    bind_submitters: Annotated[
+        bool, About("a certificate sends commands for the node of its own name alone")
+    ] = False
+    submitters_allowlist: Annotated[
+        str, About("a file with the names that may send for every node, one a line: the compile servers")
     ] = ""
     also: Annotated[
         str,
