@@ -41,7 +41,7 @@ class Front:
         self._answerer = Answerer(self._config, self._readers)
         self._commands = Commands(self._config, self._readers, self._admission)
         self._meta = Meta(self._config, self._readers, self._commands)
-        self._archive = Archive(self._config, self._readers, self._commands.publishing)
+        self._archive = Archive(self._config, self._readers, self._commands.publishing, self._admission)
 
     async def shutdown(self) -> None:
         await self._commands.close()
