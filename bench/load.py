@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench.servers import POSTGRESQL, broker_of, cpu_s
-from ingest.engine.process import leave_on_signals
+from ingest.engine.signals import leave_on_signals
 from lab.engine import Engine
 from lab.servers import Postgres
 

@@ -13,7 +13,7 @@ import msgspec
 from ingest.config.loading import load
 from ingest.core.passwords import hide_passwords, show_addresses
 from ingest.core.quantities import duration_s
-from ingest.engine.process import leave_on_signals
+from ingest.engine.signals import leave_on_signals
 from ingest.errors import IngestError, Misconfigured, Unavailable
 from ingest.transport.publisher import Publisher
 from tools.loadgen.alone import publish_alone
