@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+import structlog
 
 from ingest.cli import main as command_line
 from ingest.config.setting import Setting
@@ -17,12 +19,16 @@ from ingest.config.settings import RETIRED, SETTINGS
 
 
 @pytest.fixture(autouse=True)
-def _nothing_of_anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No ingest.toml, no variable; and nothing is started for good: a signal's handler would be this process's."""
+def _nothing_of_anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No ingest.toml, no variable; and nothing for good: signals, hooks and the log are this process's."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(("INGEST_", "PG"))]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(command_line, "leave_on_signals", lambda: None)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    yield
+    structlog.reset_defaults()  # a log to a stream of pytest's would fail the next test that logs
 
 
 def typed(
