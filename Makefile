@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: check-wheels docs deb test-deb demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts test-store-long test-postgresql bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long
+.PHONY: check-wheels demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order docs deb test-deb
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -66,6 +66,9 @@ bench-scale: $(VENV)/.made  ## collectors' questions to a fleet of 3000 nodes; f
 
 bench-load: $(VENV)/.made  ## 3000 nodes at sixty times their pace against an engine started here; three minutes
 	$(BIN)/python -m bench.load $(ARGS)
+
+bench-order: $(VENV)/.made  ## a lone catalog's latency while 100 000 reports wait, and without them; about ten minutes
+	$(BIN)/python -m bench.order $(ARGS)
 
 bench-capacity: $(VENV)/.made  ## the capacity model against the real engine, table and plot; about twenty minutes
 	$(BIN)/python -m bench.capacity $(ARGS)

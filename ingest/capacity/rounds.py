@@ -23,6 +23,7 @@ from ingest.capacity.engine import (
 )
 from ingest.config.machine import cores
 from ingest.config.settings import Config
+from ingest.core.delivery.importance import RANKS
 from ingest.core.delivery.routing import decoders_at_work
 from ingest.engine.process import cpu_s
 from ingest.errors import Unavailable
@@ -228,7 +229,7 @@ class Meter:
             batches=batches,
             content_batches=min(batches, sum(n for kind, n in tally.kinds.items() if kind != "unchanged")),
             batch_s=count["ingest_batch_seconds_sum"],
-            settle_s=count["ingest_settle_seconds_sum"],
+            settle_s=sum(count[f"ingest_settle_seconds_{kind}_sum"] for kind in RANKS),
             seconds=seconds,
             cpu_s=cpu | more,
             elsewhere_s=busy_elsewhere_s(sum(cpu.values()) + own_s, self._busy_s),

@@ -10,8 +10,10 @@ import click
 from ingest.cli.archive import export_command, import_command
 from ingest.cli.capacity import capacity_group
 from ingest.cli.comparing import compare_command
+from ingest.cli.completion import VARIABLE, completion_command
 from ingest.cli.configuring import config_group
 from ingest.cli.doctor import doctor_command
+from ingest.cli.nodes import node_group, nodes_command
 from ingest.cli.printing import complain, say
 from ingest.cli.publishing import publish_command
 from ingest.cli.quarantine import quarantine_group
@@ -33,7 +35,7 @@ def main() -> None:
         sys.argv.remove("--debug")
     leave_on_signals()
     try:
-        code = cli.main(prog_name="ingest", standalone_mode=False)
+        code = cli.main(prog_name="ingest", standalone_mode=False, complete_var=VARIABLE)
         sys.stdout.flush()
     except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(EXIT_INTERRUPTED)
@@ -114,6 +116,9 @@ for command in (
     export_command,
     import_command,
     compare_command,
+    nodes_command,
+    node_group,
+    completion_command,
 ):
     cli.add_command(command)
 

@@ -14,12 +14,16 @@ import msgspec
 from ingest.config.puppet_conf import read_puppet_conf
 from ingest.config.setting import Setting
 from ingest.config.settings import RETIRED, SETTINGS, Config
+from ingest.core.delivery.destinations import kinds_of
+from ingest.core.delivery.importance import RANKS
 from ingest.core.facts.selection import patterns_of, selection
 from ingest.core.passwords import HIDDEN, show_addresses, show_conninfo
 from ingest.core.quantities import duration_s, size_bytes
 from ingest.errors import Misconfigured
 
 PATTERNS = ("facts_blocklist", "facts_volatile")  # lists of patterns
+DESTINATION = Config().destination
+FOLLOWERS = ("facts_destination", "reports_destination")
 DEFAULT_TOML = Path("ingest.toml")
 SITE_TOML = Path(
     "/etc/puppet-ingest/ingest.toml"
@@ -56,7 +60,12 @@ def load(
         else:
             values[name] = _checked(_BY_NAME[name], value, origin)
             origins[name] = origin
+    if values.get("destination", DESTINATION) != DESTINATION:
+        # A site that named one queue of its own has all kinds there, unless it says otherwise.
+        for name in (each for each in FOLLOWERS if each not in values):
+            values[name], origins[name] = values["destination"], "destination"
     config = Config(**values)
+    _check_queues(config)
     if config.body_bytes_max > config.window_bytes_max // 2:
         raise Misconfigured(
             "--body-bytes-max",
@@ -67,6 +76,17 @@ def load(
         selection(patterns_of(getattr(config, name)), f"--{name.replace('_', '-')}")
     again = lambda: load(flags, environment, toml_file, puppet_conf).config  # noqa: E731
     return Origins(config, origins, again, tuple(retired.values()))
+
+
+def _check_queues(config: Config) -> None:
+    """Raises Misconfigured."""
+    if not config.destination:
+        raise Misconfigured("--destination", "it is empty: it names the queue of catalogs")
+    try:
+        kinds_of(config.kinds)
+    except ValueError as error:
+        known = ", ".join(RANKS)
+        raise Misconfigured("--kinds", f"{str(error)!r} is none of {known}, separated by commas") from None
 
 
 class Reloaded(NamedTuple):
@@ -171,7 +191,7 @@ def _checked(setting: Setting, value: Any, origin: str) -> Any:
         )
 
     if setting.type is str:
-        if isinstance(value, list) and setting.name == "queue_source":
+        if isinstance(value, list) and setting.name in ("queue_source", "kinds"):
             value = ",".join(map(str, value))
         if isinstance(value, list) and setting.name in PATTERNS:
             value = "".join(f"{item}\n" for item in value)

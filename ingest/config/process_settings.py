@@ -6,8 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from ingest.config.front_settings import FrontSettings
 from ingest.config.machine import cores, memory_bytes
+from ingest.config.queue_settings import QueueSettings
 from ingest.config.setting import About
 
 MIB = 1024 * 1024
@@ -21,7 +21,7 @@ CACHE_BYTES = min(96 * MIB, max(4 * MIB, memory_bytes() // 16 // WORKERS))
 MESSAGE_BYTES = min(1024 * MIB, max(64 * MIB, memory_bytes() // 4))
 
 
-class ProcessSettings(FrontSettings, frozen=True, kw_only=True):
+class ProcessSettings(QueueSettings, frozen=True, kw_only=True):
     """How many, and what a message or a cache may cost."""
 
     workers: Annotated[

@@ -18,24 +18,6 @@ DAY_S = 86400.0
 class Config(ProcessSettings, frozen=True, kw_only=True):
     """Every setting by its name, with its unit at the end."""
 
-    queue_type: Annotated[str, About("the transport, by its registered name")] = "stomp"
-    queue_source: Annotated[
-        str,
-        About(
-            "the brokers, stomp://user:password@host:port or stomp+ssl://...; several, separated by commas, "
-            "are failover; empty starts the embedded broker, for evaluation",
-            is_secret=True,
-            reloads=True,
-        ),
-    ] = ""
-    queue_password_file: Annotated[
-        str,
-        About(
-            "its first line is the password of each user whom queue_source names without one; read again at SIGHUP",
-            reloads=True,
-        ),
-    ] = ""
-    destination: Annotated[str, About("the queue; the name that Puppet has always used")] = "/queue/catalog"
     database: Annotated[
         str,
         About(

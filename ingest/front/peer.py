@@ -18,9 +18,8 @@ ANSWER_BYTES_MAX = 1024 * 1024 * 1024  # of a query about a few nodes
 class Declined(IngestError):
     """It has answered, and does not want it: a query that it does not know, a command that it refuses."""
 
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(f"{status} {text}")
-        self.status = status
+    def __init__(self, name: str, status: int, text: str) -> None:
+        super().__init__(f"{name} answers {status} {text}")
 
 
 class Peer:
@@ -91,7 +90,7 @@ class Peer:
         if answer.status >= 500:
             raise Unavailable(f"{self.name} answers {answer.status} {_line(found)}")
         if answer.status >= 300:
-            raise Declined(answer.status, _line(found))
+            raise Declined(self.name, answer.status, _line(found))
         return found
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from ingest.cli.importing import Importing, Progressed
+from ingest.config.settings import Config
 from ingest.core.archive.tar import ArchiveReader, ArchiveWriter
 from ingest.store.connection import connect
 from lab import real_catalogs, real_facts
@@ -221,6 +223,43 @@ def test_an_import_that_broke_off_goes_on_where_it_stopped(
     engine.wait_settled(came + 200)
 
 
+def test_a_killed_import_goes_on_where_it_stopped(
+    run: Run, broker: str, engine: Engine, tmp_path: Path
+) -> None:
+    """What has the broker's receipt is not sent again, unless one asks for that."""
+    files = [
+        (f"puppetdb-bak/facts/{number}.json", facts(f"n{number}", 1, x=os.urandom(500).hex()))
+        for number in range(200)
+    ]
+    whole = made(*files)
+    archive = tmp_path / "a.tgz"
+    archive.write_bytes(whole)
+    config = Config(queue_source=broker, data_dir=str(tmp_path / "data"))
+    with archive.open("rb") as source:
+        killed = Importing(config, Progressed(config, str(archive), source), lambda: datetime.now(UTC))
+        killed.feed(whole[: len(whole) // 2])
+        killed.close()
+        came = Progressed(config, str(archive), source).members
+    assert came in (64, 128)
+    told = run("import", str(archive), "--queue-source", broker)
+    assert (told.returncode, told.stdout) == (0, "imported 200 facts\n")
+    assert f"going on after {came} files" in told.stderr
+    engine.wait_settled(200)
+    told = run("import", str(archive), "--again", "--queue-source", broker)
+    assert (told.returncode, told.stderr) == (0, "")
+    engine.wait_settled(400)
+    assert sum(engine.settled().values()) == 400
+
+
+def test_an_import_without_a_broker_is_told_to_come_again(serve: Serve) -> None:
+    """503 over HTTP, with what is in already."""
+    front = serve("--queue-source", "stomp://127.0.0.1:9")
+    archive = made(("puppetdb-bak/facts/a.json", facts("a", 1, x=1)))
+    answer = ask(front.port, "/pdb/admin/v1/archive", method="POST", **form(archive))
+    assert answer.status == 503
+    assert "the broker is away" in answer.json["error"]
+
+
 def test_the_same_over_http(
     run: Run, full: str, empty: str, broker: str, engine: Engine, serve: Serve, tmp_path: Path
 ) -> None:
@@ -288,7 +327,6 @@ def test_a_role_that_may_only_read_exports(full: str, postgres: Postgres, serve:
 @pytest.mark.parametrize("profile", ["low", "moderate", "full"])
 def test_what_is_anonymised_fits(run: Run, full: str, tmp_path: Path, profile: str) -> None:
     """As many files, no name of a node, and each of them a command that is understood."""
-    from ingest.config.settings import Config
     from ingest.engine.archiving import Inspector, Problem
 
     plain, hidden = tmp_path / "plain.tgz", tmp_path / "hidden.tgz"

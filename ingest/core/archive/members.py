@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ingest.core.json_text import parse_json
+from ingest.core.raw_text import bytes_of
 from ingest.errors import Rejected
 
 ROOT = "puppetdb-bak"
@@ -135,11 +136,11 @@ def member(folder: str, payload: Mapping[str, Any]) -> tuple[str, bytes]:
 
 
 def encode(value: Any) -> bytes:
-    """JSON of whatever is stored: also numbers of any size, and text that is not UTF-8 as escapes."""
+    """JSON of whatever is stored: also text that is not UTF-8, as the bytes that it came as."""
     try:
         return msgspec.json.encode(value)
-    except (UnicodeEncodeError, OverflowError):
-        return json.dumps(plain(value), ensure_ascii=True, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return bytes_of(json.dumps(plain(value), ensure_ascii=False, separators=(",", ":")))
 
 
 def plain(value: Any) -> Any:
