@@ -84,8 +84,8 @@ def test_a_flag_that_is_none(
 def test_a_command_that_is_none(
     path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of the program and of each group: the word is named."""
-    code, said = typed([*path, "sho"], monkeypatch, capsys)
+    """Of the program and of each group: the word is named. Where a single one may be a node's name, two are not."""
+    code, said = typed([*path, "sho", "web-01"], monkeypatch, capsys)
     assert (code, "sho" in said) == (2, True)
 
 
@@ -98,7 +98,9 @@ def test_one_argument_too_many(
     arguments = [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
     if any(argument.nargs == -1 for argument in arguments):
         return
-    several = ["1"] * (len(arguments) + 1)
+    several = [each.type.choices[0] if isinstance(each.type, click.Choice) else "1" for each in arguments] + [
+        "1"
+    ]
     options = [word for word in arguments_of(command) if word not in ("x", "1")]
     given = [word for option in options for word in (option, "x")]
     code, said = typed([*path, *given, *several], monkeypatch, capsys)
