@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: check-wheels demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order docs deb test-deb
+.PHONY: check-wheels demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order docs deb test-deb
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -60,6 +60,12 @@ bench-peer: $(VENV)/.made  ## the same catalogs into PuppetDB (if it is installe
 
 bench-peer-facts: $(VENV)/.made  ## the same with facts
 	$(BIN)/python -m bench.peers.facts $(ARGS)
+
+bench-peer-reports: $(VENV)/.made  ## the same with reports
+	$(BIN)/python -m bench.peers.runs reports $(ARGS)
+
+bench-peer-runs: $(VENV)/.made  ## the same with whole runs: facts, catalog, report
+	$(BIN)/python -m bench.peers.runs whole $(ARGS)
 
 bench-scale: $(VENV)/.made  ## collectors' questions to a fleet of 3000 nodes; five minutes
 	$(BIN)/python -m bench.scale $(ARGS)
