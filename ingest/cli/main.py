@@ -14,8 +14,9 @@ from ingest.cli.nodes import node_group, nodes_command
 from ingest.cli.printing import complain, say
 from ingest.cli.publishing import publish_command
 from ingest.cli.quarantine import quarantine_group
-from ingest.cli.reading import query_group, show_command, status_command
+from ingest.cli.reading import query_group, show_command
 from ingest.cli.settings import database, of_running_engine, warn_of_passwords, with_settings
+from ingest.cli.watching import status_command, top_command
 from ingest.config.loading import Origins, redact
 from ingest.config.settings import SETTINGS
 from ingest.engine.process import leave_on_signals
@@ -103,7 +104,7 @@ def cli() -> None:
 
 
 for command in (
-    publish_command, show_command, query_group, nodes_command, node_group, status_command, quarantine_group,
+    publish_command, show_command, query_group, nodes_command, node_group, status_command, top_command, quarantine_group,
     capacity_group, completion_command,
 ):  # fmt: skip
     cli.add_command(command)

@@ -284,6 +284,8 @@ class Receiver:
     def _measure(self) -> None:
         self.row.set(Metric.WINDOW_MESSAGES, self.ledger.messages)
         self.row.set(Metric.WINDOW_BYTES, self._arena.used_bytes)
+        self.row.set(Metric.WINDOW_MESSAGES_LIMIT, self.config.window_messages_max)
+        self.row.set(Metric.WINDOW_BYTES_LIMIT, self.config.window_bytes_max)
         self.row.set(Metric.WAITING, self.ledger.waiting)
         self.row.set(Metric.CONNECTED, int(self.subscription.is_connected))
         oldest = self.ledger.oldest()
