@@ -53,7 +53,9 @@ def _engine(now: Sample, before: Sample | None) -> dict[str, Any]:
 
     batches = total(now.status, "ingest_lag_seconds_count")
     decoders = sum(name.startswith("decoder") for name in processes)
+    writers = sum(name.startswith("writer") for name in processes)
     busy = rate("ingest_decode_cpu_seconds_total")
+    writing = rate("ingest_batch_seconds_sum")
     window_of = {
         unit: total(now.status, f"ingest_window_{unit}")
         / max(1.0, total(now.status, f"ingest_window_{unit}_limit"))
@@ -75,8 +77,9 @@ def _engine(now: Sample, before: Sample | None) -> dict[str, Any]:
         "window_part": max(window_of.values()),
         "waiting": total(now.status, "ingest_waiting"),
         "decoders_part": None if busy is None or not decoders else min(1.0, busy / decoders),
+        "writers_part": None if writing is None or not writers else min(1.0, writing / writers),
         "writers_up": total(now.status, "ingest_database_up"),
-        "writers": sum(name.startswith("writer") for name in processes),
+        "writers": writers,
         "restarts": total(now.status, "ingest_child_restarts_total"),
     }
 

@@ -16,6 +16,7 @@ from ingest.front.accepting import require_json
 from ingest.front.answering import Answerer, ClientGone, ast_answer, refusal_of
 from ingest.front.asking import read_parameters, understand
 from ingest.front.commands import Commands
+from ingest.front.live import Live
 from ingest.front.meta import Meta
 from ingest.front.paths import Target, find_target
 from ingest.front.readers import Readers
@@ -41,6 +42,7 @@ class Front:
         self._readers = Readers(self._config)
         self._answerer = Answerer(self._config, self._readers)
         self._commands = Commands(self._config, self._readers)
+        self._live_page = Live(self._config, self._readers)
         self._meta = Meta(self._config, self._readers, self._commands)
 
     async def shutdown(self) -> None:
@@ -91,7 +93,9 @@ class Front:
                 response = await self._commands.take(request)
                 await response(request.scope, request.receive, send)
             case _:
-                found = await self._meta.answer(request, parts)
+                found = await self._live_page.answer(request, parts) or await self._meta.answer(
+                    request, parts
+                )
                 if found is None:
                     raise Refusal(404, "Not Found")
                 await found(request.scope, request.receive, send)
