@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load
+.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order docs deb test-deb
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -39,8 +39,15 @@ test-puppet: $(VENV)/.made  ## both ends of Puppet, with puppetserver (if it is 
 test-store-long: $(VENV)/.made  ## the store's tests at their full size: 200 nodes, 20 rounds; ten minutes
 	INGEST_TEST_STORE_NODES=200 INGEST_TEST_STORE_ROUNDS=20 INGEST_TEST_STORE_EXAMPLES=500 $(BIN)/pytest tests/store
 
+test-postgresql: $(VENV)/.made  ## the store's tests on every PostgreSQL at hand: installed, in the wheel, in INGEST_TEST_POSTGRESQL
+	@$(BIN)/python -c 'from lab.servers import postgresql_versions as v; print(*v().values(), sep="\n")' | while read -r bin; do \
+		echo "$$bin"; INGEST_TEST_POSTGRESQL_BIN=$$bin $(BIN)/pytest tests/store -n $(JOBS) || exit 1; done
+
 test-hostile-long: $(VENV)/.made  ## ten minutes of hostile messages of every kind between good ones, kills included
 	INGEST_TEST_HOSTILE_SECONDS=600 $(BIN)/pytest tests/hostile -s
+
+test-oracle-long: $(VENV)/.made  ## thousands of random queries into PuppetDB and into us, others each time; five minutes
+	INGEST_TEST_ORACLE_EXAMPLES=3000 $(BIN)/pytest tests/front/test_oracle.py -s
 
 bench-store: $(VENV)/.made  ## WAL and rows a catalog costs, against the limits
 	$(BIN)/python -m bench.store $(ARGS)
@@ -60,6 +67,9 @@ bench-scale: $(VENV)/.made  ## collectors' questions to a fleet of 3000 nodes; f
 bench-load: $(VENV)/.made  ## 3000 nodes at sixty times their pace against an engine started here; three minutes
 	$(BIN)/python -m bench.load $(ARGS)
 
+bench-order: $(VENV)/.made  ## a lone catalog's latency while 100 000 reports wait, and without them; about ten minutes
+	$(BIN)/python -m bench.order $(ARGS)
+
 bench-capacity: $(VENV)/.made  ## the capacity model against the real engine, table and plot; about twenty minutes
 	$(BIN)/python -m bench.capacity $(ARGS)
 
@@ -75,5 +85,16 @@ fuzz: $(VENV)/.made  ## many mutants through the decoders, warm ones and cold on
 	INGEST_FUZZ_EXAMPLES=20000 $(BIN)/pytest tests/faults/test_fuzz.py -s
 	$(BIN)/pip install --quiet atheris && $(BIN)/python -m tests.faults.atheris_run -max_total_time=60 || echo "atheris: skipped, it does not install here"
 
+docs: $(VENV)/.made  ## the documentation as a site, in site/, with the reference and every link checked
+	$(BIN)/python -m tools.reference docs/reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+deb: $(VENV)/.made  ## dist/puppet-ingest_VERSION_ARCH.deb, for this system's Python; lintian looks at it where it is installed
+	packaging/deb/build
+	! command -v lintian >/dev/null || lintian --allow-root --fail-on error,warning dist/*.deb
+
+test-deb: deb  ## installs the package in a fresh Debian 12 and runs the commands of docs/install.md; as root, some minutes
+	packaging/deb/test
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site docs/reference *.egg-info

@@ -23,7 +23,7 @@ from bench.receiver import drop
 from bench.records import record
 from bench.servers import POSTGRESQL, broker_of, cpu_s, publish
 from ingest.capacity.engine import machine_busy_s
-from ingest.engine.process import leave_on_signals
+from ingest.engine.signals import leave_on_signals
 from ingest.ipc.names import kind_of
 from lab.engine import Engine
 from lab.servers import Postgres

@@ -22,7 +22,7 @@ from bench.peers.__main__ import INGEST, PUPPETDB, quiet, wal_written
 from bench.pipeline import one_round
 from bench.records import record
 from bench.servers import POSTGRESQL, broker_of, cpu_s
-from ingest.engine.process import leave_on_signals
+from ingest.engine.signals import leave_on_signals
 from lab import real_facts as corpus
 from lab.engine import Engine
 from lab.puppetdb import PuppetDB, missing

@@ -20,6 +20,7 @@ from ingest.errors import IngestError, Misconfigured, Unavailable
 
 BETWEEN_SAMPLES_S = 0.5  # rates take two
 TOP_EVERY_S = 2.0
+OF_KINDS = "ingest_settle_seconds_"  # counts what of each kind was settled, as well
 
 
 @click.command("status")
@@ -115,6 +116,8 @@ def number_lines(numbers: Mapping[str, Any]) -> list[str]:
         if name.endswith("_count"):
             base = name.removesuffix("_count")
             mean = numbers[f"{base}_sum"] / value if value else 0.0
+            if base.startswith(OF_KINDS):
+                found.append(f"  {f'settled, {base.removeprefix(OF_KINDS)}':<28} {_number(value):>16}")
             shown, value = f"{base.removeprefix('ingest_').replace('_', ' ')}, mean", mean
         found.append(f"  {shown:<28} {_number(value):>16}")
     return found

@@ -18,8 +18,12 @@ class FrontSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Named like those of PuppetDB, and of Puppet for TLS."""
 
     listen: Annotated[
-        str, About("where 'ingest serve' serves PuppetDB's interface: HOST:PORT, or [ADDRESS]:PORT")
-    ] = "127.0.0.1:8080"
+        str,
+        About(
+            "where PuppetDB's interface is served: HOST:PORT, or [ADDRESS]:PORT; empty: 'ingest serve' takes "
+            "127.0.0.1:8080, 'ingest run' serves nothing"
+        ),
+    ] = ""
     http_workers: Annotated[int, Meta(ge=1, le=64), About("processes that serve it")] = 1
     http_database: Annotated[
         str,
@@ -72,6 +76,35 @@ class FrontSettings(msgspec.Struct, frozen=True, kw_only=True):
             "a file with the names of the certificates that are let in, one a line; empty: all that are valid"
         ),
     ] = ""
+    tokens_file: Annotated[
+        str,
+        About(
+            "a file with the people who get in by a token (X-Authentication) in place of a certificate: "
+            "NAME SHA256-OF-THE-TOKEN a line, and 'commands' behind it for those who may send them too"
+        ),
+    ] = ""
+    bind_submitters: Annotated[
+        bool, About("a certificate sends commands for the node of its own name alone")
+    ] = False
+    submitters_allowlist: Annotated[
+        str, About("a file with the names that may send for every node, one a line: the compile servers")
+    ] = ""
+    also: Annotated[
+        str,
+        About(
+            "a PuppetDB that each command is passed on to as well, https://HOST:8081; no answer waits for it"
+        ),
+    ] = ""
+    also_bytes_max: Annotated[
+        int,
+        Meta(ge=MIB, le=TIB),
+        About(
+            "what may wait for it on disk (data_dir), in each process; what comes then is dropped and counted"
+        ),
+    ] = 1024 * MIB
+    also_ssl_cert: Annotated[str, About("our certificate for it; empty: that of --ssl-cert")] = ""
+    also_ssl_key: Annotated[str, About("its key; empty: that of --ssl-key")] = ""
+    also_ssl_ca_cert: Annotated[str, About("who signed its certificate; empty: that of --ssl-ca-cert")] = ""
     plain_http: Annotated[
         bool, About("serve without TLS elsewhere than on loopback, where everybody reads and writes")
     ] = False

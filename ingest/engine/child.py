@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -16,16 +15,15 @@ sys.modules["rich"] = None  # type: ignore[assignment]
 from ingest.config.settings import Config  # noqa: E402
 from ingest.ipc.core_dumps import forbid_core_dumps  # noqa: E402
 from ingest.ipc.names import DECODER, RECEIVER, kind_of  # noqa: E402
+from ingest.ipc.parent import end_with_parent  # noqa: E402
 from ingest.observe.log import crashed  # noqa: E402
-
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def main() -> None:
     name, control_fd, parent = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     forbid_core_dumps()
     # Whatever happens to the supervisor, no child stays behind.
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent(signal.SIGKILL)
     if os.getppid() != parent:
         return
     sys.excepthook = crashed

@@ -14,21 +14,22 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from ingest.config.producers import load_producer_rules
 from ingest.config.settings import Config
 from ingest.core.metrics import Metric
 from ingest.embedded.broker.starting import BrokerOptions, embedded_broker
 from ingest.embedded.postgresql import embedded_database
+from ingest.engine.examination import require_settings
 from ingest.engine.fleet import FleetNumbers
+from ingest.engine.front import FrontChild
 from ingest.engine.kinds import housekeeping as kinds_housekeeping
 from ingest.engine.presence import tell_of_itself
-from ingest.engine.running import require_instance, told_of
+from ingest.engine.running import told_of
 from ingest.engine.supervisor import Supervisor
 from ingest.errors import IngestError, Misconfigured, Unavailable
 from ingest.ipc.core_dumps import forbid_core_dumps
 from ingest.ipc.names import SUPERVISOR
 from ingest.observe.asking import where
-from ingest.observe.exposition import serve
+from ingest.observe.exposition import Health, serve
 from ingest.observe.fleet import FleetCollector
 from ingest.observe.log import configure, resolve_format
 from ingest.observe.server import UNIX
@@ -37,12 +38,11 @@ from ingest.store.connection import (
     Connection,
     connect,
     hang_up,
-    require_conninfo,
     require_own_session,
     require_writable,
 )
 from ingest.store.migrate import migrate, note_on_open, require_current
-from ingest.transport.protocol import brokers, connect_first
+from ingest.transport.protocol import connect_first
 from ingest.transport.stomp.address import STOMP_PORT
 
 HOUSEKEEPING_TICK_S = 1.0  # how late a changed gc_interval_s may be noticed
@@ -62,15 +62,18 @@ def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str]
     raise_descriptor_limit()
     with ExitStack() as stack:
         config = add_embedded(config, stack)
-        require_instance(config.instance)
-        brokers(config)  # a wrong setting is told before anything starts
-        load_producer_rules(config.producers_file)
         prepare_database(config)
         connect_first(config).close()
         supervisor = Supervisor(config, lambda: _completed(read_again(), config))
         fleet = FleetNumbers(lambda: supervisor.config)
+        health = supervisor.health
+        if config.listen:
+            front = FrontChild(config, supervisor.health, supervisor.count)
+            stack.callback(front.stop)
+            front.start()
+            health = front.health
         if config.metrics_port or config.metrics_host.startswith(UNIX):
-            _serve_metrics(config, supervisor, stack, FleetCollector(fleet.current))
+            _serve_metrics(config, supervisor, health, stack, FleetCollector(fleet.current))
         stack.enter_context(told_of(config))
         stop = threading.Event()
         threading.Thread(target=fleet.run, args=(stop,), daemon=True).start()
@@ -89,9 +92,7 @@ def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str]
 def _completed(wanted: Config, running: Config) -> Config:
     """Settings read again, with what this run had worked out: embedded parts, the format of the log.
     Raises Misconfigured."""
-    brokers(wanted)
-    load_producer_rules(wanted.producers_file)
-    require_conninfo(wanted.database)
+    require_settings(wanted)
     return msgspec.structs.replace(
         wanted,
         queue_source=wanted.queue_source or running.queue_source,
@@ -165,7 +166,13 @@ def prepare_database(config: Config) -> None:
         connection.close()
 
 
-def _serve_metrics(config: Config, supervisor: Supervisor, stack: ExitStack, fleet: FleetCollector) -> None:
+def _serve_metrics(
+    config: Config,
+    supervisor: Supervisor,
+    health: Callable[[], Health],
+    stack: ExitStack,
+    fleet: FleetCollector,
+) -> None:
     names = config.metrics_names.replace(",", " ").split()
     try:
         server = serve(
@@ -173,7 +180,7 @@ def _serve_metrics(config: Config, supervisor: Supervisor, stack: ExitStack, fle
             config.metrics_port,
             supervisor.metrics,
             supervisor.names,
-            supervisor.health,
+            health,
             [*names, config.metrics_host, socket.gethostname()],
             [fleet],
         )
@@ -230,6 +237,7 @@ def keep_house_once(config: Config, connection: Connection) -> dict[str, int]:
         node_purge_ttl=timedelta(seconds=config.node_purge_ttl_s) or None,
         future_tolerance=timedelta(seconds=config.future_tolerance_s),
         report_ttl=timedelta(seconds=config.report_ttl_s) or None,
+        resource_events_ttl=timedelta(seconds=config.resource_events_ttl_s),
     )
     done: dict[str, int] = {}
     if config.quarantine_ttl_s:

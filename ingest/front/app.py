@@ -13,7 +13,9 @@ from ingest.config.settings import Config
 from ingest.core.query.ast import BadQuery
 from ingest.errors import IngestError
 from ingest.front.accepting import require_json
+from ingest.front.admission import Admission
 from ingest.front.answering import Answerer, ClientGone, ast_answer, refusal_of
+from ingest.front.archive import Archive
 from ingest.front.asking import read_parameters, understand
 from ingest.front.commands import Commands
 from ingest.front.live import Live
@@ -23,10 +25,6 @@ from ingest.front.readers import Readers
 from ingest.front.refusal import Refusal
 from ingest.store.query.asked import compile_asked
 
-NOT_LISTED = (
-    "The client certificate name {} doesn't appear in the certificate allowlist. "
-    "Is your master's (or other PuppetDB client's) certname listed in PuppetDB's certificate-allowlist file?"
-)
 PLANNED_APART_BYTES = 4096  # the query of a person; a longer one shall not hold up what others wait for
 
 
@@ -39,11 +37,13 @@ class Front:
         self._parts: dict[str, Any] = {}
 
     def startup(self) -> None:
+        self._admission = Admission(self._config)
         self._readers = Readers(self._config)
         self._answerer = Answerer(self._config, self._readers)
-        self._commands = Commands(self._config, self._readers)
+        self._commands = Commands(self._config, self._readers, self._admission)
         self._live_page = Live(self._config, self._readers)
         self._meta = Meta(self._config, self._readers, self._commands)
+        self._archive = Archive(self._config, self._readers, self._commands.publishing)
 
     async def shutdown(self) -> None:
         await self._commands.close()
@@ -81,8 +81,7 @@ class Front:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _serve(self, request: Request, send: Send) -> None:
-        if not request.scope.get("is_let_in", True):
-            raise Refusal(403, NOT_LISTED.format(request.scope.get("client_cn")))
+        self._admission.require(request)
         parts = _parts(request.scope)
         match parts:
             case ["pdb", "query", "v4", *rest]:
@@ -92,6 +91,8 @@ class Front:
                 require_json(request)
                 response = await self._commands.take(request)
                 await response(request.scope, request.receive, send)
+            case ["pdb", "admin", "v1", "archive"]:
+                await self._archive.answer(request, send)
             case _:
                 found = await self._live_page.answer(request, parts) or await self._meta.answer(
                     request, parts

@@ -19,9 +19,11 @@ from starlette.responses import Response
 from ingest.config.settings import Config
 from ingest.core.times import parse_time
 from ingest.errors import Misconfigured, Rejected, Unavailable
+from ingest.front.admission import Admission, require_own
 from ingest.front.asking import read_pairs
 from ingest.front.bodies import Body, read_into
 from ingest.front.command_rules import Command, read_command, refused
+from ingest.front.mirror import Mirror
 from ingest.front.publishing import PublishingThread
 from ingest.front.readers import Readers
 from ingest.front.refusal import Refusal, json_response
@@ -47,16 +49,19 @@ class _Envelope(msgspec.Struct):
 class Commands:
     """Of one process."""
 
-    def __init__(self, config: Config, readers: Readers) -> None:
+    def __init__(self, config: Config, readers: Readers, admission: Admission) -> None:
         self._config = config
         self._readers = readers
+        self._admission = admission
         self._slots = asyncio.Semaphore(AT_ONCE_MAX)
         self.publishing = PublishingThread(config)
+        self.mirror = Mirror(config) if config.also else None
 
     async def take(self, request: Request) -> Response:
         """Raises Refusal."""
         if request.method != "POST":
             raise Refusal(405, "commands are sent by POST")
+        self._admission.require_commands(request)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind and kind != "application/json":
             raise Refusal(415, f"content type {kind} not supported")
@@ -78,7 +83,9 @@ class Commands:
         is_empty = body.size == begins_at
         body.write(b"null}" if is_empty else b"}")
         view = body.view()
-        return await self._publish(view, command, memoryview(view)[begins_at:-1])
+        payload = memoryview(view)[begins_at:-1]
+        self._require_own(request, command, payload)
+        return await self._publish(view, command, payload)
 
     async def _take_envelope(self, request: Request, body: Body) -> Response:
         await self._read(request, body)
@@ -95,7 +102,15 @@ class Commands:
         if payload is None:
             raise refused(str(found.command), None, "The payload value must be a JSON map.")
         given = {"command": found.command, "version": found.version, "certname": payload.certname}
-        return await self._publish(view, read_command(given), memoryview(found.payload))
+        command = read_command(given)
+        self._require_own(request, command, memoryview(found.payload))
+        return await self._publish(view, command, memoryview(found.payload))
+
+    def _require_own(self, request: Request, command: Command, payload: memoryview) -> None:
+        """The engine reads the payload as we do here: of what stands there twice, the last counts."""
+        if self._admission.submits_for_itself_alone(request):
+            found = _decode(_Payload, payload)
+            require_own(request, command.certname, found.certname if found else None)
 
     async def _read(self, request: Request, body: Body) -> None:
         await read_into(
@@ -113,6 +128,8 @@ class Commands:
             raise Refusal(503, f"the broker gave no receipt within {seconds:g} s", is_json=True) from None
         except (Unavailable, Misconfigured) as error:
             raise Refusal(503, f"the broker is away: {error}", is_json=True) from error
+        if self.mirror is not None:
+            self.mirror.take(command, payload)
         if not command.wait_s:
             return json_response({"uuid": token})
         return await self._wait(token, command, _timestamp(command, payload))
@@ -133,6 +150,8 @@ class Commands:
 
     async def close(self) -> None:
         await asyncio.to_thread(self.publishing.close)
+        if self.mirror is not None:
+            await asyncio.to_thread(self.mirror.close)
 
 
 def _headers(command: Command, token: str) -> dict[str, str]:

@@ -6,26 +6,29 @@ No ASGI server tells the application of client certificates yet; ``scope["client
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-from ingest.errors import Misconfigured
 
 HEAD_BYTES_MAX = 256 * 1024  # an address with a query of thousands of names; what others need is in a POST
 HEADERS_MAX = 200
 
 
 class FrontProtocol(HttpToolsProtocol):
-    """``allowlist``: the names that are let in; None: all who got this far."""
+    """``allowlist``: the names that are let in; None: all who got this far. With tokens a name is needed, or a token."""
 
     def __init__(
-        self, *arguments: Any, allowlist: frozenset[str] | None = None, silence_s: float = 30.0, **named: Any
+        self,
+        *arguments: Any,
+        allowlist: frozenset[str] | None = None,
+        has_tokens: bool = False,
+        silence_s: float = 30.0,
+        **named: Any,
     ) -> None:
         super().__init__(*arguments, **named)
         self._allowlist = allowlist
+        self._has_tokens = has_tokens
         self._silence_s = silence_s
         self._cn: str | None = None
         self._head_bytes = 0
@@ -47,7 +50,8 @@ class FrontProtocol(HttpToolsProtocol):
         scope: Any = self.scope
         scope["client_cn"] = self._cn
         scope["abort"] = self.transport.abort
-        scope["is_let_in"] = self._allowlist is None or self._cn in self._allowlist
+        is_anonymous = self._cn is None and self._has_tokens  # who then needs one
+        scope["is_let_in"] = not is_anonymous and (self._allowlist is None or self._cn in self._allowlist)
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))
@@ -87,17 +91,3 @@ def common_name(certificate: Any) -> str | None:
         if name == "commonName"
     ]
     return names[-1] if names else None
-
-
-def read_allowlist(file: str) -> frozenset[str] | None:
-    """A name a line; None without a file. Raises Misconfigured."""
-    if not file:
-        return None
-    try:
-        text = Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise Misconfigured("--certificate-allowlist", f"{file}: {reason}") from error
-    return frozenset(
-        name for line in text.splitlines() if (name := line.strip()) and not name.startswith("#")
-    )

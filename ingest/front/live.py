@@ -144,6 +144,11 @@ class Live:
 
     def _require_own_page(self, request: Request) -> None:
         """Not what somebody else's page has a visitor's browser do. Raises Refusal."""
+        person = request.scope.get("person")
+        if self._config.bind_submitters or (person is not None and not person.sends_commands):
+            raise Refusal(
+                403, "whoever may speak for no other node gives nothing back: 'ingest quarantine retry' does"
+            )
         host = request.headers.get("host", "")
         origin = request.headers.get("origin")
         if request.headers.get("x-puppet-ingest") != "page" or (

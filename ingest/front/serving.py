@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,9 +20,12 @@ from uvicorn.supervisors import Multiprocess
 
 from ingest.config.settings import Config
 from ingest.errors import Misconfigured
+from ingest.front.admission import Admission, read_allowlist
 from ingest.front.app import Front
-from ingest.front.connection import FrontProtocol, read_allowlist
+from ingest.front.connection import FrontProtocol
+from ingest.front.mirror import check_mirror
 from ingest.ipc.core_dumps import forbid_core_dumps
+from ingest.ipc.parent import end_with_parent
 from ingest.observe.log import configure, resolve_format
 from ingest.store.migrate import require_current
 from ingest.store.query.running import open_reader
@@ -30,29 +34,49 @@ from ingest.transport.protocol import brokers
 BACKLOG = 1024
 DRAIN_S = 10  # what is being answered when SIGTERM comes may take that long
 PROCESS = "serve"
+DEFAULT_LISTEN = "127.0.0.1:8080"  # where PuppetDB itself serves without TLS
 
 
-def serve(config: Config) -> int:
-    """Serves until SIGTERM or Ctrl-C; returns the exit code. Raises IngestError when it cannot start."""
+def serve(config: Config, announce: Callable[[], None] = lambda: None) -> int:
+    """Serves until SIGTERM or Ctrl-C; returns the exit code. ``announce`` is called when clients can connect.
+    Raises IngestError when it cannot start."""
     forbid_core_dumps()
     config = _complete(config)
     configure(config.log_format, config.log_level, process=PROCESS)
     _silence_uvicorn()
+    if config.also:
+        check_mirror(config)
     allowlist = read_allowlist(config.certificate_allowlist)
     tls = None if not config.ssl_cert else functools.partial(_tls_context, config)
     if tls is not None:
         tls()  # a wrong file is told before anything starts
-    _require_database(config)
-    listener = _listen(config)
-    host, port = listener.getsockname()[:2]
-    structlog.get_logger().info(
-        "serving", host=host, port=port, tls=tls is not None, workers=config.http_workers
-    )
-    uvicorn_config = uvicorn.Config(
+    Admission(config)
+    with _listen(config) as listener:  # a wrong address is told before a database is asked
+        _require_database(config)
+        host, port = listener.getsockname()[:2]
+        structlog.get_logger().info(
+            "serving", host=host, port=port, tls=tls is not None, workers=config.http_workers
+        )
+        announce()
+        uvicorn_config = _uvicorn_config(config, allowlist, tls)
+        if config.http_workers > 1:
+            Multiprocess(uvicorn_config, sockets=[listener]).run()
+        else:
+            _Server(uvicorn_config).run(sockets=[listener])
+    return 0
+
+
+def _uvicorn_config(config: Config, allowlist: frozenset[str] | None, tls: Any) -> uvicorn.Config:
+    return uvicorn.Config(
         functools.partial(create, config),
         factory=True,
         interface="asgi3",
-        http=functools.partial(FrontProtocol, allowlist=allowlist, silence_s=config.client_timeout_s),  # type: ignore[arg-type]
+        http=functools.partial(  # type: ignore[arg-type]
+            FrontProtocol,
+            allowlist=allowlist,
+            has_tokens=bool(config.tokens_file),
+            silence_s=config.client_timeout_s,
+        ),
         loop="asyncio",
         ws="none",
         lifespan="on",
@@ -67,16 +91,12 @@ def serve(config: Config) -> int:
         timeout_graceful_shutdown=DRAIN_S,
         ssl_context_factory=None if tls is None else functools.partial(_tls_for_uvicorn, tls),
     )
-    with listener:
-        if config.http_workers > 1:
-            Multiprocess(uvicorn_config, sockets=[listener]).run()
-        else:
-            _Server(uvicorn_config).run(sockets=[listener])
-    return 0
 
 
 def create(config: Config) -> ASGIApp:
     """The application of one process; called in it."""
+    if config.http_workers > 1:
+        end_with_parent(signal.SIGTERM)  # or it would go on serving when the one that started it was killed
     configure(config.log_format, config.log_level, process=PROCESS)
     _silence_uvicorn()
     return Front(config)
@@ -122,7 +142,8 @@ def _require_database(config: Config) -> None:
 
 
 def _listen(config: Config) -> socket.socket:
-    host, port = split_address(config.listen)
+    listen = config.listen or DEFAULT_LISTEN
+    host, port = split_address(listen)
     try:
         (family, _, _, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -130,7 +151,7 @@ def _listen(config: Config) -> socket.socket:
     if not config.ssl_cert and not config.plain_http and not ipaddress.ip_address(address[0]).is_loopback:
         raise Misconfigured(
             "--listen",
-            f"without TLS everybody who reaches {config.listen} reads and writes everything: name --ssl-cert, "
+            f"without TLS everybody who reaches {listen} reads and writes everything: name --ssl-cert, "
             "--ssl-key and --ssl-ca-cert, or --plain-http where something else keeps them out",
         )
     try:
@@ -140,7 +161,7 @@ def _listen(config: Config) -> socket.socket:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except OSError as error:
-        raise Misconfigured("--listen", f"{config.listen}: {error.strerror or error}") from error
+        raise Misconfigured("--listen", f"{listen}: {error.strerror or error}") from error
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -152,13 +173,13 @@ def split_address(text: str) -> tuple[str, int]:
 
 
 def _tls_context(config: Config) -> ssl.SSLContext:
-    """Nobody gets in without a certificate of the authority's. Raises Misconfigured."""
+    """Nobody gets in without a certificate of the authority's, or a token. Raises Misconfigured."""
     for name in ("ssl_key", "ssl_ca_cert"):
         if not getattr(config, name):
             raise Misconfigured(f"--{name.replace('_', '-')}", "is needed with --ssl-cert")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_mode = ssl.CERT_OPTIONAL if config.tokens_file else ssl.CERT_REQUIRED
     _load("--ssl-cert", config.ssl_cert, lambda: context.load_cert_chain(config.ssl_cert, config.ssl_key))
     _load("--ssl-ca-cert", config.ssl_ca_cert, lambda: context.load_verify_locations(config.ssl_ca_cert))
     if config.ssl_crl:

@@ -45,6 +45,7 @@ class HousekeepingSettings(msgspec.Struct, frozen=True, kw_only=True):
     node_ttl: timedelta | None = None
     node_purge_ttl: timedelta | None = None
     report_ttl: timedelta | None = None
+    resource_events_ttl: timedelta | None = None
     future_tolerance: timedelta = FUTURE_TOLERANCE
 
 
@@ -98,7 +99,7 @@ def expire_nodes(connection: Connection, node_ttl: timedelta, *, step_nodes: int
     """Marks nodes whose newest catalog came longer ago than that; returns their certnames."""
     expired: list[str] = []
     with translate_errors():
-        nodes = connection.execute(query("silent_nodes"), [node_ttl]).fetchall()
+        nodes = connection.execute(query("silent_nodes"), {"ttl": node_ttl}).fetchall()
         for start in range(0, len(nodes), step_nodes):
             with locked_nodes(connection, nodes[start : start + step_nodes]) as ids:
                 rows = connection.execute(query("expire_nodes"), {"ids": ids, "ttl": node_ttl})

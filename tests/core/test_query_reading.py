@@ -115,7 +115,7 @@ WRONG: list[tuple[Any, str]] = [
     (["from", "nodes", ["not"]], "'not' takes exactly one argument, but 0"),
     (["from", "nodes", ["not", ["=", "a", 1], ["=", "a", 1]]], "'not' takes exactly one argument, but 2"),
     (["from", "nodes", ["=", "certname"]], "= requires exactly two arguments"),
-    (["from", "nodes", ["=", "certname", {"a": 1}]], "Invalid = clause"),
+    (["from", "nodes", ["~", "certname", {"a": 1}]], "Invalid ~ clause"),
     (["from", "nodes", ["foo", "certname", 1]], '"foo" is not an operator'),
     (["from", "nodes", "certname"], "not well-formed"),
     (["from", "nodes", ["and", []]], "[] is not well-formed"),

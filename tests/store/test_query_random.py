@@ -45,6 +45,7 @@ SUITED: dict[Type, tuple[tuple[str, ...], list[Any]]] = {
     Type.ARRAY: (("=", "~"), ["a", "."]),
     Type.TAGS: (("=", "~"), ["file", "WEB", "."]),
     Type.SCALAR: (("=", "~", ">", "<="), [1, 1.5]),
+    Type.ENCODED: (("=", "~"), ["present", ".", "", 5, True]),
     Type.DOCUMENT: (("=", "~", ">", "<="), ["0644", 5, True]),
     Type.PATH: (("=", "~>"), [["a", "b", 0], ["a", ".*"]]),
     Type.PATH_TEXT: (("=", "~>"), [["a", "b", 0], ["a", ".*"]]),

@@ -139,7 +139,7 @@ class _Reader:
         subject, value = arguments
         if op == "=" and value is None and isinstance(subject, str):
             return ast.IsNull(read_field(subject), True)
-        if isinstance(value, dict) or (isinstance(value, list) and op not in ("=", "~>")):
+        if (isinstance(value, dict) and op != "=") or (isinstance(value, list) and op not in ("=", "~>")):
             raise BadQuery(f"Invalid {op} clause")
         return ast.Compare(op, self._subject(subject), value)
 

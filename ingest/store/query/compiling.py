@@ -195,10 +195,8 @@ class Compiler:
         inside = f"({entity.fields['parameters'].sql} -> {self.parameters.text(subject.name)})"
         if op == "=":
             return f"coalesce({inside} = {self.parameters.json(value)}, false)"
-        if (
-            op == "~"
-        ):  # the pattern is looked for in the value's JSON, and has quotes around it like a string there
-            return f"coalesce({inside}::text ~ {self.parameters.text(values.to_json(value))}, false)"
+        if op == "~":
+            return operators.matches_encoded(self.parameters, inside, value)
         raise ast.BadQuery(f"Operator '{op}' is not allowed on a parameter: = and ~ are")
 
     def _compare_fact(self, entity: Entity, op: str, name: str, value: object) -> str:

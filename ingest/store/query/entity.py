@@ -20,6 +20,7 @@ class Type(Enum):
     ARRAY = auto()  # text[]
     TAGS = auto()  # integer[], the ids of tags
     SCALAR = auto()  # jsonb: a fact's value
+    ENCODED = auto()  # jsonb that PuppetDB keeps as the text of its JSON: an event's values
     DOCUMENT = auto()  # jsonb, with dotted paths into it
     PATH = auto()  # jsonb array: the path of a fact
     PATH_TEXT = (

@@ -16,6 +16,8 @@ _CASTS = {
     (Type.STRING, Type.TIMESTAMP): "({0})::timestamptz", (Type.STRING, Type.SCALAR): "to_jsonb({0})",
     (Type.SCALAR, Type.NUMERIC): "({0} #>> '{{}}')::numeric", (Type.SCALAR, Type.STRING): "({0} #>> '{{}}')",
     (Type.SCALAR, Type.BOOLEAN): "({0} #>> '{{}}')::boolean", (Type.BOOLEAN, Type.STRING): "({0})::text",
+    (Type.ENCODED, Type.STRING): "({0})::text", (Type.ENCODED, Type.SCALAR): "{0}", (Type.SCALAR, Type.ENCODED): "{0}",
+    (Type.STRING, Type.ENCODED): "to_jsonb({0})",
     (Type.HASH, Type.STRING): "encode({0}, 'hex')",
     (Type.PATH, Type.PATH_TEXT): "{0}",
     (Type.PATH_TEXT, Type.PATH): "{0}",

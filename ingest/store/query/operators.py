@@ -43,12 +43,14 @@ def _equals(parameters: Parameters, field: ast.Field, found: EntityField, value:
 def _matches(parameters: Parameters, field: ast.Field, found: EntityField, value: object) -> str:
     if field.name == "tag" and isinstance(value, str):
         value = value.lower()
+    if found.type is Type.ENCODED:
+        return matches_encoded(parameters, found.sql, value)
     placeholder = values.pattern(parameters, value, field.text)
     match found.type:
         case Type.STRING:
             return f"({found.sql} ~ {placeholder} AND {found.sql} IS NOT NULL)"
         case Type.HASH:
-            return f"(encode({found.sql}, 'hex') ~ {placeholder})"
+            return f"(encode({found.sql}, 'hex') ~ {placeholder} AND {found.sql} IS NOT NULL)"
         case Type.TAGS:
             return f"({found.sql} && ARRAY(SELECT t.id FROM tags t WHERE t.name ~ {placeholder}))"
         case Type.ARRAY:
@@ -56,6 +58,11 @@ def _matches(parameters: Parameters, field: ast.Field, found: EntityField, value
         case Type.SCALAR:
             return f"(({found.sql} #>> '{{}}') ~ {placeholder})"
     raise ast.BadQuery(f"Query operator ~ is not allowed on field {field.text}")
+
+
+def matches_encoded(parameters: Parameters, sql: str, value: object) -> str:
+    """The pattern is looked for in the value's JSON, and has quotes around it like a string there."""
+    return f"coalesce(({sql})::text ~ {parameters.text(values.to_json(value))}, false)"
 
 
 def _ordered(parameters: Parameters, op: str, field: ast.Field, found: EntityField, value: object) -> str:
@@ -73,6 +80,8 @@ def _ordered(parameters: Parameters, op: str, field: ast.Field, found: EntityFie
 
 def is_null(parameters: Parameters, field: ast.Field, found: EntityField, wanted: bool) -> str:
     """Whether it is missing; within JSON, whether null stands there."""
+    if field.name == "tag" or found.type is Type.ENCODED:
+        return f"({found.sql} IS NULL)"  # whatever is wanted: as PuppetDB has it
     if found.type is Type.DOCUMENT or found.type is Type.SCALAR:
         inside = _inside(parameters, found, field.literal)
         return f"(jsonb_typeof({inside}) {'=' if wanted else '<>'} 'null')"
@@ -81,7 +90,7 @@ def is_null(parameters: Parameters, field: ast.Field, found: EntityField, wanted
 
 def in_array(parameters: Parameters, field: ast.Field, found: EntityField, wanted: tuple[object, ...]) -> str:
     """One of them."""
-    if found.type in (Type.ARRAY, Type.TAGS):
+    if found.type in (Type.ARRAY, Type.TAGS, Type.ENCODED):
         raise ast.BadQuery("Operator in...array is not supported on array types")
     placeholder = values.many(parameters, found.type, wanted, field.text)
     sql = _inside(parameters, found, field.parts) if found.type is Type.DOCUMENT else found.sql

@@ -62,7 +62,7 @@ def one(parameters: Parameters, type_: Type, value: object, field: str) -> str:
             return parameters.add(found, "boolean")
         case Type.TIMESTAMP:
             return parameters.add(timestamp(value), "timestamptz")
-        case Type.SCALAR | Type.DOCUMENT | Type.PATH | Type.PATH_TEXT:
+        case Type.SCALAR | Type.ENCODED | Type.DOCUMENT | Type.PATH | Type.PATH_TEXT:
             return parameters.json(value)
     raise BadQuery(f"Argument {json.dumps(value)[:200]} is incompatible with field {field!r}.")
 
@@ -86,7 +86,7 @@ def many(parameters: Parameters, type_: Type, values: tuple[object, ...], field:
                 return parameters.add(found, "boolean[]")
         case Type.TIMESTAMP:
             return parameters.add([timestamp(value) for value in values], "timestamptz[]")
-        case Type.SCALAR | Type.DOCUMENT | Type.PATH | Type.PATH_TEXT:
+        case Type.SCALAR | Type.ENCODED | Type.DOCUMENT | Type.PATH | Type.PATH_TEXT:
             return parameters.add([to_json(value) for value in values], "jsonb[]")
     raise BadQuery(f"'in' with an array is not supported on field {field!r}")
 
@@ -110,12 +110,12 @@ def pattern(parameters: Parameters, value: object, field: str) -> str:
     return parameters.text(value)
 
 
-def _digest(value: object) -> bytes | None:
-    """What are no hexadecimal digits is the hash of nothing."""
+def _digest(value: object) -> bytes:
+    """What are no hexadecimal digits is the hash of nothing: of no bytes, which no hash has."""
     try:
-        return bytes.fromhex(value) if isinstance(value, str) and value == value.strip().lower() else None
+        return bytes.fromhex(value) if isinstance(value, str) and value == value.strip().lower() else b""
     except ValueError:
-        return None
+        return b""
 
 
 def _boolean(value: object) -> bool | None:

@@ -39,7 +39,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON metric_shapes, report_headers, event_con
 GRANT SELECT, INSERT ON node_reports TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON node_expirations, node_inputs, node_rhythms TO {role};
 GRANT SELECT ON node_freshness, fleet_rhythm TO {role};
-GRANT EXECUTE ON FUNCTION ensure_report_days(date[]), drop_report_day(date), empty_report_day(date) TO {role};
+GRANT EXECUTE ON FUNCTION ensure_report_days(date[]), drop_report_day(date), empty_report_day(date),
+    forget_report_events(date, integer) TO {role};
 GRANT SELECT ON reports, resource_events, report_logs, report_metrics, latest_reports, catalog_inputs TO {role};
 GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO {role}
 
@@ -61,7 +62,8 @@ GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT SELECT ON schema_migrations, nodes, environments, producers, catalogs, catalog_resources, catalog_exports, resources,
     tags, positions, position_sets, edge_sets, node_facts, node_fact_values, node_factsets, fact_paths, fact_names,
     node_package_versions, packages, node_reports, node_latest_reports, report_headers, event_contents, log_contents,
-    metric_shapes, node_inputs, catalog_inputs, node_expirations, node_freshness, fleet_rhythm TO {role};
+    metric_shapes, node_inputs, catalog_inputs, node_expirations, fact_bases, fact_shapes, node_own_facts, node_freshness,
+    fleet_rhythm TO {role};
 GRANT SELECT (reason, attempts, last_seen, certname) ON quarantine TO {role}
 
 -- name: find_role

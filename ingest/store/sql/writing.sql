@@ -122,6 +122,16 @@ WHERE n.certname = s.certname
       WHERE f.node_id = n.id AND f.producer_timestamp > s.producer_timestamp
         AND f.producer_timestamp <= s.received_at + %(future_tolerance)s::interval
   )
+  AND NOT EXISTS (
+      SELECT FROM node_inputs i
+      WHERE i.node_id = n.id AND i.producer_timestamp > s.producer_timestamp
+        AND i.producer_timestamp <= s.received_at + %(future_tolerance)s::interval
+  )
+  AND NOT EXISTS (
+      SELECT FROM node_expirations x
+      WHERE x.node_id = n.id AND x.producer_timestamp > s.producer_timestamp
+        AND x.producer_timestamp <= s.received_at + %(future_tolerance)s::interval
+  )
 RETURNING n.certname
 
 -- name: stored_digests
