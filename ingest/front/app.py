@@ -18,6 +18,7 @@ from ingest.front.answering import Answerer, ClientGone, ast_answer, refusal_of
 from ingest.front.archive import Archive
 from ingest.front.asking import read_parameters, understand
 from ingest.front.commands import Commands
+from ingest.front.live import Live
 from ingest.front.meta import Meta
 from ingest.front.paths import Target, find_target
 from ingest.front.readers import Readers
@@ -40,6 +41,7 @@ class Front:
         self._readers = Readers(self._config)
         self._answerer = Answerer(self._config, self._readers)
         self._commands = Commands(self._config, self._readers, self._admission)
+        self._live_page = Live(self._config, self._readers)
         self._meta = Meta(self._config, self._readers, self._commands)
         self._archive = Archive(self._config, self._readers, self._commands.publishing, self._admission)
 
@@ -92,7 +94,9 @@ class Front:
             case ["pdb", "admin", "v1", "archive"]:
                 await self._archive.answer(request, send)
             case _:
-                found = await self._meta.answer(request, parts)
+                found = await self._live_page.answer(request, parts) or await self._meta.answer(
+                    request, parts
+                )
                 if found is None:
                     raise Refusal(404, "Not Found")
                 await found(request.scope, request.receive, send)
