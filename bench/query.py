@@ -204,8 +204,12 @@ def pages(certname: str, report: str, now: datetime) -> Iterator[Asked]:
         *(["=", "name", name] for name in ("fqdn", "ipaddress", "os", "kernelversion", "puppetversion")),
     ]
     yield Asked(one, "inventory", "/facts", {"query": ["and", some, ["=", "environment", "production"]]})
-    listed = {"query": ["null?", "catalog_timestamp", False], "limit": 100, "include_total": True,
-              "order_by": [{"field": "certname", "order": "asc"}]}  # fmt: skip
+    listed = {
+        "query": ["null?", "catalog_timestamp", False],
+        "limit": 100,
+        "include_total": True,
+        "order_by": [{"field": "certname", "order": "asc"}],
+    }
     yield Asked(one, "catalogs", "/nodes", listed)
     yield Asked(one, "catalog", f"/catalogs/{certname}")
     classes = ["extract", ["certname"], ["and", ["=", "type", "Class"], ["=", "title", "Ssh::Server"]]]

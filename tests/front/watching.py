@@ -28,7 +28,7 @@ def descriptors(front: Front) -> int:
 def sessions(connection: Connection) -> int:
     """At the database, idle ones too."""
     row: Any = connection.execute(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'ingest serve'"
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'ingest serve%'"
     ).fetchone()
     return int(row[0])
 
