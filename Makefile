@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order docs deb test-deb check-wheels
+.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order docs deb test-deb check-wheels fuzz-front bench-query
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -48,6 +48,12 @@ test-hostile-long: $(VENV)/.made  ## ten minutes of hostile messages of every ki
 
 test-oracle-long: $(VENV)/.made  ## thousands of random queries into PuppetDB and into us, others each time; five minutes
 	INGEST_TEST_ORACLE_EXAMPLES=3000 $(BIN)/pytest tests/front/test_oracle.py -s
+
+fuzz-front: $(VENV)/.made  ## ten minutes of made-up requests to all of PuppetDB's interface
+	INGEST_TEST_FRONT_SECONDS=600 $(BIN)/pytest tests/front/test_fuzz.py -s
+
+bench-query: $(VENV)/.made  ## what dashboards and compiles ask, beside PuppetDB (if it is installed); ten minutes
+	$(BIN)/python -m bench.query $(ARGS)
 
 bench-store: $(VENV)/.made  ## WAL and rows a catalog costs, against the limits
 	$(BIN)/python -m bench.store $(ARGS)

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from ingest.config.settings import Config
 from ingest.core.query.ast import BadQuery
+from ingest.core.query.pql import parse_pql
 from ingest.errors import IngestError
 from ingest.front.accepting import require_json
 from ingest.front.admission import Admission
@@ -37,6 +38,9 @@ class Front:
         self._parts: dict[str, Any] = {}
 
     def startup(self) -> None:
+        parse_pql(
+            "nodes{}"
+        )  # the parser takes a quarter of a second to make: not at the cost of who asks first
         self._admission = Admission(self._config)
         self._readers = Readers(self._config)
         self._answerer = Answerer(self._config, self._readers)
