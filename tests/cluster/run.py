@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psycopg
 
@@ -18,7 +18,7 @@ from ingest.store.migrate import migrate
 from lab.cluster import DESTINATION, MEMBERS, Cluster, until
 from lab.engine import Engine
 from lab.proxy import Proxy
-from lab.store_model import expected, stored
+from tests.cluster.checker import compare
 from tests.cluster.stream import Stream
 from tests.cluster.watch import Watch
 from tests.faults import audit
@@ -183,28 +183,16 @@ def _open(world: Run) -> Connection:
 def _examine(
     world: Run, fault: Fault, stream: Stream, watch: Watch, seen: tuple[float, float | None, int]
 ) -> Figures:
-    lost, differing = [], []
     connection = _open(world)
     try:
-        rows: Any = connection.execute(
-            "SELECT certname, transaction_uuid::text FROM catalogs JOIN nodes ON id = node_id"
-        ).fetchall()
-        found = {certname: int(run_[-12:]) for certname, run_ in rows}
-        for certname, (number, message) in stream.newest().items():
-            if found.get(certname) != number:
-                lost.append(f"{certname}: {found.get(certname)}, not {number}")
-            elif stored(connection, certname) != expected(message.body):
-                differing.append(f"{certname} differs")
-        one: Any = connection.execute("SELECT count(*) FROM quarantine").fetchone()
-        back: Any = connection.execute(
-            "SELECT count(*) FROM faults.effects WHERE after_time < before_time"
-        ).fetchone()
+        found = compare(connection, stream.newest())
     finally:
         connection.close()
     own, settled, restarts = seen
     return Figures(
-        fault.name, world.wanted, len(stream.sent), round(own, 1), settled, len(lost), len(differing),
-        back[0] + len(watch.went_back), one[0], restarts, [*lost, *differing, *watch.went_back][:20],
+        fault.name, world.wanted, len(stream.sent), round(own, 1), settled, len(found.lost), len(found.differing),
+        found.went_back + len(watch.went_back), found.quarantined, restarts,
+        [*found.lost, *found.differing, *watch.went_back][:20],
     )  # fmt: skip
 
 
