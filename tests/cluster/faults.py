@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
+
+import psycopg
 
 from lab.cluster import MEMBERS, until
 from lab.proxy import Mode, Proxy
 from tests.cluster.run import Fault, Run
 
-OUTAGE_S = 60.0  # of the database; 150 with --long
+OUTAGE_S = 60.0  # of the database; --outage-s says otherwise
 
 
 def _list(run: Run, *, first: bool | None = None, target: str | None = "read-write") -> None:
@@ -198,6 +202,21 @@ def _scale(run: Run) -> None:
         assert engine.stop(60) == 0
 
 
+def _migrate_at_once(run: Run) -> None:
+    """Three instances find the same empty database, five times."""
+    for turn in range(5):
+        name = f"{run.database}_empty{turn}"
+        with psycopg.connect(run.primary("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        command = [sys.executable, "-m", "ingest", "migrate", "--database", run.primary(name)]
+        started = [
+            subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(3)
+        ]
+        for each in started:
+            _, said = each.communicate(timeout=60)
+            assert each.returncode == 0, said.decode()
+
+
 FAULTS = (
     Fault("Patroni alone killed, the orphaned primary named first", _kill_patroni, _mend_primary,
           lambda run: _list(run, first=True)),
@@ -220,5 +239,6 @@ FAULTS = (
     Fault("primary frozen behind a cut, both ways", _cut_and_fail_over, _mend_cut, _database_proxies),
     Fault("two brokers behind a cut for 45 s", _cut_brokers, prepare=_broker_proxies),
     Fault("engines scaled from one to five and back", _scale),
+    Fault("three instances migrate an empty database at once, five times", _migrate_at_once),
 )  # fmt: skip
 BY_NAME = {fault.name: fault for fault in FAULTS}

@@ -145,12 +145,14 @@ def run(cluster: Cluster, fault: Fault, directory: Path, engines: int) -> Figure
 
 
 def _wait(world: Run, stream: Stream, watch: Watch, never_s: float) -> None:
-    """Until the newest that is due was published and stored, twice within the quiet time."""
+    """Until all that is due was published and stored, not before the quiet time is over."""
     quiet_until_s = time.monotonic() + QUIET_S
     deadline = quiet_until_s + never_s
     while time.monotonic() < deadline:
         until_s = max(quiet_until_s, time.monotonic() + 1.0)
         time.sleep(max(0.0, until_s - time.monotonic()))
+        if not stream.is_on_time():
+            continue
         newest = max(stream.receipts)
         if _is(lambda newest=newest: set(range(1, newest + 1)) <= watch.stored.keys(), 1.0):  # type: ignore[misc]
             return

@@ -49,13 +49,14 @@ class Stream(threading.Thread):
         self._place = 0
         self._client: Client | None = None
         self._ended = threading.Event()
+        self._started_s = 0.0
         self.sent: dict[int, Message] = {}
         self.receipts: dict[int, float] = {}  # when
         self.outages = Outages()
 
     def run(self) -> None:
-        number, started_s = 0, time.monotonic()
-        while not self._ended.wait(max(0.0, started_s + number / self._per_s - time.monotonic())):
+        number, self._started_s = 0, time.monotonic()
+        while not self._ended.wait(max(0.0, self._started_s + number / self._per_s - time.monotonic())):
             number += 1
             once = number % 2
             certname = (
@@ -77,6 +78,10 @@ class Stream(threading.Thread):
     def end(self) -> None:
         self._ended.set()
         self.join()
+
+    def is_on_time(self) -> bool:
+        """Whether what was due a second ago has its receipt: after an outage there is much to catch up with."""
+        return len(self.receipts) >= (time.monotonic() - 1.0 - self._started_s) * self._per_s
 
     def newest(self) -> dict[str, tuple[int, Message]]:
         """Of each node: what must be stored at the end."""
