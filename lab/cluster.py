@@ -297,18 +297,26 @@ class Databases:
             return None
 
     def kill_postgres(self, place: int) -> None:
-        pid = self.postmaster(place)
-        if pid is not None:
+        """Its children end by themselves when it is gone; those that were stopped have to be let go on for that."""
+        for child, pid in enumerate(self._processes(place)):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGCONT if child else signal.SIGKILL)
 
     def signal_postgres(self, place: int, number: signal.Signals) -> None:
         """To every process of that server, as to a machine that stops."""
-        pid = self.postmaster(place)
-        assert pid is not None
-        for each in [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]:
+        for pid in self._processes(place):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(each, number)
+                os.kill(pid, number)
+
+    def _processes(self, place: int) -> list[int]:
+        """The postmaster first; none where it does not run."""
+        pid = self.postmaster(place)
+        try:
+            return (
+                [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())] if pid else []
+            )
+        except OSError:
+            return []
 
     def switchover(self) -> None:
         """To the synchronous standby, as an operator plans it."""
