@@ -29,6 +29,8 @@ def show_command(
     from ingest.store.facts.reading import read_factset
     from ingest.store.report.reading import read_report, read_reports
 
+    if shows_facts + lists_reports + (report is not None) > 1:
+        raise Misconfigured("--facts, --reports, --report", "one of them at a time")
     with database(settings.config) as connection:
         if shows_facts:
             say_json(canonical_json(read_factset(connection, certname)))

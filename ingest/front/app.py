@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from ingest.config.settings import Config
 from ingest.core.query.ast import BadQuery
+from ingest.core.query.pql import parse_pql
 from ingest.errors import IngestError
 from ingest.front.accepting import require_json
 from ingest.front.admission import Admission
@@ -37,13 +38,16 @@ class Front:
         self._parts: dict[str, Any] = {}
 
     def startup(self) -> None:
+        parse_pql(
+            "nodes{}"
+        )  # the parser takes a quarter of a second to make: not at the cost of who asks first
         self._admission = Admission(self._config)
         self._readers = Readers(self._config)
         self._answerer = Answerer(self._config, self._readers)
         self._commands = Commands(self._config, self._readers, self._admission)
         self._live_page = Live(self._config, self._readers)
         self._meta = Meta(self._config, self._readers, self._commands)
-        self._archive = Archive(self._config, self._readers, self._commands.publishing)
+        self._archive = Archive(self._config, self._readers, self._commands.publishing, self._admission)
 
     async def shutdown(self) -> None:
         await self._commands.close()
