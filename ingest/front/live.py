@@ -10,6 +10,7 @@ import ipaddress
 import json
 import re
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator
 from importlib.resources import files
@@ -33,6 +34,7 @@ EVERY_S = 2.0
 FLEET_S_PART = 0.02  # asking the database takes at most so much of the time
 VIEWERS_MAX = 50  # each is a connection
 RETRY_BYTES_MAX = 4096
+LEAVING = threading.Event()  # this process is told to stop: its streams end with the next event
 
 
 class Live:
@@ -56,14 +58,16 @@ class Live:
                 if len(self._viewers) >= VIEWERS_MAX:
                     raise Refusal(503, f"{VIEWERS_MAX} look at this page already")
                 headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-                return StreamingResponse(self._events(), media_type="text/event-stream", headers=headers)
+                return StreamingResponse(
+                    self._events(request), media_type="text/event-stream", headers=headers
+                )
             case ["page", "retry"] if request.method == "POST":
                 return await self._retry(request)
         return None
 
     # What is shown
 
-    async def _events(self) -> AsyncIterator[bytes]:
+    async def _events(self, request: Request) -> AsyncIterator[bytes]:
         queue: asyncio.Queue[bytes] = asyncio.Queue(1)
         self._viewers.add(queue)
         try:
@@ -71,7 +75,8 @@ class Live:
                 self._asking = asyncio.create_task(self._ask())
             elif self._last is not None:
                 yield self._last
-            while True:
+            # Nobody is told of one who leaves: what is sent to him goes nowhere.
+            while not (LEAVING.is_set() or await request.is_disconnected()):
                 yield await queue.get()
         finally:
             self._viewers.discard(queue)

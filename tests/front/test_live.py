@@ -6,6 +6,8 @@ import asyncio
 import itertools
 import json
 import re
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,6 +133,27 @@ def quarantined(connection: Connection) -> None:
     )
 
 
+class _Here:
+    async def is_disconnected(self) -> bool:
+        return False
+
+
+def test_who_leaves_is_noticed(front: Front, connection: Connection) -> None:
+    """A viewer whose connection ends costs nothing more: no query of the page is made any more."""
+    with socket.create_connection(("127.0.0.1", front.port), timeout=60) as viewer:
+        viewer.sendall(b"GET /page/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert viewer.makefile("rb").readline().split()[1] == b"200"
+        while b"data: " not in viewer.recv(65536):
+            pass
+    last = "SELECT max(query_start) FROM pg_stat_activity WHERE application_name LIKE 'ingest serve%'"
+    times = []
+    deadline_s = time.monotonic() + 60
+    while len(times) < 40 or len(set(times[-40:])) > 1:
+        assert time.monotonic() < deadline_s, "somebody asks without end"
+        times.append(connection.execute(last).fetchone())
+        time.sleep(0.1)
+
+
 def test_all_who_look_share_one_query_and_nobody_costs_nothing(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +173,7 @@ def test_all_who_look_share_one_query_and_nobody_costs_nothing(
         readers = Readers(Config(database=database, metrics_port=1))
         page = Live(readers._config, readers)
         assert page._asking is None
-        streams = [page._events() for _ in range(10)]
+        streams = [page._events(_Here()) for _ in range(10)]  # type: ignore[arg-type]
         seen = [list(found) for found in zip(*[
             await asyncio.gather(*(anext(stream) for stream in streams)) for _ in range(3)
         ], strict=True)]  # fmt: skip
