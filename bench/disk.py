@@ -27,12 +27,12 @@ from ingest.store.connection import Connection, connect
 from ingest.store.lane import LaneSettings
 from ingest.store.migrate import migrate
 from lab.decoding import work_of
+from lab.runs import Run, report_of
 from lab.servers import Postgres
-from lab.synthetic_runs import report
 
 DAYS, NODES, INTERVAL = 14, 3000, timedelta(minutes=30)
 GOAL_GB = 5.0  # PuppetDB: 40
-CHANGED_EVERY = 50  # one report in so many has changes
+CHANGED_EVERY, CHANGED = 50, 40  # one report in so many has so many changed resources
 BATCH = 100
 SIZES = """
 SELECT c.relname LIKE 'node\\_reports%%' AND c.relname <> 'node_reports' AS grows,
@@ -82,9 +82,9 @@ def measure(connection: Connection, nodes: int) -> dict[str, Any]:
         for node in range(nodes):
             count += 1
             at = first + (run + node / nodes) * INTERVAL
-            # Each round of runs brings another release: contents are shared by few.
-            change = "upgrade" if count % CHANGED_EVERY == 0 else "unchanged"
-            body = report(f"n{node:05d}.example.com", run, change, at)
+            changed = CHANGED if count % CHANGED_EVERY == 0 else 0
+            who = Run(f"n{node:05d}.example.com", node, run, at)
+            body = report_of(who, changed=changed, release=run)  # a release a run: contents are shared by few
             descriptor = Descriptor(count, 1, 0, len(body), len(body), at, {})
             works.append(work_of(decoder, descriptor, body, {}))
             if len(works) == BATCH:

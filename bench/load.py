@@ -21,7 +21,7 @@ from lab.engine import Engine
 from lab.servers import Postgres
 
 LOADGEN = Path(__file__).with_name("loadgen")
-FLEET = ("--nodes", "3000", "--interval", "30m", "--speed", "60", "--whole-runs")
+FLEET = ("--nodes", "3000", "--interval", "30m", "--speed", "60")
 DATABASE = "ingest"
 
 

@@ -19,8 +19,16 @@ class Frame(NamedTuple):
 class Client:
     """Logged in from its first moment; ``close`` leaves without a word, as a process that is killed does."""
 
-    def __init__(self, port: int, user: str, password: str, accept: str = "1.0,1.1,1.2") -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), ANSWER_TIMEOUT_S)
+    def __init__(
+        self,
+        port: int,
+        user: str,
+        password: str,
+        accept: str = "1.0,1.1,1.2",
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
+    ) -> None:
+        self._answer_timeout_s = answer_timeout_s
+        self._socket = socket.create_connection(("127.0.0.1", port), answer_timeout_s)
         self._received = b""
         self._receipts = 0
         login = {"accept-version": accept, "host": "/", "login": user, "passcode": password}
@@ -43,9 +51,9 @@ class Client:
         head = "\n".join([command, *(f"{name}:{value}" for name, value in headers.items())])
         self._socket.sendall(head.encode() + b"\n\n" + body + b"\0")
 
-    def frame(self, timeout_s: float = ANSWER_TIMEOUT_S) -> Frame:
+    def frame(self, timeout_s: float | None = None) -> Frame:
         """The next frame; fails when none comes in time."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + (timeout_s or self._answer_timeout_s)
         while True:
             found = self._parse()
             if found is not None:

@@ -1,71 +1,66 @@
-"""Side by side with PuppetDB: reports of the same runs, and whole runs (facts, catalog, report), against one PostgreSQL."""
+"""Side by side with PuppetDB: whole runs of the same nodes (facts, catalog, report), against one PostgreSQL.
+
+As for facts (``bench.peers.facts``); a message is one of the three, and figures are for each message. The runs are those of
+``bench/loadgen``: the first of each node, and then next ones in which nine catalogs of ten are what they were.
+"""
 
 from __future__ import annotations
 
 import argparse
-import re
+import shutil
+import sys
+import tempfile
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from bench import catalogs
-from bench.peers.rounds import Round, options_of, run
-from lab import synthetic_runs
+from bench.peers.facts import compare, show
+from bench.records import record
+from ingest.engine.signals import leave_on_signals
+from lab.puppetdb import missing
+from tools.loadgen.fleet import KINDS, Fleet
 
-_CERTNAME = re.compile(rb'"certname":"([^"]+)"')
+ROUNDS = {1: "first runs", 2: "next runs", 3: "next runs"}
+# Throughput and CPU less; there is no goal of WAL.
+GOALS = {1: (40, 40, None), 2: (40, 40, None), 3: (40, 40, None)}
 
 
 def main() -> None:
-    parser = options_of(__doc__)
-    parser.add_argument("what", choices=("reports", "whole"))
-    parser.add_argument("--nodes", type=int, default=1000, help="that send reports")
-    parser.add_argument(
-        "--catalogs", type=Path, help="a directory of ROLE/run-K/catalog-wire.json, for whole runs"
-    )
-    parser.add_argument("--clones", type=int, default=20, help="of each catalog, in whole runs")
+    leave_on_signals()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nodes", type=int, default=400, help="of which this engine gets a run each")
+    parser.add_argument("--peer-nodes", type=int, default=48, help="of them go to PuppetDB")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--broker", help="its URL, instead of RabbitMQ (or the embedded one) started here")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--writers", type=int, default=2)
     options = parser.parse_args()
-    rounds = {
-        "reports": (
-            Round("unchanged run", lambda options: reports(options, 1, "unchanged"), 30, 30, 2.5),
-            Round("unchanged run", lambda options: reports(options, 2, "unchanged"), 30, 30, 2.5),
-            Round("few changes", lambda options: reports(options, 3, "few"), 30, 30, 5.0),
-            Round(
-                "everything changed", lambda options: reports(options, 4, "everything")[:300], 30, 30, 60.0
-            ),
-        ),
-        "whole": (
-            Round("first", lambda options: whole(options, 1, "first"), 40, 40, None),
-            Round("unchanged", lambda options: whole(options, 2, "unchanged"), 40, 40, None),
-            Round("few parameters", lambda options: whole(options, 3, "parameters"), 40, 40, None),
-        ),
-    }[options.what]
-    run(f"peers-{options.what}", options, rounds)
+    if reason := missing():
+        sys.exit(f"skipped: {reason}")
+    directory = Path(tempfile.mkdtemp(prefix="ingest-peers-"))
+    directory.chmod(0o755)
+    rounds = rounds_of(options.nodes, options.seed)
+    fewer = {round_: options.peer_nodes * len(KINDS) for round_ in ROUNDS}
+    try:
+        with ExitStack() as stack:
+            rows = compare(options, directory, stack, rounds, ROUNDS, fewer)
+    finally:
+        shutil.rmtree(directory)
+    show(rows, "the runs of the same nodes, a message", ROUNDS, GOALS)
+    print("record:", record("peers-runs", vars(options), rows))
 
 
-def reports(options: argparse.Namespace, round_: int, change: str) -> list[bytes]:
-    """One of each node, half an hour after the round before."""
-    at = _at(round_)
-    return [
-        synthetic_runs.report(f"node-{number:05d}.example.com", round_, change, at)
-        for number in range(options.nodes)
-    ]
-
-
-def whole(options: argparse.Namespace, round_: int, change: str) -> list[bytes]:
-    """Node after node its facts, its catalog, its report."""
-    found = []
-    at = _at(round_)
-    for number, catalog in enumerate(catalogs.fleet(options.catalogs, options.clones)[round_]):
-        named = _CERTNAME.search(catalog)
-        assert named is not None
-        certname = named[1].decode()
-        found += [synthetic_runs.facts(certname, number, at), catalog]
-        found.append(synthetic_runs.report(certname, round_, change, at))
+def rounds_of(nodes: int, seed: int) -> dict[int, list[bytes]]:
+    """Facts, catalog and report of node after node, the rounds an hour apart."""
+    fleet = Fleet(nodes, seed)
+    found: dict[int, list[bytes]] = {}
+    for round_ in ROUNDS:
+        at = datetime.now(UTC) - timedelta(hours=len(ROUNDS) - round_)
+        found[round_] = []
+        for node in fleet.nodes:
+            fleet.change(node)
+            found[round_] += [b"".join(parts) for _, parts in fleet.messages(node, at)]
     return found
-
-
-def _at(round_: int) -> datetime:
-    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    return hour - timedelta(hours=6) + timedelta(minutes=30 * round_)
 
 
 if __name__ == "__main__":

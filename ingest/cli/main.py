@@ -17,8 +17,9 @@ from ingest.cli.nodes import node_group, nodes_command
 from ingest.cli.printing import complain, say
 from ingest.cli.publishing import publish_command
 from ingest.cli.quarantine import quarantine_group
-from ingest.cli.reading import query_group, show_command, status_command
+from ingest.cli.reading import query_group, show_command
 from ingest.cli.settings import database, of_running_engine, warn_of_passwords, with_settings
+from ingest.cli.watching import status_command, top_command
 from ingest.config.loading import Origins
 from ingest.engine.signals import leave_on_signals
 from ingest.errors import IngestError, Misconfigured, Unavailable
@@ -109,6 +110,7 @@ for command in (
     show_command,
     query_group,
     status_command,
+    top_command,
     quarantine_group,
     capacity_group,
     config_group,

@@ -23,6 +23,7 @@ from ingest.errors import Misconfigured
 from ingest.front.admission import Admission, read_allowlist
 from ingest.front.app import Front
 from ingest.front.connection import FrontProtocol
+from ingest.front.live import LEAVING
 from ingest.front.mirror import check_mirror
 from ingest.ipc.core_dumps import forbid_core_dumps
 from ingest.ipc.parent import end_with_parent
@@ -104,6 +105,10 @@ def create(config: Config) -> ASGIApp:
 
 class _Server(uvicorn.Server):
     """Whose end by a signal is an orderly one: uvicorn's own raises the signal once more."""
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        LEAVING.set()
+        super().handle_exit(sig, frame)
 
     @contextmanager
     def capture_signals(self) -> Any:

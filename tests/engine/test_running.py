@@ -155,7 +155,7 @@ def test_a_command_says_nothing_of_missing_directories(tmp_path: Path) -> None:
         "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
     }
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "ingest", "show", "a"],
+        [sys.executable, "-W", "error", "-m", "ingest", "show", "a", "--instance", "nobodys"],
         capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=environment,
     )  # fmt: skip
     # There may be an engine of the same user: then the command says so in a line, and whom it asked has no such node.

@@ -63,7 +63,8 @@ GRANT SELECT ON schema_migrations, nodes, environments, producers, catalogs, cat
     tags, positions, position_sets, edge_sets, node_facts, node_fact_values, node_factsets, fact_paths, fact_names,
     node_package_versions, packages, node_reports, node_latest_reports, report_headers, event_contents, log_contents,
     metric_shapes, node_inputs, catalog_inputs, node_expirations, fact_bases, fact_shapes, node_own_facts, node_freshness,
-    fleet_rhythm TO {role}
+    fleet_rhythm TO {role};
+GRANT SELECT (reason, attempts, last_seen, certname) ON quarantine TO {role}
 
 -- name: find_role
 -- Not "public", which is everybody.

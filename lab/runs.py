@@ -1,10 +1,8 @@
-"""What a node's run sends beside its catalog: facts before it, a report after it. Made from a few numbers, so that what a node
-must have at the end can be made again. Sizes and changes are those measured of real ones.
+"""Made-up facts and reports of a node's runs, from a seed: the sizes and changes are those of real ones.
 
-Facts are real ones (``lab.real_facts``) with a name, addresses and hardware of the node's own; the leaves that differ between
-two rounds of a role there move with every run here, 37 of them. A report of a run that changed nothing has 156 metrics and
-three log lines; each resource that was changed has an event, and a log line that repeats its message. What a run changes is
-the same on all nodes, as a release is.
+Facts are Facter's own (``lab.real_facts``) with another node's names and addresses; the leaves that differ between two
+rounds of a role there move with every run here. A report of a run that changed nothing has 156 metrics and three log lines; each
+resource that was changed has an event, and a log line that repeats its message.
 """
 
 from __future__ import annotations
@@ -19,9 +17,6 @@ from typing import Any, NamedTuple
 
 from lab import real_facts
 
-# Resources with an event, by what changed. Few parameters of a made-up catalog are seen on a node, so that one report in fifty
-# of the load generator's usual mix has changes.
-EVENTS = {"few": 20, "upgrade": 41, "deploy": 41, "everything": 1000}
 RUN = timedelta(seconds=20)  # from its start to its report
 SPREAD = 0.2  # by so much of itself a leaf moves
 TYPES = ("file", "package", "service", "exec", "user", "cron", "concat_file", "anchor", "notify", "schedule")
@@ -30,55 +25,60 @@ _HOLE = re.compile(r'"@@moves(\d+)@@"')
 _NUMBER = re.compile(r"\d+\.?\d*")
 
 
-def facts(certname: str, number: int, at: datetime) -> bytes:
-    """A ``replace facts`` command of version 5."""
-    chance = random.Random(f"facts {certname} {at}").random
-    text, moving = _pattern(real_facts.ROLES[number % len(real_facts.ROLES)])
+class Run(NamedTuple):
+    """Whose it is, and when; the same four make the same facts and the same report."""
+
+    certname: str
+    number: int  # of the node
+    run: int
+    at: datetime
+    seed: int = 1
+
+    def chance(self, what: str) -> random.Random:
+        return random.Random(f"{self.seed} {what} {self.number} {self.run}")
+
+
+def facts_of(run: Run) -> bytes:
+    """``replace facts`` of version 5."""
+    chance = run.chance("facts").random
+    text, moving = _pattern(real_facts.ROLES[run.number % len(real_facts.ROLES)])
     values = [leaf.text(chance()) for leaf in moving]
     body = _HOLE.sub(lambda hole: values[int(hole[1])], text)
-    high, low = divmod(number % 62_500, 250)
+    high, low = divmod(run.number, 250)
     for hole, value in (
-        ("@@certname@@", certname), ("@@host@@", certname.partition(".")[0]), ("@@at@@", at.isoformat()),
+        ("@@certname@@", run.certname), ("@@host@@", run.certname.partition(".")[0]), ("@@at@@", run.at.isoformat()),
         ("@@net@@", f"10.{high}.{low}"), ("@@mac@@", f"52:{high:02x}:{low:02x}"),
     ):  # fmt: skip
         body = body.replace(hole, value)
     return body.encode()
 
 
-def fact_values(certname: str, number: int, at: datetime) -> dict[str, Any]:
-    """The facts that ``facts`` sends: name -> value."""
-    values: dict[str, Any] = json.loads(facts(certname, number, at))["payload"]["values"]
-    return values
-
-
-def report(certname: str, run: int, change: str, at: datetime) -> bytes:
-    """A ``store report`` command of version 8, of a run in which that changed: one of ``EVENTS``, or nothing."""
-    chance = random.Random(f"report {certname} {run}")
-    start = at - RUN
-    resources = [_resource(place, run, start, chance) for place in range(EVENTS.get(change, 0))]
-    changed = len(resources)
+def report_of(run: Run, *, changed: int = 0, release: int = 0) -> bytes:
+    """``store report`` of version 8. ``changed`` resources have an event; what it says is the same on all nodes for the
+    same ``release``."""
+    chance = run.chance("report")
+    start = run.at - RUN
+    names, metrics = _metrics()
+    times = [chance.random() for _ in range(TIMES)]
+    resources = [_resource(place, release, start, chance) for place in range(changed)]
     head = {
-        "certname": certname, "environment": "production", "puppet_version": "7.23.0", "report_format": 12,
-        "configuration_version": f"v{run}", "start_time": start.isoformat(), "end_time": at.isoformat(),
-        "producer_timestamp": at.isoformat(), "producer": "puppet.example.com", "corrective_change": False,
+        "certname": run.certname, "environment": "production", "puppet_version": "7.23.0", "report_format": 12,
+        "configuration_version": f"v{release}", "start_time": start.isoformat(), "end_time": run.at.isoformat(),
+        "producer_timestamp": run.at.isoformat(), "producer": "puppet.example.com", "corrective_change": False,
         "transaction_uuid": str(uuid.UUID(int=chance.getrandbits(128))),
         "catalog_uuid": str(uuid.UUID(int=chance.getrandbits(128))), "code_id": None, "job_id": None,
         "cached_catalog_status": "not_used", "status": "changed" if changed else "unchanged", "noop": False,
-        "noop_pending": False, "type": "agent", "resources": resources,
+        "noop_pending": False,
+        "resources": resources,
     }  # fmt: skip
     logs = [_log(one, start) for one in _messages(chance, resources)]
-    values = _metrics() % (changed, changed, *(chance.random() for _ in range(TIMES)))
+    values = metrics % (changed, changed, *times)
     payload = f'{json.dumps(head, separators=(",", ":"))[:-1]},"metrics":{values},"logs":{json.dumps(logs)}}}'
+    assert names == values.count('"name"')
     return b'{"command":"store report","version":8,"certname":%s,"payload":%s}' % (
-        json.dumps(certname).encode(),
+        json.dumps(run.certname).encode(),
         payload.encode(),
     )
-
-
-def report_payload(certname: str, run: int, change: str, at: datetime) -> dict[str, Any]:
-    """The payload of ``report``."""
-    payload: dict[str, Any] = json.loads(report(certname, run, change, at))["payload"]
-    return payload
 
 
 class _Leaf(NamedTuple):
@@ -121,8 +121,8 @@ def _with_holes(one: Any, other: Any, moving: list[_Leaf]) -> Any:
 
 
 @cache
-def _metrics() -> str:
-    """Their JSON with a place for each value that moves."""
+def _metrics() -> tuple[int, str]:
+    """How many there are, and their JSON with a place for each value that moves."""
     found = [("changes", "total", "%d"), ("events", "total", "%d")]
     found += [("events", name, "0") for name in ("failure", "success", "noop")]
     resources = ("changed", "corrective_change", "failed", "failed_to_restart", "out_of_sync", "restarted")
@@ -133,13 +133,15 @@ def _metrics() -> str:
     text = ",".join(
         f'{{"category":"{category}","name":"{name}","value":{value}}}' for category, name, value in found
     )
-    return f"[{text}]"
+    return len(found), f"[{text}]"
 
 
-def _resource(place: int, run: int, start: datetime, chance: random.Random) -> dict[str, Any]:
+def _resource(place: int, release: int, start: datetime, chance: random.Random) -> dict[str, Any]:
     module = f"module{place // 40}"
     title = f"/etc/{module}/conf.d/{place:04d}.conf"
-    old, new = (f"{{md5}}{random.Random(f'{place} {one}').getrandbits(128):032x}" for one in (run - 1, run))
+    old, new = (
+        f"{{md5}}{random.Random(f'{place} {one}').getrandbits(128):032x}" for one in (release - 1, release)
+    )
     at = (start + timedelta(seconds=1 + chance.random())).isoformat()
     return {
         "skipped": False, "timestamp": at, "resource_type": "File", "resource_title": title,

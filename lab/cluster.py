@@ -1,0 +1,430 @@
+"""Clusters for the tests, on loopback, in temporary directories: three RabbitMQ with a quorum queue; PostgreSQL under Patroni
+and etcd with synchronous replication, and HAProxy before it. Debian's packages, in the foreground, ended by their own pids.
+
+Ports lie below those that the system gives to clients: who knocks again and again at a dead port of that range can take it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lab.brokers import RABBITMQ
+from lab.stomp_client import Client
+
+PORTS = range(20000, 32000)
+MEMBERS = 3
+START_TIMEOUT_S = 180.0  # three Erlang machines at once on two busy cores
+QUEUE = "catalog"
+DESTINATION = f"/amq/queue/{QUEUE}"  # /queue/NAME would declare a classic one
+DATABASE = "ingest"
+POSTGRESQL = Path("/usr/lib/postgresql/15/bin")
+PATRONI_TTL_S = 20  # the least that it takes; loop_wait + 2 x retry_timeout must not be more
+
+
+def missing() -> str | None:
+    """What a cluster lacks here."""
+    if not RABBITMQ.exists():
+        return "no RabbitMQ: apt-get install rabbitmq-server"
+    for program in ("etcd", "patroni", "haproxy"):
+        if shutil.which(program) is None:
+            return f"no {program}: apt-get install etcd-server patroni haproxy"
+    if not POSTGRESQL.is_dir() or os.geteuid() != 0:
+        return "no PostgreSQL 15 in /usr/lib/postgresql, or not root (its members run as the user postgres)"
+    return None
+
+
+def low_port() -> int:
+    while True:
+        port = random.choice(PORTS)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def until(condition: Callable[[], object], what: str, timeout_s: float = START_TIMEOUT_S) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not in {timeout_s:.0f} s: {what}"
+        time.sleep(0.1)
+
+
+class Program:
+    """One server in the foreground. To be started by the main thread: it ends with the thread that started it."""
+
+    def __init__(
+        self,
+        directory: Path,
+        command: Sequence[str | Path],
+        environment: Mapping[str, str] | None = None,
+        user: str | None = None,
+    ) -> None:
+        self.directory = directory
+        self._command = command
+        self._environment = {"HOME": str(directory), **(environment or {})}
+        self._user: dict[str, Any] = {"user": user, "group": user, "extra_groups": []} if user else {}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with (self.directory / "output").open("ab") as output:
+            self.process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "TERM", *self._command], env=os.environ | self._environment,
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.directory, start_new_session=True,
+                **self._user,
+            )  # fmt: skip
+
+    def signal(self, number: signal.Signals) -> None:
+        """To it and all that it has started."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        if self.process is not None:
+            self.process.wait()
+            self.process = None
+
+    def stop(self, timeout_s: float = 30) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout_s)
+            self.kill()
+
+    def output(self) -> str:
+        return (self.directory / "output").read_text(errors="replace")[-3000:]
+
+
+class Brokers:
+    """Three RabbitMQ, clustered; ``delivery_limit`` is that of the quorum queue."""
+
+    def __init__(self, directory: Path, delivery_limit: int = 20) -> None:
+        self.directory = directory
+        directory.mkdir()
+        self.ports = [low_port() for _ in range(MEMBERS)]
+        self._epmd_port = low_port()
+        cookie = directory / ".erlang.cookie"
+        cookie.write_text(f"{random.getrandbits(64):x}")  # loopback, and gone with the test
+        cookie.chmod(0o400)
+        (directory / "plugins").write_text("[rabbitmq_stomp].")
+        (directory / "none").write_text("")
+        definitions = {
+            "users": [{"name": "guest", "password": "guest", "tags": "administrator"}],
+            "vhosts": [{"name": "/"}],
+            "permissions": [{"user": "guest", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}],
+            "policies": [{"vhost": "/", "name": "limit", "pattern": f"^{QUEUE}$", "apply-to": "queues",
+                          "definition": {"delivery-limit": delivery_limit}}],
+        }  # fmt: skip
+        (directory / "definitions.json").write_text(json.dumps(definitions))
+        self._epmd = Program(
+            directory, ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"]
+        )  # else the first node leaves one behind
+        self.nodes = [self._node(place) for place in range(MEMBERS)]
+
+    def url(self, *order: int) -> str:
+        """Of all, or of those of the given places, in this order."""
+        return ",".join(
+            f"stomp://guest:guest@127.0.0.1:{self.ports[place]}" for place in order or range(MEMBERS)
+        )
+
+    def start(self) -> None:
+        self._epmd.start()
+        for node in self.nodes:
+            node.start()
+
+    def wait(self) -> None:
+        for place in range(MEMBERS):
+            until(lambda place=place: self.lets_in(place), f"RabbitMQ {place + 1} lets in")  # type: ignore[misc]
+        until(lambda: self.running() == MEMBERS, "three running nodes")
+        with self.client(0) as client:
+            client.subscribe(
+                f"/queue/{QUEUE}", **{"durable": "true", "auto-delete": "false", "x-queue-type": "quorum", "receipt": "r"}
+            )  # fmt: skip
+            assert client.frame().command == "RECEIPT"
+
+    def lets_in(self, place: int) -> bool:
+        try:
+            self.client(place).close()
+        except (AssertionError, OSError):
+            return False
+        return True
+
+    def client(self, place: int) -> Client:
+        return Client(self.ports[place], "guest", "guest")
+
+    def running(self) -> int:
+        return int(self._control("eval", "length(rabbit_nodes:all_running()).").strip() or 0)
+
+    def leader(self) -> int:
+        """The place of the node that leads the queue."""
+        for line in self._control("list_queues", "-q", "--no-table-headers", "name", "leader").splitlines():
+            name, _, node = line.partition("\t")
+            if name == QUEUE:
+                return int(node.removeprefix("r").partition("@")[0]) - 1
+        raise AssertionError("the queue has no leader")
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            node.signal(signal.SIGCONT)
+            node.kill()
+        self._epmd.kill()
+
+    def _control(self, *arguments: str) -> str:
+        """Asks the first node that answers."""
+        for place in range(MEMBERS):
+            done = subprocess.run(
+                [RABBITMQ.with_name("rabbitmqctl"), "-n", f"r{place + 1}@localhost", *arguments],
+                env=os.environ | self._shared(), capture_output=True, text=True, check=False, timeout=60,
+            )  # fmt: skip
+            if done.returncode == 0:
+                return done.stdout
+        return ""
+
+    def _shared(self) -> dict[str, str]:
+        return {
+            "HOME": str(self.directory),
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_CONF_ENV_FILE": str(self.directory / "none"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.directory / "plugins"),
+        }
+
+    def _node(self, place: int) -> Program:
+        name, directory = f"r{place + 1}@localhost", self.directory / f"r{place + 1}"
+        directory.mkdir()
+        lines = [
+            f"listeners.tcp.default = 127.0.0.1:{low_port()}",
+            f"stomp.listeners.tcp.1 = 127.0.0.1:{self.ports[place]}",
+            "cluster_partition_handling = pause_minority",
+            "cluster_formation.peer_discovery_backend = classic_config",
+            *(f"cluster_formation.classic_config.nodes.{each} = r{each}@localhost" for each in range(1, MEMBERS + 1)),
+            f"load_definitions = {self.directory / 'definitions.json'}",
+        ]  # fmt: skip
+        (directory / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
+        environment = self._shared() | {
+            "RABBITMQ_NODENAME": name,
+            "RABBITMQ_DIST_PORT": str(low_port()),
+            "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq"),
+            "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(directory / "log"),
+            "RUNNING_UNDER_SYSTEMD": "1",  # so that the pid is the broker's, not a shell's
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none "
+            "-kernel inet_dist_use_interface {127,0,0,1}",
+        }
+        return Program(directory, [RABBITMQ], environment)
+
+
+class Databases:
+    """Three PostgreSQL under Patroni, one of the two standbys synchronous; etcd is one node. Named by their places."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir()
+        directory.chmod(0o755)
+        self.ports = [low_port() for _ in range(MEMBERS)]
+        self.rest_ports = [low_port() for _ in range(MEMBERS)]
+        client, peer = low_port(), low_port()
+        self._etcd_at = f"127.0.0.1:{client}"
+        (directory / "etcd").mkdir()
+        urls = (f"http://{self._etcd_at}", f"http://127.0.0.1:{peer}")
+        self.etcd = Program(
+            directory / "etcd",
+            ["etcd", "--name", "e1", "--data-dir", directory / "etcd" / "data", "--listen-client-urls", urls[0],
+             "--advertise-client-urls", urls[0], "--listen-peer-urls", urls[1], "--initial-advertise-peer-urls",
+             urls[1], "--initial-cluster", f"e1={urls[1]}", "--log-level", "error"],
+        )  # fmt: skip
+        self.patronis = [self._member(place) for place in range(MEMBERS)]
+        self.haproxy: Program | None = None
+        self.haproxy_port = low_port()
+
+    def conninfo(self, *order: int, target: str | None = "read-write", database: str = DATABASE) -> str:
+        """Of all, or of those of the given places, in this order."""
+        hosts = ",".join(f"127.0.0.1:{self.ports[place]}" for place in order or range(MEMBERS))
+        return f"postgresql://postgres@{hosts}/{database}" + (
+            f"?target_session_attrs={target}" if target else ""
+        )
+
+    def start(self) -> None:
+        self.etcd.start()
+        until(lambda: self._answers(int(self._etcd_at.rpartition(":")[2]), "/health") == 200, "etcd answers")
+        self.patronis[0].start()
+
+    def wait(self) -> None:
+        until(lambda: self.is_("primary", 0), "the first PostgreSQL is primary")
+        for patroni in self.patronis[1:]:
+            patroni.start()
+        self.wait_whole()
+
+    def wait_whole(self) -> None:
+        """Before a fault: synchronous replication comes seconds after the members."""
+        until(
+            lambda: (
+                sum(self.is_("primary", place) for place in range(MEMBERS)) == 1
+                and sum(self.is_("synchronous", place) for place in range(MEMBERS)) == 1
+                and sum(self.is_("replica", place) for place in range(MEMBERS)) == MEMBERS - 1
+            ),
+            "a primary, a synchronous standby and another one",
+        )
+
+    def is_(self, role: str, place: int) -> bool:
+        return self._answers(self.rest_ports[place], f"/{role}") == 200
+
+    def the(self, role: str) -> int:
+        """The place of the one who has that role."""
+        until(lambda: any(self.is_(role, place) for place in range(MEMBERS)), f"somebody is {role}")
+        return next(place for place in range(MEMBERS) if self.is_(role, place))
+
+    def postmaster(self, place: int) -> int | None:
+        """Not in Patroni's process tree."""
+        file = self.directory / f"m{place}" / "data" / "postmaster.pid"
+        try:
+            return int(file.read_text().split("\n", 1)[0])
+        except (OSError, ValueError):
+            return None
+
+    def kill_postgres(self, place: int) -> None:
+        """Its children end by themselves when it is gone; those that were stopped have to be let go on for that."""
+        for child, pid in enumerate(self._processes(place)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT if child else signal.SIGKILL)
+
+    def signal_postgres(self, place: int, number: signal.Signals) -> None:
+        """To every process of that server, as to a machine that stops."""
+        for pid in self._processes(place):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _processes(self, place: int) -> list[int]:
+        """The postmaster first; none where it does not run."""
+        pid = self.postmaster(place)
+        try:
+            return (
+                [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())] if pid else []
+            )
+        except OSError:
+            return []
+
+    def switchover(self) -> None:
+        """To the synchronous standby, as an operator plans it."""
+        leader, candidate = self.the("primary"), self.the("synchronous")
+        body = json.dumps({"leader": f"m{leader}", "candidate": f"m{candidate}"}).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.rest_ports[leader]}/switchover", body)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert answer.status == 200, answer.read()
+
+    def start_haproxy(self) -> None:
+        directory = self.directory / "haproxy"
+        directory.mkdir(exist_ok=True)
+        servers = "".join(
+            f"  server m{place} 127.0.0.1:{self.ports[place]} check port {self.rest_ports[place]}\n"
+            for place in range(MEMBERS)
+        )
+        (directory / "haproxy.cfg").write_text(_HAPROXY.format(port=self.haproxy_port, servers=servers))
+        self.haproxy = Program(directory, ["haproxy", "-db", "-f", directory / "haproxy.cfg"])
+        self.haproxy.start()
+
+    def stop(self) -> None:
+        for place, patroni in enumerate(self.patronis):
+            patroni.signal(signal.SIGCONT)
+            patroni.kill()
+            self.kill_postgres(place)
+        self.etcd.kill()
+        if self.haproxy is not None:
+            self.haproxy.kill()
+
+    def _answers(self, port: int, path: str) -> int:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return 0
+
+    def _member(self, place: int) -> Program:
+        directory = self.directory / f"m{place}"
+        directory.mkdir()
+        shutil.chown(directory, "postgres", "postgres")
+        at = f"127.0.0.1:{self.ports[place]}"
+        rest = f"127.0.0.1:{self.rest_ports[place]}"
+        account = {"username": "postgres", "password": "trust"}
+        configuration = {
+            "scope": "ingest",
+            "name": f"m{place}",
+            "restapi": {"listen": rest, "connect_address": rest},
+            "etcd3": {"host": self._etcd_at},
+            "bootstrap": {
+                "dcs": {
+                    "ttl": PATRONI_TTL_S, "loop_wait": 5, "retry_timeout": 5, "synchronous_mode": True,
+                    "maximum_lag_on_failover": 1048576,
+                    "postgresql": {
+                        "use_pg_rewind": True, "use_slots": True,
+                        # What is killed here is processes, and those lose nothing that they gave to the system.
+                        "parameters": {"wal_log_hints": "on", "fsync": "off", "max_connections": 60},
+                    },
+                },
+                "initdb": [{"encoding": "UTF8"}, "data-checksums", {"auth": "trust"}],
+            },
+            "postgresql": {
+                "listen": at, "connect_address": at, "data_dir": str(directory / "data"), "bin_dir": str(POSTGRESQL),
+                "pgpass": str(directory / "pgpass"),
+                "authentication": {"superuser": account, "replication": account, "rewind": account},
+                "remove_data_directory_on_rewind_failure": True,
+                "remove_data_directory_on_diverged_timelines": True,
+                "parameters": {"unix_socket_directories": str(directory)},
+                "pg_hba": ["local all all trust", "host all all 127.0.0.1/32 trust",
+                           "host replication all 127.0.0.1/32 trust"],
+            },
+        }  # fmt: skip
+        file = directory / "patroni.json"
+        file.write_text(json.dumps(configuration))
+        return Program(directory, ["patroni", file], user="postgres")
+
+
+class Cluster:
+    """Both, from one temporary directory."""
+
+    def __init__(self, delivery_limit: int = 20) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="ingest-cluster-"))
+        self.directory.chmod(0o755)
+        self.brokers = Brokers(self.directory / "brokers", delivery_limit)
+        self.databases = Databases(self.directory / "databases")
+
+    def start(self) -> None:
+        self.brokers.start()
+        self.databases.start()
+        self.databases.wait()
+        self.brokers.wait()
+
+    def remove(self) -> None:
+        self.databases.stop()
+        self.brokers.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+_HAPROXY = """\
+defaults
+  mode tcp
+  timeout connect 2s
+  timeout client 1h
+  timeout server 1h
+listen primary
+  bind 127.0.0.1:{port}
+  option httpchk OPTIONS /primary
+  http-check expect status 200
+  default-server inter 1s fastinter 500ms fall 2 rise 1 on-marked-down shutdown-sessions
+{servers}"""

@@ -1,0 +1,61 @@
+"""``make test-cluster``: every fault, its figures, and the record of the run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from bench.records import record
+from lab.cluster import Cluster, missing
+from tests.cluster import faults
+from tests.cluster.run import Figures, run, tell
+
+
+def main() -> int:
+    asked = _arguments().parse_args()
+    if reason := missing():
+        print(reason, file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers end with us
+    faults.OUTAGE_S = asked.outage_s
+    wanted = [
+        fault for fault in faults.FAULTS if not asked.fault or any(part in fault.name for part in asked.fault)
+    ]
+    load = os.getloadavg()[0]
+    found: list[Figures] = []
+    directory = Path(tempfile.mkdtemp(prefix="ingest-cluster-logs-"))
+    print(f"logs of the engines: {directory}")
+    cluster = Cluster()
+    try:
+        cluster.start()
+        for fault in wanted:
+            engines = 1 if "scaled" in fault.name else asked.engines
+            found.append(run(cluster, fault, directory, engines))
+            print(tell(found[-1]), flush=True)
+    finally:
+        cluster.remove()
+        if found:
+            settings = {
+                "engines": asked.engines, "outage_s": asked.outage_s, "load_before": round(load, 1),
+                "load_after": round(os.getloadavg()[0], 1),
+            }  # fmt: skip
+            print(f"record: {record('cluster', settings, [each._asdict() for each in found])}")
+    bad = [each.fault for each in found if not (each.is_whole and each.is_in_time)]
+    print("every fault holds" if not bad else f"NOT: {'; '.join(bad)}")
+    return bool(bad)
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--fault", action="append", help="only those whose name holds this; may be repeated")
+    parser.add_argument("--engines", type=int, default=3)
+    parser.add_argument("--outage-s", type=float, default=faults.OUTAGE_S, help="of the whole database")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

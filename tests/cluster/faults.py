@@ -1,0 +1,244 @@
+"""The faults, in the order in which they are worth looking at."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import psycopg
+
+from lab.cluster import MEMBERS, until
+from lab.proxy import Mode, Proxy
+from tests.cluster.run import Fault, Run
+
+OUTAGE_S = 60.0  # of the database; --outage-s says otherwise
+
+
+def _list(run: Run, *, first: bool | None = None, target: str | None = "read-write") -> None:
+    """The hosts with the primary of now as first or last."""
+    databases = run.cluster.databases
+    primary = databases.the("primary")
+    others = [place for place in range(MEMBERS) if place != primary]
+    order = [primary, *others] if first else [*others, primary]
+    run.conninfo = databases.conninfo(*order, target=target, database=run.database)
+
+
+def _kill_patroni(run: Run) -> None:
+    databases = run.cluster.databases
+    run.victim = databases.the("primary")
+    databases.patronis[run.victim].kill()
+    _another_is_promoted(run)
+
+
+def _kill_primary(run: Run) -> None:
+    databases = run.cluster.databases
+    run.victim = databases.the("primary")
+    databases.patronis[run.victim].kill()
+    databases.kill_postgres(run.victim)
+    _another_is_promoted(run)
+
+
+def _another_is_promoted(run: Run) -> None:
+    """Until then nothing has happened that an engine could notice: an orphan goes on replicating."""
+    databases = run.cluster.databases
+    others = [place for place in range(MEMBERS) if place != run.victim]
+    until(lambda: any(databases.is_("primary", place) for place in others), "a standby was promoted")
+
+
+def _mend_primary(run: Run) -> None:
+    databases = run.cluster.databases
+    databases.kill_postgres(run.victim)  # the orphan
+    databases.patronis[run.victim].start()
+    databases.wait_whole()
+
+
+def _kill_postmaster(run: Run) -> None:
+    run.cluster.databases.kill_postgres(run.cluster.databases.the("primary"))
+
+
+def _switch_over(run: Run) -> None:
+    run.cluster.databases.switchover()
+
+
+def _take_database_away(run: Run) -> None:
+    databases = run.cluster.databases
+    for place, patroni in enumerate(databases.patronis):
+        patroni.kill()
+        databases.kill_postgres(place)
+    time.sleep(OUTAGE_S)
+    for patroni in databases.patronis:
+        patroni.start()
+
+
+def _kill_leader(run: Run) -> None:
+    run.cluster.brokers.nodes[run.victim].kill()
+
+
+def _mend_leader(run: Run) -> None:
+    brokers = run.cluster.brokers
+    brokers.nodes[run.victim].start()
+    until(lambda: brokers.lets_in(run.victim), "the broker is back")
+
+
+def _freeze_leader(run: Run) -> None:
+    brokers = run.cluster.brokers
+    node = brokers.nodes[run.victim]
+    node.signal(signal.SIGSTOP)
+    time.sleep(20)
+    node.signal(signal.SIGCONT)
+
+
+def _know_leader(run: Run) -> None:
+    run.victim = run.cluster.brokers.leader()
+
+
+def _kill_two_brokers(run: Run) -> None:
+    brokers = run.cluster.brokers
+    for place in (0, 1):
+        brokers.nodes[place].kill()
+    time.sleep(5)
+    for place in (0, 1):
+        brokers.nodes[place].start()
+
+
+def _brokers_are_back(run: Run) -> None:
+    brokers = run.cluster.brokers
+    for place in range(MEMBERS):
+        until(lambda place=place: brokers.lets_in(place), "the broker is back")  # type: ignore[misc]
+
+
+def _roll_brokers(run: Run) -> None:
+    brokers = run.cluster.brokers
+    for place, node in enumerate(brokers.nodes):
+        node.stop()
+        node.start()
+        until(lambda place=place: brokers.lets_in(place), "the broker is back")  # type: ignore[misc]
+
+
+def _etcd_away(run: Run) -> None:
+    etcd = run.cluster.databases.etcd
+    etcd.kill()
+    time.sleep(20)
+    etcd.start()
+
+
+def _through_haproxy(run: Run) -> None:
+    databases = run.cluster.databases
+    if databases.haproxy is None:
+        databases.start_haproxy()
+    run.conninfo = f"postgresql://postgres@127.0.0.1:{databases.haproxy_port}/{run.database}"
+    run.watched = [run.conninfo]
+    time.sleep(5)  # its first checks
+
+
+def _haproxy_then_switchover(run: Run) -> None:
+    databases = run.cluster.databases
+    assert databases.haproxy is not None
+    databases.haproxy.kill()
+    time.sleep(5)
+    databases.haproxy.start()
+    databases.switchover()
+
+
+def _standby_frozen_then_killed(run: Run) -> None:
+    databases = run.cluster.databases
+    run.victim = databases.the("synchronous")
+    databases.signal_postgres(run.victim, signal.SIGSTOP)
+    databases.patronis[run.victim].signal(signal.SIGSTOP)
+    time.sleep(30)
+    databases.patronis[run.victim].kill()
+    databases.kill_postgres(run.victim)
+
+
+def _database_proxies(run: Run) -> None:
+    """Engines reach each member through a proxy of its own; patroni and plain clients do not."""
+    proxies = [Proxy("127.0.0.1", port) for port in run.cluster.databases.ports]
+    hosts = ",".join(f"127.0.0.1:{proxy.port}" for proxy in proxies)
+    run.conninfo = f"postgresql://postgres@{hosts}/{run.database}?target_session_attrs=read-write"
+    run.closing += [proxy.close for proxy in proxies]
+    run.proxies = proxies
+
+
+def _broker_proxies(run: Run) -> None:
+    proxies = [Proxy("127.0.0.1", port) for port in run.cluster.brokers.ports]
+    urls = [f"stomp://guest:guest@127.0.0.1:{proxy.port}" for proxy in proxies]
+    run.broker_urls = [",".join(urls[place:] + urls[:place]) for place in range(MEMBERS)]
+    run.closing += [proxy.close for proxy in proxies]
+    run.proxies = proxies
+
+
+def _cut_and_fail_over(run: Run) -> None:
+    """The primary is on the other side of a cut, both ways, and the cluster leaves it: its Patroni and server stop."""
+    databases = run.cluster.databases
+    run.victim = databases.the("primary")
+    run.proxies[run.victim].mode = Mode.STALL
+    databases.patronis[run.victim].signal(signal.SIGSTOP)
+    databases.signal_postgres(run.victim, signal.SIGSTOP)
+    _another_is_promoted(run)
+
+
+def _mend_cut(run: Run) -> None:
+    databases = run.cluster.databases
+    databases.patronis[run.victim].kill()
+    _mend_primary(run)
+
+
+def _cut_brokers(run: Run) -> None:
+    """Engines lose two of the three brokers without a word; the cluster itself is whole."""
+    for place in (0, 1):
+        run.proxies[place].mode = Mode.STALL
+    time.sleep(45)
+    for place in (0, 1):
+        run.proxies[place].mode = Mode.PASS
+
+
+def _scale(run: Run) -> None:
+    for _ in range(5 - len(run.engines)):
+        run.start_engine().wait_ready()
+    time.sleep(3)
+    for engine in run.engines[1:]:
+        assert engine.stop(60) == 0
+
+
+def _migrate_at_once(run: Run) -> None:
+    """Three instances find the same empty database, five times."""
+    for turn in range(5):
+        name = f"{run.database}_empty{turn}"
+        with psycopg.connect(run.primary("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        command = [sys.executable, "-m", "ingest", "migrate", "--database", run.primary(name)]
+        started = [
+            subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(3)
+        ]
+        for each in started:
+            _, said = each.communicate(timeout=60)
+            assert each.returncode == 0, said.decode()
+
+
+FAULTS = (
+    Fault("Patroni alone killed, the orphaned primary named first", _kill_patroni, _mend_primary,
+          lambda run: _list(run, first=True)),
+    Fault("Patroni alone killed, the orphaned primary named last", _kill_patroni, _mend_primary,
+          lambda run: _list(run, first=False)),
+    Fault("a list without target_session_attrs whose first becomes a replica", _switch_over,
+          prepare=lambda run: _list(run, first=True, target=None)),
+    Fault("delivery limit 20, hold_s 4, the database away", _take_database_away,
+          prepare=lambda run: setattr(run, "flags", ("--hold-s", "4"))),
+    Fault("PostgreSQL and Patroni of the primary killed", _kill_primary, _mend_primary),
+    Fault("leader broker killed", _kill_leader, _mend_leader, _know_leader),
+    Fault("leader broker stopped 20 s (SIGSTOP)", _freeze_leader, _brokers_are_back, _know_leader),
+    Fault("two of three brokers killed, then back", _kill_two_brokers, _brokers_are_back),
+    Fault("rolling restart of all brokers", _roll_brokers, _brokers_are_back),
+    Fault("planned switchover of the database", _switch_over),
+    Fault("the primary's postmaster killed", _kill_postmaster),
+    Fault("etcd away for 20 s", _etcd_away),
+    Fault("HAProxy killed for 5 s, then a switchover", _haproxy_then_switchover, prepare=_through_haproxy),
+    Fault("synchronous standby frozen 30 s, then killed", _standby_frozen_then_killed, _mend_primary),
+    Fault("primary frozen behind a cut, both ways", _cut_and_fail_over, _mend_cut, _database_proxies),
+    Fault("two brokers behind a cut for 45 s", _cut_brokers, prepare=_broker_proxies),
+    Fault("engines scaled from one to five and back", _scale),
+    Fault("three instances migrate an empty database at once, five times", _migrate_at_once),
+)  # fmt: skip
+BY_NAME = {fault.name: fault for fault in FAULTS}

@@ -1,0 +1,202 @@
+"""One fault under a stream of catalogs and N engines, and what a checker finds afterwards."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import psycopg
+
+from ingest.errors import Unavailable
+from ingest.store.connection import Connection, connect
+from ingest.store.migrate import migrate
+from lab.cluster import DESTINATION, MEMBERS, Cluster, until
+from lab.engine import Engine
+from lab.proxy import Proxy
+from tests.cluster.checker import compare
+from tests.cluster.stream import Stream
+from tests.cluster.watch import Watch
+from tests.faults import audit
+
+QUIET_S = 5.0  # after the fault, at least: what comes late is seen
+NEVER_S = 120.0  # what has not settled by then is said never to
+MARGIN_S = 10.0  # beyond the cluster's own recovery
+FLAGS = ("--destination", DESTINATION, "--workers", "1", "--writers", "1")
+_names = itertools.count(1)
+
+
+class Figures(NamedTuple):
+    fault: str
+    engines: int
+    messages: int
+    own_recovery_s: float  # as plain clients of the queue and of the database saw it
+    settled_after_s: float | None  # None: not in NEVER_S
+    lost: int
+    differing: int
+    went_back: int
+    quarantined: int
+    restarts: int
+    details: list[str]
+
+    @property
+    def is_whole(self) -> bool:
+        return not (self.lost or self.differing or self.went_back or self.quarantined or self.restarts)
+
+    @property
+    def is_in_time(self) -> bool:
+        return self.settled_after_s is not None and self.settled_after_s <= self.own_recovery_s + MARGIN_S
+
+
+class Run:
+    """What a fault may put its hands on."""
+
+    def __init__(self, cluster: Cluster, directory: Path, engines: int) -> None:
+        self.cluster = cluster
+        self.directory = directory
+        self.database = f"run{next(_names)}"
+        self.engines: list[Engine] = []
+        self.flags: tuple[str, ...] = ()
+        self.conninfo = cluster.databases.conninfo(database=self.database)
+        self.broker_urls = [cluster.brokers.url(*((place + step) % MEMBERS for step in range(MEMBERS)))
+                            for place in range(MEMBERS)]  # fmt: skip
+        self.watched = [
+            cluster.databases.conninfo(place, target=None, database=self.database) for place in range(MEMBERS)
+        ]
+        self.wanted = engines
+        self.victim = 0  # for what mends it
+        self.closing: list[Callable[[], None]] = []
+        self.proxies: list[Proxy] = []
+
+    def primary(self, database: str | None = None) -> str:
+        return self.cluster.databases.conninfo(database=database or self.database)
+
+    def prepare(self) -> None:
+        with psycopg.connect(self.primary("postgres"), autocommit=True, connect_timeout=5) as connection:
+            connection.execute(f"CREATE DATABASE {self.database}".encode())
+        opened = connect(self.primary())
+        migrate(opened)
+        audit.install(opened)
+        opened.execute("CREATE TABLE faults.watch (at timestamptz DEFAULT now())")
+        opened.close()
+
+    def start_engine(self) -> Engine:
+        number = len(self.engines)
+        engine = Engine(
+            self.broker_urls[number % len(self.broker_urls)], self.conninfo, *FLAGS, *self.flags,
+            "--instance", f"{self.database}-{number}", log=self.directory / f"{self.database}-engine-{number}.log",
+        )  # fmt: skip
+        self.engines.append(engine)
+        return engine
+
+
+class Fault(NamedTuple):
+    """``hurt`` begins at the fault's first moment and returns when nothing more is done to the cluster; ``mend`` makes it
+    whole for the next one. ``prepare`` comes before the engines start."""
+
+    name: str
+    hurt: Callable[[Run], None]
+    mend: Callable[[Run], None] = lambda run: None
+    prepare: Callable[[Run], None] = lambda run: None
+    never_s: float = NEVER_S
+
+
+def run(cluster: Cluster, fault: Fault, directory: Path, engines: int) -> Figures:
+    """The cluster is whole before and after."""
+    cluster.databases.wait_whole()
+    world = Run(cluster, directory, engines)
+    world.prepare()
+    fault.prepare(world)
+    for _ in range(engines):
+        world.start_engine()
+    for engine in world.engines:
+        engine.wait_ready()
+    stream = Stream(cluster.brokers.ports)
+    watch = Watch(world.watched, stream)
+    try:
+        stream.start()
+        watch.start()
+        until(lambda: len(watch.stored) > 20, "the stream flows", 60)
+        began_s = time.monotonic()
+        fault.hurt(world)
+        _wait(world, stream, watch, fault.never_s)
+        stream.end()
+        is_settled = _is(watch.all_stored, 30.0)
+        watch.end()
+        settled = round(watch.settled_after(began_s), 1) if is_settled else None
+        own = max(watch.outages.recovered_after(began_s), stream.outages.recovered_after(began_s))
+        restarts = sum(_restarts(engine) for engine in world.engines)
+        for engine in world.engines:
+            engine.stop(60)
+    finally:
+        stream.end()
+        watch.end()
+        for engine in world.engines:
+            engine.kill()
+        for close in world.closing:
+            close()
+        fault.mend(world)
+    cluster.databases.wait_whole()
+    return _examine(world, fault, stream, watch, (own, settled, restarts))
+
+
+def _wait(world: Run, stream: Stream, watch: Watch, never_s: float) -> None:
+    """Until all that is due was published and stored, not before the quiet time is over."""
+    quiet_until_s = time.monotonic() + QUIET_S
+    deadline = quiet_until_s + never_s
+    while time.monotonic() < deadline:
+        until_s = max(quiet_until_s, time.monotonic() + 1.0)
+        time.sleep(max(0.0, until_s - time.monotonic()))
+        if not stream.is_on_time():
+            continue
+        newest = max(stream.receipts)
+        if _is(lambda newest=newest: set(range(1, newest + 1)) <= watch.stored.keys(), 1.0):  # type: ignore[misc]
+            return
+
+
+def _is(condition: Callable[[], bool], timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _restarts(engine: Engine) -> int:
+    """Of its children; one that ended by itself counts, too. Those that the test stopped have an exit code."""
+    died = sum(line.get("event") == "child_died" for line in engine.lines())
+    return died + (engine.process.poll() not in (None, 0))
+
+
+def _open(world: Run) -> Connection:
+    """Patroni's word that all is well may be older than the promotion's end."""
+    for _ in range(30):
+        with suppress(Unavailable):
+            return connect(world.primary(), connect_timeout_s=10)
+        time.sleep(1)
+    return connect(world.primary(), connect_timeout_s=10)
+
+
+def _examine(
+    world: Run, fault: Fault, stream: Stream, watch: Watch, seen: tuple[float, float | None, int]
+) -> Figures:
+    connection = _open(world)
+    try:
+        found = compare(connection, stream.newest())
+    finally:
+        connection.close()
+    own, settled, restarts = seen
+    return Figures(
+        fault.name, world.wanted, len(stream.sent), round(own, 1), settled, len(found.lost), len(found.differing),
+        found.went_back + len(watch.went_back), found.quarantined, restarts,
+        [*found.lost, *found.differing, *watch.went_back][:20],
+    )  # fmt: skip
+
+
+def tell(figures: Figures) -> str:
+    return json.dumps(figures._asdict())
