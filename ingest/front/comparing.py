@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import msgspec
@@ -25,7 +26,8 @@ PAGE = 1000  # names of nodes of one answer
 KINDS = ("state", "catalog", "facts", "packages", "inputs", "reports")
 
 Tree = list[Any]
-Ask = Callable[[Tree], list[dict[str, Any]]]
+Rows = list[dict[str, Any]]
+Ask = Callable[[Tree], Rows]
 
 
 class Difference(NamedTuple):
@@ -60,6 +62,7 @@ class Comparison:
         self.found = Found()
         self.total = 0
         self._peer, self._connection = peer, connection
+        self._asking = ThreadPoolExecutor(1, "asking")
         self._timeout_s, self._purge_ttl_s, self._since = timeout_s, purge_ttl_s, since
 
     def run(self, settle_s: float, told: Callable[[int], None] = lambda nodes: None) -> Iterator[Difference]:
@@ -110,10 +113,10 @@ class Comparison:
             ("facts", "factsets", comparing.compare_factsets),
             ("inputs", "catalog_inputs", comparing.compare_inputs),
         ):
-            theirs, ours = (_one_each(ask(_of(entity, certnames))) for ask in self._both)
+            theirs, ours = map(_one_each, self._both(_of(entity, certnames)))
             for certname in certnames:
                 yield kind, certname, list(compare(theirs.get(certname), ours.get(certname)))
-        there, here = (_several(ask(_of("package_inventory", certnames))) for ask in self._both)
+        there, here = map(_several, self._both(_of("package_inventory", certnames)))
         for certname in certnames:
             lines = comparing.compare_packages(there.get(certname, []), here.get(certname, []))
             yield "packages", certname, list(lines)
@@ -129,7 +132,7 @@ class Comparison:
         if self._since is not None:
             needed.append([">=", "producer_timestamp", self._since])
         columns = ["hash", "certname", "producer_timestamp"]
-        there, here = (_several(ask(["from", "reports", ["extract", columns, needed]])) for ask in self._both)
+        there, here = map(_several, self._both(["from", "reports", ["extract", columns, needed]]))
         hashes: dict[str, str] = {}
         for certname in certnames:
             theirs, ours = (
@@ -144,15 +147,17 @@ class Comparison:
         if not hashes:
             return
         tree = ["from", "reports", ["and", _any_of("hash", list(hashes.values())), *every]]
-        theirs_whole, ours_whole = (_one_each(ask(tree)) for ask in self._both)
+        theirs_whole, ours_whole = map(_one_each, self._both(tree))
         for certname in hashes:
             if certname in theirs_whole and certname in ours_whole:
                 lines = list(comparing.compare_reports(theirs_whole[certname], ours_whole[certname]))
                 yield "newest report", certname, lines
 
-    @property
-    def _both(self) -> tuple[Ask, Ask]:
-        return self._peer.query, self._ours
+    def _both(self, tree: Tree) -> tuple[Rows, Rows]:
+        """Theirs, and ours meanwhile."""
+        asked = self._asking.submit(self._peer.query, tree)
+        ours = self._ours(tree)
+        return asked.result(), ours
 
     def _states(self, ask: Ask) -> dict[str, str]:
         """Of every node: active, deactivated or expired."""

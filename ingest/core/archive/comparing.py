@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from ingest.core.plain_text import UNSTORABLE
 
 SHOWN_MAX = 10  # names in one line; the others are counted
@@ -19,6 +21,7 @@ _OWN = {"hash", "resource", "timestamp", "receive_time", "report_receive_time", 
 _OFFSET_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:?\d\d)")
 
 Row = Mapping[str, Any]
+_encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 def compare_catalogs(theirs: Row | None, ours: Row | None) -> Iterator[str]:
@@ -123,7 +126,26 @@ def _data(row: Row, name: str) -> list[Any]:
 
 
 def _by(rows: Sequence[Any], names: tuple[str | int, ...]) -> dict[tuple[Any, ...], Any]:
-    return {tuple(comparable(row.get(name)) for name in names): row for row in rows}
+    return {tuple([_key(row.get(name)) for name in names]): row for row in rows}
+
+
+def _key(value: Any) -> Any:
+    return UNSTORABLE.sub("\ufffd", value) if isinstance(value, str) and not value.isprintable() else value
+
+
+def _is_same(there: Row, here: Row) -> bool:
+    """As it stands, which is so of nearly all and quickly told; no: they are to be looked at more closely."""
+    try:
+        return _canonical(there) == _canonical(here)
+    except UnicodeEncodeError:
+        return False
+
+
+def _canonical(row: Row) -> bytes:
+    shown = {name: value for name, value in row.items() if name not in _OWN}
+    if "tags" in shown:
+        shown["tags"] = sorted(shown["tags"])
+    return _encode(shown)
 
 
 def _sets(
@@ -134,6 +156,8 @@ def _sets(
             yield f"{what}: {len(alone)} only {where}: {_list(map(show, alone))}"
     differing = {}
     for key in theirs.keys() & ours.keys():
+        if _is_same(theirs[key], ours[key]):
+            continue
         there, here = _sorted_tags(comparable(theirs[key])), _sorted_tags(comparable(ours[key]))
         if there != here:
             differing[key] = (there, here)
