@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long fuzz-front bench-query
+.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order docs deb test-deb fuzz-front bench-query
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -39,6 +39,10 @@ test-puppet: $(VENV)/.made  ## both ends of Puppet, with puppetserver (if it is 
 test-store-long: $(VENV)/.made  ## the store's tests at their full size: 200 nodes, 20 rounds; ten minutes
 	INGEST_TEST_STORE_NODES=200 INGEST_TEST_STORE_ROUNDS=20 INGEST_TEST_STORE_EXAMPLES=500 $(BIN)/pytest tests/store
 
+test-postgresql: $(VENV)/.made  ## the store's tests on every PostgreSQL at hand: installed, in the wheel, in INGEST_TEST_POSTGRESQL
+	@$(BIN)/python -c 'from lab.servers import postgresql_versions as v; print(*v().values(), sep="\n")' | while read -r bin; do \
+		echo "$$bin"; INGEST_TEST_POSTGRESQL_BIN=$$bin $(BIN)/pytest tests/store -n $(JOBS) || exit 1; done
+
 test-hostile-long: $(VENV)/.made  ## ten minutes of hostile messages of every kind between good ones, kills included
 	INGEST_TEST_HOSTILE_SECONDS=600 $(BIN)/pytest tests/hostile -s
 
@@ -63,11 +67,20 @@ bench-peer: $(VENV)/.made  ## the same catalogs into PuppetDB (if it is installe
 bench-peer-facts: $(VENV)/.made  ## the same with facts
 	$(BIN)/python -m bench.peers.facts $(ARGS)
 
+bench-peer-reports: $(VENV)/.made  ## the same with reports
+	$(BIN)/python -m bench.peers.runs reports $(ARGS)
+
+bench-peer-runs: $(VENV)/.made  ## the same with whole runs: facts, catalog, report
+	$(BIN)/python -m bench.peers.runs whole $(ARGS)
+
 bench-scale: $(VENV)/.made  ## collectors' questions to a fleet of 3000 nodes; five minutes
 	$(BIN)/python -m bench.scale $(ARGS)
 
 bench-load: $(VENV)/.made  ## 3000 nodes at sixty times their pace against an engine started here; three minutes
 	$(BIN)/python -m bench.load $(ARGS)
+
+bench-order: $(VENV)/.made  ## a lone catalog's latency while 100 000 reports wait, and without them; about ten minutes
+	$(BIN)/python -m bench.order $(ARGS)
 
 bench-capacity: $(VENV)/.made  ## the capacity model against the real engine, table and plot; about twenty minutes
 	$(BIN)/python -m bench.capacity $(ARGS)
@@ -84,5 +97,16 @@ fuzz: $(VENV)/.made  ## many mutants through the decoders, warm ones and cold on
 	INGEST_FUZZ_EXAMPLES=20000 $(BIN)/pytest tests/faults/test_fuzz.py -s
 	$(BIN)/pip install --quiet atheris && $(BIN)/python -m tests.faults.atheris_run -max_total_time=60 || echo "atheris: skipped, it does not install here"
 
+docs: $(VENV)/.made  ## the documentation as a site, in site/, with the reference and every link checked
+	$(BIN)/python -m tools.reference docs/reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+deb: $(VENV)/.made  ## dist/puppet-ingest_VERSION_ARCH.deb, for this system's Python; lintian looks at it where it is installed
+	packaging/deb/build
+	! command -v lintian >/dev/null || lintian --allow-root --fail-on error,warning dist/*.deb
+
+test-deb: deb  ## installs the package in a fresh Debian 12 and runs the commands of docs/install.md; as root, some minutes
+	packaging/deb/test
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site docs/reference *.egg-info

@@ -39,7 +39,7 @@ from ingest.capacity.simulation import Outcome, simulate
 from ingest.config.loading import load as load_config
 from ingest.config.settings import Config
 from ingest.embedded.broker.starting import embedded_broker
-from ingest.engine.process import leave_on_signals
+from ingest.engine.signals import leave_on_signals
 from ingest.store.capacity import backends
 from ingest.store.connection import connect
 from lab.servers import Postgres

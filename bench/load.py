@@ -16,12 +16,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench.servers import POSTGRESQL, broker_of, cpu_s
-from ingest.engine.process import leave_on_signals
+from ingest.engine.signals import leave_on_signals
 from lab.engine import Engine
 from lab.servers import Postgres
 
 LOADGEN = Path(__file__).with_name("loadgen")
-FLEET = ("--nodes", "3000", "--interval", "30m", "--speed", "60")
+FLEET = ("--nodes", "3000", "--interval", "30m", "--speed", "60", "--whole-runs")
 DATABASE = "ingest"
 
 

@@ -21,7 +21,7 @@ from bench.records import record
 from bench.servers import POSTGRESQL, broker_of, cpu_s
 from ingest.config.loading import load
 from ingest.core.catalog.formats import Skim, skim
-from ingest.engine.process import leave_on_signals
+from ingest.engine.signals import leave_on_signals
 from ingest.transport.publisher import Publisher
 from lab.engine import Engine
 from lab.servers import Postgres

@@ -23,7 +23,7 @@ from bench.receiver import drop
 from bench.records import record
 from bench.servers import POSTGRESQL, broker_of, cpu_s, publish
 from ingest.capacity.engine import machine_busy_s
-from ingest.engine.process import leave_on_signals
+from ingest.engine.signals import leave_on_signals
 from ingest.ipc.names import kind_of
 from lab.engine import Engine
 from lab.servers import Postgres
@@ -114,9 +114,9 @@ def _print_medians(rows: list[dict[str, Any]]) -> None:
 def one_round(engine: Engine, server: Postgres, broker: str, bodies: list[bytes]) -> dict[str, Any]:
     """Lets the engine empty a backlog; throughput, and CPU of the engine and of PostgreSQL for each catalog."""
     assert server.process is not None
+    zero = engine.settled()
     with intake_stopped(engine):
         publish(broker, bodies)
-    zero = engine.settled()
     before, database = engine_cpu_s(engine), cpu_s(server.process.pid)
     busy = machine_busy_s()
     seconds = _wait_settled(engine, sum(zero.values()) + len(bodies))

@@ -28,7 +28,7 @@ from rich.table import Table
 from bench.catalogs import fleet as catalogs
 from bench.records import record
 from bench.servers import POSTGRESQL
-from ingest.engine.process import leave_on_signals
+from ingest.engine.signals import leave_on_signals
 from ingest.store.connection import connect
 from ingest.store.migrate import migrate
 from lab import peer_reports, real_facts

@@ -20,7 +20,7 @@ from bench.catalogs import fleet
 from bench.records import record
 from bench.servers import broker_of, publish
 from ingest.config.loading import load
-from ingest.engine.process import leave_on_signals
+from ingest.engine.signals import leave_on_signals
 from ingest.errors import Unavailable
 from ingest.ipc.arena import Arena, memory
 from ingest.transport.protocol import brokers

@@ -24,7 +24,7 @@ from bench.records import record
 from ingest.core.catalog.decoding import Decoding
 from ingest.core.delivery.work import Descriptor
 from ingest.engine.kinds import open_lane
-from ingest.engine.process import leave_on_signals
+from ingest.engine.signals import leave_on_signals
 from ingest.store.catalog.reading import exported_resources, read_catalog, who_has
 from ingest.store.connection import Connection, connect
 from ingest.store.housekeeping import collect_garbage

@@ -22,7 +22,7 @@ from bench.records import record
 from ingest.core.catalog.decoding import Decoding
 from ingest.core.delivery.work import Claim, Descriptor, Full, Outcome, SectionDigests
 from ingest.engine.kinds import open_lane
-from ingest.engine.process import leave_on_signals
+from ingest.engine.signals import leave_on_signals
 from ingest.store.connection import Connection, connect
 from ingest.store.lane import LaneSettings
 from ingest.store.migrate import migrate

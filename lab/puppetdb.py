@@ -122,6 +122,17 @@ class PuppetDB:
         more = "" if query is None else f"?query={quote(json.dumps(query))}"
         return self._get(f"/pdb/query/v4/{path}{more}")
 
+    def clean(self, *what: str) -> None:
+        """Does now what its garbage collection would: ``expire_nodes``, ``purge_nodes``, ``purge_reports``."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        body = json.dumps({"command": "clean", "version": 1, "payload": what})
+        connection.request("POST", "/pdb/admin/v1/cmd", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        text = answer.read()
+        connection.close()
+        if answer.status != 200:
+            raise RuntimeError(f"PuppetDB did not clean: {answer.status} {text[:200]!r}")
+
     def stop(self) -> None:
         self.process.terminate()
         try:

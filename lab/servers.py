@@ -24,7 +24,9 @@ def free_port() -> int:
 
 
 def postgresql_bin() -> Path | None:
-    """The newest PostgreSQL that the system has installed, else the one in the wheel."""
+    """The one that INGEST_TEST_POSTGRESQL_BIN names, else the newest that the system has installed, else the one in the wheel."""
+    if named := os.environ.get("INGEST_TEST_POSTGRESQL_BIN"):
+        return Path(named)
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if found:
         return found[-1].parent

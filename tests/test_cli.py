@@ -307,12 +307,12 @@ def test_the_quarantine_can_be_looked_at_and_given_back(
 def test_status_shows_a_running_engine_to_a_person(healthy: bool) -> None:
     """Ready or why not, then each process with its numbers; the code says whether it is healthy."""
     names = ["receiver", "writer-0"]
-    board = MetricsTable(bytearray(MetricsTable.size(len(names))))
-    board.row(0).add(Metric.STORED, 12345)
-    board.row(1).observe(Metric.BATCH_MESSAGES, 3)
-    board.row(1).observe(Metric.BATCH_MESSAGES, 4)
+    table = MetricsTable(bytearray(MetricsTable.size(len(names))))
+    table.row(0).add(Metric.STORED, 12345)
+    table.row(1).observe(Metric.BATCH_MESSAGES, 3)
+    table.row(1).observe(Metric.BATCH_MESSAGES, 4)
     reasons = () if healthy else ("writer-0 is not running",)
-    server = serve("127.0.0.1", 0, board, names, lambda: Health(healthy, healthy, reasons))
+    server = serve("127.0.0.1", 0, table, names, lambda: Health(healthy, healthy, reasons))
     try:
         done = ingest("status", "--metrics-port", str(server.server_port))
     finally:
@@ -348,3 +348,24 @@ def test_an_answer_that_is_none_of_ours_is_one_clear_line() -> None:
 def test_a_mean_of_nothing_is_zero() -> None:
     """A histogram without values is no division by zero."""
     assert _lines({"ingest_batch_messages_count": 0.0, "ingest_batch_messages_sum": 0.0}) != []
+
+
+def test_a_command_starts_without_what_it_does_not_use() -> None:
+    """The command line is there before the log, the terminal's pictures, the database and the model are: each would take
+    longer to load than all of it."""
+    heavy = (
+        "structlog",
+        "rich",
+        "asyncio",
+        "psycopg",
+        "prometheus_client",
+        "stomp",
+        "numpy",
+        "simpy",
+        "starlette",
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys, ingest.cli.main; print(*sys.modules.keys() & {set(heavy)})"],
+        capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+    )  # fmt: skip
+    assert done.stdout.split() == []

@@ -15,6 +15,7 @@ from ingest.config.loading import load, redact
 from ingest.config.puppet_conf import read_puppet_conf
 from ingest.config.setting import Setting
 from ingest.config.settings import RETIRED, SETTINGS, Config
+from ingest.config.writing import as_toml
 from ingest.core.passwords import HIDDEN, hide_passwords
 from ingest.core.quantities import duration_s, size_bytes
 from ingest.errors import Misconfigured
@@ -305,3 +306,54 @@ def test_a_retired_setting_is_told_of_and_does_nothing(tmp_path: Path, name: str
         assert found.config == load({}, {}).config
         assert [line.partition(" has no effect")[0] for line in found.retired] == [f"{name} (from {origin})"]
     assert load({}, {}).retired == ()
+
+
+def test_the_file_to_begin_with_changes_nothing(tmp_path: Path) -> None:
+    """Every setting stands in it with what it is for, commented out: it reads as no file at all; and with every line in
+    force it is still the defaults."""
+    text = as_toml(Config(), {setting.name: "default" for setting in SETTINGS})
+    assert load({}, {}, _toml(tmp_path, text)).origins == {setting.name: "default" for setting in SETTINGS}
+    in_force = re.sub(r"^#(\w+ = )", r"\1", text, flags=re.MULTILINE)
+    found = load({}, {}, _toml(tmp_path, in_force))
+    assert set(found.origins.values()) == {str(tmp_path / "ingest.toml")}
+    assert found.config == Config()
+    words = " ".join(text.replace("\n# ", " ").split())
+    assert [setting.name for setting in SETTINGS if " ".join(setting.about.help.split()) not in words] == []
+
+
+def test_what_somebody_has_set_is_in_force_in_it(tmp_path: Path) -> None:
+    """Whatever its type, and whatever stands in a text."""
+    given = {"database": "host=db password='a\\'b \"c\"'", "workers": "3", "batch_linger_ms": "0.5", "migrate": "false",
+             "facts_blocklist": "a.*\n~^ec2_\n", "node_ttl_s": "7d"}  # fmt: skip
+    first = load({}, {f"INGEST_{name.upper()}": value for name, value in given.items()})
+    again = load({}, {}, _toml(tmp_path, as_toml(first.config, first.origins)))
+    assert again.config == first.config
+    assert {name for name, origin in again.origins.items() if origin != "default"} == given.keys()
+
+
+def test_credentials_of_a_unit_are_settings(tmp_path: Path) -> None:
+    """What systemd hands over counts more than ingest.toml, and less than a variable; what is not there is not missed."""
+    given = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert load({}, given).config == Config()
+    (tmp_path / "ingest_broker-password").write_text("s3cret\n")
+    (tmp_path / "ingest_database").write_text("host=db password=s3cret\n")
+    toml = _toml(tmp_path, 'database = "dbname=toml"\n')
+    found = load({}, given, toml)
+    assert found.config.queue_password_file == str(tmp_path / "ingest_broker-password")
+    assert (found.config.database, found.origins["database"]) == ("host=db password=s3cret", "credential")
+    assert load({}, given | {"INGEST_DATABASE": "dbname=x"}, toml).config.database == "dbname=x"
+    (tmp_path / "ingest_database").write_bytes(b"\xff")
+    with pytest.raises(Misconfigured, match="credential"):
+        load({}, given)
+
+
+def test_the_sites_file_counts_where_no_other_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package's ingest.toml is for commands too; one in the working directory, or a named one, comes first."""
+    site = tmp_path / "site.toml"
+    site.write_text("workers = 7\n")
+    monkeypatch.setattr("ingest.config.loading.SITE_TOML", site)
+    found = load({}, {})
+    assert (found.config.workers, found.origins["workers"]) == (7, str(site))
+    _toml(tmp_path, "workers = 5\n")
+    assert load({}, {}).config.workers == 5
+    assert load({}, {}, site).config.workers == 7

@@ -31,13 +31,13 @@ WELL = Health(healthy=True, ready=True)
 
 
 @pytest.fixture
-def board() -> MetricsTable:
+def table() -> MetricsTable:
     return MetricsTable(bytearray(MetricsTable.size(len(NAMES))))
 
 
 @contextmanager
-def _served(board: MetricsTable, health: Callable[[], Health] = lambda: WELL) -> Iterator[str]:
-    server = serve("127.0.0.1", 0, board, NAMES, health)
+def _served(table: MetricsTable, health: Callable[[], Health] = lambda: WELL) -> Iterator[str]:
+    server = serve("127.0.0.1", 0, table, NAMES, health)
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
@@ -63,12 +63,12 @@ def _samples(url: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     }
 
 
-# The board
+# The table
 
 
-def test_rows_never_touch_each_other(board: MetricsTable) -> None:
+def test_rows_never_touch_each_other(table: MetricsTable) -> None:
     """Filling every cell of one row leaves all others at zero."""
-    row = board.row(1)
+    row = table.row(1)
     for metric in Metric:
         if metric.declared.kind == "histogram":
             for value in (-1.0, *metric.declared.buckets, 1e9):
@@ -77,12 +77,12 @@ def test_rows_never_touch_each_other(board: MetricsTable) -> None:
             row.add(metric, 2.5)
     for metric in Metric:
         for other in (0, 2, 3, 4):
-            assert board.value(other, metric) == 0
+            assert table.value(other, metric) == 0
         expected = len(metric.declared.buckets) + 2
         if metric.declared.kind == "histogram":
-            assert sum(board.histogram(1, metric)[1]) == expected
+            assert sum(table.histogram(1, metric)[1]) == expected
         else:
-            assert board.value(1, metric) == 2.5
+            assert table.value(1, metric) == 2.5
 
 
 def test_a_row_is_seen_by_another_process() -> None:
@@ -101,11 +101,11 @@ def test_a_row_is_seen_by_another_process() -> None:
 @given(st.lists(st.floats(0, 1e6)))
 def test_a_histogram_counts_each_value_once_in_its_bucket(values: list[float]) -> None:
     """A bucket's count is the number of values up to its limit and above the one before."""
-    board = MetricsTable(bytearray(MetricsTable.size(1)))
+    table = MetricsTable(bytearray(MetricsTable.size(1)))
     limits = Metric.BATCH_SECONDS.declared.buckets
     for value in values:
-        board.row(0).observe(Metric.BATCH_SECONDS, value)
-    total, counts = board.histogram(0, Metric.BATCH_SECONDS)
+        table.row(0).observe(Metric.BATCH_SECONDS, value)
+    total, counts = table.histogram(0, Metric.BATCH_SECONDS)
     assert total == pytest.approx(sum(values))
     for place, (low, high) in enumerate(zip((-1.0, *limits), (*limits, float("inf")), strict=True)):
         assert counts[place] == sum(low < value <= high for value in values)
@@ -132,12 +132,12 @@ def test_every_metric_is_declared_whole() -> None:
 # What is served
 
 
-def test_every_metric_is_served_by_process_and_says_how_to_read_it(board: MetricsTable) -> None:
+def test_every_metric_is_served_by_process_and_says_how_to_read_it(table: MetricsTable) -> None:
     """/metrics has each metric for each process of its stage, and its line in HELP."""
-    board.row(0).add(Metric.STORED, 3)
-    board.row(2).add(Metric.DECODED, 4)
-    board.row(3).observe(Metric.BATCH_MESSAGES, 7)
-    with _served(board) as url:
+    table.row(0).add(Metric.STORED, 3)
+    table.row(2).add(Metric.DECODED, 4)
+    table.row(3).observe(Metric.BATCH_MESSAGES, 7)
+    with _served(table) as url:
         samples = _samples(url)
         _, text = _get(f"{url}/metrics")
     outcome = frozenset({("process", "receiver"), ("outcome", "stored")})
@@ -163,20 +163,20 @@ def test_every_metric_is_served_by_process_and_says_how_to_read_it(board: Metric
     ],
 )
 def test_health_is_a_status_code_with_its_reasons(
-    board: MetricsTable, health: Health, healthz: int, readyz: int
+    table: MetricsTable, health: Health, healthz: int, readyz: int
 ) -> None:
     """Probes see 200 or 503, people see why."""
-    with _served(board, lambda: health) as url:
+    with _served(table, lambda: health) as url:
         for path, expected in (("/healthz", healthz), ("/readyz?verbose", readyz)):
             status, text = _get(url + path)
             assert status == expected
             assert tuple(json.loads(text)["reasons"]) == health.reasons
-        assert json.loads(_get(f"{url}/status.json")[1])["processes"] == snapshot(board, NAMES)
+        assert json.loads(_get(f"{url}/status.json")[1])["processes"] == snapshot(table, NAMES)
         assert _get(f"{url}/elsewhere")[0] == 404
 
 
 def test_a_scraper_that_leaves_early_is_no_event(
-    board: MetricsTable, capfd: pytest.CaptureFixture[str]
+    table: MetricsTable, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A connection that is reset in the middle of an answer writes nothing, and the next one is served."""
     asked, gone = threading.Event(), threading.Event()
@@ -186,7 +186,7 @@ def test_a_scraper_that_leaves_early_is_no_event(
         gone.wait(10)
         return WELL
 
-    with _served(board, health) as url:
+    with _served(table, health) as url:
         port = int(url.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)) as scraper:
             scraper.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close means reset

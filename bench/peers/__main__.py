@@ -27,7 +27,7 @@ from bench.pipeline import one_round
 from bench.receiver import drop
 from bench.records import record
 from bench.servers import POSTGRESQL, broker_of, cpu_s
-from ingest.engine.process import leave_on_signals
+from ingest.engine.signals import leave_on_signals
 from lab.engine import Engine
 from lab.puppetdb import PuppetDB, missing
 from lab.servers import Postgres

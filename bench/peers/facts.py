@@ -1,107 +1,41 @@
 """Side by side with PuppetDB: the facts of the same nodes, round after round in turn, against one PostgreSQL.
 
-As for catalogs (``bench.peers``). A round of facts is over soon, so this engine gets the whole fleet and PuppetDB the first
-nodes of it; figures are for each factset. Clones have names, addresses and hardware of their own.
+Clones have names, addresses and hardware of their own.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-import shutil
-import sys
-import tempfile
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from bench.peers.__main__ import INGEST, PUPPETDB, quiet, wal_written
-from bench.pipeline import one_round
-from bench.records import record
-from bench.servers import POSTGRESQL, broker_of, cpu_s
-from ingest.engine.process import leave_on_signals
+from bench.peers.rounds import Round, options_of, run
 from lab import real_facts as corpus
-from lab.engine import Engine
-from lab.puppetdb import PuppetDB, missing
-from lab.servers import Postgres
 
-ROUNDS = {1: "first", 2: "next run", 3: "next run", 4: "packages upgraded"}
-# Throughput, CPU less, and KiB of WAL for each.
-GOALS = {1: (60, 60, 6.0), 2: (40, 40, 1.5), 3: (40, 40, 1.5), 4: (40, 40, 6.0)}
 _CERTNAME = re.compile(rb'"certname":"([^".]+)')
 
 
 def main() -> None:
-    leave_on_signals()
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options_of(__doc__)
     parser.add_argument("--facts", type=Path, help="a directory of ROLE/run-K/facts-wire.json")
     parser.add_argument("--clones", type=int, default=100, help="of each node")
-    parser.add_argument("--peer-nodes", type=int, default=192, help="of them go to PuppetDB")
-    parser.add_argument("--broker", help="its URL, instead of RabbitMQ (or the embedded one) started here")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--writers", type=int, default=2)
-    options = parser.parse_args()
-    if reason := missing():
-        sys.exit(f"skipped: {reason}")
-    directory = Path(tempfile.mkdtemp(prefix="ingest-peers-"))
-    directory.chmod(0o755)
-    try:
-        with ExitStack() as stack:
-            rows = compare(options, directory, stack)
-    finally:
-        shutil.rmtree(directory)
-    show(rows)
-    print("record:", record("peers-facts", vars(options), rows))
+    rounds = (
+        Round("first", lambda options: fleet(options, 1), 60, 60, 6.0),
+        Round("next run", lambda options: fleet(options, 2), 40, 40, 1.5),
+        Round("next run", lambda options: fleet(options, 3), 40, 40, 1.5),
+        Round("packages upgraded", lambda options: fleet(options, 4), 40, 40, 6.0),
+    )
+    run("peers-facts", parser.parse_args(), rounds)
 
 
-def compare(options: argparse.Namespace, directory: Path, stack: ExitStack) -> list[dict[str, Any]]:
-    """One row a round and system."""
-    broker = broker_of(options.broker, stack)
-    server = Postgres(directory)
-    server.start(**POSTGRESQL)
-    stack.callback(server.stop)
-    peer = PuppetDB(directory, server)
-    stack.callback(peer.stop)
-    server.execute("postgres", "CREATE DATABASE ingest")
-    flags = ("--workers", str(options.workers), "--writers", str(options.writers), "--log-level", "warning")
-    engine = Engine(broker, server.conninfo("ingest"), *flags, log=directory / "engine.log")
-    stack.callback(engine.kill)
-    engine.wait_ready()
-    rows = []
-    for round_, name in ROUNDS.items():
-        bodies = fleet(options.facts, round_, options.clones)
-        for system in (PUPPETDB, INGEST):
-            its = bodies[: options.peer_nodes] if system == PUPPETDB else bodies
-            quiet(server)
-            before = wal_written(server)
-            done = (
-                _by_peer(peer, server, its) if system == PUPPETDB else one_round(engine, server, broker, its)
-            )
-            after = wal_written(server)
-            rows.append(
-                {"system": system, "round": round_, "mean_bytes": sum(map(len, its)) // len(its)}
-                | done
-                | {
-                    "wal_kib": (after[0] - before[0]) / 1024 / len(its),
-                    "full_page_images": (after[1] - before[1]) / len(its),
-                }
-            )
-            print(f"{system:<9} {round_} {name:<18} {rows[-1]['per_s']:>8.1f}/s", flush=True)
-    engine.stop()
-    return rows
-
-
-def fleet(directory: Path | None, round_: int, clones: int) -> list[bytes]:
+def fleet(options: argparse.Namespace, round_: int) -> list[bytes]:
     """Clone after clone of all nodes."""
-    if directory is None:
+    if options.facts is None:
         bodies = [corpus.body(role, round_) for role in corpus.ROLES]
     else:
-        files = sorted(directory.glob(f"*/run-{round_}/facts-wire.json"))
+        files = sorted(options.facts.glob(f"*/run-{round_}/facts-wire.json"))
         bodies = [file.read_bytes() for file in files]
-    return [_clone(body, clone) for clone in range(clones) for body in bodies]
+    return [_clone(body, clone) for clone in range(options.clones) for body in bodies]
 
 
 def _clone(body: bytes, clone: int) -> bytes:
@@ -110,52 +44,6 @@ def _clone(body: bytes, clone: int) -> bytes:
     body = body.replace(found[1], found[1] + b"-c%d" % clone)
     body = re.sub(rb"10\.0\.0\.(\d+)", b"10.%d.%d.\\1" % divmod(clone, 256), body)
     return body.replace(b"52:54:00:", b"52:%02x:%02x:" % divmod(clone, 256))
-
-
-def _by_peer(peer: PuppetDB, server: Postgres, bodies: list[bytes]) -> dict[str, Any]:
-    assert server.process is not None
-    before = cpu_s(peer.process.pid), cpu_s(server.process.pid)
-    seconds = peer.store(bodies)
-    after = cpu_s(peer.process.pid), cpu_s(server.process.pid)
-    return {
-        "catalogs": len(bodies), "seconds": seconds, "per_s": len(bodies) / seconds,
-        "cpu_ms": (after[0] - before[0]) * 1000 / len(bodies),
-        "postgresql_ms": (after[1] - before[1]) * 1000 / len(bodies),
-    }  # fmt: skip
-
-
-def show(rows: list[dict[str, Any]]) -> None:
-    """The table with the ratios, and what was asked of them."""
-    table = Table(title="the facts of the same nodes, the same PostgreSQL, one run")
-    for column in (
-        "round",
-        "system",
-        "a second",
-        "own CPU ms",
-        "PostgreSQL ms",
-        "WAL KiB",
-        "faster",
-        "less CPU",
-    ):
-        table.add_column(column, justify="left" if column in ("round", "system") else "right")
-    for round_, name in ROUNDS.items():
-        of = {row["system"]: row for row in rows if row["round"] == round_}
-        faster = of[INGEST]["per_s"] / of[PUPPETDB]["per_s"]
-        less = _cpu(of[PUPPETDB]) / _cpu(of[INGEST])
-        goal = GOALS[round_]
-        for row in of.values():
-            is_ours = row["system"] == INGEST
-            table.add_row(
-                "" if is_ours else f"{round_} {name}", row["system"], f"{row['per_s']:.1f}", f"{row['cpu_ms']:.2f}",
-                f"{row['postgresql_ms']:.2f}", f"{row['wal_kib']:.2f}" + (f" (goal {goal[2]})" if is_ours else ""),
-                f"{faster:.1f}x (goal {goal[0]}x)" if is_ours else "", f"{less:.1f}x (goal {goal[1]}x)" if is_ours else "",
-                end_section=is_ours,
-            )  # fmt: skip
-    Console(width=130).print(table)
-
-
-def _cpu(row: dict[str, Any]) -> float:
-    return float(row["cpu_ms"] + row["postgresql_ms"])
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 import sys
 from pathlib import Path
 
 from ingest.capacity.calibration import Machine
+from ingest.config.machine import cores, memory_bytes
 
 
 def machine(postgresql: str) -> Machine:
@@ -17,9 +17,9 @@ def machine(postgresql: str) -> Machine:
         if line.startswith("model name"):
             cpu = line.partition(":")[2].strip()
     return Machine(
-        cores=len(os.sched_getaffinity(0)),
+        cores=cores(),
         cpu=cpu,
-        memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        memory_bytes=memory_bytes(),
         system=platform.platform(),
         python=platform.python_version(),
         postgresql=postgresql,
@@ -53,7 +53,7 @@ def crowding(times: int) -> list[float]:
     """CPU time of one piece of work with all cores busy, over that of the same with one busy, so many times. Shared
     caches, shared arithmetic units and clocks that depend on load make it larger than one. A neighbour on the same
     host disturbs single ones: each compares what it measured at once, and their median means something."""
-    return [work_s(len(os.sched_getaffinity(0))) / work_s(1) for _ in range(times)]
+    return [work_s(cores()) / work_s(1) for _ in range(times)]
 
 
 def work_s(size: int) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 import zlib
@@ -22,7 +21,9 @@ from ingest.capacity.engine import (
     machine_busy_s,
     private_bytes,
 )
+from ingest.config.machine import cores
 from ingest.config.settings import Config
+from ingest.core.delivery.importance import RANKS
 from ingest.core.delivery.routing import decoders_at_work
 from ingest.engine.process import cpu_s
 from ingest.errors import Unavailable
@@ -148,7 +149,7 @@ class Bench:
         """An upgrade is new where its role's release comes to the node's decoder for the first time."""
         if kind != "upgrade":
             return kind
-        decoders = min(self.config.workers, decoders_at_work(len(os.sched_getaffinity(0))))
+        decoders = min(self.config.workers, decoders_at_work(cores()))
         release = (node.template.name, node.release, zlib.crc32(node.certname.encode()) % decoders)
         if release in self._releases:
             return kind
@@ -228,7 +229,7 @@ class Meter:
             batches=batches,
             content_batches=min(batches, sum(n for kind, n in tally.kinds.items() if kind != "unchanged")),
             batch_s=count["ingest_batch_seconds_sum"],
-            settle_s=count["ingest_settle_seconds_sum"],
+            settle_s=sum(count[f"ingest_settle_seconds_{kind}_sum"] for kind in RANKS),
             seconds=seconds,
             cpu_s=cpu | more,
             elsewhere_s=busy_elsewhere_s(sum(cpu.values()) + own_s, self._busy_s),

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 
 import click
 
+from ingest.cli.archive import export_command, import_command
 from ingest.cli.capacity import capacity_group
+from ingest.cli.comparing import compare_command
+from ingest.cli.completion import VARIABLE, completion_command
+from ingest.cli.configuring import config_group
+from ingest.cli.doctor import doctor_command
+from ingest.cli.nodes import node_group, nodes_command
 from ingest.cli.printing import complain, say
 from ingest.cli.publishing import publish_command
 from ingest.cli.quarantine import quarantine_group
 from ingest.cli.reading import query_group, show_command, status_command
 from ingest.cli.settings import database, of_running_engine, warn_of_passwords, with_settings
-from ingest.config.loading import Origins, redact
-from ingest.config.settings import SETTINGS
-from ingest.engine.process import leave_on_signals
+from ingest.config.loading import Origins
+from ingest.engine.signals import leave_on_signals
 from ingest.errors import IngestError, Misconfigured, Unavailable
 
 # docs/operating.md lists these.
@@ -31,7 +35,7 @@ def main() -> None:
         sys.argv.remove("--debug")
     leave_on_signals()
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="ingest", standalone_mode=False, complete_var=VARIABLE)
         sys.stdout.flush()
     except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(EXIT_INTERRUPTED)
@@ -100,7 +104,22 @@ def cli() -> None:
     """
 
 
-for command in (publish_command, show_command, query_group, status_command, quarantine_group, capacity_group):
+for command in (
+    publish_command,
+    show_command,
+    query_group,
+    status_command,
+    quarantine_group,
+    capacity_group,
+    config_group,
+    doctor_command,
+    export_command,
+    import_command,
+    compare_command,
+    nodes_command,
+    node_group,
+    completion_command,
+):
     cli.add_command(command)
 
 
@@ -108,8 +127,10 @@ for command in (publish_command, show_command, query_group, status_command, quar
 @with_settings
 def run_command(settings: Origins) -> int:
     """Run the engine until SIGTERM or Ctrl-C; both let it finish what it has."""
+    from ingest.engine.examination import require_settings
     from ingest.engine.run import run
 
+    require_settings(settings.config)  # before a word in the log, and before anything embedded is started
     warn_of_passwords(settings)
     return run(settings.config, settings.again, settings.retired)
 
@@ -145,17 +166,6 @@ def demo_command(settings: Origins, seconds: float, nodes: int) -> int:
     from ingest.cli.demo import demo
 
     return demo(settings.config, seconds=seconds, nodes=nodes)
-
-
-@cli.command("config")
-@with_settings
-def config_command(settings: Origins) -> None:
-    """Print every setting, and where its value comes from."""
-    width = max(len(setting.name) for setting in SETTINGS)
-    for setting in SETTINGS:
-        value = getattr(settings.config, setting.name)
-        shown = json.dumps(redact(setting.name, value)) if setting.type is str else json.dumps(value)
-        say(f"{setting.name:<{width}} = {shown}  # {settings.origins[setting.name]}")
 
 
 @cli.command("migrate")

@@ -14,9 +14,8 @@ import msgspec
 from ingest.cli.printing import say, say_json
 from ingest.cli.settings import database, publisher, with_settings
 from ingest.config.loading import Origins
-from ingest.core.delivery.arrival import Arrivals
 from ingest.core.printable import escape_unprintable
-from ingest.errors import Refused
+from ingest.errors import Misconfigured, Refused
 
 if TYPE_CHECKING:
     from ingest.store.quarantine import Quarantined
@@ -35,18 +34,25 @@ def quarantine_group() -> None:
 
 @quarantine_group.command("list")
 @click.option("--reason")
+@click.option("--kind", metavar="KIND", help="catalog, facts, report, deactivation, ...")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10**9))
 @with_settings
-def list_command(settings: Origins, reason: str | None, limit: int) -> None:
+def list_command(settings: Origins, reason: str | None, kind: str | None, limit: int) -> None:
     """The newest first; behind the time how many messages a row counts: the newest of them is kept."""
+    from ingest.engine.kinds import kinds
     from ingest.store.quarantine import entries
 
+    names = {command: one.name for one in kinds() for command in one.commands}
+    if kind is not None and kind not in names.values():
+        known = ", ".join(dict.fromkeys(names.values()))
+        raise Misconfigured("--kind", f"{kind!r} is none of {known}")
     with database(settings.config) as connection:
-        for found in entries(connection, reason=reason, limit=limit):
+        for found in entries(connection, reason=reason, kind=kind, kinds=names, limit=limit):
             # What producers wrote is made harmless: this is read on terminals.
             producer = f" (from {found.producer})" if found.producer else ""
             say(
                 f"{found.id:>6}  {found.last_seen:%Y-%m-%d %H:%M:%S}  {found.attempts}x  {found.reason:<22} "
+                f"{escape_unprintable(found.kind):<12} "
                 f"{escape_unprintable(found.certname or '-'):<30} {found.detail}{producer}"
             )
 
@@ -60,6 +66,7 @@ def show_command(settings: Origins, number: int) -> None:
 
     with database(settings.config) as connection:
         found = msgspec.to_builtins(entry(connection, number), builtin_types=(bytes,))
+    del found["kind"]  # its headers and its body say that
     found["body_digest"] = found["body_digest"] and found["body_digest"].hex()
     found["body"] = None if found["body"] is None else found["body"].decode("utf-8", "backslashreplace")
     say_json(json.dumps(found, indent=2).encode())
@@ -118,7 +125,7 @@ def retry_command(settings: Origins, numbers: tuple[int, ...], reason: str | Non
         with publisher(settings.config) as opened:
             opened.publish(messages())
         gone = drop_given_back(connection, given)
-        say(f"{len(given)} given back to {settings.config.destination}")
+        say(f"{len(given)} given back to {', '.join(opened.used) or 'nowhere'}")
         if gone < len(given):
             say(f"{len(given) - gone} of them are here again: something newer came meanwhile")
 
@@ -146,6 +153,8 @@ def _has_changed(found: Quarantined) -> str | None:
 def _headers_again(kept: Quarantined) -> dict[str, str]:
     """What the message said of itself; and of its time, where its body does not, that it came when it came first: what the
     node has sent since then stays newer."""
+    from ingest.core.delivery.arrival import Arrivals
+
     arrived_at = Arrivals().stamped_at(kept.headers) or kept.first_seen
     said = {name: kept.headers[name] for name in KEPT_HEADERS if name in kept.headers}
     return {"producer_timestamp": arrived_at.isoformat()} | said

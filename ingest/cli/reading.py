@@ -14,6 +14,8 @@ from ingest.config.loading import Origins
 from ingest.core.printable import escape_unprintable
 from ingest.errors import Misconfigured, Refused, Unavailable
 
+OF_KINDS = "ingest_settle_seconds_"  # counts what of each kind was settled, as well
+
 
 @click.command("show")
 @click.argument("certname")
@@ -169,6 +171,8 @@ def _lines(numbers: Mapping[str, Any]) -> list[str]:
         if name.endswith("_count"):
             base = name.removesuffix("_count")
             mean = numbers[f"{base}_sum"] / value if value else 0.0
+            if base.startswith(OF_KINDS):
+                found.append(f"  {f'settled, {base.removeprefix(OF_KINDS)}':<28} {_number(value):>16}")
             shown, value = f"{base.removeprefix('ingest_').replace('_', ' ')}, mean", mean
         found.append(f"  {shown:<28} {_number(value):>16}")
     return found

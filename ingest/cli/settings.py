@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,30 +43,35 @@ def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
         return _invoke(context, function, settings, given)
 
     command.__doc__ = function.__doc__
-    command.__click_params__ = list(getattr(function, "__click_params__", ()))  # type: ignore[attr-defined]
-    for setting in reversed(SETTINGS):
+    # click turns them round: the command's own come first in its help.
+    own = getattr(function, "__click_params__", ())
+    command.__click_params__ = [*reversed(_options()), *own]  # type: ignore[attr-defined]
+    command.__name__ = function.__name__
+    return command
+
+
+@cache
+def _options() -> list[click.Option]:
+    """One for each setting, of all commands alike: a thousand would be made, most of them for commands that nobody called."""
+    options = [
+        click.Option(
+            ["--config", "config_file"], type=click.Path(path_type=Path), metavar="FILE",
+            help="instead of ./ingest.toml",
+        ),
+        click.Option(
+            ["--puppet-conf"], type=click.Path(path_type=Path), metavar="FILE",
+            help="take queue and database from a puppet.conf",
+        ),
+    ]  # fmt: skip
+    for setting in SETTINGS:
         name = f"{setting.flag}/--no-{setting.flag[2:]}" if setting.type is bool else setting.flag
         text = f"{setting.about.help}  [default: {redact(setting.name, setting.default)}]"
         # Values are checked where all sources are: one rule, one message.
-        kind = {} if setting.type is bool else {"type": str, "metavar": setting.type.__name__.upper()}
-        click.option(name, setting.name, default=None, help=text, **kind)(command)
-    for retired in RETIRED:
-        click.option(f"--{retired.replace('_', '-')}", retired, default=None, hidden=True)(command)
-    click.option(
-        "--puppet-conf",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="take queue and database from a puppet.conf",
-    )(command)
-    click.option(
-        "--config",
-        "config_file",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="instead of ./ingest.toml",
-    )(command)
-    command.__name__ = function.__name__
-    return command
+        kind: Any = {} if setting.type is bool else {"type": str, "metavar": setting.type.__name__.upper()}
+        options.append(click.Option([name, setting.name], default=None, help=text, **kind))
+    for name in RETIRED:
+        options.append(click.Option([f"--{name.replace('_', '-')}", name], default=None, hidden=True))
+    return options
 
 
 def _invoke(context: click.Context, function: Callable[..., Any], settings: Origins, given: Any) -> Any:

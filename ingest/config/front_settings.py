@@ -89,6 +89,22 @@ class FrontSettings(msgspec.Struct, frozen=True, kw_only=True):
     submitters_allowlist: Annotated[
         str, About("a file with the names that may send for every node, one a line: the compile servers")
     ] = ""
+    also: Annotated[
+        str,
+        About(
+            "a PuppetDB that each command is passed on to as well, https://HOST:8081; no answer waits for it"
+        ),
+    ] = ""
+    also_bytes_max: Annotated[
+        int,
+        Meta(ge=MIB, le=TIB),
+        About(
+            "what may wait for it on disk (data_dir), in each process; what comes then is dropped and counted"
+        ),
+    ] = 1024 * MIB
+    also_ssl_cert: Annotated[str, About("our certificate for it; empty: that of --ssl-cert")] = ""
+    also_ssl_key: Annotated[str, About("its key; empty: that of --ssl-key")] = ""
+    also_ssl_ca_cert: Annotated[str, About("who signed its certificate; empty: that of --ssl-ca-cert")] = ""
     plain_http: Annotated[
         bool, About("serve without TLS elsewhere than on loopback, where everybody reads and writes")
     ] = False

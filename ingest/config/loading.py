@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,13 +14,23 @@ import msgspec
 from ingest.config.puppet_conf import read_puppet_conf
 from ingest.config.setting import Setting
 from ingest.config.settings import RETIRED, SETTINGS, Config
+from ingest.core.delivery.destinations import kinds_of
+from ingest.core.delivery.importance import RANKS
 from ingest.core.facts.selection import patterns_of, selection
 from ingest.core.passwords import HIDDEN, show_addresses, show_conninfo
 from ingest.core.quantities import duration_s, size_bytes
 from ingest.errors import Misconfigured
 
 PATTERNS = ("facts_blocklist", "facts_volatile")  # lists of patterns
+DESTINATION = Config().destination
+FOLLOWERS = ("facts_destination", "reports_destination")
 DEFAULT_TOML = Path("ingest.toml")
+SITE_TOML = Path(
+    "/etc/puppet-ingest/ingest.toml"
+)  # what the package installs; it counts where no other is here
+# A unit's LoadCredential=ingest:DIRECTORY gives each file in it as ingest_NAME; these become settings by themselves.
+CREDENTIALS = {"queue_password_file": "broker-password", "tls_key_file": "tls-key", "ssl_key": "http-key"}
+DATABASE_CREDENTIAL = "database"  # the conninfo itself: libpq refuses a passfile with a credential's mode
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
@@ -49,7 +60,12 @@ def load(
         else:
             values[name] = _checked(_BY_NAME[name], value, origin)
             origins[name] = origin
+    if values.get("destination", DESTINATION) != DESTINATION:
+        # A site that named one queue of its own has all kinds there, unless it says otherwise.
+        for name in (each for each in FOLLOWERS if each not in values):
+            values[name], origins[name] = values["destination"], "destination"
     config = Config(**values)
+    _check_queues(config)
     if config.body_bytes_max > config.window_bytes_max // 2:
         raise Misconfigured(
             "--body-bytes-max",
@@ -60,6 +76,17 @@ def load(
         selection(patterns_of(getattr(config, name)), f"--{name.replace('_', '-')}")
     again = lambda: load(flags, environment, toml_file, puppet_conf).config  # noqa: E731
     return Origins(config, origins, again, tuple(retired.values()))
+
+
+def _check_queues(config: Config) -> None:
+    """Raises Misconfigured."""
+    if not config.destination:
+        raise Misconfigured("--destination", "it is empty: it names the queue of catalogs")
+    try:
+        kinds_of(config.kinds)
+    except ValueError as error:
+        known = ", ".join(RANKS)
+        raise Misconfigured("--kinds", f"{str(error)!r} is none of {known}, separated by commas") from None
 
 
 class Reloaded(NamedTuple):
@@ -85,8 +112,10 @@ def _sources(
     puppet_conf: Path | None,
 ) -> Iterator[tuple[str, Any, str]]:
     """(name, value, where it stands); what comes later wins."""
-    for name, value in _from_toml(toml_file).items():
-        yield name, value, str(toml_file or DEFAULT_TOML)
+    toml_file, document = _from_toml(toml_file)
+    for name, value in document.items():
+        yield name, value, str(toml_file)
+    yield from _from_credentials(environment.get("CREDENTIALS_DIRECTORY", ""))
     # Above ingest.toml: it is asked for on the command line, the other one may just lie there.
     if puppet_conf is not None:
         for name, value in read_puppet_conf(puppet_conf).items():
@@ -114,13 +143,33 @@ def redact(name: str, value: Any) -> str:
     return _SHOWN[name](text) if name in _SHOWN and isinstance(value, str) else HIDDEN
 
 
-def _from_toml(file: Path | None) -> dict[str, Any]:
+def _from_credentials(directory: str) -> Iterator[tuple[str, Any, str]]:
+    if not directory:
+        return
+    for name, credential in CREDENTIALS.items():
+        file = Path(directory) / f"ingest_{credential}"
+        if file.exists():
+            yield name, str(file), "credential"
+    file = Path(directory) / f"ingest_{DATABASE_CREDENTIAL}"
+    try:
+        yield "database", file.read_text(encoding="utf-8").strip(), "credential"
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise Misconfigured("--database", f"the credential {DATABASE_CREDENTIAL}: {why}") from error
+
+
+def _from_toml(file: Path | None) -> tuple[Path, dict[str, Any]]:
+    """The file that counts, and what is in it."""
+    if file is None and not DEFAULT_TOML.exists() and os.access(SITE_TOML, os.R_OK):
+        file = SITE_TOML
     path = file or DEFAULT_TOML
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if file is None:
-            return {}
+            return path, {}
         raise Misconfigured("--config", f"there is no file {file}") from None
     except UnicodeDecodeError as error:
         raise Misconfigured("--config", f"{path} is not UTF-8") from error
@@ -129,7 +178,7 @@ def _from_toml(file: Path | None) -> dict[str, Any]:
     for name in document:
         if name not in _BY_NAME and name not in RETIRED:
             raise Misconfigured(name, f"no setting has this name (in {path}); 'ingest config' lists them")
-    return document
+    return path, document
 
 
 def _checked(setting: Setting, value: Any, origin: str) -> Any:
@@ -142,7 +191,7 @@ def _checked(setting: Setting, value: Any, origin: str) -> Any:
         )
 
     if setting.type is str:
-        if isinstance(value, list) and setting.name == "queue_source":
+        if isinstance(value, list) and setting.name in ("queue_source", "kinds"):
             value = ",".join(map(str, value))
         if isinstance(value, list) and setting.name in PATTERNS:
             value = "".join(f"{item}\n" for item in value)

@@ -11,11 +11,13 @@ from ingest.errors import Misconfigured
 SECTIONS = ("main", "master", "server", "puppetmasterd", "queue")
 _LINE = re.compile(r"^\s*(\w+)\s*=\s*(.*?)\s*$")
 _SECTION = re.compile(r"^\s*\[(\w+)\]\s*$")
-# Theirs and ours. queue_destination is the Puppet module catalog_queue's.
+# Theirs and ours. The destinations are the Puppet module catalog_queue's.
 _SAME = {
     "queue_type": "queue_type",
     "queue_source": "queue_source",
     "queue_destination": "destination",
+    "facts_destination": "facts_destination",
+    "reports_destination": "reports_destination",
     "thin_storeconfigs": "thin_storeconfigs",
 }
 _POSTGRESQL = ("postgresql", "auto", "pg", "jdbc")  # the last three are the module's words

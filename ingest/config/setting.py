@@ -14,6 +14,7 @@ class About(NamedTuple):
     choices: tuple[str, ...] = ()
     is_secret: bool = False  # may hold a password
     reloads: bool = False  # SIGHUP changes it at work
+    by_machine: bool = False  # its default is made from what this machine has; the help says how
 
 
 class Setting(NamedTuple):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import platformdirs
 from msgspec import Meta
 
-from ingest.config.front_settings import FrontSettings
+from ingest.config.process_settings import ProcessSettings
 from ingest.config.setting import About, settings_of
 
 MIB = 1024 * 1024
@@ -16,27 +15,9 @@ TIB = MIB * MIB  # more than any machine has: the upper end of what is a typing 
 DAY_S = 86400.0
 
 
-class Config(FrontSettings, frozen=True, kw_only=True):
+class Config(ProcessSettings, frozen=True, kw_only=True):
     """Every setting by its name, with its unit at the end."""
 
-    queue_type: Annotated[str, About("the transport, by its registered name")] = "stomp"
-    queue_source: Annotated[
-        str,
-        About(
-            "the brokers, stomp://user:password@host:port or stomp+ssl://...; several, separated by commas, "
-            "are failover; empty starts the embedded broker, for evaluation",
-            is_secret=True,
-            reloads=True,
-        ),
-    ] = ""
-    queue_password_file: Annotated[
-        str,
-        About(
-            "its first line is the password of each user whom queue_source names without one; read again at SIGHUP",
-            reloads=True,
-        ),
-    ] = ""
-    destination: Annotated[str, About("the queue; the name that Puppet has always used")] = "/queue/catalog"
     database: Annotated[
         str,
         About(
@@ -45,19 +26,6 @@ class Config(FrontSettings, frozen=True, kw_only=True):
             reloads=True,
         ),
     ] = ""
-    workers: Annotated[int, Meta(ge=1, le=256), About("decoder processes; one a core")] = os.cpu_count() or 1
-    writers: Annotated[
-        int, Meta(ge=1, le=64), About("writer processes, each with one connection to the database")
-    ] = 2
-    window_messages_max: Annotated[
-        int, Meta(ge=1, le=65535), About("unsettled messages; ActiveMQ's own default prefetch")
-    ] = 1000
-    window_bytes_max: Annotated[
-        int, Meta(ge=MIB, le=TIB), About("shared memory for unsettled bodies; about 180 large catalogs")
-    ] = 256 * MIB
-    body_bytes_max: Annotated[
-        int, Meta(ge=1024, le=TIB), About("one body; twenty times the largest real catalog seen")
-    ] = 64 * MIB
     batch_messages_max: Annotated[
         int, Meta(ge=1, le=1000), About("messages in one transaction", reloads=True)
     ] = 100
@@ -107,36 +75,6 @@ class Config(FrontSettings, frozen=True, kw_only=True):
         Meta(ge=0.05, le=300),
         About("the longest pause between two tries to reach a broker or database", reloads=True),
     ] = 2.0
-    decode_cpu_max_s: Annotated[
-        float,
-        Meta(ge=0.5, le=3600),
-        About("CPU time of one message in a decoder, before it is killed", reloads=True),
-    ] = 30.0
-    decode_memory_bytes_max: Annotated[
-        int, Meta(ge=64 * MIB, le=TIB), About("what a decoder may allocate")
-    ] = 1024 * MIB
-    decoder_cache_bytes_max: Annotated[
-        int, Meta(ge=MIB, le=TIB), About("each decoder's memory of resources that it knows")
-    ] = 96 * MIB
-    writer_cache_entries: Annotated[
-        int, Meta(ge=1000, le=100_000_000), About("ids that each writer remembers, at most 200 bytes each")
-    ] = 400_000
-    deaths_max: Annotated[
-        int,
-        Meta(ge=1, le=100),
-        About(
-            "processes that may die with one message in their hands before it is tried alone, and quarantined "
-            "when another one dies of it"
-        ),
-    ] = 2
-    alone_after_s: Annotated[
-        float,
-        Meta(ge=0, le=600),
-        About(
-            "how long such a message waits before it is tried alone: whoever killed those processes by chance "
-            "has gone by then"
-        ),
-    ] = 10.0
     gc_interval_s: Annotated[
         float, Meta(ge=0, le=30 * DAY_S), About("garbage collection; 0: never", reloads=True)
     ] = 3600.0
@@ -163,6 +101,15 @@ class Config(FrontSettings, frozen=True, kw_only=True):
             reloads=True,
         ),
     ] = 14 * DAY_S
+    resource_events_ttl_s: Annotated[
+        float,
+        Meta(ge=0, le=3650 * DAY_S),
+        About(
+            "their events are kept for that long (PuppetDB's resource-events-ttl), by whole days and no longer than the "
+            "reports; 0: none is stored",
+            reloads=True,
+        ),
+    ] = 3650 * DAY_S
     node_purge_ttl_s: Annotated[
         float,
         Meta(ge=0, le=3650 * DAY_S),

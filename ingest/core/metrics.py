@@ -22,8 +22,9 @@ class Declared(msgspec.Struct, frozen=True):
     stage: str
     help: str
     read: str
-    outcome: str | None = None  # the label, for the counters that differ only in it
+    outcome: str | None = None  # the label, for those that differ only in it
     buckets: tuple[float, ...] = ()
+    label: str = "outcome"  # or what else it is
 
 
 def _counter(stage: str, name: str, help_: str, read: str) -> Declared:
@@ -41,6 +42,11 @@ def _histogram(stage: str, name: str, help_: str, read: str, buckets: tuple[floa
 def _outcome(outcome: str, read: str) -> Declared:
     help_ = "Messages settled, by outcome."
     return Declared("ingest_settled_total", "counter", "receiver", help_, read, outcome)
+
+
+def _settle_seconds(message: str, read: str) -> Declared:
+    name, help_ = "ingest_settle_seconds", "From receipt to settled, by kind of message."
+    return Declared(name, "histogram", "receiver", help_, read, message, SECONDS, "kind")
 
 
 class Metric(IntEnum):
@@ -81,13 +87,11 @@ class Metric(IntEnum):
         "Deliveries decoded once more with every content.",
         "rare; steadily: decoders and database disagree about what is known",
     )
-    SETTLE_SECONDS = _histogram(
-        "receiver",
-        "settle_seconds",
-        "From receipt to settled.",
-        "what the engine itself adds to freshness",
-        SECONDS,
+    SETTLE_SECONDS = _settle_seconds(
+        "catalog", "with all that comes on their queue, what others' compiles wait for"
     )
+    SETTLE_FACTS = _settle_seconds("facts", "behind catalogs")
+    SETTLE_REPORT = _settle_seconds("report", "the last: long while there is much to do")
     WINDOW_MESSAGES = _gauge(
         "receiver",
         "window_messages",

@@ -192,7 +192,9 @@ def _write_private(file: Path, text: str, owner: tuple[int, int]) -> None:
 @contextmanager
 def _socket_directory(owner: tuple[int, int]) -> Iterator[str]:
     """A directory that nobody else may enter, with a path short enough for a socket in it."""
-    for place in dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp")):
+    # A service's /tmp may be its own (PrivateTmp=), and commands look for the socket from outside.
+    service = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    for place in dict.fromkeys(filter(None, (service, tempfile.gettempdir(), "/tmp", "/var/tmp"))):
         name = os.path.join(place, "ingest-postgresql-00000000", SOCKET_NAME)
         if len(os.fsencode(name)) <= SOCKET_PATH_BYTES_MAX and _may_enter(place, owner):
             break
@@ -224,6 +226,7 @@ def _running(cluster: Cluster, sockets: str) -> Iterator[None]:
         "unix_socket_directories": sockets,
         "unix_socket_permissions": "0700",
         "port": "5432",
+        "jit": "off",  # a unit may forbid memory that is both written and executed; and our statements are short
         "hba_file": f"{cluster.data}/{HBA_FILE}",
     }
     arguments = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]

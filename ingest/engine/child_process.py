@@ -50,6 +50,13 @@ class ChildProcess:
         self.control.connection.send_bytes(msgspec.msgpack.encode(config))
         self.pidfd = os.pidfd_open(self.process.pid)
 
+    def wait_or_kill(self, deadline_s: float) -> None:
+        if self.process is not None:
+            try:
+                self.process.wait(max(0.0, deadline_s - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                self.kill()
+
     def is_alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 

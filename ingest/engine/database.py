@@ -136,6 +136,7 @@ class Database:
             self._config.commit_timeout_s,
             self._asking,
             timedelta(seconds=self._config.report_ttl_s) or None,
+            timedelta(seconds=self._config.resource_events_ttl_s),
         )
         try:
             with self._cluster.watching(connection, self._config.database_patience_s):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ingest.core.delivery.importance import CATALOG, rank_of_command
 from ingest.core.delivery.work import Quarantine
 from ingest.core.metrics import Declared, declare
 
@@ -104,6 +105,15 @@ def works_type() -> Any:
     """The type of what a decoder sends to a writer: a list of work of all kinds, and of what goes to quarantine."""
     classes = [class_ for kind in kinds() for class_ in resolve_name(kind.works)]
     return GenericAlias(list, (reduce(or_, classes, Quarantine),))
+
+
+def ranks_of_works() -> dict[type, int]:
+    """How important each class of work is: by the commands of its kind."""
+    return {
+        class_: max(map(rank_of_command, kind.commands), default=CATALOG)
+        for kind in kinds()
+        for class_ in resolve_name(kind.works)
+    }
 
 
 def open_lane(connection: Connection, settings: LaneSettings) -> Lane:

@@ -7,17 +7,18 @@ to a broker does it wait for that alone, for up to ``connect_timeout_s``.
 
 from __future__ import annotations
 
-import os
 import time
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 
 import structlog
 
+from ingest.config.machine import cores
 from ingest.config.settings import Config
 from ingest.core.delivery.arrival import Arrivals, Holding
 from ingest.core.delivery.dispatching import Dispatcher
 from ingest.core.delivery.headers import kept_headers, unacknowledgeable
+from ingest.core.delivery.importance import rank_of
 from ingest.core.delivery.ledger import Delivery, Ledger
 from ingest.core.delivery.routing import END_BYTES, START_BYTES, routing_key
 from ingest.core.delivery.work import Descriptor, Forwarded, Outcome, Settled
@@ -35,13 +36,10 @@ TOGETHER_BYTES = 2 * 1024 * 1024  # of messages that are given out at once
 TRIM_EVERY_S = 60.0  # new pages cost a millisecond for each catalog
 PAUSE_LOOK_S = 0.2  # how late the database's return may be noticed
 
-_OUTCOME_METRICS = {
-    Outcome.STORED: Metric.STORED,
-    Outcome.UNCHANGED: Metric.UNCHANGED,
-    Outcome.STALE: Metric.STALE,
-    Outcome.SUPERSEDED: Metric.SUPERSEDED,
-    Outcome.QUARANTINED: Metric.QUARANTINED,
+_OUTCOME_METRICS: dict[Outcome, Metric] = {
+    outcome: Metric[outcome.name] for outcome in Outcome if outcome is not Outcome.REDO
 }
+_SETTLE_METRICS = (Metric.SETTLE_SECONDS, Metric.SETTLE_FACTS, Metric.SETTLE_REPORT)  # by rank
 
 
 def run(config: Config, control: Connection, name: str) -> None:
@@ -59,7 +57,7 @@ class Receiver:
         self.log = structlog.get_logger()
         self.ledger = Ledger(config.deaths_max, config.alone_after_s)
         decoders = [process for process in process_names(config) if kind_of(process) == DECODER]
-        self._dispatcher = Dispatcher(self.ledger, decoders, len(os.sched_getaffinity(0)))
+        self._dispatcher = Dispatcher(self.ledger, decoders, cores())
         self._arrivals = Arrivals()
         # The upper bits tell one receiver's deliveries from its predecessor's.
         self._arena_number, self._arena = next(iter(channels.arenas.items()))
@@ -183,8 +181,8 @@ class Receiver:
         if delivery.offset >= 0:
             self._arena.free(delivery.offset, delivery.length)
         self.row.add(_OUTCOME_METRICS[settled.outcome])
-        self.row.observe(Metric.SETTLE_SECONDS, time.monotonic() - delivery.received_s)
-        self.subscription.acknowledge(delivery.epoch, delivery.ack, delivery.message_id)
+        self.row.observe(_SETTLE_METRICS[delivery.rank], time.monotonic() - delivery.received_s)
+        self.subscription.acknowledge(delivery)
 
     # Towards the decoders
 
@@ -240,6 +238,8 @@ class Receiver:
         received_at = self._arrivals.received_at(datetime.now(UTC))
         self._holding.took(headers, stamped_at, received_at)
         self._in_flight.take_new_since(RECEIVER, self._holding.new_since)
+        source = self.subscription.source(headers)
+        key, rank = self._look(message, source.rank)
         delivery = Delivery(
             id=self._last_id,
             epoch=self.subscription.epoch,
@@ -253,7 +253,9 @@ class Receiver:
             headers=kept_headers(headers, self.subscription.user_header),
             stamped_at=stamped_at,
             verdict=verdict,
-            routing_key=self._routing_key(message),
+            routing_key=key,
+            subscription=source.subscription,
+            rank=rank,
         )
         self.ledger.add(delivery)
         self.row.add(Metric.RECEIVED)
@@ -262,13 +264,14 @@ class Receiver:
             self.row.add(Metric.REDELIVERED)
             self._patience.look_at_delivery_count(headers)
 
-    def _routing_key(self, message: Message) -> int:
+    def _look(self, message: Message, rank: int) -> tuple[int, int]:
+        """(routing key, rank), which are found at both ends of the body and in the headers."""
         if message.offset is None:
-            return 0
-        start = self._arena.view(message.offset, min(START_BYTES, message.length))
+            return 0, rank_of(message.headers, b"", rank)
+        start = bytes(self._arena.view(message.offset, min(START_BYTES, message.length)))
         at_end = min(END_BYTES, message.length)
         end = self._arena.view(message.offset + message.length - at_end, at_end)
-        return routing_key(message.headers, bytes(start), bytes(end))
+        return routing_key(message.headers, start, bytes(end)), rank_of(message.headers, start, rank)
 
     # The end
 

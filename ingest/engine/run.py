@@ -14,15 +14,15 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from ingest.config.producers import load_producer_rules
 from ingest.config.settings import Config
 from ingest.core.metrics import Metric
 from ingest.embedded.broker.starting import BrokerOptions, embedded_broker
 from ingest.embedded.postgresql import embedded_database
+from ingest.engine.examination import require_settings
 from ingest.engine.front import FrontChild
 from ingest.engine.kinds import housekeeping as kinds_housekeeping
 from ingest.engine.presence import tell_of_itself
-from ingest.engine.running import require_instance, told_of
+from ingest.engine.running import told_of
 from ingest.engine.supervisor import Supervisor
 from ingest.errors import IngestError, Misconfigured, Unavailable
 from ingest.ipc.core_dumps import forbid_core_dumps
@@ -36,12 +36,11 @@ from ingest.store.connection import (
     Connection,
     connect,
     hang_up,
-    require_conninfo,
     require_own_session,
     require_writable,
 )
 from ingest.store.migrate import migrate, note_on_open, require_current
-from ingest.transport.protocol import brokers, connect_first
+from ingest.transport.protocol import connect_first
 from ingest.transport.stomp.address import STOMP_PORT
 
 HOUSEKEEPING_TICK_S = 1.0  # how late a changed gc_interval_s may be noticed
@@ -61,9 +60,6 @@ def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str]
     raise_descriptor_limit()
     with ExitStack() as stack:
         config = add_embedded(config, stack)
-        require_instance(config.instance)
-        brokers(config)  # a wrong setting is told before anything starts
-        load_producer_rules(config.producers_file)
         prepare_database(config)
         connect_first(config).close()
         supervisor = Supervisor(config, lambda: _completed(read_again(), config))
@@ -92,9 +88,7 @@ def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str]
 def _completed(wanted: Config, running: Config) -> Config:
     """Settings read again, with what this run had worked out: embedded parts, the format of the log.
     Raises Misconfigured."""
-    brokers(wanted)
-    load_producer_rules(wanted.producers_file)
-    require_conninfo(wanted.database)
+    require_settings(wanted)
     return msgspec.structs.replace(
         wanted,
         queue_source=wanted.queue_source or running.queue_source,
@@ -234,6 +228,7 @@ def keep_house_once(config: Config, connection: Connection) -> dict[str, int]:
         node_purge_ttl=timedelta(seconds=config.node_purge_ttl_s) or None,
         future_tolerance=timedelta(seconds=config.future_tolerance_s),
         report_ttl=timedelta(seconds=config.report_ttl_s) or None,
+        resource_events_ttl=timedelta(seconds=config.resource_events_ttl_s),
     )
     done: dict[str, int] = {}
     if config.quarantine_ttl_s:

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import msgspec
 import platformdirs
-import structlog
 
 from ingest.config.settings import Config
 from ingest.errors import Misconfigured
 
 SUFFIX = ".engine"
-SERVICE_DIRECTORY = Path("/run/puppet-ingest")  # of a service of systemd; root looks there too
+NAME = "puppet-ingest"
+SERVICE_DIRECTORY = Path("/run") / NAME  # root's own, and that of a service of systemd; root looks there too
 INSTANCE = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
@@ -40,6 +40,8 @@ class RunningEngine(msgspec.Struct, frozen=True):
 @contextmanager
 def told_of(config: Config) -> Iterator[None]:
     """Commands of the same user, and of root, find this engine meanwhile. An engine runs on without that."""
+    import structlog  # not what a command that only looks for an engine waits for
+
     log = structlog.get_logger()
     require_instance(config.instance)
     engine = RunningEngine(
@@ -97,15 +99,29 @@ def require_instance(instance: str) -> None:
 
 
 def _directory() -> Path:
-    """systemd names the one of a service."""
-    named = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    return Path(named or platformdirs.user_runtime_dir("puppet-ingest", appauthor=False))
+    """Where an engine of this user leaves its file. systemd names the one of a service. Never one in /tmp: there anybody
+    may have made it before us."""
+    if named := os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]:
+        return Path(named)
+    if os.geteuid() == 0:
+        if _owner(SERVICE_DIRECTORY) in (None, 0) and os.access(SERVICE_DIRECTORY.parent, os.W_OK):
+            return SERVICE_DIRECTORY
+    elif (session := os.environ.get("XDG_RUNTIME_DIR")) and _is_private(Path(session)):
+        return Path(session) / NAME  # after ``su`` the variable may name somebody else's
+    return Path(platformdirs.user_state_dir(NAME, appauthor=False)) / "run"
+
+
+def _owner(directory: Path) -> int | None:
+    try:
+        return directory.lstat().st_uid
+    except OSError:
+        return None
 
 
 def _directories() -> list[Path]:
     """Where to look: nobody else may write there."""
     places = [_directory()]
-    if os.geteuid() == 0 and "RUNTIME_DIRECTORY" not in os.environ:
+    if os.geteuid() == 0 and "RUNTIME_DIRECTORY" not in os.environ and SERVICE_DIRECTORY not in places:
         places.append(SERVICE_DIRECTORY)
     return [place for place in places if _is_private(place)]
 

@@ -1,10 +1,11 @@
-"""Signals as bytes on a socket, so that one selector waits for everything."""
+"""Signals: as bytes on a socket, so that one selector waits for everything; or as the end of a command."""
 
 from __future__ import annotations
 
 import selectors
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -35,3 +36,11 @@ def signals_through(
         selector.close()
         reading.close()
         writing.close()
+
+
+def leave_on_signals() -> None:
+    """From now on SIGTERM, and SIGHUP where it is not ignored, end this program as an exception does: what it
+    started is ended, what it made is removed."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))

@@ -1,4 +1,5 @@
-"""The receiver's subscription to the destination, kept alive: over reconnects, over a list of brokers.
+"""The receiver's subscriptions, one for each destination, on one connection kept alive: over reconnects, over a list of
+brokers.
 
 Each connection is an epoch of its own: what was acknowledged too late for it is forgotten, because the broker
 delivers it again, and a later connection may not speak of an earlier one's deliveries.
@@ -10,13 +11,17 @@ import contextlib
 import random
 import selectors
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import structlog
 
 from ingest.config.settings import Config
 from ingest.core.delivery.backoff import Backoff, is_waste, pause_after_waste_s
+from ingest.core.delivery.importance import CATALOG
+from ingest.core.delivery.ledger import Delivery
 from ingest.core.delivery.producers import user_header
+from ingest.core.delivery.windows import windows
 from ingest.core.metrics import Metric
 from ingest.errors import Misconfigured, Unavailable
 from ingest.ipc.process_metrics import ProcessMetrics
@@ -25,6 +30,13 @@ from ingest.transport.protocol import Broker, Link, brokers
 
 BACKOFF_START_S = 0.1
 EVENT = "broker"  # how the selector calls the socket
+
+
+class Source(NamedTuple):
+    """Where a message came from."""
+
+    subscription: str  # "": on that connection there is none
+    rank: int  # of the destination
 
 
 class Subscription:
@@ -50,7 +62,9 @@ class Subscription:
         self._wasted_before = 0  # subscriptions in a row; our predecessor's count too
         self._received_before = self._acknowledged_before = 0.0  # this epoch
         self._retry_at_s = self._not_before_s()
-        self._acks: list[tuple[str, str]] = []
+        self._first = Source("", CATALOG)
+        self._sources: dict[str, Source] = {}  # of this epoch, by id and by destination
+        self._acks: dict[str, list[tuple[str, str]]] = {}  # by subscription
         self._registered = 0  # the events that the socket is registered for
 
     def reload(self, config: Config) -> None:
@@ -100,10 +114,16 @@ class Subscription:
             with self._losing():
                 self._link.listen()
 
-    def acknowledge(self, epoch: int, ack: str, message_id: str) -> None:
+    def source(self, headers: Mapping[str, str]) -> Source:
+        """Of a message with these headers. STOMP 1.0 and other protocols need not name the subscription."""
+        found = self._sources.get(headers.get("subscription", ""))
+        return found or self._sources.get(headers.get("destination", ""), self._first)
+
+    def acknowledge(self, delivery: Delivery) -> None:
         """With the next ``keep``."""
-        if epoch == self.epoch and self._link is not None:
-            self._acks.append((ack, message_id))
+        if delivery.epoch == self.epoch and self._link is not None:
+            acks = self._acks.setdefault(delivery.subscription, [])
+            acks.append((delivery.ack, delivery.message_id))
 
     def keep(self) -> None:
         """Sends what is due: acknowledgements, heart-beats."""
@@ -111,10 +131,10 @@ class Subscription:
         if link is None:
             return
         with self._losing():
-            if self._acks:
-                link.acknowledge(self._acks, self._id())
-                self._row.add(Metric.ACKNOWLEDGED, len(self._acks))
-                self._acks.clear()
+            for subscription, acks in self._acks.items():
+                link.acknowledge(acks, subscription)
+                self._row.add(Metric.ACKNOWLEDGED, len(acks))
+            self._acks.clear()
             self._measure_waste()
             link.flush()
             link.beat()
@@ -179,9 +199,7 @@ class Subscription:
         link = self._link = broker.connect(self._space)
         self._name = str(broker)
         self.epoch += 1
-        link.subscribe(
-            self.config.destination, self._id(), self.window_messages, self.config.window_bytes_max
-        )
+        self._subscribe_all(link)
         self._connected_s = time.monotonic()
         self._wasted_before = int(self._row.value(Metric.WASTED))
         self._received_before = self._row.value(Metric.RECEIVED)
@@ -189,12 +207,33 @@ class Subscription:
         self._register(link)
         self._row.add(Metric.CONNECTIONS)
         self._log.info(
-            "connected", broker=self._name, server=link.server or "unnamed", protocol=link.protocol, epoch=self.epoch
+            "connected", broker=self._name, server=link.server or "unnamed", protocol=link.protocol, epoch=self.epoch,
+            destinations=[name for name in self._sources if name in self.config.taken],
         )  # fmt: skip
 
-    def _id(self) -> str:
-        # Never the same twice: RabbitMQ takes an old connection's ack for another message.
-        return f"ingest-{self._number}-{self.epoch}"
+    def _subscribe_all(self, link: Link) -> None:
+        """To each destination, for its part of the window: what waits in one of them leaves the others theirs."""
+        taken = self._taken(link)
+        messages, bytes_ = windows(taken, self.window_messages), windows(taken, self.config.window_bytes_max)
+        self._sources = {}
+        for place, destination in enumerate(taken):
+            # Never the same twice: RabbitMQ takes an old connection's ack for another message.
+            source = Source(f"ingest-{self._number}-{self.epoch}-{place}", self.config.taken[destination])
+            self._first = source if place == 0 else self._first
+            self._sources |= {source.subscription: source, destination: source}
+            link.subscribe(destination, source.subscription, messages[destination], bytes_[destination])
+
+    def _taken(self, link: Link) -> list[str]:
+        """Where one acknowledgement settles the earlier messages too, it does not say of which subscription, and StompServer
+        loses count of two: there it is the first destination alone."""
+        taken = list(self.config.taken)
+        if link.acknowledges_cumulatively and len(taken) > 1:
+            self._log.warning(
+                "queues_not_taken", broker=self._name, protocol=link.protocol, destinations=taken[1:],
+                note="over STOMP 1.0 an engine takes from one queue: let all kinds go to that, or run one with --kinds for each",
+            )  # fmt: skip
+            return taken[:1]
+        return taken
 
     def _measure_waste(self) -> None:
         """As if the connection ended now: whoever is killed has no time to say so."""

@@ -13,7 +13,6 @@ import os
 import secrets
 import selectors
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 
@@ -27,6 +26,7 @@ from ingest.engine.child_process import ChildProcess, neighbours
 from ingest.engine.health import tree_health
 from ingest.engine.kinds import declare_metrics
 from ingest.engine.process import cpu_s, process_names
+from ingest.engine.service_manager import ServiceManager
 from ingest.engine.signals import signals_through
 from ingest.errors import IngestError
 from ingest.ipc.arena import memory
@@ -67,6 +67,7 @@ class Supervisor:
         self._draining_since_s: float | None = None
         self._drained = False
         self._signals: list[int] = []
+        self._manager = ServiceManager(os.environ)
 
     # Life
 
@@ -96,6 +97,7 @@ class Supervisor:
     def drain(self) -> None:
         if self._draining_since_s is None:
             self._draining_since_s = time.monotonic()
+            self._manager.stopping()
             self.log.info("draining", drain_timeout_s=self.config.drain_timeout_s)
             self._order(self.children[RECEIVER], "drain")
 
@@ -132,11 +134,7 @@ class Supervisor:
             self._order(child, "stop")
         deadline = time.monotonic() + STOP_GRACE_S
         for child in self.children.values():
-            if child.process is not None:
-                try:
-                    child.process.wait(max(0.0, deadline - time.monotonic()))
-                except subprocess.TimeoutExpired:
-                    child.kill()
+            child.wait_or_kill(deadline)
         self.log.info("stopped")
         return True
 
@@ -233,6 +231,7 @@ class Supervisor:
             if report.word == "ready":
                 self._ready.add(child.name)
                 if len(self._ready) == len(self.children):
+                    self._manager.ready()
                     self.log.info("running", workers=self.config.workers, writers=self.config.writers)
             elif report.word == "retiring":
                 child.retires_because = report.detail
@@ -247,6 +246,7 @@ class Supervisor:
                 pass  # both its end and its silence were noticed
 
     def _tick(self) -> None:
+        self._manager.tick(self.health().line)
         now_s = time.monotonic()
         for child in self.children.values():
             if child.restarts.is_due(now_s):

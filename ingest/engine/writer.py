@@ -16,6 +16,7 @@ import structlog
 from ingest.config.settings import Config
 from ingest.core.delivery.backoff import Backoff
 from ingest.core.delivery.gathering import BatchLimits, Gathering, linger_s
+from ingest.core.delivery.importance import RANKS, rank_of_command
 from ingest.core.delivery.work import (
     NO_FINGERPRINT,
     Claim,
@@ -28,7 +29,7 @@ from ingest.core.delivery.work import (
 )
 from ingest.core.metrics import Metric
 from ingest.engine.database import Database
-from ingest.engine.kinds import works_type
+from ingest.engine.kinds import ranks_of_works, works_type
 from ingest.engine.process import Ended, process_names, reloaded, start_process
 from ingest.engine.quarantining import Quarantining, fact_alone
 from ingest.errors import Rejected
@@ -60,8 +61,11 @@ class Writer:
         self._known = StoredDigests(channels.memory[DIGESTS])
         self._in_flight = InFlight(channels.memory[IN_FLIGHT], process_names(config))
         self._database = Database(config, self._in_flight, row, name)
-        self._settled_s = 0.0  # the last batch
-        self._gathering: Gathering[Work] = Gathering(_limits(config))
+        self._ranks = ranks_of_works()
+        self._settled_s = [0.0] * len(
+            RANKS
+        )  # the last batch that had something of that rank, or of a lesser one
+        self._gathering: Gathering[Work] = Gathering(_limits(config), self._rank_of)
         self._quarantining = Quarantining(channels, row, name, self._in_flight, self._obey)
 
     def loop(self) -> None:
@@ -75,18 +79,21 @@ class Writer:
             self._gather()
             batch = self._gathering.take()
             self._settle(batch)
-            if not all(work.is_early for work in batch):
-                self._settled_s = time.monotonic()
+            if ranks := [self._rank_of(work) for work in batch if not work.is_early]:
+                self._settled_s[min(ranks) :] = [time.monotonic()] * (len(RANKS) - min(ranks))
 
     # Gathering
 
     def _gather(self) -> None:
-        """Fills the batch: waits for the first item, then takes what comes until time, count or bytes are up."""
+        """Fills the batch: waits for the first item, then takes what comes until time, count or bytes are up. Something
+        more important does not wait for as long as the rest would."""
         deadline_s: float | None = None
+        rank: int | None = None
         while not self._gathering.is_full:
             now_s = time.monotonic()
-            if self._gathering and deadline_s is None:
-                deadline_s = now_s + linger_s(self._gathering.limits, now_s - self._settled_s)
+            if self._gathering.rank != rank and (rank := self._gathering.rank) is not None:
+                due_s = now_s + linger_s(self._gathering.limits, now_s - self._settled_s[rank])
+                deadline_s = due_s if deadline_s is None else min(deadline_s, due_s)
             timeout_s = None if deadline_s is None else max(0.0, deadline_s - now_s)
             ready = self.channels.selector.select(timeout_s)
             for key, _ in ready:
@@ -96,6 +103,9 @@ class Writer:
                 self._receive(key.data)
             if self._gathering and (timeout_s == 0.0 or not ready):
                 return
+
+    def _rank_of(self, work: Work) -> int:
+        return rank_of_command(work.kind) if isinstance(work, Quarantine) else self._ranks[type(work)]
 
     def _obey(self) -> None:
         message = self.channels.control()

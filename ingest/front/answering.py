@@ -119,7 +119,7 @@ class _Client:
     def __init__(self, request: Request, connection: Connection) -> None:
         self.request = request
         self._connection = connection
-        self._left = asyncio.ensure_future(_leaves(request))
+        self._left = asyncio.ensure_future(leaves(request))
 
     async def wait(self, work: Awaitable[Any]) -> Any:
         doing = asyncio.ensure_future(work)
@@ -153,7 +153,7 @@ async def _present(request: Request, connection: Connection) -> AsyncIterator[_C
         client.close()
 
 
-async def _leaves(request: Request) -> None:
+async def leaves(request: Request) -> None:
     """Its body has been read: what comes now is that it has left."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

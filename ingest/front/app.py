@@ -16,6 +16,7 @@ from ingest.errors import IngestError
 from ingest.front.accepting import require_json
 from ingest.front.admission import Admission
 from ingest.front.answering import Answerer, ClientGone, ast_answer, refusal_of
+from ingest.front.archive import Archive
 from ingest.front.asking import read_parameters, understand
 from ingest.front.commands import Commands
 from ingest.front.meta import Meta
@@ -44,6 +45,7 @@ class Front:
         self._answerer = Answerer(self._config, self._readers)
         self._commands = Commands(self._config, self._readers, self._admission)
         self._meta = Meta(self._config, self._readers, self._commands)
+        self._archive = Archive(self._config, self._readers, self._commands.publishing)
 
     async def shutdown(self) -> None:
         await self._commands.close()
@@ -91,6 +93,8 @@ class Front:
                 require_json(request)
                 response = await self._commands.take(request)
                 await response(request.scope, request.receive, send)
+            case ["pdb", "admin", "v1", "archive"]:
+                await self._archive.answer(request, send)
             case _:
                 found = await self._meta.answer(request, parts)
                 if found is None:

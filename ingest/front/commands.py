@@ -23,6 +23,7 @@ from ingest.front.admission import Admission, require_own
 from ingest.front.asking import read_pairs
 from ingest.front.bodies import Body, read_into
 from ingest.front.command_rules import Command, read_command, refused
+from ingest.front.mirror import Mirror
 from ingest.front.publishing import PublishingThread
 from ingest.front.readers import Readers
 from ingest.front.refusal import Refusal, json_response
@@ -55,6 +56,7 @@ class Commands:
         self._admission = admission
         self._slots = asyncio.Semaphore(AT_ONCE_MAX)
         self.publishing = PublishingThread(config)
+        self.mirror = Mirror(config) if config.also else None
 
     async def take(self, request: Request) -> Response:
         """Raises Refusal."""
@@ -127,6 +129,8 @@ class Commands:
             raise Refusal(503, f"the broker gave no receipt within {seconds:g} s", is_json=True) from None
         except (Unavailable, Misconfigured) as error:
             raise Refusal(503, f"the broker is away: {error}", is_json=True) from error
+        if self.mirror is not None:
+            self.mirror.take(command, payload)
         if not command.wait_s:
             return json_response({"uuid": token})
         return await self._wait(token, command, _timestamp(command, payload))
@@ -147,6 +151,8 @@ class Commands:
 
     async def close(self) -> None:
         await asyncio.to_thread(self.publishing.close)
+        if self.mirror is not None:
+            await asyncio.to_thread(self.mirror.close)
 
 
 def _headers(command: Command, token: str) -> dict[str, str]:

@@ -20,6 +20,8 @@ POPULATION, QUEUE, POOL = (
     "puppetlabs.puppetdb.mq",
     "puppetlabs.puppetdb.database",
 )
+MIRROR = "puppet-ingest.mirror"  # ours: no name of PuppetDB's is meant
+_OF_MIRROR = ("passed", "waiting", "refused", "dropped")
 NAMES_MAX = 50  # of one POST
 
 
@@ -80,6 +82,7 @@ class MBeans:
             *(f"{POPULATION}:name={name}" for name in _OF_POPULATION),
             f"{QUEUE}:name=global.depth",
             f"{POOL}:name=PDBReadPool.pool.MaxConnections",
+            *(f"{MIRROR}:name={name}" for name in _OF_MIRROR if self._commands.mirror is not None),
         ]
 
     async def _read(self, name: str, attribute: list[str]) -> Response:
@@ -99,6 +102,8 @@ class MBeans:
                 return _OF_POPULATION[property_](
                     _Population(*await self._readers.step(count_population, connection))
                 )
+        if domain == MIRROR and property_ in _OF_MIRROR and self._commands.mirror is not None:
+            return int(getattr(self._commands.mirror, property_))
         return {
             f"{QUEUE}:name=global.depth": self._commands.publishing.depth,
             f"{POOL}:name=PDBReadPool.pool.MaxConnections": self._config.http_queries_max,

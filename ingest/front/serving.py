@@ -23,6 +23,7 @@ from ingest.errors import Misconfigured
 from ingest.front.admission import Admission, read_allowlist
 from ingest.front.app import Front
 from ingest.front.connection import FrontProtocol
+from ingest.front.mirror import check_mirror
 from ingest.ipc.core_dumps import forbid_core_dumps
 from ingest.ipc.parent import end_with_parent
 from ingest.observe.log import configure, resolve_format
@@ -43,20 +44,21 @@ def serve(config: Config, announce: Callable[[], None] = lambda: None) -> int:
     config = _complete(config)
     configure(config.log_format, config.log_level, process=PROCESS)
     _silence_uvicorn()
+    if config.also:
+        check_mirror(config)
     allowlist = read_allowlist(config.certificate_allowlist)
     tls = None if not config.ssl_cert else functools.partial(_tls_context, config)
     if tls is not None:
         tls()  # a wrong file is told before anything starts
     Admission(config)
-    _require_database(config)
-    listener = _listen(config)
-    host, port = listener.getsockname()[:2]
-    structlog.get_logger().info(
-        "serving", host=host, port=port, tls=tls is not None, workers=config.http_workers
-    )
-    announce()
-    uvicorn_config = _uvicorn_config(config, allowlist, tls)
-    with listener:
+    with _listen(config) as listener:  # a wrong address is told before a database is asked
+        _require_database(config)
+        host, port = listener.getsockname()[:2]
+        structlog.get_logger().info(
+            "serving", host=host, port=port, tls=tls is not None, workers=config.http_workers
+        )
+        announce()
+        uvicorn_config = _uvicorn_config(config, allowlist, tls)
         if config.http_workers > 1:
             Multiprocess(uvicorn_config, sockets=[listener]).run()
         else:

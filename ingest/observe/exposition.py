@@ -52,7 +52,8 @@ def snapshot(metrics: MetricsTable, names: Sequence[str]) -> dict[str, dict[str,
         for process, name in _of_stage(names, metric):
             if metric.kind == "histogram":
                 total, counts = metrics.histogram(process, number)
-                found[name] |= {f"{metric.name}_count": sum(counts), f"{metric.name}_sum": total}
+                base = metric.name if metric.outcome is None else f"{metric.name}_{metric.outcome}"
+                found[name] |= {f"{base}_count": sum(counts), f"{base}_sum": total}
             else:
                 found[name][metric.outcome or metric.name] = metrics.value(process, number)
     return found
@@ -67,7 +68,7 @@ def _of_stage(names: Sequence[str], metric: Declared) -> Iterator[tuple[int, str
 
 def _family(metric: Declared) -> Any:
     kinds = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
-    labels = ["process"] if metric.outcome is None else ["process", "outcome"]
+    labels = ["process"] if metric.outcome is None else ["process", metric.label]
     read = metric.read
     if metric.outcome is not None:
         read = "; ".join(f"{other.outcome}: {other.read}" for other in METRICS if other.name == metric.name)
@@ -91,6 +92,10 @@ class Health(msgspec.Struct, frozen=True):
     healthy: bool
     ready: bool
     reasons: tuple[str, ...] = ()
+
+    @property
+    def line(self) -> str:
+        return "ready" if self.ready else f"not ready: {'; '.join(self.reasons)}"
 
 
 def serve(

@@ -35,6 +35,7 @@ class LaneSettings(NamedTuple):
     commit_timeout_s: float = 0.0  # 0: no bound; else only in the main thread
     asking: Callable[[], Asking] = Asking  # which engine this is
     report_ttl: timedelta | None = None  # what is older is not stored any more; None: everything is
+    resource_events_ttl: timedelta | None = None  # older reports are stored without events; 0: all of them
 
 
 class Commit(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -60,6 +60,7 @@ class Quarantined(msgspec.Struct, frozen=True):
     thinned: int
     first_seen: datetime
     last_seen: datetime
+    kind: str = ""  # of message; only a list has it
 
 
 class Quarantine:
@@ -126,12 +127,18 @@ class Quarantine:
         return dropped
 
 
-def entries(connection: Connection, *, reason: str | None = None, limit: int = 100) -> list[Quarantined]:
-    """The newest first, without their bodies."""
+def entries(
+    connection: Connection,
+    *,
+    reason: str | None = None,
+    kind: str | None = None,
+    limit: int = 100,
+    kinds: Mapping[str, str] | None = None,
+) -> list[Quarantined]:
+    """The newest first, without their bodies. ``kinds`` are the names of kinds by command; a command without one is its own."""
+    wanted = {"reason": reason, "kind": kind, "limit": limit, "kinds": Jsonb(dict(kinds or {}))}
     with translate_errors():
-        rows: Any = connection.execute(
-            query("list_quarantine"), {"reason": reason, "limit": limit}
-        ).fetchall()
+        rows: Any = connection.execute(query("list_quarantine"), wanted).fetchall()
     return [Quarantined(*row) for row in rows]
 
 

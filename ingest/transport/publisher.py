@@ -1,4 +1,4 @@
-"""``ingest publish``: sends catalogs to the queue, persistent, and waits for the broker's receipt of each."""
+"""``ingest publish``: sends messages to the queues of their kinds, persistent, and waits for the broker's receipt of each."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from ingest.config.settings import Config
 from ingest.core.catalog.formats import Command, skim
+from ingest.core.delivery.importance import FIRST_BYTES, rank_of
 from ingest.errors import Rejected, Unavailable
 from ingest.transport.protocol import connect_first
 
@@ -30,7 +31,8 @@ class Publisher:
     def __init__(self, config: Config) -> None:
         # No heart-beats: nobody would send them while the next body is made.
         self._connection = connect_first(config, heartbeats=False)
-        self._destination = config.destination
+        self._destinations = config.destinations
+        self.used: dict[str, int] = {}  # the queues, and how many messages went to each
         self._timeout_s = config.connect_timeout_s + 25  # a broker that syncs to disk takes its time
         self._sent = self._receipted = 0
 
@@ -49,7 +51,9 @@ class Publisher:
         before = self._receipted
         for body, headers in bodies:
             self._sent += 1
-            connection.send_message(self._destination, body, headers | {"receipt": f"m{self._sent}"})
+            destination = self._destinations[rank_of(headers, bytes(body[:FIRST_BYTES]))]
+            self.used[destination] = self.used.get(destination, 0) + 1
+            connection.send_message(destination, body, headers | {"receipt": f"m{self._sent}"})
             self._collect(IN_FLIGHT_MAX)
             receipted(self._receipted - before)
         self._collect(0)

@@ -163,6 +163,22 @@ def test_an_engine_that_has_never_been_connected_holds_nothing_back() -> None:
         assert since(holding.told(None, now, connected=second > 3)) == now
 
 
+def test_the_first_message_that_nobody_had_before_is_remembered() -> None:
+    """By when it came, in microseconds; what comes again does not count, and a successor keeps what it is told."""
+    holding = Holding(0)
+    holding.took({"redelivered": "true"}, None, at(1))
+    assert holding.new_since == 0
+    holding.took({}, None, at(2))
+    first = (at(2) - datetime(1970, 1, 1, tzinfo=UTC)) // MICROSECOND
+    assert holding.new_since == first
+    assert isinstance(holding.new_since, int)
+    holding.took({}, None, at(3))
+    assert holding.new_since == first
+    successor = Holding(0, first)
+    successor.took({}, None, at(4))
+    assert successor.new_since == first
+
+
 def test_where_messages_have_times_nothing_is_told() -> None:
     """With the broker's first stamp; without one after a hundred that a producer gave a time in a row."""
     holding = Holding(0)
@@ -257,3 +273,13 @@ def test_what_happens_all_the_time_is_told_now_and_then() -> None:
     """With how often it happened since."""
     seldom = Seldom(60)
     assert [seldom.happened(now) for now in (0, 1, 59, 60, 61, 200)] == [1, 0, 0, 3, 0, 2]
+
+
+def test_places_begin_anew_behind_another_gap() -> None:
+    """Each between when it can have come first and its receipt, behind the one before it of the same gap."""
+    places = Places()
+    first, second = places.place(at(50), at(10)), places.place(at(50), at(10))
+    assert at(10) < first < second < at(50)
+    other = places.place(at(50), at(20))
+    assert at(20) < other < at(50)
+    assert at(10) < places.place(at(50), at(10)) < at(20)

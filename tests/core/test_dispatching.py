@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 
-from ingest.core.delivery.dispatching import DECODER_DEPTH, READ_AHEAD_BYTES, STUCK_S, Dispatcher
+from ingest.core.delivery.dispatching import (
+    CATALOGS_COME_S,
+    DECODER_DEPTH,
+    LESSER_DEPTH,
+    LESSER_GIVEN_MAX,
+    READ_AHEAD_BYTES,
+    STUCK_S,
+    Dispatcher,
+)
+from ingest.core.delivery.importance import CATALOG, FACTS, PASSED_MAX, REPORT
 from ingest.core.delivery.ledger import Delivery, Ledger
+from ingest.core.delivery.work import Outcome, Settled
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 NAMES = ["decoder-0", "decoder-1", "decoder-2"]
@@ -124,3 +135,94 @@ def test_at_the_end_no_suspect_waits() -> None:
     book.ledger.reassign("decoder-0", 1, 0)
     assert book.due(1) == {}
     assert book.due(1, is_last_chance=True) == {"decoder-0": [1]}
+
+
+class Kinds(Book):
+    """Messages by their rank."""
+
+    def come(self, rank: int, count: int = 1) -> None:
+        for _ in range(count):
+            self._last += 1
+            delivery = Delivery(self._last, 1, "", "", 0, 1000, 1000, AT, 0.0, {}, rank=rank)
+            self.ledger.add(delivery)
+
+    def settle(self, ids: list[int]) -> None:
+        for id_ in ids:
+            self.ledger.settle(Settled(id_, Outcome.STORED))
+
+
+def test_a_catalog_does_not_wait_behind_reports() -> None:
+    """However many wait, it is given out before them all, and finds no more at its decoder than may lie there."""
+    book = Kinds(cores=2)
+    book.come(CATALOG)
+    book.settle(book.due(0)["decoder-0"])
+    book.come(REPORT, 140)
+    book.come(FACTS, 140)
+    assert book.due(1) == {"decoder-0": [142, 143]}  # facts before reports
+    book.come(CATALOG)
+    assert book.due(1) == {"decoder-0": [282]}
+
+
+def test_with_catalogs_about_only_so_many_others_are_worked_on() -> None:
+    """In decoders and writers together: that is what the next catalog may find before it."""
+    book = Kinds(cores=2)
+    book.come(CATALOG)
+    book.settle(book.due(0)["decoder-0"])
+    book.come(REPORT, 140)
+    given: list[int] = []
+    while due := book.due(1):
+        given += due["decoder-0"]
+        for id_ in due["decoder-0"]:
+            book.ledger.forwarded(id_, "writer-0")
+    assert len(given) == book.ledger.lesser_given == LESSER_GIVEN_MAX
+    book.settle(given[:3])
+    assert sum(map(len, book.due(1).values())) == LESSER_DEPTH
+    assert book.due(1 + CATALOGS_COME_S) != {}  # none came for a while: nobody is kept waiting
+
+
+def test_without_catalogs_reports_have_all_the_room() -> None:
+    """As much as catalogs would have."""
+    book = Kinds(cores=2)
+    book.come(REPORT, 140)
+    assert len(book.due(0)["decoder-0"]) == DECODER_DEPTH
+
+
+def test_a_flood_of_catalogs_leaves_reports_their_turns() -> None:
+    """Every seventeenth that a decoder gets, although catalogs wait all the time."""
+    book = Kinds(cores=2)
+    book.come(REPORT, 10)
+    book.come(CATALOG, 400)
+    given: list[int] = []
+    while sum(one > 10 for one in given) < 340:
+        now = [id_ for ids in book.due(1).values() for id_ in ids]
+        given += now
+        book.settle(now)
+    reports = [place for place, id_ in enumerate(given) if id_ <= 10]
+    assert [given[place] for place in reports] == list(range(1, 11))
+    assert max(later - earlier for earlier, later in pairwise(reports)) <= PASSED_MAX + 1
+
+
+def test_what_is_less_important_is_read_past() -> None:
+    """Bytes of reports that wait for a decoder do not stop the reading: a catalog may stand behind them."""
+    book = Kinds(cores=2)
+    for _ in range(3):
+        book._last += 1
+        book.ledger.add(
+            Delivery(book._last, 1, "", "", 0, READ_AHEAD_BYTES, READ_AHEAD_BYTES, AT, 0.0, {}, rank=REPORT)
+        )
+    assert not book.dispatcher.is_ahead(0)
+    book.arrive(length=READ_AHEAD_BYTES)
+    assert book.dispatcher.is_ahead(0)
+
+
+def test_what_a_dead_process_had_is_again_where_its_kind_waits() -> None:
+    """Reports that a decoder had behind catalogs that came since."""
+    book = Kinds(cores=2)
+    book.come(REPORT, 2)
+    book.due(0)
+    book.ledger.reassign("decoder-0", None)
+    assert book.ledger.lesser_given == 0
+    book.come(CATALOG)
+    assert book.ledger.waits() == [True, False, True]
+    assert book.due(0) == {"decoder-0": [3, 1]}
+    assert book.ledger.waits() == [False, False, True]

@@ -48,3 +48,52 @@ def test_all_work_comes_out_once_and_in_order(lists: list[int], most: int) -> No
 def test_after_a_pause_nobody_waits_for_company(since_s: float, waits_s: float) -> None:
     """Twice the linger without a batch is a pause."""
     assert linger_s(LIMITS, since_s) == waits_s
+
+
+def of_ranks(messages_max: int = 100) -> Gathering[str]:
+    """Of work whose first letter is its rank."""
+    return Gathering(LIMITS._replace(messages_max=messages_max), lambda work: "cfr".index(work[0]))
+
+
+def test_a_batch_is_of_the_most_important_that_waits() -> None:
+    """In the order of arrival within a rank, whatever the order among ranks was."""
+    gathering = of_ranks()
+    gathering.add(["r1", "f1", "c1"], 10)
+    gathering.add(["r2", "c2"], 10)
+    assert gathering.rank == 0
+    assert [gathering.take(), gathering.take(), gathering.take()] == [["c1", "c2"], ["f1"], ["r1", "r2"]]
+    assert gathering.rank is None
+    assert not gathering
+
+
+def test_what_was_passed_often_enough_goes_along() -> None:
+    """Facts and a report that sixteen catalogs have passed are in the next batch, before the catalogs."""
+    gathering = of_ranks()
+    gathering.add(["r1", "f1"], 10)
+    batches = []
+    for number in range(17):
+        gathering.add([f"c{number}"], 10)
+        batches.append(gathering.take())
+    assert batches == [*([f"c{number}"] for number in range(16)), ["f1", "r1", "c16"]]
+
+
+@given(st.lists(st.lists(st.sampled_from("cfr"), min_size=1, max_size=6)), st.integers(1, 5))
+def test_nothing_is_lost_between_the_ranks(lists: list[list[str]], most: int) -> None:
+    """All comes out, once, in order within its rank, and no batch is larger than it may be."""
+    gathering = of_ranks(most)
+    came: list[str] = []
+    taken: list[str] = []
+    for ranks in lists:
+        works = [f"{rank}{len(came) + at}" for at, rank in enumerate(ranks)]
+        came += works
+        gathering.add(works, 10)
+        if gathering.is_full:
+            batch = gathering.take()
+            assert 0 < len(batch) <= most
+            taken += batch
+    while gathering:
+        batch = gathering.take()
+        assert 0 < len(batch) <= most
+        taken += batch
+    for rank in "cfr":
+        assert [work for work in taken if work[0] == rank] == [work for work in came if work[0] == rank]

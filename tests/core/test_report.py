@@ -104,26 +104,19 @@ def dashed(value: Any) -> Any:
 
 
 def old(version: int) -> dict[str, Any]:
-    """A report as that version had it."""
-    events = [
-        event()
-        | {
-            "resource_type": "File",
-            "resource_title": "/x",
-            "file": "/m.pp",
-            "line": 1,
-            "containment_path": None,
-        },
-        event(property="mode", message="mode changed") | {"resource_type": "File", "resource_title": "/x"},
-        event(status="skipped", property=None, message=None)
-        | {"resource_type": "Exec", "resource_title": "e"},
-    ]
-    for one in events:
-        del one["name"], one["corrective_change"]
-    document = {
-        k: v for k, v in report().items() if k not in ("resources", "catalog_uuid", "producer", "job_id")
-    }
-    document["resource_events"] = events
+    """A report as that version had it, 3 to 7. Source: PuppetDB 7.12, ``puppetlabs.puppetdb.reports``."""
+    document = report(resources=[resource("/x", event(), event(property="mode", message="mode changed")),
+                                 resource("e", resource_type="Exec", skipped=True)], logs=[log()])  # fmt: skip
+    for name in ("producer", "noop_pending", "corrective_change", "job_id"):
+        del document[name]
+    for one in document["resources"]:
+        del one["corrective_change"]
+        for each in one["events"]:
+            del each["corrective_change"], each["name"]
+    if version < 7:
+        del document["catalog_uuid"], document["cached_catalog_status"], document["code_id"]
+    if version < 6:
+        document["resource_events"] = _flat(document.pop("resources"))
     if version < 5:
         del document["logs"], document["metrics"], document["noop"], document["producer_timestamp"]
         document = dashed(document)
@@ -132,30 +125,45 @@ def old(version: int) -> dict[str, Any]:
     return document
 
 
-@pytest.mark.parametrize("version", [3, 4, 5])
+def _flat(resources: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each event with what its resource says; a skipped one is an event without anything."""
+    nothing = {"status": "skipped", "property": None, "new_value": None, "old_value": None, "message": None}
+    return [
+        {k: v for k, v in one.items() if k not in ("events", "skipped")} | each
+        for one in resources
+        for each in (one["events"] or [nothing])
+    ]
+
+
+@pytest.mark.parametrize("version", [3, 4, 5, 6, 7])
 def test_old_versions_become_the_newest(version: int) -> None:
     """Events gathered by resource, no logs and metrics where there were none, the catalog's uuid from the transaction."""
     work = decode(old(version), version)
     assert work.counts == (2, 0, 0, 1, 0)
     assert len(work.events.offsets) == 3
     assert (work.logs is None, work.metrics is None) == ((version < 5,) * 2)
-    assert work.header.catalog_uuid == work.header.transaction_uuid
+    of_its_own = "45e93ff0-4a15-4575-8182-ecd4525e03da"
+    assert work.header.catalog_uuid == (of_its_own if version == 7 else work.header.transaction_uuid)
     assert work.header.status == (None if version == 3 else "changed")
     assert work.producer_timestamp == (
         AT if version < 5 else datetime(2026, 11, 22, 15, 45, 1, 568000, tzinfo=UTC)
     )
 
 
-@pytest.mark.parametrize("version", [6, 7, 8])
+@pytest.mark.parametrize("version", [3, 4, 5, 6, 7])
 def test_what_a_version_does_not_have_is_null(version: int) -> None:
-    """Version 6 has no noop_pending, no corrective change, no producer."""
-    document = report(resources=[resource("/x", event())])
-    if version == 6:
-        for name in ("noop_pending", "corrective_change", "producer", "job_id"):
-            del document[name]
-    header = decode(document, version).header
-    assert header.noop_pending == (None if version == 6 else False)
-    assert header.producer == (None if version == 6 else "p.example")
+    """None before 8 has noop_pending, a corrective change, a producer, a job."""
+    header = decode(old(version), version).header
+    assert (header.noop_pending, header.corrective_change, header.producer, header.job_id) == (None,) * 4
+    assert header.cached_catalog_status == ("not_used" if version == 7 else None)
+
+
+def test_a_resource_skipped_at_two_times_is_two_events() -> None:
+    """As PuppetDB gathers the events of old versions: by all that they say of their resource, and by their time."""
+    document = old(5)
+    skipped = document["resource_events"][-1]
+    document["resource_events"] += [skipped, skipped | {"timestamp": "2026-11-22T15:45:09Z"}]
+    assert decode(document, 5).counts == (2, 0, 0, 2, 0)
 
 
 def test_a_log_that_repeats_an_events_message_refers_to_it() -> None:

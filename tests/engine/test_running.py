@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ingest.config.settings import Config
-from ingest.engine.running import RunningEngine, running_engine, told_of
+from ingest.engine.running import RunningEngine, _directory, running_engine, told_of
 from ingest.errors import Misconfigured
 from lab.servers import embedded_broker
 
@@ -127,3 +127,54 @@ def test_a_status_without_an_engine_says_so() -> None:
         asked = ingest("status")
     assert asked.returncode == 3
     assert "http://127.0.0.1:1" in asked.stderr
+
+
+@pytest.mark.parametrize("session", ["", "missing", "open"])
+def test_without_a_private_place_it_is_the_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, session: str
+) -> None:
+    """Where no session's directory is there, or others may write in it, and never in /tmp by a name that others can guess;
+    nothing is said about it."""
+    monkeypatch.delenv("RUNTIME_DIRECTORY")
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() or 4711)
+    monkeypatch.setattr("ingest.engine.running._is_private", lambda directory: False)
+    if session:
+        (tmp_path / "open").mkdir()
+        (tmp_path / "open").chmod(0o777)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / session))
+    assert _directory() == tmp_path / "state/puppet-ingest/run"
+
+
+def test_a_command_says_nothing_of_missing_directories(tmp_path: Path) -> None:
+    """Not a word about XDG_RUNTIME_DIR in the terminal."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+    }
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "ingest", "show", "a"],
+        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=environment,
+    )  # fmt: skip
+    # There may be an engine of the same user: then the command says so in a line, and whom it asked has no such node.
+    assert all(line.startswith("ingest: ") for line in done.stderr.splitlines())
+    assert done.stderr
+    assert "XDG" not in done.stderr
+
+
+def test_root_writes_in_no_directory_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/run/puppet-ingest is root's own while it is nobody else's; the one of a service's user is only read."""
+    monkeypatch.delenv("RUNTIME_DIRECTORY")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr("ingest.engine.running.SERVICE_DIRECTORY", tmp_path / "puppet-ingest")
+    owner: dict[str, int | None] = {"is": None}
+    monkeypatch.setattr("ingest.engine.running._owner", lambda _: owner["is"])
+    for owner["is"], place in (
+        (None, "puppet-ingest"),
+        (0, "puppet-ingest"),
+        (4711, "state/puppet-ingest/run"),
+    ):
+        assert _directory() == tmp_path / place

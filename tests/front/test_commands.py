@@ -87,6 +87,33 @@ def test_the_older_form_has_everything_in_its_body(serve: Serve, queued: Any) ->
     assert json.loads(queued().body) == whole
 
 
+@pytest.mark.parametrize(
+    ("command", "version", "destination"),
+    [
+        ("replace facts", "5", "/queue/facts"),
+        ("replace_facts", "5", "/queue/facts"),
+        ("store report", "8", "/queue/reports"),
+        ("replace catalog inputs", "1", "/queue/catalog"),
+        ("configure expiration", "1", "/queue/catalog"),
+    ],
+)
+def test_a_command_goes_to_the_queue_of_its_kind(
+    serve: Serve, broker: str, command: str, version: str, destination: str
+) -> None:
+    """That is told from its name, in either form of it; in an envelope of the older form too."""
+    front = serve()
+    payload = {"certname": "n1", "producer_timestamp": "2026-01-01T00:00:00Z"}
+    answers = [
+        send(front, json.dumps(payload).encode(), {"command": command, "version": version, "certname": "n1"}),
+        send(front, json.dumps({"command": command, "version": int(version), "payload": payload}).encode()),
+    ]
+    assert [answer.status for answer in answers] == [200, 200], [answer.text for answer in answers]
+    with Client(int(urlsplit(broker).port or 0), "", "") as client:
+        client.send("SUBSCRIBE", {"destination": destination, "id": "0", "ack": "auto"})
+        for _ in answers:
+            assert json.loads(client.frame(10).body)["payload"] == payload
+
+
 WRONG: list[tuple[dict[str, str], bytes, int, str]] = [
     ({"version": "9", "certname": "n1"}, b"{}", 400, "submitted without query parameters (old format)"),
     ({"command": "replace_catalog", "certname": "n1"}, b"{}", 400, "missing required parameters: version"),

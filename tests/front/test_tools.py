@@ -193,7 +193,7 @@ def test_every_page_of_puppetboard_opens(filled: Front, tmp_path: Path) -> None:
         ["/query", {"endpoints": "nodes", "query": '["=", "foo", "x"]', "rawjson": "y"}],
     ]
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.front.board"],
+        [sys.executable, "-W", "ignore", "-m", "tests.front.puppetboard_requests"],
         input=json.dumps(pages_asked + wrong + ["/node/nowhere"]),
         env=os.environ | {"PUPPETBOARD_SETTINGS": str(settings), "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True, text=True, timeout=300, check=False,

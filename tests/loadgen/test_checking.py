@@ -12,6 +12,7 @@ from lab.decoding import work_of
 from lab.store_model import Pipeline
 from tools.loadgen.checking import differences
 from tools.loadgen.fleet import Fleet, headers
+from tools.loadgen.sending import Newest
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 FORMS = ("wire", "native", "legacy")
@@ -34,13 +35,13 @@ def fleet(connection: Connection) -> Fleet:
     return made
 
 
-NEWEST = dict.fromkeys(range(3), AT)
+NEWEST = dict.fromkeys(range(3), Newest(AT, "first"))
 
 
 def test_what_was_stored_as_it_was_sent_is_no_difference(fleet: Fleet, database: str) -> None:
     """In every form; and each node is counted once."""
     counted: list[int] = []
-    assert list(differences(database, fleet, NEWEST, lambda: counted.append(1))) == []
+    assert list(differences(database, fleet, NEWEST, step=lambda: counted.append(1))) == []
     assert len(counted) == 3
 
 
@@ -77,6 +78,6 @@ def test_each_way_of_being_wrong_is_found(
 def test_a_catalog_that_never_came_is_found(fleet: Fleet, database: str) -> None:
     """The fleet has gone on, the database has not."""
     later = AT + timedelta(minutes=30)
-    (difference,) = differences(database, fleet, NEWEST | {2: later})
+    (difference,) = differences(database, fleet, NEWEST | {2: Newest(later, "unchanged")})
     assert difference.certname == fleet.nodes[2].certname
     assert "was sent last" in difference.what

@@ -8,15 +8,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from ingest.store.connection import Connection, connect
+from lab import synthetic_runs
 from lab.engine import Engine
 from lab.servers import embedded_broker
+from lab.store_model import Pipeline
+from tools.loadgen.checking import differences
 from tools.loadgen.cli import main
+from tools.loadgen.fleet import Fleet
 from tools.loadgen.results import Results
+from tools.loadgen.sending import Newest
+from tools.loadgen.simulation import WHOLE
 
 SCRIPT = Path(__file__).parents[2] / "bench" / "loadgen"
 
@@ -84,6 +91,52 @@ def test_a_difference_is_found(broker: str, database: str, connection: Connectio
     assert done.returncode == 1, done.stdout + done.stderr
     assert "3 nodes compared with what was sent: 1 differences." in done.stdout
     assert "the stored rows are not what was sent" in done.stderr
+
+
+def test_whole_runs_are_sent_stored_and_compared(broker: str, database: str, tmp_path: Path) -> None:
+    """Facts, catalog and report of every run are seen, and nothing of any kind differs; what somebody changes is found."""
+    arguments = (
+        "--nodes", "8", "--interval", "60s", "--speed", "20", "--runs", "2", "--whole-runs",
+        "--mix", "unchanged=0.25,parameters=0.25,upgrade=0.25,lines=0.25", "--resources", "150",
+        "--broker", broker, "--database", database,
+    )  # fmt: skip
+    done = loadgen(*arguments, "--output", tmp_path / "results", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "8 nodes compared with what was sent: no differences." in done.stdout
+    results = Results(tmp_path / "results")
+    sent = {(entry.what, entry.node, entry.run) for entry in results.sent()}
+    assert len(sent) == 8 * 2 * 3
+    assert {(entry.what, entry.node, entry.run) for entry in results.stored()} == sent
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("DELETE FROM node_facts", "no facts are stored"),
+        ("UPDATE node_facts SET producer_timestamp = producer_timestamp - interval '1 s'", "the facts of"),
+        ("DELETE FROM node_reports WHERE ctid = (SELECT min(ctid) FROM node_reports)", "of its"),
+        ("UPDATE metric_shapes SET id = -id", "is not what was sent"),
+    ],
+)
+def test_what_differs_of_whole_runs_is_found(
+    database: str, tmp_path: Path, connection: Connection, change: str, told: str
+) -> None:
+    """By what is compared at the end of a run."""
+    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    fleet = Fleet(1, 1, resources=150)
+    [node] = fleet.nodes
+    fleet.change(node)
+    pipeline = Pipeline(connection)
+    for body in (
+        synthetic_runs.facts(node.certname, 0, at),
+        fleet.body(node, at),
+        synthetic_runs.report(node.certname, 1, "first", at),
+    ):
+        pipeline.take(body)
+    newest = {0: Newest(at, "first")}
+    assert list(differences(database, fleet, newest, WHOLE)) == []
+    connection.execute(change)
+    assert [told in found.what for found in differences(database, fleet, newest, WHOLE)] == [True]
 
 
 def test_a_database_with_newer_catalogs_of_the_fleet_is_refused(

@@ -84,16 +84,45 @@ def test_text_that_no_column_holds_is_kept_as_near_as_may_be(
 
 
 def test_a_node_that_shall_not_expire_does_not(connection: Connection, pipeline: Pipeline) -> None:
-    """Until it is told otherwise; the newest command counts, and brings back who has expired."""
+    """Until it is told otherwise, and for as long after that; the newest command counts, and brings back who has expired."""
     pipeline.take(wire_body("a.example", 1, []), received_at=NOW - timedelta(days=10))
     assert pipeline.take(expiration(False, 1)) == [Outcome.STORED]
     assert expire_nodes(connection, timedelta(days=7)) == []
     assert pipeline.take(expiration(True, 0)) == [Outcome.STALE]
     assert expire_nodes(connection, timedelta(days=7)) == []
     assert pipeline.take(expiration(False, 2), expiration(True, 3)) == [Outcome.SUPERSEDED, Outcome.STORED]
+    assert expire_nodes(connection, timedelta(days=7)) == []
+    connection.execute("UPDATE node_expirations SET producer_timestamp = now() - interval '8 days'")
     assert expire_nodes(connection, timedelta(days=7)) == ["a.example"]
     assert pipeline.take(expiration(False, 4)) == [Outcome.STORED]
     assert connection.execute("SELECT expired FROM nodes").fetchall() == [(None,)]
+
+
+def test_a_node_lives_by_its_inputs(connection: Connection, pipeline: Pipeline) -> None:
+    """They keep it from expiry, and bring it back from that and from an older deactivation, in any order, as a catalog does; and
+    who has nothing else is not forgotten."""
+    now = datetime.now(UTC)
+
+    def deactivate(minute: int) -> bytes:
+        payload = {
+            "certname": "a.example",
+            "producer_timestamp": (NOW + timedelta(minutes=minute)).isoformat(),
+        }
+        return json.dumps({"command": "deactivate node", "version": 3, "payload": payload}).encode()
+
+    state = "SELECT deactivated IS NOT NULL, expired IS NOT NULL FROM nodes"
+    pipeline.take(wire_body("a.example", 1, []), received_at=now - timedelta(days=10))
+    pipeline.take(inputs([["hiera", "a"]]), received_at=now - timedelta(days=1))
+    assert expire_nodes(connection, timedelta(days=7)) == []
+    assert expire_nodes(connection, timedelta(hours=12)) == ["a.example"]
+    pipeline.take(inputs([["hiera", "a"]], 1), received_at=now)
+    assert connection.execute(state).fetchall() == [(False, False)]
+    assert pipeline.take(deactivate(0)) == [Outcome.STALE]
+    assert pipeline.take(deactivate(2)) == [Outcome.STORED]
+    pipeline.take(inputs([["hiera", "b"]], 3))
+    assert connection.execute(state).fetchall() == [(False, False)]
+    connection.execute("DELETE FROM catalogs")
+    assert forget_nodes(connection, timedelta(days=14)) == 0
 
 
 def test_who_shall_not_expire_is_not_forgotten(connection: Connection, pipeline: Pipeline) -> None:

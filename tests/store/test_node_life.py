@@ -143,7 +143,7 @@ def test_a_node_heard_of_just_now_is_not_expired(connection: Connection, databas
 
     pipeline = Pipeline(connect(database))
     pipeline.take(catalog(NODE, 1), received_at=at(1))
-    candidates: Any = connection.execute(query("silent_nodes"), [threshold(5)]).fetchall()
+    candidates: Any = connection.execute(query("silent_nodes"), {"ttl": threshold(5)}).fetchall()
     assert [certname for _, certname in candidates] == [NODE]
     pipeline.take(catalog(NODE, 9), received_at=at(9))
     locks = NodeLocks(connection)

@@ -13,7 +13,7 @@ import msgspec
 from ingest.config.loading import load
 from ingest.core.passwords import hide_passwords, show_addresses
 from ingest.core.quantities import duration_s
-from ingest.engine.process import leave_on_signals
+from ingest.engine.signals import leave_on_signals
 from ingest.errors import IngestError, Misconfigured, Unavailable
 from ingest.transport.publisher import Publisher
 from tools.loadgen.alone import publish_alone
@@ -22,7 +22,7 @@ from tools.loadgen.progress import console
 from tools.loadgen.report import markdown, summarise
 from tools.loadgen.results import VERSION, About, Results
 from tools.loadgen.schedule import SCENARIOS
-from tools.loadgen.simulation import Plan, require_database, simulate
+from tools.loadgen.simulation import WHOLE, Plan, require_database, simulate
 from tools.loadgen.watching import POLL_S
 
 # What one core can publish at most. `bench/loadgen --drop` says what yours can; here it was 12000/s of 190 KiB, and
@@ -86,7 +86,13 @@ def cli() -> None:
 )
 @click.option("--seed", default=1, show_default=True)
 @click.option("--broker", default="stomp://127.0.0.1:61613", show_default=True)
-@click.option("--destination", default="/queue/catalog", show_default=True)
+@click.option(
+    "--whole-runs/--catalogs-only", help="each run sends facts, catalog and report  [default: catalogs only]"
+)
+@click.option(
+    "--destination", default="/queue/catalog", show_default=True,
+    help="the catalogs' queue; facts and reports have the engine's own beside the default one, or else this one",
+)  # fmt: skip
 @click.option(
     "--database", help="conninfo of the engine's database; without it nothing is watched or compared"
 )
@@ -98,10 +104,12 @@ def cli() -> None:
 def run_command(
     *, nodes: int, interval: str, speed: float, runs: float | None, duration: str | None, scenario: str,
     mix: str | None, formats: str, resources: int | None, templates: Path | None, seed: int, broker: str,
-    destination: str, database: str | None, prime: bool, drop: bool, output: Path | None,
+    whole_runs: bool, destination: str, database: str | None, prime: bool, drop: bool, output: Path | None,
 ) -> int:  # fmt: skip
     """Simulate a fleet."""
     plan = _plan(scenario, interval, speed, runs, duration, seed, prime)
+    if whole_runs:
+        plan = msgspec.structs.replace(plan, kinds=WHOLE)
     forms = parse_forms(formats)
     fleet = Fleet(
         nodes, seed, mix=parse_mix(mix) if mix else DEFAULT_MIX, forms=forms, templates=templates,
@@ -122,6 +130,7 @@ def run_command(
                 VERSION, datetime.now(UTC).isoformat(timespec="seconds"), scenario, nodes, plan.interval_s, speed,
                 plan.duration_s, forms, fleet.mix, seed, str(templates) if templates else None,
                 show_addresses(broker), POLL_S if database is not None else None, fleet.mean_bytes,
+                plan.kinds,
             )
         )  # fmt: skip
         try:

@@ -55,8 +55,8 @@ def summarise(results: Results) -> Summary:
     sent = results.sent()
     stored = results.stored()
     ended = results.ended()
-    seen = {(entry.node, entry.run): entry.seen_s for entry in stored}
-    entries = [(entry, seen.get((entry.node, entry.run))) for entry in sent]
+    seen = {(entry.what, entry.node, entry.run): entry.seen_s for entry in stored}
+    entries = [(entry, seen.get((entry.what, entry.node, entry.run))) for entry in sent]
     end_s = max([ended.watched_s if ended is not None else 0.0, *seen.values(), 0.0])
     # What was due again only after the end of the observation says nothing, unless it was stored.
     judged = [(entry, at) for entry, at in entries if at is not None or entry.next_s <= end_s]
@@ -92,7 +92,14 @@ def verdict(summary: Summary) -> str:
     which = (
         "all of them" if summary.in_time == summary.judged else f"{summary.judged - summary.in_time} were not"
     )
-    return f"{share:.2%} of {summary.judged} catalogs were stored before their node's next run: {which}."
+    return (
+        f"{share:.2%} of {summary.judged} {_noun(summary)} were stored before their node's next run: {which}."
+    )
+
+
+def _noun(summary: Summary) -> str:
+    """What was sent: whole runs have messages of several kinds."""
+    return "catalogs" if summary.about.kinds == ("catalog",) else "messages"
 
 
 def remarks(summary: Summary) -> list[str]:
@@ -110,7 +117,7 @@ def remarks(summary: Summary) -> list[str]:
             else "some never were"
         )
         found.append(
-            f"{len(waited)} catalogs were due before the start, in the outage, and cannot all have been in time; {done}."
+            f"{len(waited)} {_noun(summary)} were due before the start, in the outage, and cannot all have been in time; {done}."
         )
     if summary.latest_s > LATE_S:
         found.append(_why_late(summary))
@@ -121,12 +128,12 @@ def remarks(summary: Summary) -> list[str]:
         )
     if summary.unseen:
         found.append(
-            f"{summary.unseen} catalogs were never seen in the database, nor a newer one of their node: they are lost, "
+            f"{summary.unseen} {_noun(summary)} were never seen in the database, nor a newer one of their node: they are lost, "
             "or the run ended too early for them."
         )
     if summary.superseded:
         found.append(
-            f"{summary.superseded} catalogs were replaced by a newer one of their node before the watcher saw them."
+            f"{summary.superseded} {_noun(summary)} were replaced by a newer one of their node before the watcher saw them."
         )
     if ended is not None and ended.differences is not None:
         found.append(
@@ -151,16 +158,19 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
         ),
         ("changes", mix),
         ("formats", ", ".join(about.formats)),
-        ("load", f"{summary.per_s:.1f} catalogs/s, {summary.mib_per_s:.1f} MiB/s, {summary.sent} messages"),
+        (
+            "load",
+            f"{summary.per_s:.1f} {_noun(summary)}/s, {summary.mib_per_s:.1f} MiB/s, {summary.sent} messages",
+        ),
     ]
     if about.poll_s is not None:
         found += [
             ("stored", f"{summary.stored} seen, the last {summary.settled_s:.1f} s after the start"),
-            ("precision", f"a catalog is seen up to {about.poll_s * 1000:.0f} ms late"),
+            ("precision", f"a message is seen up to {about.poll_s * 1000:.0f} ms late"),
         ]
     if summary.ended is not None and summary.ended.send_s:
         cpu_s = summary.ended.generator_cpu_s
-        words = f"{cpu_s / summary.ended.send_s:.0%} of one core, {cpu_s * 1000 / max(1, summary.sent):.2f} ms a catalog"
+        words = f"{cpu_s / summary.ended.send_s:.0%} of one core, {cpu_s * 1000 / max(1, summary.sent):.2f} ms a message"
         found.append(("generator", f"{words}, at most {seconds(summary.latest_s)} late"))
     return found
 
@@ -198,7 +208,7 @@ def markdown(summary: Summary) -> str:
     lines = ["# A simulated fleet", "", f"**{verdict(summary)}**", ""]
     lines += [f"- {remark}" for remark in remarks(summary)]
     lines += ["", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts(summary)), ""]
-    lines += ["Freshness, from due to queryable:", "", "| change | catalogs | p50 | p95 | p99 | max |"]
+    lines += ["Freshness, from due to queryable:", "", "| change | messages | p50 | p95 | p99 | max |"]
     lines += ["|---|---|---|---|---|---|"]
     for row in summary.freshness:
         times = " | ".join(seconds(value) for value in (row.p50_s, row.p95_s, row.p99_s, row.max_s))

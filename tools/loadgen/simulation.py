@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,7 +23,11 @@ from tools.loadgen.watching import Watcher
 SETTLE_S = 120.0  # without anything new being stored: then the rest is given up
 SHOWN_EVERY_S = 0.2
 SHOWN_DIFFERENCES = 10
-HERE = "SELECT count(*) FROM node_catalogs WHERE certname = ANY (%s) AND producer_timestamp >= %s"
+HERE = {
+    kind: f"SELECT count(*) FROM {view} WHERE certname = ANY (%s) AND producer_timestamp >= %s"
+    for kind, view in (("catalog", "node_catalogs"), ("facts", "node_factsets"), ("report", "latest_reports"))
+}
+ALONE, WHOLE = ("catalog",), ("facts", "catalog", "report")  # what a run sends
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -35,6 +39,7 @@ class Plan(msgspec.Struct, frozen=True):
     speed: float
     seed: int
     prime: bool
+    kinds: tuple[str, ...] = ALONE
 
     @property
     def outage(self) -> timedelta:
@@ -45,11 +50,11 @@ class Plan(msgspec.Struct, frozen=True):
 def simulate(plan: Plan, fleet: Fleet, publisher: Publisher, database: str | None, results: Results) -> Ended:
     """Leaves the raw results as they come. Raises Misconfigured or Unavailable where it cannot begin, and Unavailable
     when the broker goes away."""
-    first_at = datetime.now(UTC) - plan.outage
+    first_at = (datetime.now(UTC) - plan.outage).replace(microsecond=0)
     names = {node.certname: node.number for node in fleet.nodes}
     if database is not None:
         _require_older(database, names, first_at)
-    sender = Sender(publisher, fleet)
+    sender = Sender(publisher, fleet, whole=plan.kinds == WHOLE)
     if plan.prime:
         _prime(plan, fleet, sender, first_at, database, names)
     sent_lines, stored_lines = results.writer("sent.jsonl"), results.writer("stored.jsonl")
@@ -65,7 +70,7 @@ def simulate(plan: Plan, fleet: Fleet, publisher: Publisher, database: str | Non
             _wait_settled(watcher)
             watcher.close()
         if database is not None:
-            differing = _compare(database, fleet, sender)
+            differing = _compare(database, fleet, sender, plan.kinds)
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -90,7 +95,7 @@ def require_database(database: str) -> None:
 
 def _require_older(database: str, names: Mapping[str, int], first_at: datetime) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
-        newer: Any = connection.execute(HERE, [list(names), first_at]).fetchone()
+        newer: Any = connection.execute(HERE["catalog"], [list(names), first_at]).fetchone()
     if newer[0]:
         raise Misconfigured(
             "--database",
@@ -108,16 +113,17 @@ def _prime(
         sender.prime(nodes, lambda: bar.advance(1), at)
     if database is None:
         return
-    with psycopg.connect(database, autocommit=True) as connection, Bar("stored", len(nodes)) as bar:
+    goal = len(nodes) * len(plan.kinds)
+    with psycopg.connect(database, autocommit=True) as connection, Bar("stored", goal) as bar:
         shown, moved_s = 0, time.monotonic()
-        while shown < len(nodes):
-            row: Any = connection.execute(HERE, [list(names), at]).fetchone()
-            if row[0] > shown:
-                bar.advance(row[0] - shown)
-                shown, moved_s = row[0], time.monotonic()
+        while shown < goal:
+            rows: list[Any] = [connection.execute(HERE[k], [list(names), at]).fetchone() for k in plan.kinds]
+            if (now := sum(row[0] for row in rows)) > shown:
+                bar.advance(now - shown)
+                shown, moved_s = now, time.monotonic()
             if time.monotonic() - moved_s > SETTLE_S:
                 raise Unavailable(
-                    f"nothing was stored for {SETTLE_S:.0f} s, {shown} of {len(nodes)} nodes are: does 'ingest run' "
+                    f"nothing was stored for {SETTLE_S:.0f} s, {shown} of {goal} are: does 'ingest run' "
                     "work on this broker, destination and database?"
                 )
             time.sleep(SHOWN_EVERY_S)
@@ -159,9 +165,9 @@ def _wait_settled(watcher: Watcher) -> None:
         bar.advance(left)
 
 
-def _compare(database: str, fleet: Fleet, sender: Sender) -> int:
+def _compare(database: str, fleet: Fleet, sender: Sender, kinds: Sequence[str]) -> int:
     with Bar("comparing", len(sender.newest)) as bar:
-        found = list(differences(database, fleet, sender.newest, lambda: bar.advance(1)))
+        found = list(differences(database, fleet, sender.newest, kinds, lambda: bar.advance(1)))
     for difference in found[:SHOWN_DIFFERENCES]:
         console.print(f"{difference.certname}: {difference.what}", highlight=False, soft_wrap=True)
     if len(found) > SHOWN_DIFFERENCES:

@@ -18,7 +18,11 @@ POLL_S = 0.05
 RECONNECT_S = 0.5
 # Receivers on other machines may have another idea of the time.
 CLOCKS_DIFFER = timedelta(seconds=5)
-NEWER = "SELECT certname, producer_timestamp FROM node_catalogs WHERE received_at >= %s"
+NEWER = {
+    "catalog": "SELECT certname, producer_timestamp FROM node_catalogs WHERE received_at >= %s",
+    "facts": "SELECT certname, producer_timestamp FROM node_factsets WHERE timestamp >= %s",
+    "report": "SELECT certname, producer_timestamp FROM latest_reports WHERE receive_time >= %s",
+}
 
 
 class Watcher:
@@ -31,8 +35,8 @@ class Watcher:
         self._lines = lines
         self._start_s = start_s
         self._lock = threading.Lock()
-        # By node: (producer_timestamp, run, since when it can be at the engine), in order.
-        self._expected: dict[int, deque[tuple[datetime, int, datetime]]] = {}
+        # By kind and node: (producer_timestamp, run, since when it can be at the engine), in order.
+        self._expected: dict[str, dict[int, deque[tuple[datetime, int, datetime]]]] = {}
         self._stop = threading.Event()
         self.seen = 0
         self.failure: str | None = None  # why it cannot look just now
@@ -40,14 +44,14 @@ class Watcher:
         self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
         self._thread.start()
 
-    def expect(self, node: int, run: int, at: datetime, now: datetime) -> None:
+    def expect(self, kind: str, node: int, run: int, at: datetime, now: datetime) -> None:
         with self._lock:
-            self._expected.setdefault(node, deque()).append((at, run, now))
+            self._expected.setdefault(kind, {}).setdefault(node, deque()).append((at, run, now))
 
     @property
     def waiting(self) -> int:
         with self._lock:
-            return sum(map(len, self._expected.values()))
+            return sum(len(queue) for nodes in self._expected.values() for queue in nodes.values())
 
     def close(self) -> None:
         self._stop.set()
@@ -66,24 +70,30 @@ class Watcher:
 
     def _look(self, connection: psycopg.Connection[Any]) -> None:
         with self._lock:
-            oldest = min((queue[0][2] for queue in self._expected.values() if queue), default=None)
+            oldest = {
+                kind: min(queue[0][2] for queue in nodes.values() if queue)
+                for kind, nodes in self._expected.items()
+                if any(nodes.values())
+            }
         # Only rows written since the oldest message that is waited for: few, while the engine keeps up.
-        rows = (
-            []
-            if oldest is None
-            else connection.execute(NEWER, [oldest - CLOCKS_DIFFER], prepare=True).fetchall()
-        )
+        rows = [
+            (kind, certname, timestamp)
+            for kind, since in oldest.items()
+            for certname, timestamp in connection.execute(
+                NEWER[kind], [since - CLOCKS_DIFFER], prepare=True
+            ).fetchall()
+        ]
         self.looked_s = time.monotonic() - self._start_s
-        for certname, timestamp in rows:
+        for kind, certname, timestamp in rows:
             with contextlib.suppress(KeyError):
-                self._note(self._nodes[certname], timestamp)
+                self._note(kind, self._nodes[certname], timestamp)
         if rows:
             self._lines.flush()
 
-    def _note(self, node: int, timestamp: datetime) -> None:
+    def _note(self, kind: str, node: int, timestamp: datetime) -> None:
         with self._lock:
-            queue = self._expected[node]
+            queue = self._expected[kind][node]
             while queue and queue[0][0] <= timestamp:
                 at, run, _ = queue.popleft()
-                self._lines.write(Stored(node, run, self.looked_s, at != timestamp))
+                self._lines.write(Stored(node, run, self.looked_s, at != timestamp, kind))
                 self.seen += 1

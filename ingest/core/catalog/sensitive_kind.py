@@ -69,7 +69,7 @@ def _merged(one: Kind, other: Kind) -> Kind:
         return one if one != _EMPTY else other
     if one in (_EMPTY, "Undef"):
         return other
-    if isinstance(one, tuple) and isinstance(other, tuple) and one[0] == other[0]:
+    if isinstance(one, tuple) and isinstance(other, tuple) and one[0] == other[0] != "Sensitive":
         return (one[0], *(_merged(a, b) for a, b in zip(one[1:], other[1:], strict=True)))
     if {one, other} <= {"Integer", "Float", "Numeric"}:
         return "Numeric"

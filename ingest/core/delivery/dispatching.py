@@ -1,4 +1,5 @@
-"""Which decoder gets which delivery, and when: as many as have a core to work on, and none that does not get on.
+"""Which decoder gets which delivery, and when: as many as have a core to work on, and none that does not get on; what is
+important first, and of the rest never so much at a time that a catalog that comes now would have to wait behind it.
 
 Pure: the time is passed in, monotonic and in seconds; nothing is sent from here.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ingest.core.delivery.importance import CATALOG, Turns
 from ingest.core.delivery.ledger import Delivery, Ledger
 from ingest.core.delivery.routing import choose, decoders_at_work
 
@@ -15,6 +17,10 @@ DECODER_DEPTH = 32  # descriptors at one decoder: enough that it never waits for
 STUCK_S = 0.5  # ten times what the largest real catalog takes
 # That no decoder has done yet, for each of them: what the cores' caches hold.
 READ_AHEAD_BYTES = 8 * 1024 * 1024
+# While catalogs come: what lies at a decoder, or is in decoders and writers together, is what the next one may find
+# before it. bench/records has the curve.
+LESSER_DEPTH, LESSER_GIVEN_MAX = 2, 16
+CATALOGS_COME_S = 60.0  # after the last one; in a fleet of a hundred nodes the next comes within twenty
 
 
 class Dispatcher:
@@ -24,6 +30,8 @@ class Dispatcher:
         self._at_work_max = decoders_at_work(cores)
         self._moved_s: dict[str, float] = {}  # when a decoder last began or ended something
         self._reserved: str | None = None  # the decoder in which a suspect is tried alone
+        self._turns = Turns()
+        self._catalog_s = -math.inf  # when the last one was given out
 
     def moved(self, decoder: str, now_s: float) -> None:
         """It has passed something on."""
@@ -35,15 +43,38 @@ class Dispatcher:
         found: dict[str, list[Delivery]] = {}
         self._assign_suspect(found, math.inf if is_last_chance else now_s, now_s)
         decoders: list[str] = []
-        while (delivery := self._ledger.next()) is not None:
+        while any(waits := self._ledger.waits()):
             decoders = decoders or self._useful(now_s)
-            if not decoders:
+            if not decoders or not self._give_one(waits, decoders, found, now_s):
                 break
-            decoder = choose(delivery.routing_key, decoders, self._ledger.count_at)
-            if self._ledger.count_at(decoder) >= DECODER_DEPTH:
-                break
-            self._assign(delivery, decoder, found, now_s)
         return found
+
+    def _give_one(
+        self, waits: list[bool], decoders: Sequence[str], found: dict[str, list[Delivery]], now_s: float
+    ) -> bool:
+        """The first, in the order of their turns, for which there is room. False: for none."""
+        for rank in self._turns.order(waits):
+            delivery = self._ledger.next(rank)
+            assert delivery is not None
+            depth = self._depth(rank, now_s)
+            decoder = choose(delivery.routing_key, decoders, self._ledger.count_at)
+            if rank != CATALOG and self._ledger.count_at(decoder) >= depth:
+                decoder = min(decoders, key=self._ledger.count_at)
+            if self._ledger.count_at(decoder) < depth:
+                self._assign(delivery, decoder, found, now_s)
+                self._turns.took(rank, waits)
+                return True
+        return False
+
+    def _depth(self, rank: int, now_s: float) -> int:
+        """How many may lie at a decoder before one of that rank is put behind them."""
+        if rank == CATALOG:
+            self._catalog_s = now_s
+        elif now_s - self._catalog_s < CATALOGS_COME_S:
+            if self._ledger.lesser_given >= LESSER_GIVEN_MAX:
+                return 0
+            return DECODER_DEPTH if self._turns.is_owed(rank) else LESSER_DEPTH
+        return DECODER_DEPTH
 
     def is_ahead(self, now_s: float) -> bool:
         """What nobody can decode yet stays with the broker: read now, it would be out of the cores' caches by then.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
+
+from ingest.core.delivery.importance import CATALOG, RANKS, Turns
 
 Work = TypeVar("Work")
 
@@ -24,31 +26,57 @@ def linger_s(limits: BatchLimits, since_last_batch_s: float) -> float:
 
 
 class Gathering(Generic[Work]):
-    """The work that came and is not in a batch yet. ``limits`` may change between two batches."""
+    """The work that came and is not in a batch yet. ``limits`` may change between two batches.
 
-    def __init__(self, limits: BatchLimits) -> None:
+    A batch is of one rank, the most important that waits: a transaction is as long as all that is in it. What was passed
+    often enough goes along.
+    """
+
+    def __init__(self, limits: BatchLimits, rank_of: Callable[[Work], int] = lambda _: CATALOG) -> None:
         self.limits = limits
-        self._works: list[Work] = []
-        self._bytes = 0
-        self._last_bytes = 0  # of what came together last
+        self._rank_of = rank_of
+        self._works: list[list[Work]] = [[] for _ in RANKS]
+        self._bytes = [0] * len(RANKS)
+        self._last_bytes = [0] * len(RANKS)  # of what came together last
+        self._turns = Turns()
 
     def __bool__(self) -> bool:
-        return bool(self._works)
+        return any(self._works)
 
     @property
     def is_full(self) -> bool:
-        return len(self._works) >= self.limits.messages_max or self._bytes >= self.limits.bytes_max
+        return (
+            sum(map(len, self._works)) >= self.limits.messages_max
+            or sum(self._bytes) >= self.limits.bytes_max
+        )
+
+    @property
+    def rank(self) -> int | None:
+        """Of the most important that is here."""
+        return next((rank for rank, works in enumerate(self._works) if works), None)
 
     def add(self, works: Sequence[Work], together_bytes: int) -> None:
         """What came together."""
-        self._works += works
-        self._bytes += together_bytes
-        self._last_bytes = together_bytes
+        ranks = [self._rank_of(work) for work in works]
+        for rank, work in zip(ranks, works, strict=True):
+            self._works[rank].append(work)
+        for rank in set(ranks):  # of mixed ones each counts as all: rare, and on the safe side
+            self._bytes[rank] += together_bytes
+            self._last_bytes[rank] = together_bytes
 
     def take(self) -> list[Work]:
         """The batch. What came together with its last ones may be too many: that begins the next one, and counts there as
         all that came with it, because a whole catalog may stand behind the claims."""
-        most = self.limits.messages_max
-        batch, self._works = self._works[:most], self._works[most:]
-        self._bytes = self._last_bytes if self._works else 0
+        waits = [bool(works) for works in self._works]
+        order = self._turns.order(waits)
+        chosen = [rank for rank in order if self._turns.is_owed(rank)]
+        chosen += [rank for rank in order if rank not in chosen][:1]
+        batch: list[Work] = []
+        for rank in chosen:
+            most = self.limits.messages_max - len(batch)
+            part, self._works[rank] = self._works[rank][:most], self._works[rank][most:]
+            self._bytes[rank] = self._last_bytes[rank] if self._works[rank] else 0
+            batch += part
+            if part:
+                self._turns.took(rank, waits, len(part))
         return batch

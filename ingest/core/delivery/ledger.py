@@ -19,6 +19,7 @@ from datetime import datetime
 
 import msgspec
 
+from ingest.core.delivery.importance import CATALOG, RANKS
 from ingest.core.delivery.work import KILLED, Outcome, Settled
 
 # An attempt's number: the delivery's id below, the how manieth it is above. Old ones are gone long before the count begins
@@ -52,6 +53,8 @@ class Delivery(msgspec.Struct):
     verdict: tuple[str, str] | None = None
     routing_key: int = 0
     given_again: int = 0  # how often
+    subscription: str = ""  # on which it came: acknowledged there
+    rank: int = CATALOG  # how important it is
 
     @property
     def attempt(self) -> int:
@@ -61,7 +64,7 @@ class Delivery(msgspec.Struct):
 
 class Ledger:
     """Bounded by its owner: ``messages`` says how full the window is, ``undecoded_bytes`` how much of it the decoders
-    have before them."""
+    have before them, counted of the most important rank alone: the rest waits for that."""
 
     def __init__(self, deaths_max: int, alone_after_s: float = 0.0) -> None:
         self.undecoded_bytes = 0
@@ -69,7 +72,8 @@ class Ledger:
         self._alone_after_s = alone_after_s
         self._suspects: deque[int] = deque()
         self._deliveries: dict[int, Delivery] = {}  # in the order of arrival
-        self._waiting: deque[int] = deque()
+        self._waiting: tuple[deque[int], ...] = tuple(deque() for _ in RANKS)
+        self._lesser_given = 0
         self._at: dict[str, set[int]] = {}
 
     @property
@@ -85,8 +89,15 @@ class Ledger:
         """How many deliveries that process has."""
         return len(self._at.get(process, ()))
 
+    @property
+    def lesser_given(self) -> int:
+        """How many deliveries that are not of the most important rank processes have."""
+        return self._lesser_given
+
     def bytes_at(self, process: str) -> int:
-        return sum(self._deliveries[id_].length for id_ in self._at.get(process, ()))
+        """Of the most important rank."""
+        deliveries = (self._deliveries[id_] for id_ in self._at.get(process, ()))
+        return sum(delivery.length for delivery in deliveries if delivery.rank == CATALOG)
 
     def oldest(self) -> Delivery | None:
         return next(iter(self._deliveries.values()), None)
@@ -97,17 +108,23 @@ class Ledger:
 
     def add(self, delivery: Delivery) -> None:
         self._deliveries[delivery.id] = delivery
-        self._waiting.append(delivery.id)
-        self.undecoded_bytes += delivery.length
+        self._waiting[delivery.rank].append(delivery.id)
+        if delivery.rank == CATALOG:
+            self.undecoded_bytes += delivery.length
 
-    def next(self) -> Delivery | None:
-        """The delivery that is due for a decoder; it stays waiting until ``assign``."""
-        while self._waiting:
-            delivery = self._deliveries.get(self._waiting[0])
+    def next(self, rank: int = CATALOG) -> Delivery | None:
+        """The delivery of that rank that is due for a decoder; it stays waiting until ``assign``."""
+        waiting = self._waiting[rank]
+        while waiting:
+            delivery = self._deliveries.get(waiting[0])
             if delivery is not None and delivery.holder is None:
                 return delivery
-            self._waiting.popleft()
+            waiting.popleft()
         return None
+
+    def waits(self) -> list[bool]:
+        """By rank, whether something is due for a decoder."""
+        return [bool(waiting) and self.next(rank) is not None for rank, waiting in enumerate(self._waiting)]
 
     def next_suspect(self, now_s: float) -> Delivery | None:
         """The suspect that is due to be tried alone; it stays so until ``assign``."""
@@ -122,8 +139,9 @@ class Ledger:
         return any(self._is_suspect(self._deliveries[id_]) for id_ in self._at.get(process, ()))
 
     def assign(self, delivery: Delivery, process: str) -> None:
-        if self._waiting and self._waiting[0] == delivery.id:
-            self._waiting.popleft()
+        waiting = self._waiting[delivery.rank]
+        if waiting and waiting[0] == delivery.id:
+            waiting.popleft()
         self._move(delivery, process)
 
     def forwarded(self, attempt: int, writer: str | None) -> None:
@@ -188,15 +206,20 @@ class Ledger:
             delivery.given_again += 1
             if self._is_suspect(delivery):
                 self._suspects.append(delivery.id)
-        self._waiting.extendleft(d.id for d in reversed(ordered) if not self._is_suspect(d))
+        for delivery in reversed(ordered):
+            if not self._is_suspect(delivery):
+                self._waiting[delivery.rank].appendleft(delivery.id)
 
     def _is_suspect(self, delivery: Delivery) -> bool:
         return delivery.alone_at_s is not None and delivery.verdict is None
 
     def _move(self, delivery: Delivery, process: str | None, *, is_decoded: bool = False) -> None:
         if delivery.is_decoded != is_decoded:
-            self.undecoded_bytes += -delivery.length if is_decoded else delivery.length
+            if delivery.rank == CATALOG:
+                self.undecoded_bytes += -delivery.length if is_decoded else delivery.length
             delivery.is_decoded = is_decoded
+        if delivery.rank != CATALOG:
+            self._lesser_given += (process is not None) - (delivery.holder is not None)
         if delivery.holder is not None:
             self._at[delivery.holder].discard(delivery.id)
         elif self._suspects and delivery.id in self._suspects:

@@ -6,6 +6,7 @@ made when it arrived; 4 has no producer.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -14,9 +15,9 @@ import msgspec
 
 from ingest.core.delivery.commands import require_version
 from ingest.core.delivery.envelope import Envelope
-from ingest.core.facts.leaves import canonical_text
 from ingest.core.json_text import parse_json
 from ingest.core.plain_text import require_plain
+from ingest.core.raw_text import bytes_of
 from ingest.core.times import parse_time
 from ingest.errors import Rejected
 
@@ -110,7 +111,12 @@ def _decode(payload: bytes | memoryview) -> _Payload:
     except msgspec.ValidationError as error:
         raise Rejected("invalid", str(error)) from error
     if isinstance(values, dict):
-        found.values = {name: Raw(canonical_text(value).encode()) for name, value in values.items()}
+        found.values = {name: _raw(value) for name, value in values.items()}
     if document.get("package_inventory") is not None:
-        found.package_inventory = Raw(canonical_text(document["package_inventory"]).encode())
+        found.package_inventory = _raw(document["package_inventory"])
     return found
+
+
+def _raw(value: Any) -> Raw:
+    """In the bytes that it came as: an escape would be read as a surrogate of its own the next time."""
+    return Raw(bytes_of(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)))

@@ -69,6 +69,8 @@ class _Events:
             if resource.skipped:
                 self._add(resource, None, _time(resource.timestamp, "timestamp of a resource", start), start)
             for event in resource.events:
+                if resource.skipped and event.status == "skipped":
+                    continue  # PuppetDB's archives say it twice
                 self._add(resource, event, _time(event.timestamp, "timestamp of an event", start), start)
 
     @property

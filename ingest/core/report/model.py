@@ -5,6 +5,7 @@ Source: PuppetDB, "Report wire format", versions 3 to 8, and what PuppetDB 7.12 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -82,11 +83,19 @@ class Report(msgspec.Struct):
     logs: list[Log] | None = None
 
 
+_OF_RESOURCE = ("resource_type", "resource_title", "file", "line", "containment_path", "timestamp")
 _report = msgspec.json.Decoder(Report)
 
 
 def read_report(payload: bytes | memoryview, version: int) -> Report:
     """Of any version from 3 to 8, as one of version 8. Raises Rejected."""
+    report = _read(payload, version)
+    if version < 7 and report.catalog_uuid is None:
+        report.catalog_uuid = report.transaction_uuid
+    return report
+
+
+def _read(payload: bytes | memoryview, version: int) -> Report:
     if version >= 6:
         try:
             return _report.decode(payload)
@@ -107,23 +116,21 @@ def _upgraded(old: Mapping[str, Any]) -> dict[str, Any]:
     """Versions 3 and 4 have dashes, all up to 5 a list of events instead of resources with theirs."""
     new = {key.replace("-", "_"): value for key, value in old.items()}
     new["resources"] = _resources(new.pop("resource_events", None) or [])
-    new.setdefault("catalog_uuid", new.get("transaction_uuid"))
     return new
 
 
 def _resources(events: Any) -> list[dict[str, Any]]:
-    """In the order in which each resource has its first event."""
+    """In the order in which each resource has its first event. As PuppetDB has it, what an event says of its resource, and its
+    time, make the resource."""
     if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
         raise Rejected("invalid", "`resource_events` is not a list of objects")
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for given in events:
         event = {key.replace("-", "_"): value for key, value in given.items()}
-        key = (str(event.get("resource_type")), str(event.get("resource_title")))
-        about = ("resource_type", "resource_title", "file", "line", "containment_path", "timestamp")
-        resource = found.setdefault(key, {name: event.get(name) for name in about} | {"events": []})
-        if event.get("status") == "skipped":
-            resource["skipped"] = True
-            resource["timestamp"] = event.get("timestamp")
-        else:
+        about = {name: event.get(name) for name in _OF_RESOURCE}
+        is_skipped = event.get("status") == "skipped"
+        key = json.dumps([is_skipped, *about.values()])
+        resource = found.setdefault(key, about | {"skipped": is_skipped, "events": []})
+        if not is_skipped:
             resource["events"].append(event)
     return list(found.values())

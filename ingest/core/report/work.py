@@ -86,5 +86,10 @@ class StoreReport(msgspec.Struct, array_like=True, frozen=True, tag="report"):
             said_at = self.header.producer_timestamp
         return replace(self, header=replace(self.header, producer_timestamp=at, said_at=said_at))
 
+    def without_events(self) -> Self:
+        """The same without its events; logs that repeat an event's message still do."""
+        repeated = {digest: self.event_contents[digest] for digest in self.log_events.values()}
+        return replace(self, events=Parts(b"", ()), event_contents=repeated)
+
 
 REPORT_WORKS = (StoreReport,)

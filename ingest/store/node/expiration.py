@@ -39,7 +39,10 @@ class ExpirationWriter:
         )
         done = {row[0] for row in session.cursor}
         session.counts.rows_written += len(done)
-        session.execute("keep_configured_nodes", [list(done)])
+        session.execute(
+            "reactivate_configured_nodes",
+            {"certnames": list(done), "future_tolerance": self._future_tolerance},
+        )
         return [Settled(one.delivery, _outcome(one, newest, done)) for one in works]
 
     def committed(self) -> None:

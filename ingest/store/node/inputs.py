@@ -29,8 +29,9 @@ class InputsWriter:
         stored = {row[0]: row[1:] for row in read_nodes(session, "read_inputs", sorted(newest))}
         outcomes: dict[int, Outcome] = {}
         same: list[tuple[object, ...]] = []
+        back: list[tuple[int, ReplaceInputs]] = []
         for certname, one in newest.items():
-            node_id, since, digest = stored[certname]
+            node_id, is_out, since, digest = stored[certname]
             if (
                 since is not None
                 and one.producer_timestamp < since <= one.received_at + self._future_tolerance
@@ -43,9 +44,24 @@ class InputsWriter:
                 outcomes[one.delivery] = Outcome.STORED
                 row = (node_id, one.producer_timestamp, one.received_at, one.catalog_uuid, one.digest)
                 session.execute("put_inputs", [*row, list(one.types), list(one.names)])
+            if is_out and outcomes[one.delivery] is not Outcome.STALE:
+                back.append((node_id, one))
         if same:
             session.execute("touch_inputs", [list(column) for column in zip(*same, strict=True)])
+        self._reactivate(session, back)
         return [Settled(one.delivery, outcomes.get(one.delivery, Outcome.SUPERSEDED)) for one in works]
+
+    def _reactivate(self, session: Session, back: Sequence[tuple[int, ReplaceInputs]]) -> None:
+        if back:
+            session.execute(
+                "reactivate_nodes",
+                {
+                    "node_ids": [node_id for node_id, _ in back],
+                    "producer_timestamps": [one.producer_timestamp for _, one in back],
+                    "received_at": [one.received_at for _, one in back],
+                    "future_tolerance": self._future_tolerance,
+                },
+            )
 
     def committed(self) -> None:
         pass  # it remembers nothing

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from psycopg import errors as pg
 
@@ -18,6 +19,7 @@ from ingest.store.locks import lock_content_alone
 from ingest.store.queries import query
 
 STEP_ROWS = 5000
+STEP_REPORTS, STEP_PAUSE_S = 500, 0.05
 TRIES, PAUSE_S = 20, 0.25
 
 
@@ -27,10 +29,11 @@ def end_old_reports(
     *,
     pause: Callable[[float], None] = time.sleep,
 ) -> dict[str, int]:
-    """Drops what is older than ``report_ttl``; how many, by what was done."""
+    """Drops what is older than ``report_ttl``, and events older than theirs; how many, by what was done."""
+    stripped = _forget_events(connection, settings, pause)
     if settings.report_ttl is None:
-        return {}
-    done = {"report_days_dropped": 0, "report_days_postponed": 0}
+        return stripped
+    done = stripped | {"report_days_dropped": 0, "report_days_postponed": 0}
     tries = 0
     while (dropped := _tried(connection, "drop_report_day", settings.report_ttl)) is not None:
         done["report_days_dropped"] += dropped
@@ -42,6 +45,23 @@ def end_old_reports(
                 break
             pause(PAUSE_S)
     return done | _delete_contents(connection, settings.report_ttl, pause)
+
+
+def _forget_events(
+    connection: Connection, settings: HousekeepingSettings, pause: Callable[[float], None]
+) -> dict[str, int]:
+    """Reports that lost their events. Where reports themselves go first there is nothing to do."""
+    ttl = settings.resource_events_ttl
+    if ttl is None or (settings.report_ttl is not None and ttl >= settings.report_ttl):
+        return {}
+    stripped = 0
+    while True:
+        with translate_errors():
+            row: Any = connection.execute(query("forget_report_events"), [ttl, STEP_REPORTS]).fetchone()
+        stripped += row[0]
+        if not row[0]:
+            return {"reports_without_events": stripped}
+        pause(STEP_PAUSE_S)
 
 
 def _tried(connection: Connection, statement: str, ttl: timedelta) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from ingest.core import pgcopy
 from ingest.core.bounded_cache import BoundedCache
@@ -18,6 +18,9 @@ from ingest.store.report.contents import Found, ReportContents, header_digest, i
 from ingest.store.session import Session
 
 ALWAYS = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+# Beyond these a report lies on the day on which it came, whatever future_tolerance_s and report_ttl_s say: a partition for
+# each wrong clock would stay for years. Nobody has reports of eleven years.
+AHEAD_MAX, AGE_MAX = timedelta(days=2), timedelta(days=4000)
 DAYS_BYTES_MAX = 100_000  # a thousand days
 _DAY_BYTES = 100
 
@@ -26,6 +29,7 @@ class ReportWriter:
     def __init__(self, settings: LaneSettings) -> None:
         self._future_tolerance = settings.future_tolerance
         self._ttl = settings.report_ttl
+        self._events_ttl = settings.resource_events_ttl
         self._placing = Placing(settings.asking)
         self._contents = ReportContents(settings.cache_entries_max)
         self._days: BoundedCache[date, bool] = BoundedCache(
@@ -37,7 +41,7 @@ class ReportWriter:
         connection.execute(query("create_report_staging"))
 
     def write(self, session: Session, works: Sequence[StoreReport]) -> list[Settled]:
-        works = self._placing.place(session, works)
+        works = [self._kept(work) for work in self._placing.place(session, works)]
         outcomes = {work.delivery: Outcome.STALE for work in works if self._is_too_old(work)}
         wanted: dict[bytes, StoreReport] = {}
         for work in works:
@@ -62,6 +66,17 @@ class ReportWriter:
     def forget(self) -> None:
         self._contents.forget()
         self._days.clear()
+
+    def _kept(self, work: StoreReport) -> StoreReport:
+        """On a day that others have too, whatever clock is wrong; and without events that are too old."""
+        age = work.received_at - work.producer_timestamp
+        if age < -AHEAD_MAX or (self._ttl is None and age > AGE_MAX):
+            work = work.placed(work.received_at)
+            age = timedelta(0)
+        ttl = self._events_ttl
+        if ttl is not None and (not ttl or age > ttl):
+            return work.without_events()
+        return work
 
     def _is_too_old(self, work: StoreReport) -> bool:
         """A day that is dropped at once, or that every writer would make again."""

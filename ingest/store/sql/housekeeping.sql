@@ -123,20 +123,29 @@ SELECT n.id, n.certname FROM nodes n
 LEFT JOIN catalogs c ON c.node_id = n.id
 LEFT JOIN node_facts f ON f.node_id = n.id
 LEFT JOIN node_latest_reports l ON l.node_id = n.id
+LEFT JOIN node_inputs i ON i.node_id = n.id
 WHERE n.deactivated IS NULL AND n.expired IS NULL
-  AND greatest(c.received_at, f.received_at, l.received_at) < now() - %s::interval
-  AND NOT EXISTS (SELECT FROM node_expirations x WHERE x.node_id = n.id AND NOT x.expires)
+  AND greatest(c.received_at, f.received_at, l.received_at, i.received_at) < now() - %(ttl)s::interval
+  AND NOT EXISTS (
+      SELECT FROM node_expirations x
+      WHERE x.node_id = n.id AND (NOT x.expires OR x.producer_timestamp >= now() - %(ttl)s::interval)
+  )
 ORDER BY n.certname COLLATE "C"
 
 -- name: expire_nodes
 -- Nothing heard for that long: out of every collector's sight, until something newer comes. Heard of is when facts, a
--- catalog or a report came, whatever they say of their own time. Under the nodes' locks; whoever was heard of meanwhile stays.
+-- catalog, its inputs or a report came, whatever they say of their own time. Under the nodes' locks; whoever was heard of
+-- meanwhile stays.
 UPDATE nodes n SET expired = now()
 WHERE n.id = ANY (%(ids)s) AND n.deactivated IS NULL AND n.expired IS NULL
   AND greatest((SELECT c.received_at FROM catalogs c WHERE c.node_id = n.id),
                (SELECT f.received_at FROM node_facts f WHERE f.node_id = n.id),
-               (SELECT l.received_at FROM node_latest_reports l WHERE l.node_id = n.id)) < now() - %(ttl)s::interval
-  AND NOT EXISTS (SELECT FROM node_expirations x WHERE x.node_id = n.id AND NOT x.expires)
+               (SELECT l.received_at FROM node_latest_reports l WHERE l.node_id = n.id),
+               (SELECT i.received_at FROM node_inputs i WHERE i.node_id = n.id)) < now() - %(ttl)s::interval
+  AND NOT EXISTS (
+      SELECT FROM node_expirations x
+      WHERE x.node_id = n.id AND (NOT x.expires OR x.producer_timestamp >= now() - %(ttl)s::interval)
+  )
 RETURNING n.certname
 
 -- name: nodes_deactivated_in_future
@@ -171,17 +180,21 @@ WHERE (n.deactivated IS NULL OR n.deactivated < now() - %s::interval)
   AND NOT EXISTS (SELECT FROM catalogs c WHERE c.node_id = n.id)
   AND NOT EXISTS (SELECT FROM node_facts f WHERE f.node_id = n.id)
   AND NOT EXISTS (SELECT FROM node_latest_reports l WHERE l.node_id = n.id)
+  AND NOT EXISTS (SELECT FROM node_inputs i WHERE i.node_id = n.id)
   AND NOT EXISTS (SELECT FROM node_expirations x WHERE x.node_id = n.id AND NOT x.expires)
 ORDER BY n.certname COLLATE "C"
 
 -- name: forget_nodes
--- Under the nodes' locks; whoever was heard of meanwhile stays.
+-- Under the nodes' locks; whoever was heard of meanwhile stays, and who has reports, of plans perhaps. That is looked up node
+-- by node: as a join it would read all reports.
 DELETE FROM nodes n
 WHERE n.id = ANY (%(ids)s) AND (n.deactivated IS NULL OR n.deactivated < now() - %(age)s::interval)
   AND NOT EXISTS (SELECT FROM catalogs c WHERE c.node_id = n.id)
   AND NOT EXISTS (SELECT FROM node_facts f WHERE f.node_id = n.id)
   AND NOT EXISTS (SELECT FROM node_latest_reports l WHERE l.node_id = n.id)
+  AND NOT EXISTS (SELECT FROM node_inputs i WHERE i.node_id = n.id)
   AND NOT EXISTS (SELECT FROM node_expirations x WHERE x.node_id = n.id AND NOT x.expires)
+  AND (SELECT true FROM node_reports r WHERE r.node_id = n.id LIMIT 1) IS NULL
 
 -- name: forget_quarantined
 -- What a writer has in its hands was seen again just now.

@@ -10,14 +10,19 @@ WHERE excluded.producer_timestamp >= e.producer_timestamp
    OR e.producer_timestamp > now() + %(future_tolerance)s::interval
 RETURNING (SELECT n.certname FROM nodes n WHERE n.id = e.node_id)
 
--- name: keep_configured_nodes
--- Who shall not expire has not.
-UPDATE nodes n SET expired = NULL
+-- name: reactivate_configured_nodes
+-- Who is told of is heard of, as with a catalog: PuppetDB has it so.
+UPDATE nodes n
+SET deactivated = CASE WHEN n.deactivated >= e.producer_timestamp AND n.deactivated <= now() + %(future_tolerance)s::interval
+                       THEN n.deactivated END,
+    expired = NULL
 FROM node_expirations e
-WHERE n.certname = ANY (%s) AND e.node_id = n.id AND NOT e.expires AND n.expired IS NOT NULL
+WHERE n.certname = ANY (%(certnames)s) AND e.node_id = n.id
+  AND (n.expired IS NOT NULL OR n.deactivated < e.producer_timestamp
+       OR n.deactivated > now() + %(future_tolerance)s::interval)
 
 -- name: read_inputs
-SELECT n.certname, n.id, i.producer_timestamp, i.digest FROM nodes n LEFT JOIN node_inputs i ON i.node_id = n.id
+SELECT n.certname, n.id, n.deactivated IS NOT NULL OR n.expired IS NOT NULL, i.producer_timestamp, i.digest FROM nodes n LEFT JOIN node_inputs i ON i.node_id = n.id
 WHERE n.certname = ANY (%s)
 
 -- name: touch_inputs

@@ -85,10 +85,18 @@ WITH ranked AS (
 DELETE FROM quarantine WHERE id IN (SELECT id FROM chosen)
 
 -- name: list_quarantine
+-- The kind is that of the command that the message's headers name, or the start of its body.
 SELECT id, reason, detail, certname, producer, headers, NULL::bytea, body_note, body_bytes, octet_length(body),
-    body_digest, attempts, thinned, first_seen, last_seen
+    body_digest, attempts, thinned, first_seen, last_seen, kind
 FROM quarantine
-WHERE %(reason)s::text IS NULL OR reason = %(reason)s
+CROSS JOIN LATERAL (SELECT
+    coalesce(
+        replace(headers ->> 'command', '_', ' '),
+        substring(encode(substring(body FOR 512), 'escape') FROM '^\s*\{\s*"command"\s*:\s*"([\w ]{1,100})"')
+    ) AS command
+) AS said
+CROSS JOIN LATERAL (SELECT coalesce(%(kinds)s::jsonb ->> command, command, 'catalog') AS kind) AS of_kind
+WHERE (%(reason)s::text IS NULL OR reason = %(reason)s) AND (%(kind)s::text IS NULL OR kind = %(kind)s)
 ORDER BY last_seen DESC, id DESC
 LIMIT %(limit)s
 

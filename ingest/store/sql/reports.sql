@@ -124,6 +124,10 @@ SELECT drop_report_day((now() AT TIME ZONE 'UTC' - %s::interval)::date)
 -- name: empty_report_day
 SELECT empty_report_day((now() AT TIME ZONE 'UTC' - %s::interval)::date)
 
+-- name: forget_report_events
+-- Of days that are over, as many reports at a time.
+SELECT forget_report_events((now() AT TIME ZONE 'UTC' - %s::interval)::date, %s)
+
 -- name: unused_report_contents
 -- Not used for longer than any report is kept, and two days more: days end at different times in different time zones.
 SELECT kind, array_agg(id) FROM (

@@ -18,12 +18,30 @@ class TestSettings < Minitest::Test
     assert_empty found.complaints
   end
 
-  def test_each_kind_has_a_queue_and_an_empty_one_is_the_catalogs
-    kinds = ['catalog', 'replace facts', 'store report', 'deactivate node', 'replace catalog inputs']
-    assert_equal (['/queue/catalog'] * 5),
-                 (kinds.map { |kind| read('').destination_of(kind) })
-    found = read("queue_destination = /queue/c\nfacts_destination =\nreports_destination = /queue/r\n")
-    assert_equal %w[/queue/c /queue/c /queue/r /queue/c /queue/c], (kinds.map { |kind| found.destination_of(kind) })
+  KINDS = ['catalog', 'replace facts', 'store report', 'deactivate node', 'replace catalog inputs'].freeze
+
+  def destinations(text)
+    found = read(text)
+    KINDS.map { |kind| found.destination_of(kind) }
+  end
+
+  def test_each_kind_has_a_queue
+    assert_equal %w[/queue/catalog /queue/facts /queue/reports /queue/catalog /queue/catalog], destinations('')
+  end
+
+  def test_an_empty_one_is_the_catalogs
+    assert_equal %w[/queue/c /queue/c /queue/r /queue/c /queue/c],
+                 destinations("queue_destination = /queue/c\nfacts_destination =\nreports_destination = /queue/r\n")
+    assert_equal %w[/queue/catalog /queue/catalog /queue/catalog /queue/catalog /queue/catalog],
+                 destinations("facts_destination =\nreports_destination =\n")
+  end
+
+  def test_one_queue_of_a_site_is_that_of_all_kinds
+    assert_equal ['/queue/c'] * 5, destinations("queue_destination = /queue/c\n")
+    assert_equal %w[/queue/c /queue/facts /queue/c /queue/c /queue/c],
+                 destinations("queue_destination = /queue/c\nfacts_destination = /queue/facts\n")
+    assert_equal %w[/queue/catalog /queue/facts /queue/reports /queue/catalog /queue/catalog],
+                 destinations("queue_destination = /queue/catalog\n")
   end
 
   def test_sections_sizes_durations_and_quotes_are_understood

@@ -17,9 +17,9 @@ module PuppetX
         queue_type: [%w[stomp], 'stomp'],
         queue_source: [:text, 'stomp://127.0.0.1:61613'],
         queue_destination: [:text, '/queue/catalog'],
-        # Queues of their own, where an engine takes from each; without, all kinds go to queue_destination.
-        facts_destination: [:text, nil],
-        reports_destination: [:text, nil],
+        # An engine takes from each. Empty, or not there beside another queue_destination than this: that one.
+        facts_destination: [:text, '/queue/facts'],
+        reports_destination: [:text, '/queue/reports'],
         async_storeconfigs: [:boolean, true],
         # The engine's: known here because both may read one file.
         thin_storeconfigs: [:boolean, false],
@@ -95,6 +95,7 @@ module PuppetX
         @values = DECLARED.map { |name, (_, default)| [name, default] }.to_h
         @values.update(overrides)
         given.each { |name, text| take(name, text) }
+        follow(given.keys.map(&:to_sym) + overrides.keys)
       end
 
       DECLARED.each_key do |name|
@@ -111,6 +112,13 @@ module PuppetX
       end
 
       private
+
+      # A site that named one queue of its own has all kinds there, unless it says otherwise. The engine has the same rule.
+      def follow(named)
+        return if queue_destination == DECLARED[:queue_destination][1]
+
+        (%i[facts_destination reports_destination] - named).each { |name| @values[name] = nil }
+      end
 
       def take(name, text)
         declaration = DECLARED[name.to_sym]
