@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order test-cluster docs deb test-deb
+.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order docs deb test-deb check-wheels fuzz-front bench-query test-cluster
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -49,6 +49,12 @@ test-hostile-long: $(VENV)/.made  ## ten minutes of hostile messages of every ki
 test-oracle-long: $(VENV)/.made  ## thousands of random queries into PuppetDB and into us, others each time; five minutes
 	INGEST_TEST_ORACLE_EXAMPLES=3000 $(BIN)/pytest tests/front/test_oracle.py -s
 
+fuzz-front: $(VENV)/.made  ## ten minutes of made-up requests to all of PuppetDB's interface
+	INGEST_TEST_FRONT_SECONDS=600 $(BIN)/pytest tests/front/test_fuzz.py -s
+
+bench-query: $(VENV)/.made  ## what dashboards and compiles ask, beside PuppetDB (if it is installed); ten minutes
+	$(BIN)/python -m bench.query $(ARGS)
+
 bench-store: $(VENV)/.made  ## WAL and rows a catalog costs, against the limits
 	$(BIN)/python -m bench.store $(ARGS)
 
@@ -60,6 +66,15 @@ bench-peer: $(VENV)/.made  ## the same catalogs into PuppetDB (if it is installe
 
 bench-peer-facts: $(VENV)/.made  ## the same with facts
 	$(BIN)/python -m bench.peers.facts $(ARGS)
+
+bench-peer-reports: $(VENV)/.made  ## the same with reports
+	$(BIN)/python -m bench.peers.reports $(ARGS)
+
+bench-peer-runs: $(VENV)/.made  ## the same with whole runs: facts, catalog, report
+	$(BIN)/python -m bench.peers.runs $(ARGS)
+
+bench-disk: $(VENV)/.made  ## what a fleet's reports of 14 days take, from a part of them; minutes
+	$(BIN)/python -m bench.disk $(ARGS)
 
 bench-scale: $(VENV)/.made  ## collectors' questions to a fleet of 3000 nodes; five minutes
 	$(BIN)/python -m bench.scale $(ARGS)
@@ -98,6 +113,13 @@ deb: $(VENV)/.made  ## dist/puppet-ingest_VERSION_ARCH.deb, for this system's Py
 
 test-deb: deb  ## installs the package in a fresh Debian 12 and runs the commands of docs/install.md; as root, some minutes
 	packaging/deb/test
+
+check-wheels: $(VENV)/.made  ## that everything installs from wheels on x86_64 and aarch64, Python 3.11 to 3.14; asks the registry
+	@for python in 3.11 3.12 3.13 3.14; do for machine in x86_64 aarch64; do \
+		$(BIN)/pip install --dry-run --quiet --ignore-installed --only-binary=:all: --implementation cp --python-version $$python \
+			--platform manylinux_2_28_$$machine --platform manylinux2014_$$machine --target build/none \
+			$$($(PYTHON) -c 'import tomllib as t; p = t.load(open("pyproject.toml", "rb"))["project"]; o = p["optional-dependencies"]; print(*p["dependencies"], *o["capacity"], *o["http"])') \
+			&& echo "Python $$python, $$machine: all are wheels" || exit 1; done; done
 
 clean:
 	rm -rf $(VENV) build dist site docs/reference *.egg-info

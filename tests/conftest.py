@@ -41,7 +41,7 @@ SERVER = (
     "tests/engine/", "tests/front/", "tests/store/", "tests/brokers/test_server.py", "tests/brokers/test_receiving.py",
     "tests/brokers/test_kept.py",
     "tests/capacity/test_calibrate.py", "tests/capacity/test_command.py", "tests/loadgen/test_command.py",
-    "tests/test_cli.py", "tests/test_embedded.py",
+    "tests/test_cli.py", "tests/test_embedded.py", "tests/test_nodes.py", "tests/test_monitoring.py",
 )  # fmt: skip
 SERVER_FIXTURES = {"postgres", "broker", "engine", "start"}
 

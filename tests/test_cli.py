@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.cli.reading import _lines
+from ingest.cli.watching import number_lines
 from ingest.core.metrics import Metric
 from ingest.ipc.process_metrics import MetricsTable
 from ingest.observe.exposition import Health, serve
@@ -314,13 +314,19 @@ def test_status_shows_a_running_engine_to_a_person(healthy: bool) -> None:
     reasons = () if healthy else ("writer-0 is not running",)
     server = serve("127.0.0.1", 0, table, names, lambda: Health(healthy, healthy, reasons))
     try:
-        done = ingest("status", "--metrics-port", str(server.server_port))
+        done = ingest("status", "--all", "--metrics-port", str(server.server_port))
+        short = ingest("status", "--metrics-port", str(server.server_port))
+        found = json.loads(ingest("status", "--json", "--metrics-port", str(server.server_port)).stdout)
     finally:
         server.close()
     text = done.stdout.decode()
     assert "12,345" in text
     assert "batch messages, mean" in text
     assert " 3.5\n" in text
+    assert len(short.stdout.splitlines()) <= 12
+    assert "12,345 stored" in short.stdout.decode()
+    assert found["engine"]["settled"]["stored"] == 12345
+    assert found["engine"]["healthy"] == healthy
     if healthy:
         assert done.returncode == 0
         assert text.startswith("ready\n")
@@ -347,7 +353,7 @@ def test_an_answer_that_is_none_of_ours_is_one_clear_line() -> None:
 
 def test_a_mean_of_nothing_is_zero() -> None:
     """A histogram without values is no division by zero."""
-    assert _lines({"ingest_batch_messages_count": 0.0, "ingest_batch_messages_sum": 0.0}) != []
+    assert number_lines({"ingest_batch_messages_count": 0.0, "ingest_batch_messages_sum": 0.0}) != []
 
 
 def test_a_command_starts_without_what_it_does_not_use() -> None:

@@ -21,6 +21,7 @@ import pytest
 from ingest.config.settings import Config
 from ingest.engine.examination import clock_finding, examine_all
 from ingest.engine.finding import Finding, State
+from ingest.engine.running import told_of
 from ingest.engine.surroundings import Surroundings
 from lab.brokers import EmbeddedTLS
 from lab.certificates import Certificates
@@ -425,3 +426,16 @@ def test_the_command_says_it_to_people_and_to_programs(tmp_path: Path) -> None:
     assert {"what", "state", "text", "remedy", "setting"} == set(told["findings"][0])
     assert "geheim" not in away.stdout + away.stderr
     assert "Traceback" not in away.stderr + wrong.stderr
+
+
+def test_the_parts_of_a_running_engine_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str
+) -> None:
+    """Where nothing is named, those that it has started: its broker answers, its database has our schema."""
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "runtime"))
+    with embedded_broker() as url, told_of(Config(queue_source=url, database=database, metrics_port=0)):
+        done = doctor("--data-dir", str(tmp_path / "data"))
+    assert "talking to the engine 'main'" in done.stderr
+    assert "puppet-ingest-embedded" in done.stdout
+    assert "schema " in done.stdout
+    assert done.returncode == 2  # the tests' own server runs without fsync

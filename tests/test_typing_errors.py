@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+import structlog
 
 from ingest.cli import main as command_line
 from ingest.config.setting import Setting
@@ -17,12 +19,16 @@ from ingest.config.settings import RETIRED, SETTINGS
 
 
 @pytest.fixture(autouse=True)
-def _nothing_of_anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No ingest.toml, no variable; and nothing is started for good: a signal's handler would be this process's."""
+def _nothing_of_anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No ingest.toml, no variable; and nothing for good: signals, hooks and the log are this process's."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(("INGEST_", "PG"))]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(command_line, "leave_on_signals", lambda: None)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    yield
+    structlog.reset_defaults()  # a log to a stream of pytest's would fail the next test that logs
 
 
 def typed(
@@ -78,8 +84,8 @@ def test_a_flag_that_is_none(
 def test_a_command_that_is_none(
     path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of the program and of each group: the word is named."""
-    code, said = typed([*path, "sho"], monkeypatch, capsys)
+    """Of the program and of each group: the word is named. Where a single one may be a node's name, two are not."""
+    code, said = typed([*path, "sho", "web-01"], monkeypatch, capsys)
     assert (code, "sho" in said) == (2, True)
 
 
@@ -92,7 +98,9 @@ def test_one_argument_too_many(
     arguments = [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
     if any(argument.nargs == -1 for argument in arguments):
         return
-    several = ["1"] * (len(arguments) + 1)
+    several = [each.type.choices[0] if isinstance(each.type, click.Choice) else "1" for each in arguments] + [
+        "1"
+    ]
     options = [word for word in arguments_of(command) if word not in ("x", "1")]
     given = [word for option in options for word in (option, "x")]
     code, said = typed([*path, *given, *several], monkeypatch, capsys)

@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -50,15 +51,23 @@ def main() -> None:
     directory.chmod(0o755)
     try:
         with ExitStack() as stack:
-            rows = compare(options, directory, stack)
+            rounds = {round_: fleet(options.facts, round_, options.clones) for round_ in ROUNDS}
+            rows = compare(options, directory, stack, rounds, ROUNDS)
     finally:
         shutil.rmtree(directory)
-    show(rows)
+    show(rows, "the facts of the same nodes", ROUNDS, GOALS)
     print("record:", record("peers-facts", vars(options), rows))
 
 
-def compare(options: argparse.Namespace, directory: Path, stack: ExitStack) -> list[dict[str, Any]]:
-    """One row a round and system."""
+def compare(
+    options: argparse.Namespace,
+    directory: Path,
+    stack: ExitStack,
+    rounds: Mapping[int, Sequence[bytes]],
+    names: Mapping[int, str],
+    peer_nodes: Mapping[int, int] | None = None,
+) -> list[dict[str, Any]]:
+    """One row a round and system. ``peer_nodes``: so many messages of a round go to PuppetDB."""
     broker = broker_of(options.broker, stack)
     server = Postgres(directory)
     server.start(**POSTGRESQL)
@@ -71,10 +80,11 @@ def compare(options: argparse.Namespace, directory: Path, stack: ExitStack) -> l
     stack.callback(engine.kill)
     engine.wait_ready()
     rows = []
-    for round_, name in ROUNDS.items():
-        bodies = fleet(options.facts, round_, options.clones)
+    for round_, bodies in rounds.items():
+        name = names[round_]
         for system in (PUPPETDB, INGEST):
-            its = bodies[: options.peer_nodes] if system == PUPPETDB else bodies
+            most = (peer_nodes or {}).get(round_, options.peer_nodes)
+            its = list(bodies[:most] if system == PUPPETDB else bodies)
             quiet(server)
             before = wal_written(server)
             done = (
@@ -124,9 +134,14 @@ def _by_peer(peer: PuppetDB, server: Postgres, bodies: list[bytes]) -> dict[str,
     }  # fmt: skip
 
 
-def show(rows: list[dict[str, Any]]) -> None:
+def show(
+    rows: list[dict[str, Any]],
+    title: str,
+    names: Mapping[int, str],
+    goals: Mapping[int, tuple[float, float, float | None]],
+) -> None:
     """The table with the ratios, and what was asked of them."""
-    table = Table(title="the facts of the same nodes, the same PostgreSQL, one run")
+    table = Table(title=f"{title}, the same PostgreSQL, one run")
     for column in (
         "round",
         "system",
@@ -138,16 +153,17 @@ def show(rows: list[dict[str, Any]]) -> None:
         "less CPU",
     ):
         table.add_column(column, justify="left" if column in ("round", "system") else "right")
-    for round_, name in ROUNDS.items():
+    for round_, name in names.items():
         of = {row["system"]: row for row in rows if row["round"] == round_}
         faster = of[INGEST]["per_s"] / of[PUPPETDB]["per_s"]
         less = _cpu(of[PUPPETDB]) / _cpu(of[INGEST])
-        goal = GOALS[round_]
+        goal = goals[round_]
         for row in of.values():
             is_ours = row["system"] == INGEST
+            wal_goal = f" (goal {goal[2]})" if is_ours and goal[2] is not None else ""
             table.add_row(
                 "" if is_ours else f"{round_} {name}", row["system"], f"{row['per_s']:.1f}", f"{row['cpu_ms']:.2f}",
-                f"{row['postgresql_ms']:.2f}", f"{row['wal_kib']:.2f}" + (f" (goal {goal[2]})" if is_ours else ""),
+                f"{row['postgresql_ms']:.2f}", f"{row['wal_kib']:.2f}{wal_goal}",
                 f"{faster:.1f}x (goal {goal[0]}x)" if is_ours else "", f"{less:.1f}x (goal {goal[1]}x)" if is_ours else "",
                 end_section=is_ours,
             )  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ingest.cli.printing import say, say_json
-from ingest.cli.settings import with_settings
+from ingest.cli.settings import of_running_engine, with_settings
 from ingest.config.loading import DEFAULT_TOML, SITE_TOML, Origins
 
 WRONG, AWAY = 2, 3  # exit codes, as of all commands
@@ -31,7 +31,9 @@ def doctor_command(settings: Origins, as_json_: bool) -> int:
         toml_file=Path(config_file or (DEFAULT_TOML if DEFAULT_TOML.exists() else SITE_TOML))
     )
     findings = []
-    for finding in examine_all(settings.config, surroundings):
+    config = settings.config
+    at_work = config if config.queue_source and config.database else of_running_engine(config)
+    for finding in examine_all(config, surroundings, at_work):
         findings.append(finding)
         if not as_json_:
             say(f"{finding.state:<5}  {finding.what:<11}  {finding.text}")

@@ -10,13 +10,16 @@ import click
 from ingest.cli.archive import export_command, import_command
 from ingest.cli.capacity import capacity_group
 from ingest.cli.comparing import compare_command
+from ingest.cli.completion import VARIABLE, completion_command
 from ingest.cli.configuring import config_group
 from ingest.cli.doctor import doctor_command
+from ingest.cli.nodes import node_group, nodes_command
 from ingest.cli.printing import complain, say
 from ingest.cli.publishing import publish_command
 from ingest.cli.quarantine import quarantine_group
-from ingest.cli.reading import query_group, show_command, status_command
+from ingest.cli.reading import query_group, show_command
 from ingest.cli.settings import database, of_running_engine, warn_of_passwords, with_settings
+from ingest.cli.watching import status_command, top_command
 from ingest.config.loading import Origins
 from ingest.engine.signals import leave_on_signals
 from ingest.errors import IngestError, Misconfigured, Unavailable
@@ -33,7 +36,7 @@ def main() -> None:
         sys.argv.remove("--debug")
     leave_on_signals()
     try:
-        code = cli.main(prog_name="ingest", standalone_mode=False)
+        code = cli.main(prog_name="ingest", standalone_mode=False, complete_var=VARIABLE)
         sys.stdout.flush()
     except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(EXIT_INTERRUPTED)
@@ -107,6 +110,7 @@ for command in (
     show_command,
     query_group,
     status_command,
+    top_command,
     quarantine_group,
     capacity_group,
     config_group,
@@ -114,6 +118,9 @@ for command in (
     export_command,
     import_command,
     compare_command,
+    nodes_command,
+    node_group,
+    completion_command,
 ):
     cli.add_command(command)
 

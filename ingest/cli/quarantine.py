@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -16,15 +13,6 @@ from ingest.cli.settings import database, publisher, with_settings
 from ingest.config.loading import Origins
 from ingest.core.printable import escape_unprintable
 from ingest.errors import Misconfigured, Refused
-
-if TYPE_CHECKING:
-    from ingest.store.quarantine import Quarantined
-
-# What a message says of itself that its body may not: given back to the queue together with the body.
-KEPT_HEADERS = ("certname", "producer", "producer_timestamp", "transaction_uuid", "environment", "job_id",
-                "command", "version", "content-type")  # fmt: skip
-HEADER_BYTES_WHOLE = 1020  # the receiver cuts at 1024, in the middle of no character
-ALL = 10**9
 
 
 @click.group("quarantine")
@@ -99,65 +87,15 @@ def retry_command(settings: Origins, numbers: tuple[int, ...], reason: str | Non
 
     A body of which something was redacted, cut or dropped is not the message any more: it stays here.
     """
-    from ingest.store.quarantine import drop_given_back, entries, entry
-
     if not numbers and reason is None:
         raise click.UsageError("name the messages by their numbers, or a --reason")
-    with database(settings.config, writes=True) as connection:
-        chosen = [entry(connection, number, with_body=False) for number in dict.fromkeys(numbers)]
-        for found in chosen:
-            if why := _why_not(found):
-                raise Refused(f"{found.id} cannot be given back: {why}; it stays, and so do the others")
-        if reason is not None:
-            listed = [found for found in entries(connection, reason=reason, limit=ALL) if not _why_not(found)]
-            chosen += [found for found in listed if found.id not in numbers]
-        given: list[Quarantined] = []
+    from ingest.engine.giving_back import give_back
 
-        def messages() -> Iterator[tuple[bytes, dict[str, str]]]:
-            for found in chosen:
-                whole = entry(connection, found.id)
-                if why := _why_not(whole) or _has_changed(whole):
-                    raise Refused(f"{whole.id} cannot be given back: {why}; it stays")
-                given.append(msgspec.structs.replace(whole, body=None))
-                assert whole.body is not None
-                yield whole.body, _headers_again(whole)
-
-        with publisher(settings.config) as opened:
-            opened.publish(messages())
-        gone = drop_given_back(connection, given)
-        say(f"{len(given)} given back to {', '.join(opened.used) or 'nowhere'}")
-        if gone < len(given):
-            say(f"{len(given) - gone} of them are here again: something newer came meanwhile")
-
-
-def _why_not(found: Quarantined) -> str | None:
-    """Why what is kept of a message is not the message; None when it is."""
-    if found.kept_bytes is None:
-        return f"its body was not kept ({escape_unprintable(found.body_note or 'it was empty')})"
-    if found.body_note is not None or found.kept_bytes != found.body_bytes:
-        return f"its body is not as it came ({escape_unprintable(found.body_note or 'cut')})"
-    for name in KEPT_HEADERS:
-        value = found.headers.get(name, "")
-        # Longer ones were cut; U+FFFD stands for what was no UTF-8; a line end would be another header.
-        if len(value.encode()) > HEADER_BYTES_WHOLE or "\ufffd" in value or not value.isprintable():
-            return f"its header {name} is not as it came"
-    return None
-
-
-def _has_changed(found: Quarantined) -> str | None:
-    if found.body_digest is None or found.body is None:
-        return None  # of a version that did not write down the digest
-    return None if hashlib.sha256(found.body).digest() == found.body_digest else "its body is not as it came"
-
-
-def _headers_again(kept: Quarantined) -> dict[str, str]:
-    """What the message said of itself; and of its time, where its body does not, that it came when it came first: what the
-    node has sent since then stays newer."""
-    from ingest.core.delivery.arrival import Arrivals
-
-    arrived_at = Arrivals().stamped_at(kept.headers) or kept.first_seen
-    said = {name: kept.headers[name] for name in KEPT_HEADERS if name in kept.headers}
-    return {"producer_timestamp": arrived_at.isoformat()} | said
+    with database(settings.config, writes=True) as connection, publisher(settings.config) as opened:
+        done = give_back(connection, opened, numbers=numbers, reason=reason)
+    say(f"{done.given} given back to {', '.join(opened.used) or 'nowhere'}")
+    if done.gone < done.given:
+        say(f"{done.given - done.gone} of them are here again: something newer came meanwhile")
 
 
 @quarantine_group.command("drop")

@@ -1,20 +1,17 @@
-"""Commands that only look: at what is stored, and at a running engine."""
+"""Commands that only look at what is stored."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import click
 
-from ingest.cli.printing import say_json, say_lines
-from ingest.cli.settings import database, of_running_engine, with_settings
+from ingest.cli.printing import say_json
+from ingest.cli.settings import database, with_settings
 from ingest.config.loading import Origins
-from ingest.core.printable import escape_unprintable
-from ingest.errors import Misconfigured, Refused, Unavailable
-
-OF_KINDS = "ingest_settle_seconds_"  # counts what of each kind was settled, as well
+from ingest.errors import Misconfigured, Refused
 
 
 @click.command("show")
@@ -32,6 +29,8 @@ def show_command(
     from ingest.store.facts.reading import read_factset
     from ingest.store.report.reading import read_report, read_reports
 
+    if shows_facts + lists_reports + (report is not None) > 1:
+        raise Misconfigured("--facts, --reports, --report", "one of them at a time")
     with database(settings.config) as connection:
         if shows_facts:
             say_json(canonical_json(read_factset(connection, certname)))
@@ -137,46 +136,3 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-@click.command("status")
-@with_settings
-def status_command(settings: Origins) -> None:
-    """What a running engine says about itself."""
-    from ingest.observe.asking import read_status, where
-
-    config = of_running_engine(settings.config)
-    status = read_status(config)
-    try:
-        health, processes = status["health"], status["processes"]
-        lines = ["ready" if health["ready"] else "not ready: " + "; ".join(health["reasons"])]
-        for process, numbers in processes.items():
-            lines += ["", process, *_lines(numbers)]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Unavailable(
-            f"no engine answers at {where(config)} (--metrics-port): {type(error).__name__} in its answer"
-        ) from error
-    say_lines("\n".join(map(escape_unprintable, lines)))
-    if not health["healthy"]:
-        raise Unavailable("; ".join(health["reasons"]))
-
-
-def _lines(numbers: Mapping[str, Any]) -> list[str]:
-    """A line for each number, of a histogram its mean."""
-    found = []
-    for name, value in numbers.items():
-        shown = name.removeprefix("ingest_").removesuffix("_total").replace("_", " ")
-        if name.endswith("_sum"):
-            continue
-        if name.endswith("_count"):
-            base = name.removesuffix("_count")
-            mean = numbers[f"{base}_sum"] / value if value else 0.0
-            if base.startswith(OF_KINDS):
-                found.append(f"  {f'settled, {base.removeprefix(OF_KINDS)}':<28} {_number(value):>16}")
-            shown, value = f"{base.removeprefix('ingest_').replace('_', ' ')}, mean", mean
-        found.append(f"  {shown:<28} {_number(value):>16}")
-    return found
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"

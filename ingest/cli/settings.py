@@ -133,7 +133,11 @@ def of_running_engine(config: Config) -> Config:
     taken = {
         name: getattr(engine, name)
         for name in RunningEngine.__struct_fields__
-        if name not in ("instance", "pid") and getattr(config, name) == getattr(DEFAULTS, name)
+        if name not in ("instance", "pid")
+        and getattr(config, name) == getattr(DEFAULTS, name)
+        and not (
+            config.queue_source and name.endswith("destination")
+        )  # another broker's have their own names
     }
     return msgspec.structs.replace(config, **taken)
 

@@ -11,6 +11,7 @@ from enum import IntEnum
 import msgspec
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+LAGS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 21600.0, 86400.0)
 SIZES = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
 
 
@@ -104,6 +105,15 @@ class Metric(IntEnum):
         "Shared memory used by unsettled bodies.",
         "at window_bytes_max reading stops",
     )
+    WINDOW_MESSAGES_LIMIT = _gauge(
+        "receiver",
+        "window_messages_limit",
+        "Unsettled messages that it takes at most.",
+        "window_messages_max",
+    )
+    WINDOW_BYTES_LIMIT = _gauge(
+        "receiver", "window_bytes_limit", "Shared memory that there is for bodies.", "window_bytes_max"
+    )
     WAITING = _gauge(
         "receiver",
         "waiting",
@@ -176,6 +186,19 @@ class Metric(IntEnum):
     )
     BATCH_SECONDS = _histogram(
         "writer", "batch_seconds", "Time of one transaction.", "over a second: look at the database", SECONDS
+    )
+    LAG_SECONDS = _histogram(
+        "writer",
+        "lag_seconds",
+        "From a catalog's producer_timestamp to its commit.",
+        "seconds as a rule; minutes: a backlog, or a producer's clock that is behind",
+        LAGS,
+    )
+    BATCH_LAG_SECONDS = _gauge(
+        "writer",
+        "batch_lag_seconds",
+        "The largest lag in the last batch with catalogs.",
+        "falls while a backlog is worked off: itself over its fall a second is the time until that is gone",
     )
     ROWS_WRITTEN = _counter(
         "writer",

@@ -22,3 +22,18 @@ def size_bytes(text: str) -> int:
     if match is None:
         raise ValueError(text)
     return int(match[1]) * _BYTES[match[2]]
+
+
+def duration_text(seconds: float) -> str:
+    """In the largest unit of which there are two: ``45 s``, ``30 min``, ``26 h``, ``3 d``."""
+    for name, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {name}"
+    return f"{seconds:.0f} s" if seconds >= 10 or seconds == 0 else f"{seconds:.1f} s"
+
+
+def bytes_text(count: float) -> str:
+    for name, size in (("TiB", 1024**4), ("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
+        if count >= size:
+            return f"{count / size:.1f} {name}"
+    return f"{count:.0f} B"

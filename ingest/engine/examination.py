@@ -39,16 +39,19 @@ def require_settings(config: Config) -> None:
     load_producer_rules(config.producers_file)
 
 
-def examine_all(config: Config, surroundings: Surroundings) -> Iterator[Finding]:
-    """Findings in the order in which a person would mend them."""
+def examine_all(
+    config: Config, surroundings: Surroundings, at_work: Config | None = None
+) -> Iterator[Finding]:
+    """Findings in the order in which a person would mend them. ``at_work``: with the embedded parts of the engine that runs
+    here, where it does."""
     try:
         require_instance(config.instance)
         load_producer_rules(config.producers_file)
     except IngestError as error:
         yield found_wrong("settings", error)
     yield from examine_machine(config, surroundings)
-    yield from _examine_brokers(config)
-    yield from _examine_databases(config, surroundings)
+    yield from _examine_brokers(at_work or config)
+    yield from _examine_databases(at_work or config, surroundings)
 
 
 def _examine_brokers(config: Config) -> Iterator[Finding]:

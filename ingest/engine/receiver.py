@@ -287,13 +287,13 @@ class Receiver:
     def _measure(self) -> None:
         self.row.set(Metric.WINDOW_MESSAGES, self.ledger.messages)
         self.row.set(Metric.WINDOW_BYTES, self._arena.used_bytes)
+        self.row.set(Metric.WINDOW_MESSAGES_LIMIT, self.config.window_messages_max)
+        self.row.set(Metric.WINDOW_BYTES_LIMIT, self.config.window_bytes_max)
         self.row.set(Metric.WAITING, self.ledger.waiting)
-        self.row.set(Metric.CONNECTED, int(self.subscription.is_connected))
+        connected = self.subscription.is_connected
+        self.row.set(Metric.CONNECTED, int(connected))
         oldest = self.ledger.oldest()
         self.row.set(Metric.OLDEST_SECONDS, time.monotonic() - oldest.received_s if oldest else 0)
-        since = self._holding.told(
-            oldest.received_at if oldest else None,
-            datetime.now(UTC),
-            connected=self.subscription.is_connected,
-        )
-        self._in_flight.hold_since(RECEIVER, since)
+        since = oldest.received_at if oldest else None
+        told = self._holding.told(since, datetime.now(UTC), connected=connected)
+        self._in_flight.hold_since(RECEIVER, told)

@@ -19,6 +19,7 @@ from ingest.core.metrics import Metric
 from ingest.embedded.broker.starting import BrokerOptions, embedded_broker
 from ingest.embedded.postgresql import embedded_database
 from ingest.engine.examination import require_settings
+from ingest.engine.fleet import FleetNumbers
 from ingest.engine.front import FrontChild
 from ingest.engine.kinds import housekeeping as kinds_housekeeping
 from ingest.engine.presence import tell_of_itself
@@ -29,6 +30,7 @@ from ingest.ipc.core_dumps import forbid_core_dumps
 from ingest.ipc.names import SUPERVISOR
 from ingest.observe.asking import where
 from ingest.observe.exposition import Health, serve
+from ingest.observe.fleet import FleetCollector
 from ingest.observe.log import configure, resolve_format
 from ingest.observe.server import UNIX
 from ingest.store import housekeeping
@@ -63,6 +65,7 @@ def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str]
         prepare_database(config)
         connect_first(config).close()
         supervisor = Supervisor(config, lambda: _completed(read_again(), config))
+        fleet = FleetNumbers(lambda: supervisor.config)
         health = supervisor.health
         if config.listen:
             front = FrontChild(config, supervisor.health, supervisor.count)
@@ -70,9 +73,10 @@ def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str]
             front.start()
             health = front.health
         if config.metrics_port or config.metrics_host.startswith(UNIX):
-            _serve_metrics(config, supervisor, health, stack)
+            _serve_metrics(config, supervisor, health, stack, FleetCollector(fleet.current))
         stack.enter_context(told_of(config))
         stop = threading.Event()
+        threading.Thread(target=fleet.run, args=(stop,), daemon=True).start()
         keeper = threading.Thread(target=keep_house, args=(stop, supervisor), daemon=True)
         keeper.start()
         teller = threading.Thread(target=tell_of_itself, args=(stop, supervisor), daemon=True)
@@ -163,7 +167,11 @@ def prepare_database(config: Config) -> None:
 
 
 def _serve_metrics(
-    config: Config, supervisor: Supervisor, health: Callable[[], Health], stack: ExitStack
+    config: Config,
+    supervisor: Supervisor,
+    health: Callable[[], Health],
+    stack: ExitStack,
+    fleet: FleetCollector,
 ) -> None:
     names = config.metrics_names.replace(",", " ").split()
     try:
@@ -174,6 +182,7 @@ def _serve_metrics(
             supervisor.names,
             health,
             [*names, config.metrics_host, socket.gethostname()],
+            [fleet],
         )
     except (OSError, UnicodeError) as error:
         raise Misconfigured(

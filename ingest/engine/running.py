@@ -23,6 +23,7 @@ from ingest.errors import Misconfigured
 SUFFIX = ".engine"
 NAME = "puppet-ingest"
 SERVICE_DIRECTORY = Path("/run") / NAME  # root's own, and that of a service of systemd; root looks there too
+DEFAULTS = Config()
 INSTANCE = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
@@ -35,6 +36,9 @@ class RunningEngine(msgspec.Struct, frozen=True):
     database: str
     metrics_host: str
     metrics_port: int
+    destination: str = DEFAULTS.destination  # an engine of the version before does not tell
+    facts_destination: str = DEFAULTS.facts_destination
+    reports_destination: str = DEFAULTS.reports_destination
 
 
 @contextmanager
@@ -51,6 +55,7 @@ def told_of(config: Config) -> Iterator[None]:
         config.database,
         config.metrics_host,
         config.metrics_port,
+        *config.destinations,
     )
     path = _directory() / f"{config.instance}{SUFFIX}"
     try:

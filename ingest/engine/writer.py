@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from multiprocessing.connection import Connection as ControlConnection
 
 import structlog
@@ -19,6 +20,7 @@ from ingest.core.delivery.gathering import BatchLimits, Gathering, linger_s
 from ingest.core.delivery.importance import RANKS, rank_of_command
 from ingest.core.delivery.work import (
     NO_FINGERPRINT,
+    UNPLACED,
     Claim,
     Full,
     Outcome,
@@ -179,12 +181,17 @@ class Writer:
 
     def _report(self, batch: Sequence[Work], settled: list[Settled]) -> None:
         outcomes = {s.delivery: s.outcome for s in settled}
+        lags_s = []
+        now = datetime.now(UTC)
         for work in batch:
             if isinstance(work, Claim | Full) and outcomes.get(work.delivery) in (
                 Outcome.STORED,
                 Outcome.UNCHANGED,
             ):
                 self._known.put(work.header.certname, work.sections)
+                if work.producer_timestamp != UNPLACED:
+                    lags_s.append(max(0.0, (now - work.producer_timestamp).total_seconds()))
+        self._tell_lags(lags_s)
         counts = self._database.counts
         self.row.add(Metric.ROWS_WRITTEN, counts.rows_written)
         self.row.add(Metric.BYTES_COPIED, counts.bytes_copied)
@@ -197,6 +204,12 @@ class Writer:
         self.row.add(Metric.QUARANTINE_THINNED, self._database.thinned)
         self._quarantining.tell(batch)
         self.channels.outboxes[RECEIVER].send(settled)
+
+    def _tell_lags(self, lags_s: Sequence[float]) -> None:
+        for lag_s in lags_s:
+            self.row.observe(Metric.LAG_SECONDS, lag_s)
+        if lags_s:
+            self.row.set(Metric.BATCH_LAG_SECONDS, max(lags_s))
 
     def _refuse(self, work: Work, rejected: Rejected) -> None:
         """PostgreSQL will not have this one, alone as it is."""

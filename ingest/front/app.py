@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from ingest.config.settings import Config
 from ingest.core.query.ast import BadQuery
+from ingest.core.query.pql import parse_pql
 from ingest.errors import IngestError
 from ingest.front.accepting import require_json
 from ingest.front.admission import Admission
@@ -18,6 +19,7 @@ from ingest.front.answering import Answerer, ClientGone, ast_answer, refusal_of
 from ingest.front.archive import Archive
 from ingest.front.asking import read_parameters, understand
 from ingest.front.commands import Commands
+from ingest.front.live import Live
 from ingest.front.meta import Meta
 from ingest.front.paths import Target, find_target
 from ingest.front.readers import Readers
@@ -36,12 +38,16 @@ class Front:
         self._parts: dict[str, Any] = {}
 
     def startup(self) -> None:
+        parse_pql(
+            "nodes{}"
+        )  # the parser takes a quarter of a second to make: not at the cost of who asks first
         self._admission = Admission(self._config)
         self._readers = Readers(self._config)
         self._answerer = Answerer(self._config, self._readers)
         self._commands = Commands(self._config, self._readers, self._admission)
+        self._live_page = Live(self._config, self._readers)
         self._meta = Meta(self._config, self._readers, self._commands)
-        self._archive = Archive(self._config, self._readers, self._commands.publishing)
+        self._archive = Archive(self._config, self._readers, self._commands.publishing, self._admission)
 
     async def shutdown(self) -> None:
         await self._commands.close()
@@ -92,7 +98,9 @@ class Front:
             case ["pdb", "admin", "v1", "archive"]:
                 await self._archive.answer(request, send)
             case _:
-                found = await self._meta.answer(request, parts)
+                found = await self._live_page.answer(request, parts) or await self._meta.answer(
+                    request, parts
+                )
                 if found is None:
                     raise Refusal(404, "Not Found")
                 await found(request.scope, request.receive, send)

@@ -23,6 +23,7 @@ from ingest.core.archive.members import Command
 from ingest.core.archive.tar import ArchiveReader, Broken, Member
 from ingest.engine.archiving import Inspector, Problem, Tally, headers_of
 from ingest.errors import IngestError, Misconfigured, Unavailable
+from ingest.front.admission import Admission
 from ingest.front.answering import ClientGone, leaves
 from ingest.front.asking import read_pairs
 from ingest.front.bodies import pieces
@@ -42,8 +43,11 @@ NOTHING = b""
 class Archive:
     """Of one process."""
 
-    def __init__(self, config: Config, readers: Readers, publishing: PublishingThread) -> None:
+    def __init__(
+        self, config: Config, readers: Readers, publishing: PublishingThread, admission: Admission
+    ) -> None:
         self._config, self._readers, self._publishing = config, readers, publishing
+        self._admission = admission
         self._imports, self._exports = asyncio.Semaphore(IMPORTS_MAX), asyncio.Semaphore(EXPORTS_MAX)
 
     async def answer(self, request: Request, send: Send) -> None:
@@ -51,6 +55,8 @@ class Archive:
         slots = {"GET": self._exports, "POST": self._imports}.get(request.method)
         if slots is None:
             raise Refusal(405, "an archive is asked for by GET, and sent by POST")
+        if request.method == "POST":
+            self._require_import(request)
         if slots.locked():
             raise Refusal(503, "another archive is under way: try again later", is_json=True)
         async with slots:
@@ -59,6 +65,16 @@ class Archive:
             else:
                 response = await _Import(self._config, self._publishing).take(request)
                 await response(request.scope, request.receive, send)
+
+    def _require_import(self, request: Request) -> None:
+        """Raises Refusal: an archive is commands, and for any node."""
+        self._admission.require_commands(request)
+        if self._admission.submits_for_itself_alone(request):
+            raise Refusal(
+                403,
+                "an archive has commands for other nodes (submitters_allowlist has the exceptions)",
+                is_json=True,
+            )
 
     async def _send(self, request: Request, send: Send) -> None:
         profile = read_pairs(request.scope["query_string"].decode("latin-1")).get("anonymization_profile")

@@ -30,6 +30,7 @@ from ingest.front.refusal import Refusal, json_response
 from ingest.store.query.running import is_stored
 
 AT_ONCE_MAX = 64  # bodies that are being read or sent, as many as the publisher sends without a receipt; others wait unread
+HEADER_LENGTH_MAX = 1024  # four times what a name of the DNS may have
 POLL_S = 0.05  # how often it is looked whether a command has been stored
 
 
@@ -158,8 +159,9 @@ def _headers(command: Command, token: str) -> dict[str, str]:
     """So that a broker's tools show whose it is."""
     found = {"content-type": "application/json", "command": command.name, "command_uuid": token}
     for name, value in (("certname", command.certname), ("producer_timestamp", command.producer_timestamp)):
-        # STOMP 1.0 cannot escape a line end: what might be one stays in the body alone.
-        if value and value.isascii() and value.isprintable():
+        # STOMP 1.0 cannot escape a line end: what might be one stays in the body alone. So does what is no name: a broker
+        # ends the connection of all for a header that is too long.
+        if value and len(value) <= HEADER_LENGTH_MAX and value.isascii() and value.isprintable():
             found[name] = value
     return found
 

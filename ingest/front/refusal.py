@@ -26,11 +26,11 @@ class Refusal(Exception):
 
 
 def json_response(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(json.dumps(value, ensure_ascii=False), status, headers, JSON)
+    # A lone surrogate that a client sent may be in what it is answered.
+    return Response(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"), status, headers, JSON)
 
 
 def text_response(text: str, status: int = 200) -> Response:
-    # A lone surrogate that a client sent in its query is shown in the answer to it.
     return Response(text.encode("utf-8", "replace"), status, None, TEXT)
 
 

@@ -105,21 +105,25 @@ def serve(
     names: Sequence[str],
     health: Callable[[], Health],
     hosts: Sequence[str] = (),
+    more: Sequence[Collector] = (),
 ) -> Server:
     """Serves /metrics, /healthz, /readyz and /status.json from a daemon thread, at an address or ``unix:/PATH``;
-    ``hosts`` are names, beside addresses and localhost, under which it may be asked.
+    ``hosts`` are names, beside addresses and localhost, under which it may be asked; ``more`` stands behind ours in /metrics.
 
     Raises OSError when the port is taken.
     """
-    server = Server(listen(host, port), pages(metrics, names, health), hosts)
+    server = Server(listen(host, port), pages(metrics, names, health, more), hosts)
     server.start()
     return server
 
 
-def pages(metrics: MetricsTable, names: Sequence[str], health: Callable[[], Health]) -> Callable[[str], Page]:
+def pages(
+    metrics: MetricsTable, names: Sequence[str], health: Callable[[], Health], more: Sequence[Collector] = ()
+) -> Callable[[str], Page]:
     """What is answered to a path."""
     registry = CollectorRegistry()
-    registry.register(MetricsCollector(metrics, names))
+    for collector in (MetricsCollector(metrics, names), *more):
+        registry.register(collector)
 
     def page(path: str) -> Page:
         state = health()

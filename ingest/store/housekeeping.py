@@ -101,7 +101,7 @@ def expire_nodes(connection: Connection, node_ttl: timedelta, *, step_nodes: int
     with translate_errors():
         nodes = connection.execute(query("silent_nodes"), {"ttl": node_ttl}).fetchall()
         for start in range(0, len(nodes), step_nodes):
-            with _locked(connection, nodes[start : start + step_nodes]) as ids:
+            with locked_nodes(connection, nodes[start : start + step_nodes]) as ids:
                 rows = connection.execute(query("expire_nodes"), {"ids": ids, "ttl": node_ttl})
                 expired += [str(certname) for (certname,) in rows]
     return sorted(expired)
@@ -113,7 +113,7 @@ def mend_deactivations(connection: Connection, future_tolerance: timedelta, *, s
     with translate_errors():
         nodes = connection.execute(query("nodes_deactivated_in_future"), [future_tolerance]).fetchall()
         for start in range(0, len(nodes), step_nodes):
-            with _locked(connection, nodes[start : start + step_nodes]) as ids:
+            with locked_nodes(connection, nodes[start : start + step_nodes]) as ids:
                 found = connection.execute(
                     query("deactivate_now"), {"ids": ids, "tolerance": future_tolerance}
                 )
@@ -127,7 +127,7 @@ def purge_nodes(connection: Connection, node_purge_ttl: timedelta, *, step_nodes
     with translate_errors():
         nodes = connection.execute(query("purgeable_nodes"), [node_purge_ttl]).fetchall()
         for start in range(0, len(nodes), step_nodes):
-            with _locked(connection, nodes[start : start + step_nodes]) as ids:
+            with locked_nodes(connection, nodes[start : start + step_nodes]) as ids:
                 row = connection.execute(query("purge_nodes"), {"ids": ids, "ttl": node_purge_ttl}).fetchone()
                 purged += int(str(row[0])) if row else 0
     return purged
@@ -140,7 +140,7 @@ def forget_nodes(connection: Connection, age: timedelta, *, step_nodes: int = 10
     with translate_errors():
         nodes = connection.execute(query("nodes_without_catalog"), [age]).fetchall()
         for start in range(0, len(nodes), step_nodes):
-            with _locked(connection, nodes[start : start + step_nodes]) as ids:
+            with locked_nodes(connection, nodes[start : start + step_nodes]) as ids:
                 forgotten += connection.execute(query("forget_nodes"), {"ids": ids, "age": age}).rowcount
     return forgotten
 
@@ -158,7 +158,7 @@ def forget_quarantined(connection: Connection, retention: timedelta) -> int:
 
 
 @contextmanager
-def _locked(connection: Connection, nodes: Sequence[tuple[object, ...]]) -> Iterator[list[object]]:
+def locked_nodes(connection: Connection, nodes: Sequence[tuple[object, ...]]) -> Iterator[list[object]]:
     """A transaction that holds the locks of these (id, certname), as a writer takes them; gives the ids."""
     certnames = [str(certname) for _, certname in nodes]
     locks = NodeLocks(connection, known=())

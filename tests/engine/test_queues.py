@@ -81,6 +81,19 @@ def test_an_engine_takes_the_kinds_that_it_is_for(start: Start, broker: str, con
         assert stored_nodes(connection, kind) == {f"{kind}/queue/catalog", f"{kind}/queue/facts"}
 
 
+def test_commands_send_to_the_queues_of_the_running_engine(
+    broker: str, database: str, tmp_path: Path, start: Start, connection: Connection
+) -> None:
+    """Where they are told of none: its one queue for all, or each of its own."""
+    file = tmp_path / "facts"
+    file.write_bytes(body_of("facts", "n1"))
+    engine = start("--workers", "1", "--destination", "/queue/mine", "--instance", "queues-test")
+    done = ingest("publish", file, "--instance", "queues-test")
+    assert done.returncode == 0, done.stderr
+    engine.wait_settled(1)
+    assert stored_nodes(connection, "facts") == {"n1"}
+
+
 def test_a_catalog_does_not_wait_behind_a_flood_of_reports(
     start: Start, broker: str, connection: Connection
 ) -> None:

@@ -155,11 +155,13 @@ def test_a_command_says_nothing_of_missing_directories(tmp_path: Path) -> None:
         "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
     }
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "ingest", "show", "a"],
+        [sys.executable, "-W", "error", "-m", "ingest", "show", "a", "--instance", "nobodys"],
         capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=environment,
     )  # fmt: skip
-    assert done.stderr.startswith("ingest: --database: name the database")
-    assert done.stderr.count("\n") == 1
+    # There may be an engine of the same user: then the command says so in a line, and whom it asked has no such node.
+    assert all(line.startswith("ingest: ") for line in done.stderr.splitlines())
+    assert done.stderr
+    assert "XDG" not in done.stderr
 
 
 def test_root_writes_in_no_directory_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,13 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, NamedTuple
 
+from lab.facts import facts_body
 from lab.store_model import START, resource, wire_body
+from tests.core.test_report import event, log, report
+from tests.core.test_report import resource as reported
 
 NODES = 40
+RUN = ("facts", "catalog", "report")  # what a node sends with each run, in its order
 KINDS = 4  # of large catalogs
 # What is not in order, and how often: one in so many messages.
 OUT_OF_ORDER, SENT_TWICE, LARGE, REFUSED, UNREADABLE = 10, 15, 25, 60, 40
@@ -32,6 +36,7 @@ class Message(NamedTuple):
     minute: int
     body: bytes
     reason: str = ""
+    kind: str = ""  # of RUN
 
 
 class Traffic:
@@ -40,6 +45,7 @@ class Traffic:
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
         self._minutes = dict.fromkeys(range(NODES), 0)
+        self._rest_of_run: list[tuple[str, str, int]] = []
         self.messages: dict[str, Message] = {}
 
     def __iter__(self) -> Iterator[Message]:
@@ -58,12 +64,22 @@ class Traffic:
             elif self._once_in(UNREADABLE):
                 message = Message(f"m{number}", None, number, b'{"number": %d' % number, "unreadable")
             else:
-                message = self._catalog(number)
+                message = self._part_of_run(number)
             self.messages[message.id] = message
             previous = message
             yield message
 
-    def _catalog(self, number: int) -> Message:
+    def _part_of_run(self, number: int) -> Message:
+        if not self._rest_of_run:
+            certname, minute = self._next_run()
+            self._rest_of_run = [(kind, certname, minute) for kind in RUN]
+        kind, certname, minute = self._rest_of_run.pop(0)
+        if certname == "n1.example.com" and minute < 0 and kind == "report":
+            minute += MINUTES_OF_CENTURY // 4  # one from that long ago is as new as its arrival
+        body = {"facts": self._facts, "catalog": self._body, "report": self._report}[kind]
+        return Message(f"m{number}", certname, minute, body(certname, minute), "", kind)
+
+    def _next_run(self) -> tuple[str, int]:
         node = self._random.randrange(NODES)
         minute = self._minutes[node] = self._minutes[node] + 10
         if self._once_in(OUT_OF_ORDER):
@@ -72,8 +88,26 @@ class Traffic:
             minute += MINUTES_AHEAD  # a clock that jumps ahead, and back again
         if node == 1 and self._once_in(3):
             minute -= MINUTES_OF_CENTURY // 4
-        certname = f"n{node}.example.com"
-        return Message(f"m{number}", certname, minute, self._body(certname, minute))
+        return f"n{node}.example.com", minute
+
+    def _facts(self, certname: str, minute: int) -> bytes:
+        values = {"uptime": minute, "os": {"release": self._random.randrange(3)}, "name": certname}
+        if self._once_in(LARGE):
+            values["another shape"] = [{"n": n} for n in range(self._random.randrange(200))]
+        when = (START + timedelta(minutes=minute)).isoformat()
+        return facts_body(certname, 0, values, [["bash", str(minute // 300), "apt"]], producer_timestamp=when)
+
+    def _report(self, certname: str, minute: int) -> bytes:
+        when = (START + timedelta(minutes=minute)).isoformat()
+        events = [f"changed {self._random.randrange(50)}" for _ in range(self._random.randrange(4))]
+        if self._once_in(LARGE):
+            events += [f"changed {minute // 30 % KINDS} {n}" for n in range(300)]
+        made = report(
+            certname=certname, producer_timestamp=when, start_time=when, end_time=when, transaction_uuid=_uuid(minute),
+            resources=[reported(f"/{n}", event(message=said)) for n, said in enumerate(events)],
+            logs=[log(said) for said in [*events, f"Applied catalog in {minute % 7} seconds"]],
+        )  # fmt: skip
+        return json.dumps({"command": "store report", "version": 8, "payload": made}).encode()
 
     def _body(self, certname: str, minute: int) -> bytes:
         count, parameters = self._random.randrange(1, 15), {}
@@ -89,15 +123,25 @@ class Traffic:
     def _once_in(self, many: int) -> bool:
         return self._random.randrange(many) == 0
 
-    def newest(self) -> dict[str, Message]:
-        """The catalog that must be stored, by certname."""
+    def newest(self, kind: str = "catalog") -> dict[str, Message]:
+        """What of that kind must be stored, by certname."""
         found: dict[str, Message] = {}
         for message in self.messages.values():
-            if message.certname is not None and (
-                message.certname not in found or message.minute > found[message.certname].minute
+            if (
+                message.kind == kind
+                and message.certname is not None
+                and (message.certname not in found or message.minute > found[message.certname].minute)
             ):
                 found[message.certname] = message
         return found
+
+    def reports(self) -> dict[tuple[str, str], Message]:
+        """All that must be stored, by certname and transaction."""
+        return {
+            (message.certname, _uuid(message.minute)): message
+            for message in self.messages.values()
+            if message.kind == "report" and message.certname is not None
+        }
 
     def refused(self) -> dict[bytes, str]:
         """The bodies that must be in quarantine, each once, and why."""
@@ -110,9 +154,16 @@ def dated(body: bytes, minute: int) -> bytes:
     """The body with that time, which may be in another century, and a transaction of its own."""
     document: dict[str, Any] = json.loads(body)
     when = (START + timedelta(minutes=minute)).isoformat()
-    uuid = f"00000000-0000-0000-0000-{minute % 10**12:012d}"
-    document["payload"] |= {"producer_timestamp": when, "version": str(minute), "transaction_uuid": uuid}
+    document["payload"] |= {
+        "producer_timestamp": when,
+        "version": str(minute),
+        "transaction_uuid": _uuid(minute),
+    }
     return json.dumps(document).encode()
+
+
+def _uuid(minute: int) -> str:
+    return f"00000000-0000-0000-0000-{minute % 10**12:012d}"
 
 
 class Producer:

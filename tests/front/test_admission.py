@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import trustme
 
-from lab.front import Answer, Front
+from lab.front import Answer, Front, ask
 from tests.front.conftest import Serve
+from tests.front.test_archive import facts, form, made
 from tests.front.test_clients import eventually
 from tests.front.test_commands import CMD, payload
 
@@ -198,3 +199,24 @@ def test_a_bound_submitter_speaks_for_itself_alone(
         authority.ask(front, "n1", CMD, {"command": "replace catalog", "version": 9, "payload": mine}).status
         == 200
     )
+
+
+def test_an_archive_is_for_those_who_may_send_commands_of_any_node(
+    serve: Serve, serve_tls: Callable[..., Front], authority: Authority, tokens_file: Path, tmp_path: Path
+) -> None:
+    """It is as many commands; to take one out is to query."""
+    archive = form(made(("puppetdb-bak/facts/n2.json", facts("n2", 1, x=1))))
+    front = serve("--tokens-file", str(tokens_file))
+    path, body, headers = "/pdb/admin/v1/archive", archive["body"], archive["headers"]
+    for token, status in ((None, 401), (TOKENS["jane"], 403), (TOKENS["robot"], 200)):
+        answer = ask(front.port, path, method="POST", body=body, headers=headers | by(token))
+        assert answer.status == status, answer.text
+    assert front.get(path, headers=by(TOKENS["jane"])).status == 200
+    assert front.get(path).status == 401
+
+    (tmp_path / "compilers").write_text("compile-1\n")
+    front = serve_tls("--bind-submitters", "--submitters-allowlist", str(tmp_path / "compilers"))
+    for name, status in (("n2", 403), ("compile-1", 200)):
+        answer = authority.ask(front, name, path, body, headers)
+        assert answer.status == status, answer.text
+    assert authority.ask(front, "n2", path).status == 200

@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -343,7 +344,7 @@ def test_what_is_anonymised_fits(run: Run, full: str, tmp_path: Path, profile: s
     assert [one for one in looked if isinstance(one, Problem)] == []
 
 
-def form(archive: bytes, name: str = "archive") -> dict[str, object]:
+def form(archive: bytes, name: str = "archive") -> dict[str, Any]:
     boundary = "------------------------0123456789"
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="a.tgz"\r\n'
     body = f"{head}Content-Type: application/octet-stream\r\n\r\n".encode() + archive

@@ -20,7 +20,7 @@ FORMS = ("wire", "native", "legacy")
 @pytest.fixture
 def fleet(connection: Connection) -> Fleet:
     """Three nodes, each of another form, that are stored as they are."""
-    made = Fleet(3, 1, forms=FORMS, resources=150)
+    made = Fleet(3, 1, forms=FORMS, resources=150, kinds=("catalog",))
     pipeline = Pipeline(connection)
     works = []
     for node in made.nodes:

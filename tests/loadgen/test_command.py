@@ -167,6 +167,7 @@ def test_the_generator_alone_says_what_it_can_do(tmp_path: Path) -> None:
         (["--scenario", "sunny"], "--scenario"),
         (["--mix", "unchanged=2"], "--mix"),
         (["--formats", "xml"], "--formats"),
+        (["--kinds", "catalog,inputs"], "--kinds"),
         (["--templates", "/nowhere"], "--templates"),
         (["--nodes", "1", "--broker", "http://x"], "--broker: "),
         (["report", "/nowhere"], "DIR"),

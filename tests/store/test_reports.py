@@ -22,6 +22,7 @@ from ingest.engine.kinds import open_lane
 from ingest.store.connection import Connection, connect
 from ingest.store.housekeeping import HousekeepingSettings, expire_nodes, forget_nodes
 from ingest.store.lane import LaneSettings
+from ingest.store.queries import query
 from ingest.store.report.housekeeping import end_old_reports
 from lab.store_model import Pipeline, wire_body
 from tests.core.test_report import event, log, report, resource
@@ -471,6 +472,26 @@ def ingest(database: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_report_is_found_by_indexes(connection: Connection, reports: Reports) -> None:
+    """However many there are: its hash, and then its node, not what the views make of them."""
+    when = recent(minutes=5)
+    reports.send(*(at(when, f"n{n}", resources=[resource("/x", event())]) for n in range(300)), at=recent())
+    connection.execute("ANALYZE")
+    connection.execute("SET enable_seqscan TO off")
+    (hash_,) = rows(connection, "SELECT hash FROM reports WHERE certname = 'n7'")[0]
+    statement = "EXPLAIN " + query("read_report").as_string(connection)
+    explained = connection.execute(statement.encode(), {"hash": hash_}).fetchall()
+    plan = "\n".join(str(line) for (line,) in explained)
+    assert "Seq Scan on node_reports" not in plan
+    assert plan.count("hash_idx") >= 1
+
+
+def test_the_old_hosts_say_when_they_reported(connection: Connection, reports: Reports) -> None:
+    """As storeconfigs had it: when the run began."""
+    reports.send(at(NOW))
+    assert rows(connection, "SELECT name, last_report FROM storeconfigs.hosts") == [("a.example", NOW)]
+
+
 def test_commands_show_reports(connection: Connection, reports: Reports, database: str) -> None:
     """All of a node, one of them whole, and those of a status."""
     recently = recent(minutes=5)
@@ -479,7 +500,7 @@ def test_commands_show_reports(connection: Connection, reports: Reports, databas
     listed = ingest(database, "show", "a.example", "--reports")
     (line,) = map(json.loads, listed.stdout.splitlines())
     assert (line["status"], line["certname"]) == ("failed", "a.example")
-    whole = json.loads(ingest(database, "show", "a.example", "--report", line["hash"]).stdout)
+    whole = json.loads(ingest(database, "show", "a.example", "--report", line["hash"].upper()).stdout)
     assert [each["message"] for each in whole["resource_events"]] == ["created"]
     assert [each["message"] for each in whole["logs"]] == ["created"]
     assert whole["metrics"] == []
@@ -489,6 +510,9 @@ def test_commands_show_reports(connection: Connection, reports: Reports, databas
     for arguments, code, said in (
         (("show", "b.example", "--report", line["hash"]), 5, "is not one of b.example"),
         (("show", "a.example", "--report", "nope"), 5, "no report nope is stored"),
+        (("show", "a.example", "--report", line["hash"][:8]), 5, "has 40 letters"),
+        (("show", "nobody.example", "--reports"), 5, "nothing of nobody.example is stored"),
+        (("show", "a.example", "--reports", "--facts"), 2, "one of them at a time"),
         (("query", "reports", "--since", "soon"), 2, "--since"),
     ):
         refused = ingest(database, *arguments)

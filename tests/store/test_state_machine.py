@@ -250,7 +250,8 @@ def empty(connection: Connection) -> None:
     """As a new database, but for the generation, which only ever grows."""
     connection.execute(
         "TRUNCATE nodes, environments, producers, tags, positions, resources, edge_sets, position_sets, catalogs,"
-        " catalog_resources, catalog_exports, quarantine, node_latest_reports, node_expirations, node_inputs"
+        " catalog_resources, catalog_exports, quarantine, node_latest_reports, node_expirations, node_inputs,"
+        " node_rhythms"
     )
     connection.execute("UPDATE content_state SET generation = generation + 1")
 

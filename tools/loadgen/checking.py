@@ -1,6 +1,7 @@
 """After a run: is what the database has what was sent last of each node?
 
-Each node's newest catalog is made again from the seed and decoded; its digests are compared with those of the rows that
+Facts and reports are compared in ``checking_runs``. Each node's newest catalog is made again from the seed and decoded;
+its digests are compared with those of the rows that
 are stored. Some nodes, of small fleets all, are also read back whole and compared member by member.
 """
 
@@ -21,6 +22,7 @@ from ingest.errors import Refused
 from ingest.store.catalog.reading import read_catalog
 from ingest.store.connection import Connection, connect
 from lab.decoding import work_of
+from tools.loadgen.checking_runs import BEGINNING, facts_differ, reports_differ
 from tools.loadgen.fleet import Fleet, Node, headers
 
 CACHE_BYTES = 512 * 1024 * 1024
@@ -47,20 +49,32 @@ class Difference(NamedTuple):
 
 
 def differences(
-    database: str, fleet: Fleet, newest: Mapping[int, datetime], step: Callable[[], None] = lambda: None
+    database: str,
+    fleet: Fleet,
+    newest: Mapping[int, datetime],
+    step: Callable[[], None] = lambda: None,
+    since: datetime = BEGINNING,
 ) -> Iterator[Difference]:
-    """Compares every node that ran; ``newest`` has the producer_timestamp of its last message."""
+    """Compares every node that ran; ``newest`` has the producer_timestamp of its last run, and its first one was not before
+    ``since``."""
     decoding = Decoding(CACHE_BYTES)
     # A sample, not every nth: roles take turns.
     whole = set(random.Random(len(newest)).sample(list(newest), min(len(newest), WHOLE_NODES)))
     with connect(database) as connection:
         for number, at in newest.items():
             node = fleet.nodes[number]
-            found = _rows_differ(connection, decoding, fleet, node, at)
-            if found is None and number in whole:
-                found = _whole_differs(connection, fleet, node, at)
-            if found is not None:
-                yield Difference(node.certname, found)
+            for kind in fleet.kinds:
+                is_whole = number in whole
+                if kind == "facts":
+                    found = facts_differ(connection, fleet, node, at)
+                elif kind == "report":
+                    found = reports_differ(connection, fleet, node, at, since, whole=is_whole)
+                else:
+                    found = _rows_differ(connection, decoding, fleet, node, at)
+                    if found is None and is_whole:
+                        found = _whole_differs(connection, fleet, node, at)
+                if found is not None:
+                    yield Difference(node.certname, found)
             step()
 
 

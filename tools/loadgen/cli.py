@@ -1,4 +1,4 @@
-"""``bench/loadgen``: a simulated fleet of Puppet nodes, and reports on what became of their catalogs."""
+"""``bench/loadgen``: a simulated fleet of Puppet nodes, and reports on what became of what they sent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ingest.engine.signals import leave_on_signals
 from ingest.errors import IngestError, Misconfigured, Unavailable
 from ingest.transport.publisher import Publisher
 from tools.loadgen.alone import publish_alone
-from tools.loadgen.fleet import DEFAULT_MIX, Fleet, parse_forms, parse_mix
+from tools.loadgen.fleet import DEFAULT_MIX, KINDS, Fleet, parse_forms, parse_kinds, parse_mix
 from tools.loadgen.progress import console
 from tools.loadgen.report import markdown, summarise
 from tools.loadgen.results import VERSION, About, Results
@@ -61,7 +61,7 @@ class _RunByDefault(click.Group):
 
 @click.group(cls=_RunByDefault, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    """Simulates a fleet whose nodes publish their catalogs, and reports what became of them.
+    """Simulates a fleet whose nodes publish facts, catalogs and reports, and says what became of them.
 
     Without a command: run.
     """
@@ -86,7 +86,12 @@ def cli() -> None:
 )
 @click.option("--seed", default=1, show_default=True)
 @click.option("--broker", default="stomp://127.0.0.1:61613", show_default=True)
-@click.option("--destination", default="/queue/catalog", show_default=True)
+@click.option(
+    "--destination", default="/queue/catalog", show_default=True, help="of all, if it is another than that"
+)
+@click.option("--facts-destination", help="[default: as the engine's]")
+@click.option("--reports-destination", help="[default: as the engine's]")
+@click.option("--kinds", default=",".join(KINDS), show_default=True, help="what a run sends")
 @click.option(
     "--database", help="conninfo of the engine's database; without it nothing is watched or compared"
 )
@@ -98,14 +103,15 @@ def cli() -> None:
 def run_command(
     *, nodes: int, interval: str, speed: float, runs: float | None, duration: str | None, scenario: str,
     mix: str | None, formats: str, resources: int | None, templates: Path | None, seed: int, broker: str,
-    destination: str, database: str | None, prime: bool, drop: bool, output: Path | None,
+    destination: str, facts_destination: str | None, reports_destination: str | None, kinds: str,
+    database: str | None, prime: bool, drop: bool, output: Path | None,
 ) -> int:  # fmt: skip
     """Simulate a fleet."""
     plan = _plan(scenario, interval, speed, runs, duration, seed, prime)
     forms = parse_forms(formats)
     fleet = Fleet(
         nodes, seed, mix=parse_mix(mix) if mix else DEFAULT_MIX, forms=forms, templates=templates,
-        resources=resources,
+        resources=resources, kinds=parse_kinds(kinds),
     )  # fmt: skip
     if drop:
         click.echo(msgspec.json.encode(publish_alone(fleet)).decode())
@@ -113,7 +119,9 @@ def run_command(
     _require_possible(fleet, plan)
     results = Results(output or Path(f"loadgen-{datetime.now(UTC):%Y%m%d-%H%M%S}"))
     with ExitStack() as stack:
-        publisher = Publisher(load({"queue_source": broker, "destination": destination}, {}).config)
+        settings = {"queue_source": broker, "destination": destination, "facts_destination": facts_destination,
+                    "reports_destination": reports_destination}  # fmt: skip
+        publisher = Publisher(load({k: v for k, v in settings.items() if v is not None}, {}).config)
         stack.callback(publisher.close)
         if database is not None:
             require_database(database)
@@ -122,6 +130,7 @@ def run_command(
                 VERSION, datetime.now(UTC).isoformat(timespec="seconds"), scenario, nodes, plan.interval_s, speed,
                 plan.duration_s, forms, fleet.mix, seed, str(templates) if templates else None,
                 show_addresses(broker), POLL_S if database is not None else None, fleet.mean_bytes,
+                fleet.kinds,
             )
         )  # fmt: skip
         try:

@@ -1,4 +1,5 @@
-"""A fleet from a seed: which node has which role, and how its catalog changes from run to run.
+"""A fleet from a seed: which node has which role, and how its catalog changes from run to run; the facts before it and the
+report after it.
 
 A node's catalog is a function of its template and four numbers, so what a node must have at the end can be
 made again instead of being kept.
@@ -7,7 +8,7 @@ made again instead of being kept.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import msgspec
 
 from ingest.capacity.catalogs import (
     FORMS,
+    RELEASE_CHANGED,
     RESOURCES_MAX,
     RESOURCES_MIN,
     Template,
@@ -22,10 +24,13 @@ from ingest.capacity.catalogs import (
     synthetic,
 )
 from ingest.errors import Misconfigured
+from lab.runs import Run, facts_of, report_of
 
 # What may have happened to a node's catalog since its last run.
 CHANGES = ("unchanged", "parameters", "upgrade", "lines")
 DEFAULT_MIX = {"unchanged": 0.9, "parameters": 0.07, "upgrade": 0.02, "lines": 0.01}
+# What a run sends, in its order.
+KINDS = ("facts", "catalog", "report")
 ROLES = 12  # of a made-up fleet, as many as the real catalogs have about
 
 
@@ -44,6 +49,7 @@ class Node(msgspec.Struct):
     template: Template
     state: State = State()
     runs: int = 0
+    changed: int = 0  # resources, by the last run
 
 
 class Fleet:
@@ -58,6 +64,7 @@ class Fleet:
         forms: Sequence[str] = ("wire",),
         templates: Path | None = None,
         resources: int | None = None,
+        kinds: Sequence[str] = KINDS,
     ) -> None:
         if nodes < 1:
             raise Misconfigured("--nodes", f"{nodes} is no fleet: at least one node")
@@ -71,6 +78,8 @@ class Fleet:
                 "--resources", "templates have the size that they have: leave one of the two out"
             )
         self.mix = dict(mix)
+        self.kinds = tuple(kinds)
+        self._seed = seed
         self._chance = random.Random(f"{seed} changes")
         self._releases = 0
         of_form = {
@@ -89,12 +98,13 @@ class Fleet:
 
     @property
     def mean_bytes(self) -> float:
-        """Of a body, before its holes are filled."""
+        """Of a catalog, before its holes are filled."""
         return sum(node.template.bytes for node in self.nodes) / len(self.nodes)
 
     def change(self, node: Node, forced: str | None = None) -> str:
         """Lets the node's catalog change as it may between two runs; returns how."""
         node.runs += 1
+        node.changed = 0
         if node.runs == 1:
             return "first"
         kind = forced or self._chance.choices(tuple(self.mix), tuple(self.mix.values()))[0]
@@ -104,10 +114,24 @@ class Fleet:
         elif kind == "upgrade":
             # A release reaches many nodes: a node that upgrades goes to the newest, or makes a new one.
             self._releases = max(self._releases, state.release + 1)
+            node.changed = RELEASE_CHANGED
             node.state = msgspec.structs.replace(state, release=self._releases)
         elif kind == "lines":
             node.state = msgspec.structs.replace(state, shift=state.shift + 1)
         return kind
+
+    def messages(self, node: Node, at: datetime) -> Iterator[tuple[str, list[bytes]]]:
+        """The kind and the body of each message of the node's run as it is now, in pieces."""
+        for kind in self.kinds:
+            yield kind, self.parts(node, at) if kind == "catalog" else [self.other(kind, node, at)]
+
+    def other(self, kind: str, node: Node, at: datetime) -> bytes:
+        """The run's facts or report. A report has changes when the release was another: nothing else that may change in a
+        catalog here is seen on the node."""
+        run = Run(node.certname, node.number, node.runs, at, self._seed)
+        if kind == "facts":
+            return facts_of(run)
+        return report_of(run, changed=node.changed, release=node.state.release)
 
     def body(self, node: Node, at: datetime) -> bytes:
         """The node's catalog as it is now, compiled at that time."""
@@ -145,6 +169,14 @@ def parse_mix(text: str) -> dict[str, float]:
     if abs(sum(found.values()) - 1) > 1e-6:
         raise Misconfigured("--mix", f"the shares make {sum(found.values()):g}, not 1")
     return found
+
+
+def parse_kinds(text: str) -> tuple[str, ...]:
+    """``facts,catalog``, in the order of a run. Raises Misconfigured."""
+    wanted = {part.strip() for part in text.split(",")}
+    if unknown := sorted(wanted - set(KINDS)):
+        raise Misconfigured("--kinds", f"{unknown[0]!r} is none of {', '.join(KINDS)}")
+    return tuple(kind for kind in KINDS if kind in wanted)
 
 
 def parse_forms(text: str) -> tuple[str, ...]:

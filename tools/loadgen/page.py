@@ -25,12 +25,12 @@ _PAGE = """<!doctype html>
 <dl class="cards">{% for name, value in cards %}<div><dt>{{ name }}</dt><dd>{{ value }}</dd></div>{% endfor %}</dl>
 <section><h2>Not stored yet</h2><p>Catalogs that were due and could not be queried, over the time of the run.</p>
 <figure>{{ waiting | safe }}</figure></section>
-{% if over_time %}<section><h2>Freshness over time</h2><p>From due to queryable, by the time at which a catalog was due.</p>
+{% if over_time %}<section><h2>Freshness over time</h2><p>From due to queryable, by the time at which a message was due.</p>
 <figure>{{ over_time | safe }}</figure></section>{% endif %}
 {% if percentiles %}<section><h2>Freshness by percentile</h2>
 <figure>{{ percentiles | safe }}</figure>
 <div class="scroll"><table>
-<thead><tr><th>change</th><th>catalogs</th><th>p50</th><th>p95</th><th>p99</th><th>max</th></tr></thead>
+<thead><tr><th>kind or change</th><th>messages</th><th>p50</th><th>p95</th><th>p99</th><th>max</th></tr></thead>
 <tbody>{% for row in rows %}<tr>{% for value in row %}<td>{{ value }}</td>{% endfor %}</tr>{% endfor %}</tbody>
 </table></div></section>{% endif %}
 <section><h2>The run</h2><table><tbody>{% for name, value in facts %}<tr><td>{{ name }}</td><td>{{ value }}</td></tr>{% endfor %}
@@ -81,11 +81,11 @@ def _waiting(summary: Summary) -> str:
         axis.plot(times, waiting, color=FIRST, linewidth=2, label="due, not stored")
         axis.plot(times, unsent, color=SECOND, linewidth=1.4, label="of these not sent")
         axis.set_xlabel("seconds of the run")
-        axis.set_ylabel("catalogs")
+        axis.set_ylabel("messages")
         axis.set_ylim(bottom=0)
         axis.set_xlim(0, end_s)
         axis.legend()
-        return svg(drawn, "waiting", "catalogs that were due and not stored, over time")
+        return svg(drawn, "waiting", "messages that were due and not stored, over time")
 
 
 def _over_time(summary: Summary) -> str:
@@ -122,7 +122,7 @@ def _percentiles(summary: Summary) -> str:
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * (1 - 1 / value):g} %"))
         axis.xaxis.set_minor_locator(NullLocator())
         _seconds_axis(axis.yaxis, axis.set_yscale)
-        axis.set_xlabel("percentile of the catalogs")
+        axis.set_xlabel("percentile of the messages")
         axis.set_ylabel("freshness")
         axis.tick_params(colors=INK)
         return svg(drawn, "percentiles", "freshness by percentile")

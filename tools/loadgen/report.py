@@ -1,4 +1,4 @@
-"""Reads the raw results of a run and says whether every catalog was stored before its node asked again."""
+"""Reads the raw results of a run and says whether everything was stored before its node asked again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PERCENTILES = (50.0, 95.0, 99.0, 100.0)
 
 
 class Freshness(NamedTuple):
-    """From due to queryable, in real seconds, of one kind of change."""
+    """From due to queryable, in real seconds, of one kind of message or of change."""
 
     kind: str
     catalogs: int
@@ -55,12 +55,11 @@ def summarise(results: Results) -> Summary:
     sent = results.sent()
     stored = results.stored()
     ended = results.ended()
-    seen = {(entry.node, entry.run): entry.seen_s for entry in stored}
-    entries = [(entry, seen.get((entry.node, entry.run))) for entry in sent]
+    seen = {(entry.what, entry.node, entry.run): entry.seen_s for entry in stored}
+    entries = [(entry, seen.get((entry.what, entry.node, entry.run))) for entry in sent]
     end_s = max([ended.watched_s if ended is not None else 0.0, *seen.values(), 0.0])
     # What was due again only after the end of the observation says nothing, unless it was stored.
     judged = [(entry, at) for entry, at in entries if at is not None or entry.next_s <= end_s]
-    kinds = sorted({entry.kind for entry in sent})
     first_s = min([entry.sent_s for entry in sent], default=0.0)
     last_s = max([entry.sent_s for entry in sent], default=0.0)
     seconds = max(last_s - first_s, 1e-9)
@@ -73,7 +72,7 @@ def summarise(results: Results) -> Summary:
         sum(at is None for _, at in entries) if about.poll_s is not None else 0,
         sum(at is not None and at <= entry.next_s for entry, at in judged),
         len(judged),
-        [_freshness("all", entries), *(_freshness(k, [e for e in entries if e[0].kind == k]) for k in kinds)],
+        _freshnesses(about, entries),
         len(sent) / seconds,
         sum(entry.bytes for entry in sent) / seconds / 1024**2,
         max([entry.sent_s - max(0.0, entry.due_s) for entry in sent], default=0.0),
@@ -82,17 +81,32 @@ def summarise(results: Results) -> Summary:
     )
 
 
+def things(about: About) -> str:
+    """What was sent, in a word."""
+    return "catalogs" if about.kinds == ("catalog",) else "messages"
+
+
+def _freshnesses(about: About, entries: list[tuple[Sent, float | None]]) -> list[Freshness]:
+    """Of all, of each kind where there are several, and of catalogs by how they changed."""
+    found = [_freshness("all", entries)]
+    if len(about.kinds) > 1:
+        found += [_freshness(what, [e for e in entries if e[0].what == what]) for what in about.kinds]
+    catalogs = [entry for entry in entries if entry[0].what == "catalog"]
+    changes = sorted({entry.kind for entry, _ in catalogs})
+    return found + [_freshness(kind, [e for e in catalogs if e[0].kind == kind]) for kind in changes]
+
+
 def verdict(summary: Summary) -> str:
     """One sentence for a person."""
     if summary.about.poll_s is None:
-        return "Nobody watched: say --database to learn when catalogs are stored."
+        return "Nobody watched: say --database to learn when what was sent is stored."
     if not summary.judged:
         return "Nothing was sent that could be judged."
     share = summary.in_time / summary.judged
     which = (
         "all of them" if summary.in_time == summary.judged else f"{summary.judged - summary.in_time} were not"
     )
-    return f"{share:.2%} of {summary.judged} catalogs were stored before their node's next run: {which}."
+    return f"{share:.2%} of {summary.judged} {things(summary.about)} were stored before their node's next run: {which}."
 
 
 def remarks(summary: Summary) -> list[str]:
@@ -110,7 +124,8 @@ def remarks(summary: Summary) -> list[str]:
             else "some never were"
         )
         found.append(
-            f"{len(waited)} catalogs were due before the start, in the outage, and cannot all have been in time; {done}."
+            f"{len(waited)} {things(summary.about)} were due before the start, in the outage, and "
+            f"cannot all have been in time; {done}."
         )
     if summary.latest_s > LATE_S:
         found.append(_why_late(summary))
@@ -121,12 +136,14 @@ def remarks(summary: Summary) -> list[str]:
         )
     if summary.unseen:
         found.append(
-            f"{summary.unseen} catalogs were never seen in the database, nor a newer one of their node: they are lost, "
+            f"{summary.unseen} {things(summary.about)} were never seen in the database, nor a newer one of their "
+            "node: they are lost, "
             "or the run ended too early for them."
         )
     if summary.superseded:
         found.append(
-            f"{summary.superseded} catalogs were replaced by a newer one of their node before the watcher saw them."
+            f"{summary.superseded} {things(summary.about)} were replaced by a newer one of their "
+            "node before the watcher saw them."
         )
     if ended is not None and ended.differences is not None:
         found.append(
@@ -151,16 +168,19 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
         ),
         ("changes", mix),
         ("formats", ", ".join(about.formats)),
-        ("load", f"{summary.per_s:.1f} catalogs/s, {summary.mib_per_s:.1f} MiB/s, {summary.sent} messages"),
+        (
+            "load",
+            f"{summary.per_s:.1f} {things(about)}/s, {summary.mib_per_s:.1f} MiB/s, {summary.sent} messages",
+        ),
     ]
     if about.poll_s is not None:
         found += [
             ("stored", f"{summary.stored} seen, the last {summary.settled_s:.1f} s after the start"),
-            ("precision", f"a catalog is seen up to {about.poll_s * 1000:.0f} ms late"),
+            ("precision", f"what is stored is seen up to {about.poll_s * 1000:.0f} ms late"),
         ]
     if summary.ended is not None and summary.ended.send_s:
         cpu_s = summary.ended.generator_cpu_s
-        words = f"{cpu_s / summary.ended.send_s:.0%} of one core, {cpu_s * 1000 / max(1, summary.sent):.2f} ms a catalog"
+        words = f"{cpu_s / summary.ended.send_s:.0%} of one core, {cpu_s * 1000 / max(1, summary.sent):.2f} ms a message"
         found.append(("generator", f"{words}, at most {seconds(summary.latest_s)} late"))
     return found
 
@@ -198,7 +218,11 @@ def markdown(summary: Summary) -> str:
     lines = ["# A simulated fleet", "", f"**{verdict(summary)}**", ""]
     lines += [f"- {remark}" for remark in remarks(summary)]
     lines += ["", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts(summary)), ""]
-    lines += ["Freshness, from due to queryable:", "", "| change | catalogs | p50 | p95 | p99 | max |"]
+    lines += [
+        "Freshness, from due to queryable:",
+        "",
+        "| kind or change | messages | p50 | p95 | p99 | max |",
+    ]
     lines += ["|---|---|---|---|---|---|"]
     for row in summary.freshness:
         times = " | ".join(seconds(value) for value in (row.p50_s, row.p95_s, row.p99_s, row.max_s))

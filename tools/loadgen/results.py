@@ -29,6 +29,7 @@ class About(msgspec.Struct):
     broker: str
     poll_s: float | None  # how late the watcher may see a catalog; None where nobody watched
     mean_bytes: float
+    kinds: tuple[str, ...] = ("catalog",)
 
 
 class Sent(msgspec.Struct, array_like=True, frozen=True):
@@ -41,6 +42,7 @@ class Sent(msgspec.Struct, array_like=True, frozen=True):
     sent_s: float
     next_s: float  # when the node asks again
     bytes: int
+    what: str = "catalog"
 
 
 class Stored(msgspec.Struct, array_like=True, frozen=True):
@@ -50,6 +52,7 @@ class Stored(msgspec.Struct, array_like=True, frozen=True):
     run: int
     seen_s: float
     superseded: bool = False
+    what: str = "catalog"
 
 
 class Ended(msgspec.Struct):

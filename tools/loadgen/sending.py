@@ -12,6 +12,8 @@ from tools.loadgen.fleet import Fleet, Node, headers
 from tools.loadgen.results import Lines, Sent
 from tools.loadgen.schedule import Due
 
+# What to look for: the kind, the node, its run, its producer_timestamp, and since when it can be there.
+Expect = Callable[[str, int, int, datetime, datetime], None]
 NAP_S = 0.1  # the longest sleep: a progress bar that moves, and Ctrl-C at once
 
 
@@ -29,14 +31,15 @@ class Sender:
         self._sheet = Sheet()
 
     def prime(self, nodes: Sequence[Node], step: Callable[[], None], at: datetime | None = None) -> None:
-        """Every node's first catalog, as fast as the broker takes them; compiled ``at`` that time, or now."""
+        """Every node's first run, as fast as the broker takes them; compiled ``at`` that time, or now."""
         compiled = at or datetime.now(UTC)
 
         def bodies() -> Iterator[tuple[memoryview, dict[str, str]]]:
             for node in nodes:
                 self._fleet.change(node)
                 self.newest[node.number] = compiled
-                yield self._sheet.write(self._fleet.parts(node, compiled)), headers(node, compiled)
+                for _, parts in self._fleet.messages(node, compiled):
+                    yield self._sheet.write(parts), headers(node, compiled)
                 step()
 
         self._publisher.publish(bodies())
@@ -47,7 +50,7 @@ class Sender:
         speed: float,
         start_s: float,
         lines: Lines,
-        expect: Callable[[int, int, datetime, datetime], None],
+        expect: Expect,
         step: Callable[[float], None],
     ) -> None:
         """Sends each due message at its time on the fleet's clock, which is ``speed`` times as quick as ours and
@@ -70,7 +73,7 @@ class Sender:
         speed: float,
         start_s: float,
         lines: Lines,
-        expect: Callable[[int, int, datetime, datetime], None],
+        expect: Expect,
         step: Callable[[float], None],
     ) -> Iterator[tuple[memoryview, dict[str, str]]]:
         # The wall clock at the start; both clocks run alike from there.
@@ -83,12 +86,14 @@ class Sender:
             node = self._fleet.nodes[due.node]
             kind = self._fleet.change(node, due.forced)
             at = zero + timedelta(seconds=due_s)
-            body = self._sheet.write(self._fleet.parts(node, at))
-            now_s = time.monotonic() - start_s
             self.newest[node.number] = at
-            self.sent += 1
-            self.late_s = now_s - max(0.0, due_s)
-            lines.write(Sent(node.number, node.runs, kind, due_s, now_s, due.next_s / speed, len(body)))
-            expect(node.number, node.runs, at, zero + timedelta(seconds=now_s))
-            yield body, headers(node, at) | {"due": at.isoformat()}
-            step(now_s)
+            for what, parts in self._fleet.messages(node, at):
+                body = self._sheet.write(parts)
+                now_s = time.monotonic() - start_s
+                self.sent += 1
+                self.late_s = now_s - max(0.0, due_s)
+                next_s = due.next_s / speed
+                lines.write(Sent(node.number, node.runs, kind, due_s, now_s, next_s, len(body), what))
+                expect(what, node.number, node.runs, at, zero + timedelta(seconds=now_s))
+                yield body, headers(node, at) | {"due": at.isoformat()}
+                step(now_s)

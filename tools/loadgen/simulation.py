@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,12 +18,13 @@ from tools.loadgen.progress import Bar, console
 from tools.loadgen.results import Ended, Lines, Results
 from tools.loadgen.schedule import OUTAGE_S, Due, schedule, there_from_the_start
 from tools.loadgen.sending import Sender
-from tools.loadgen.watching import Watcher
+from tools.loadgen.watching import NEWEST, Watcher
 
 SETTLE_S = 120.0  # without anything new being stored: then the rest is given up
+WORDS = {"facts": "facts", "catalog": "catalogs", "report": "reports"}
 SHOWN_EVERY_S = 0.2
 SHOWN_DIFFERENCES = 10
-HERE = "SELECT count(*) FROM node_catalogs WHERE certname = ANY (%s) AND producer_timestamp >= %s"
+HERE = "SELECT count(*) FROM ({newest}) newest WHERE certname = ANY (%s) AND producer_timestamp >= %s"
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -48,7 +49,7 @@ def simulate(plan: Plan, fleet: Fleet, publisher: Publisher, database: str | Non
     first_at = datetime.now(UTC) - plan.outage
     names = {node.certname: node.number for node in fleet.nodes}
     if database is not None:
-        _require_older(database, names, first_at)
+        _require_older(database, fleet.kinds, names, first_at)
     sender = Sender(publisher, fleet)
     if plan.prime:
         _prime(plan, fleet, sender, first_at, database, names)
@@ -65,7 +66,7 @@ def simulate(plan: Plan, fleet: Fleet, publisher: Publisher, database: str | Non
             _wait_settled(watcher)
             watcher.close()
         if database is not None:
-            differing = _compare(database, fleet, sender)
+            differing = _compare(database, fleet, sender, first_at)
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -88,13 +89,20 @@ def require_database(database: str) -> None:
         raise Unavailable(f"--database: {' '.join(str(error).split())}") from error
 
 
-def _require_older(database: str, names: Mapping[str, int], first_at: datetime) -> None:
+def _here(connection: psycopg.Connection[Any], what: str, names: Mapping[str, int], since: datetime) -> int:
+    row: Any = connection.execute(HERE.format(newest=NEWEST[what]), [list(names), since]).fetchone()
+    return int(row[0])
+
+
+def _require_older(database: str, kinds: Sequence[str], names: Mapping[str, int], first_at: datetime) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
-        newer: Any = connection.execute(HERE, [list(names), first_at]).fetchone()
-    if newer[0]:
+        newer = {what: _here(connection, what, names, first_at) for what in kinds}
+    for what in ("catalog", *kinds):
+        if not newer.get(what):
+            continue
         raise Misconfigured(
             "--database",
-            f"it has catalogs of {newer[0]} of these nodes that are newer than the first ones of this run, "
+            f"it has {WORDS[what]} of {newer[what]} of these nodes that are newer than the first ones of this run, "
             f"{first_at:%Y-%m-%d %H:%M:%S} UTC: wait until then, or begin with an empty database",
         )
 
@@ -102,23 +110,24 @@ def _require_older(database: str, names: Mapping[str, int], first_at: datetime) 
 def _prime(
     plan: Plan, fleet: Fleet, sender: Sender, at: datetime, database: str | None, names: Mapping[str, int]
 ) -> None:
-    """Every node's first catalog is stored before the clock starts, as in a fleet that has been running."""
+    """Every node's first run is stored before the clock starts, as in a fleet that has been running."""
     nodes = [n for n in fleet.nodes if there_from_the_start(plan.scenario, n.number, len(fleet.nodes))]
     with Bar("priming", len(nodes)) as bar:
         sender.prime(nodes, lambda: bar.advance(1), at)
     if database is None:
         return
-    with psycopg.connect(database, autocommit=True) as connection, Bar("stored", len(nodes)) as bar:
+    messages = len(nodes) * len(fleet.kinds)
+    with psycopg.connect(database, autocommit=True) as connection, Bar("stored", messages) as bar:
         shown, moved_s = 0, time.monotonic()
-        while shown < len(nodes):
-            row: Any = connection.execute(HERE, [list(names), at]).fetchone()
-            if row[0] > shown:
-                bar.advance(row[0] - shown)
-                shown, moved_s = row[0], time.monotonic()
+        while shown < messages:
+            here = sum(_here(connection, what, names, at) for what in fleet.kinds)
+            if here > shown:
+                bar.advance(here - shown)
+                shown, moved_s = here, time.monotonic()
             if time.monotonic() - moved_s > SETTLE_S:
                 raise Unavailable(
-                    f"nothing was stored for {SETTLE_S:.0f} s, {shown} of {len(nodes)} nodes are: does 'ingest run' "
-                    "work on this broker, destination and database?"
+                    f"nothing was stored for {SETTLE_S:.0f} s, {shown} of {messages} messages are: does 'ingest run' "
+                    "work on this broker, these destinations and this database?"
                 )
             time.sleep(SHOWN_EVERY_S)
 
@@ -159,9 +168,9 @@ def _wait_settled(watcher: Watcher) -> None:
         bar.advance(left)
 
 
-def _compare(database: str, fleet: Fleet, sender: Sender) -> int:
+def _compare(database: str, fleet: Fleet, sender: Sender, first_at: datetime) -> int:
     with Bar("comparing", len(sender.newest)) as bar:
-        found = list(differences(database, fleet, sender.newest, lambda: bar.advance(1)))
+        found = list(differences(database, fleet, sender.newest, lambda: bar.advance(1), first_at))
     for difference in found[:SHOWN_DIFFERENCES]:
         console.print(f"{difference.certname}: {difference.what}", highlight=False, soft_wrap=True)
     if len(found) > SHOWN_DIFFERENCES:

@@ -1,4 +1,4 @@
-"""Sees when a catalog can be queried: asks PostgreSQL every few milliseconds which nodes are newer now."""
+"""Sees when a message can be queried: asks PostgreSQL every few milliseconds which nodes are newer now."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ POLL_S = 0.05
 RECONNECT_S = 0.5
 # Receivers on other machines may have another idea of the time.
 CLOCKS_DIFFER = timedelta(seconds=5)
-NEWER = "SELECT certname, producer_timestamp FROM node_catalogs WHERE received_at >= %s"
+# A row for each node with (certname, producer_timestamp, received_at) of its newest.
+NEWEST = {
+    "facts": "SELECT certname, producer_timestamp, received_at FROM node_facts JOIN nodes ON id = node_id",
+    "catalog": "SELECT certname, producer_timestamp, received_at FROM node_catalogs",
+    "report": "SELECT certname, producer_timestamp, received_at FROM node_latest_reports JOIN nodes ON id = node_id",
+}
 
 
 class Watcher:
@@ -31,8 +36,10 @@ class Watcher:
         self._lines = lines
         self._start_s = start_s
         self._lock = threading.Lock()
-        # By node: (producer_timestamp, run, since when it can be at the engine), in order.
-        self._expected: dict[int, deque[tuple[datetime, int, datetime]]] = {}
+        # By kind and node: (producer_timestamp, run, since when it can be at the engine), in order.
+        self._expected: dict[str, dict[int, deque[tuple[datetime, int, datetime]]]] = {
+            what: {} for what in NEWEST
+        }
         self._stop = threading.Event()
         self.seen = 0
         self.failure: str | None = None  # why it cannot look just now
@@ -40,14 +47,14 @@ class Watcher:
         self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
         self._thread.start()
 
-    def expect(self, node: int, run: int, at: datetime, now: datetime) -> None:
+    def expect(self, what: str, node: int, run: int, at: datetime, now: datetime) -> None:
         with self._lock:
-            self._expected.setdefault(node, deque()).append((at, run, now))
+            self._expected[what].setdefault(node, deque()).append((at, run, now))
 
     @property
     def waiting(self) -> int:
         with self._lock:
-            return sum(map(len, self._expected.values()))
+            return sum(len(queue) for nodes in self._expected.values() for queue in nodes.values())
 
     def close(self) -> None:
         self._stop.set()
@@ -59,31 +66,36 @@ class Watcher:
                 with psycopg.connect(self._database, autocommit=True, connect_timeout=5) as connection:
                     self.failure = None
                     while not self._stop.wait(POLL_S):
-                        self._look(connection)
+                        for what in NEWEST:
+                            self._look(connection, what)
             except psycopg.Error as error:
                 self.failure = " ".join(str(error).split())
                 self._stop.wait(RECONNECT_S)
 
-    def _look(self, connection: psycopg.Connection[Any]) -> None:
+    def _look(self, connection: psycopg.Connection[Any], what: str) -> None:
         with self._lock:
-            oldest = min((queue[0][2] for queue in self._expected.values() if queue), default=None)
+            oldest = min((queue[0][2] for queue in self._expected[what].values() if queue), default=None)
         # Only rows written since the oldest message that is waited for: few, while the engine keeps up.
         rows = (
             []
             if oldest is None
-            else connection.execute(NEWER, [oldest - CLOCKS_DIFFER], prepare=True).fetchall()
+            else connection.execute(
+                f"SELECT certname, producer_timestamp FROM ({NEWEST[what]}) newest WHERE received_at >= %s",
+                [oldest - CLOCKS_DIFFER],
+                prepare=True,
+            ).fetchall()
         )
         self.looked_s = time.monotonic() - self._start_s
         for certname, timestamp in rows:
             with contextlib.suppress(KeyError):
-                self._note(self._nodes[certname], timestamp)
+                self._note(what, self._nodes[certname], timestamp)
         if rows:
             self._lines.flush()
 
-    def _note(self, node: int, timestamp: datetime) -> None:
+    def _note(self, what: str, node: int, timestamp: datetime) -> None:
         with self._lock:
-            queue = self._expected[node]
+            queue = self._expected[what][node]
             while queue and queue[0][0] <= timestamp:
                 at, run, _ = queue.popleft()
-                self._lines.write(Stored(node, run, self.looked_s, at != timestamp))
+                self._lines.write(Stored(node, run, self.looked_s, at != timestamp, what))
                 self.seen += 1

@@ -24,6 +24,10 @@ class Stored(NamedTuple):
     slots: int
     edge_set_id: int | None
     position_set_id: int | None
+    received_at: datetime | None = None
+    usual_s: int | None = None  # its rhythm (core/node/freshness.py)
+    odd_s: int | None = None
+    odd_for_s: int | None = None
 
 
 def supersede(catalogs: Iterable[Claim | Full]) -> tuple[list[Claim | Full], list[Claim | Full]]:

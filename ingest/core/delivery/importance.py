@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from ingest.core.delivery.commands import plain_name
-
 # A rank is a place in this list, and its name that of the kind that it is named after.
 RANKS = ("catalog", "facts", "report")
 CATALOG, FACTS, REPORT = range(len(RANKS))
-_BY_COMMAND = {"replace facts": FACTS, "store report": REPORT}  # all others go with the catalogs
+_NAMES = {"replace facts": FACTS, "store report": REPORT}  # all others go with the catalogs
+# As headers and bodies have them, which is asked for every message: old senders write underscores.
+_BY_COMMAND = _NAMES | {name.replace(" ", "_"): rank for name, rank in _NAMES.items()}
 _FIRST = re.compile(rb'\s*\{\s*"command"\s*:\s*"([\w ]{1,100})"')  # where senders put it
 FIRST_BYTES = 512  # of a body, where that stands
 PASSED_MAX = 16  # one in seventeen: what a flood of catalogs leaves of a decoder for the others
@@ -22,15 +22,16 @@ PASSED_MAX = 16  # one in seventeen: what a flood of catalogs leaves of a decode
 
 def rank_of_command(command: str | None) -> int:
     """Of a command's name, as headers or bodies have it."""
-    return _BY_COMMAND.get(plain_name(command), CATALOG) if command else CATALOG
+    return _BY_COMMAND.get(command, CATALOG) if command else CATALOG
 
 
 def rank_of(headers: Mapping[str, str], start: bytes, otherwise: int = CATALOG) -> int:
     """Of a message that nobody has parsed; ``otherwise``: where nothing tells, that of the queue it came from."""
     command = headers.get("command")
-    if command is None and (first := _FIRST.match(start)):
-        command = first[1].decode()
-    return otherwise if command is None else rank_of_command(command)
+    if command is not None:
+        return _BY_COMMAND.get(command, CATALOG)
+    first = _FIRST.match(start)
+    return otherwise if first is None else _BY_COMMAND.get(first[1].decode(), CATALOG)
 
 
 class Turns:

@@ -19,7 +19,7 @@ from datetime import datetime
 
 import msgspec
 
-from ingest.core.delivery.importance import CATALOG, RANKS
+from ingest.core.delivery.importance import CATALOG, FACTS, RANKS, REPORT
 from ingest.core.delivery.work import KILLED, Outcome, Settled
 
 # An attempt's number: the delivery's id below, the how manieth it is above. Old ones are gone long before the count begins
@@ -121,6 +121,10 @@ class Ledger:
                 return delivery
             waiting.popleft()
         return None
+
+    @property
+    def only_catalogs_wait(self) -> bool:
+        return not (self._waiting[FACTS] or self._waiting[REPORT])
 
     def waits(self) -> list[bool]:
         """By rank, whether something is due for a decoder."""

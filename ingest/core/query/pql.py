@@ -27,6 +27,7 @@ ENTITIES = (
     "fact_paths", "fact_contents", "inventory", "edges", "events",
 )  # fmt: skip
 LENGTH_MAX = 1_000_000  # characters; a list of 20 000 certnames has less
+SHOWN_MAX = 1000  # characters of the line in which a query stopped making sense
 DEPTH_MAX = 150  # brackets within brackets; those of lists count too
 
 _STRING = re.compile(r"""\"(?:[^"\\]|\\.)*(?:"|\Z)|'(?:[^'\\]|\\.)*(?:'|\Z)""", re.DOTALL)
@@ -89,13 +90,21 @@ def _explain(error: UnexpectedInput, text: str) -> str:
         expected = set(error.accepts or error.expected)
     else:
         expected = set(error.expected)  # type: ignore[attr-defined]
-    shown = text.split("\n")[line - 1]
+    shown, place = _around(text.split("\n")[line - 1], column - 1)
     words = sorted({_SHOWN.get(name, name) for name in expected})
     return (
-        f"PQL parse error at line {line}, column {column}:\n\n{shown}\n{' ' * (column - 1)}^\n\n"
+        f"PQL parse error at line {line}, column {column}:\n\n{shown}\n{' ' * place}^\n\n"
         + ("Expected one of:\n\n" if len(words) > 1 else "Expected:\n")
         + "".join(f"{word}\n" for word in words)
     )
+
+
+def _around(line: str, place: int) -> tuple[str, int]:
+    """The part of a line that a person would look at, and where in it the place is."""
+    if len(line) <= SHOWN_MAX:
+        return line, place
+    begins = max(0, min(place - SHOWN_MAX // 2, len(line) - SHOWN_MAX))
+    return line[begins : begins + SHOWN_MAX], place - begins
 
 
 class _ToAst(Transformer[Token, Any]):

@@ -15,6 +15,14 @@ from ingest.errors import Rejected
 # PostgreSQL's text refuses U+0000 and lone surrogates; PuppetDB puts U+FFFD for the first.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 LINE_MAX = 2**63 - 1
+# A list in a report, when it is read back as JSON: PostgreSQL has jsonb of 256 MiB at most. The largest report of Puppet that was
+# seen has 12 thousand events, which is 15 MiB.
+SHOWN_BYTES_MAX = 240 * 1024 * 1024
+EVENT_SHOWN_BYTES, LOG_SHOWN_BYTES, METRIC_SHOWN_BYTES = (
+    700,
+    300,
+    120,
+)  # beside its texts: what its members are called
 
 
 def clean(text: str | None) -> str | None:
@@ -81,6 +89,12 @@ def log_fields(log: Log, message: str | None) -> tuple[bytes, bytes]:
 def text_array(texts: list[str]) -> bytes:
     """A text[] field."""
     return pgcopy.bytea(pgcopy.array_of(pgcopy.TEXT_OID, [pgcopy.text(clean(text)) for text in texts]))
+
+
+def require_shown(what: str, count: int, bytes_: int) -> None:
+    """Whoever reads a report back must be able to. Raises Rejected."""
+    if bytes_ > SHOWN_BYTES_MAX:
+        raise Rejected("too_large", f"{count} {what} of one report, more than PostgreSQL can show together")
 
 
 def digest_of(*parts: bytes) -> bytes:

@@ -11,7 +11,16 @@ from ingest.core.delivery.decoding import DecoderSettings, Known
 from ingest.core.delivery.envelope import Envelope, open_envelope
 from ingest.core.delivery.work import UNPLACED, Descriptor
 from ingest.core.plain_text import require_plain
-from ingest.core.report.contents import clean, digest_of, event_fields, log_fields
+from ingest.core.report.contents import (
+    EVENT_SHOWN_BYTES,
+    LOG_SHOWN_BYTES,
+    METRIC_SHOWN_BYTES,
+    clean,
+    digest_of,
+    event_fields,
+    log_fields,
+    require_shown,
+)
 from ingest.core.report.identity import report_hash
 from ingest.core.report.metrics import MetricShapes
 from ingest.core.report.model import Event, Report, ReportedResource, Scalar, read_report
@@ -37,6 +46,8 @@ class ReportDecoder:
             raise Rejected("invalid", "'store report' has no payload")
         report = read_report(envelope.payload, envelope.version)
         header = _header(report, envelope)
+        metrics = len(report.metrics or ())
+        require_shown("metrics", metrics, METRIC_SHOWN_BYTES * metrics)
         if may_hold_secrets(bytes(envelope.payload)):
             _conceal(report)
         events = _Events(report.resources or [], header.start_time)
@@ -64,7 +75,7 @@ class _Events:
         self.contents: dict[bytes, bytes] = {}
         self.by_message: dict[str, bytes] = {}  # for logs that repeat one
         self._statuses: Counter[str | None] = Counter()
-        self._corrective = 0
+        self._corrective = self._shown_bytes = 0
         for resource in resources:
             if resource.skipped:
                 self._add(resource, None, _time(resource.timestamp, "timestamp of a resource", start), start)
@@ -84,6 +95,8 @@ class _Events:
         self.contents.setdefault(digest, fields)
         self.digests.append(digest)
         self.offsets.append(_microseconds(at, start))
+        self._shown_bytes += EVENT_SHOWN_BYTES + len(fields)
+        require_shown("events", len(self.offsets), self._shown_bytes)
         self._statuses["skipped" if event is None else event.status] += 1
         if event is not None:
             self._corrective += event.corrective_change is True
@@ -100,6 +113,7 @@ class _Logs:
         self.offsets: list[int] = []
         self.contents: dict[bytes, tuple[bytes, bytes]] = {}
         self.repeats: dict[bytes, bytes] = {}
+        shown_bytes = 0
         for log in report.logs or ():
             message = None if log.message is None else str(log.message)
             event = by_message.get(message) if message else None
@@ -110,6 +124,8 @@ class _Logs:
                 if event is not None:
                     self.repeats[digest] = event
             self.digests.append(digest)
+            shown_bytes += LOG_SHOWN_BYTES + len(before) + len(behind) + (len(message or "") if event else 0)
+            require_shown("logs", len(self.digests), shown_bytes)
             self.offsets.append(_microseconds(_time(log.time, "time of a log", start), start))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import compress
 from operator import not_
 
@@ -18,6 +18,7 @@ from ingest.store.content_table import Encoded
 from ingest.store.engines import Placing
 from ingest.store.lane import LaneSettings
 from ingest.store.names import Names
+from ingest.store.node.hearing import hear_of, learn_rhythms, stored_after_s
 from ingest.store.node.nodes import read_nodes
 from ingest.store.queries import query
 from ingest.store.session import Session
@@ -26,7 +27,7 @@ from ingest.store.session import Session
 HeaderFields = tuple[bytes, ...]
 HEADER_OIDS = (
     *[pgcopy.INT4_OID] * 6, pgcopy.BOOL_OID, pgcopy.BYTEA_OID, pgcopy.BYTEA_OID, *[pgcopy.TEXT_OID] * 3, pgcopy.UUID_OID,
-    pgcopy.UUID_OID, pgcopy.TIMESTAMPTZ_OID, pgcopy.TIMESTAMPTZ_OID,
+    pgcopy.UUID_OID, pgcopy.TIMESTAMPTZ_OID, pgcopy.TIMESTAMPTZ_OID, pgcopy.INT4_OID,
 )  # fmt: skip
 
 
@@ -116,6 +117,9 @@ class CatalogWriter:
         known = [stored[c.certname].producer_timestamp is not None for c in touched]
         _write_headers(session, "update_catalogs", list(compress(headers, known)), self._future_tolerance)
         _write_headers(session, "insert_catalogs", list(compress(headers, map(not_, known))))
+        learn_rhythms(session, touched, stored)
+        if stale:
+            hear_of(session, [c for c in newest if c.delivery in stale], stored)
         self._reactivate(session, touched, stored)
         return settled
 
@@ -178,6 +182,7 @@ class CatalogWriter:
             pgcopy.uuid_or_null(header.catalog_uuid),
             pgcopy.timestamptz(header.producer_timestamp),
             pgcopy.timestamptz(catalog.received_at),
+            pgcopy.int4(stored_after_s(catalog.received_at, datetime.now(UTC))),
         )
 
     def _reactivate(

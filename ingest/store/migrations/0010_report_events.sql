@@ -31,6 +31,18 @@ BEGIN
 END
 $$;
 
+-- Of the old storeconfigs: when a node's last run began.
+CREATE OR REPLACE VIEW storeconfigs.hosts AS
+SELECT n.id, n.certname AS name, NULL::text AS ip, e.name AS environment,
+       c.producer_timestamp AS last_compile, NULL::timestamptz AS last_freshcheck,
+       l.start_time AS last_report, c.received_at AS updated_at, NULL::bigint AS source_file_id,
+       NULL::timestamptz AS created_at
+FROM nodes n
+LEFT JOIN catalogs c ON c.node_id = n.id
+LEFT JOIN environments e ON e.id = c.environment_id
+LEFT JOIN node_latest_reports l ON l.node_id = n.id
+WHERE n.deactivated IS NULL AND n.expired IS NULL;
+
 -- Whoever may run the engine already may do so with what is new.
 DO $$
 DECLARE

@@ -48,7 +48,7 @@ def column_of(parameters: Parameters, entity: Entity, column: ast.Column) -> Sho
     if found is None or not found.projectable or (is_path and found.type is not Type.DOCUMENT):
         raise ast.BadQuery(unknown_column(entity, column.text))
     if is_path:
-        if len(column.text.encode()) > 63:
+        if len(column.text.encode("utf-8", "replace")) > 63:
             raise ast.BadQuery(
                 f"Projected field name '{column.text[:200]}' exceeds current maximum length of 63 characters"
             )

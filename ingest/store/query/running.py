@@ -19,6 +19,7 @@ from ingest.errors import IngestError, Unavailable
 from ingest.store.connection import Connection, connect, hang_up, translate_errors
 from ingest.store.queries import NamedQuery, query
 from ingest.store.query.compiling import Compiled
+from ingest.store.query.values import clean
 from ingest.store.sqlstates import one_line
 
 PIECE_BYTES = 128 * 1024  # what is sent at once; a slow client's piece waits in memory
@@ -124,13 +125,13 @@ def cancel(connection: Connection) -> None:
 def object_exists(connection: Connection, kind: str, name: str) -> bool:
     """Whether anything is known of a node, a catalog, an environment, a producer. Raises Unavailable."""
     with translate_errors():
-        row = connection.execute(query("object_exists"), {"kind": kind, "name": name}).fetchone()
+        row = connection.execute(query("object_exists"), {"kind": kind, "name": clean(name)}).fetchone()
     return row is not None and bool(row[0])
 
 
 def is_stored(connection: Connection, command: str, certname: str, timestamp: datetime) -> bool:
     """Whether a node's command of that time, or a newer one, has been stored. Raises Unavailable."""
-    asked = {"command": command, "certname": certname, "timestamp": timestamp}
+    asked = {"command": command, "certname": clean(certname), "timestamp": timestamp}
     with translate_errors():
         row = connection.execute(query("is_stored"), asked).fetchone()
     return row is not None and bool(row[0])

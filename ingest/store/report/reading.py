@@ -11,6 +11,8 @@ from ingest.errors import Refused
 from ingest.store.connection import Connection, translate_errors
 from ingest.store.queries import query
 
+HASH_LETTERS = 40
+
 
 def read_reports(
     connection: Connection,
@@ -19,7 +21,12 @@ def read_reports(
     status: str | None = None,
     since: timedelta | None = None,
 ) -> Iterator[dict[str, Json]]:
-    """What stands above the events of reports, the newest first."""
+    """What stands above the events of reports, the newest first. Raises Refused for a node that is not known."""
+    if certname is not None:
+        with translate_errors():
+            known: Any = connection.execute(query("has_node"), [certname]).fetchone()
+        if not known[0]:
+            raise Refused(f"nothing of {certname} is stored")
     with translate_errors(), connection.cursor() as cursor:
         cursor.execute(query("list_reports"), {"certname": certname, "status": status, "since": since})
         names = [column.name for column in cursor.description or ()]
@@ -31,9 +38,10 @@ def read_report(connection: Connection, hash_: str) -> dict[str, Json]:
     """A report whole, as PuppetDB names its parts. Raises Refused where there is none of that hash."""
     with translate_errors(), connection.transaction():
         connection.execute(query("one_snapshot"))  # a day may be dropped between two statements
-        found: Any = connection.execute(query("read_report"), [hash_]).fetchone()
+        found: Any = connection.execute(query("read_report"), {"hash": hash_.lower()}).fetchone()
     if found is None:
-        raise Refused(f"no report {hash_[:64]} is stored")
+        hint = "" if len(hash_) == HASH_LETTERS else f": the hash of one has {HASH_LETTERS} letters"
+        raise Refused(f"no report {hash_[:64]} is stored{hint}")
     return dict(found[0])
 
 

@@ -23,14 +23,15 @@ SELECT FROM environments e
 SELECT FROM producers pr
 
 -- name: from_resources
--- From nodes to their resources: where a node is named, or nothing that narrows down the resources.
+-- From nodes to their resources: where a node is named, or nothing that narrows down the resources. Each of them is there; by
+-- LEFT JOIN, whoever only counts does not look for them.
 SELECT FROM nodes n
 JOIN catalogs c ON c.node_id = n.id
 LEFT JOIN environments e ON e.id = c.environment_id
 LEFT JOIN position_sets ps ON ps.id = c.position_set_id
 JOIN catalog_resources cr ON cr.node_id = n.id
 CROSS JOIN LATERAL unnest(cr.resource_ids) WITH ORDINALITY AS m (resource_id, place)
-JOIN resources r ON r.id = m.resource_id
+LEFT JOIN resources r ON r.id = m.resource_id
 LEFT JOIN positions p ON p.id = ps.position_ids[cr.chunk * 256 + m.place]
 
 -- name: from_resources_by_content

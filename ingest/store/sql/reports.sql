@@ -178,13 +178,20 @@ WHERE (%(certname)s::text IS NULL OR r.certname = %(certname)s::text)
   AND (%(since)s::interval IS NULL OR r.ordered_at >= now() - %(since)s::interval)
 ORDER BY r.ordered_at DESC, r.certname
 
+-- name: has_node
+SELECT EXISTS (SELECT FROM nodes WHERE certname = %s)
+
 -- name: read_report
+-- Found by the index of hashes, which the views show as texts; and then by its node.
 SELECT to_jsonb(r) - 'ordered_at' - 'node_id' || jsonb_build_object(
     'resource_events', (SELECT coalesce(jsonb_agg(to_jsonb(e) - 'report' - 'certname' - 'place' ORDER BY e.place), '[]')
-                        FROM resource_events e WHERE e.report = r.hash),
+                        FROM resource_events e WHERE e.report = r.hash AND e.certname = r.certname),
     'logs', (SELECT coalesce(jsonb_agg(to_jsonb(l) - 'report' - 'certname' - 'place' ORDER BY l.place), '[]')
-             FROM report_logs l WHERE l.report = r.hash),
+             FROM report_logs l WHERE l.report = r.hash AND l.certname = r.certname),
     'metrics', (SELECT coalesce(jsonb_agg(to_jsonb(m) - 'report' - 'certname' - 'place' ORDER BY m.place), '[]')
-                FROM report_metrics m WHERE m.report = r.hash))
-FROM reports r WHERE r.hash = %s
+                FROM report_metrics m WHERE m.report = r.hash AND m.certname = r.certname))
+FROM node_reports found
+JOIN reports r ON r.node_id = found.node_id AND r.ordered_at = found.producer_timestamp
+              AND r.hash = encode(found.hash, 'hex')
+WHERE found.hash = CASE WHEN %(hash)s::text ~ '^([0-9a-f]{2})+$' THEN decode(%(hash)s::text, 'hex') END
 LIMIT 1

@@ -37,7 +37,8 @@ GRANT SELECT, UPDATE ON content_state TO {role};
 GRANT SELECT, INSERT, UPDATE ON node_locks TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON metric_shapes, report_headers, event_contents, log_contents, node_latest_reports TO {role};
 GRANT SELECT, INSERT ON node_reports TO {role};
-GRANT SELECT, INSERT, UPDATE, DELETE ON node_expirations, node_inputs TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE ON node_expirations, node_inputs, node_rhythms TO {role};
+GRANT SELECT ON node_freshness, fleet_rhythm TO {role};
 GRANT EXECUTE ON FUNCTION ensure_report_days(date[]), drop_report_day(date), empty_report_day(date),
     forget_report_events(date, integer) TO {role};
 GRANT SELECT ON reports, resource_events, report_logs, report_metrics, latest_reports, catalog_inputs TO {role};
@@ -48,18 +49,22 @@ GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO {rol
 GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT USAGE ON SCHEMA storeconfigs TO {role};
 GRANT SELECT ON node_catalogs, node_resources, exported_resources, edges TO {role};
-GRANT SELECT ON reports, resource_events, report_logs, report_metrics, latest_reports, catalog_inputs TO {role};
+GRANT SELECT ON reports, resource_events, report_logs, report_metrics, latest_reports, catalog_inputs, node_freshness, fleet_rhythm TO
+    {role};
 GRANT SELECT ON node_fact_values, node_factsets, node_package_versions, factsets, facts, fact_contents, fact_names, fact_paths,
     inventory, package_inventory, packages TO {role};
 GRANT SELECT ON ALL TABLES IN SCHEMA storeconfigs TO {role}
 
 -- name: grant_front
--- What queries over PuppetDB's interface read: catalogs and facts as they are stored, and neither quarantine nor locks.
+-- What queries over PuppetDB's interface and the live page read: catalogs and facts as they are stored, of the quarantine what
+-- is counted and listed, and no locks.
 GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT SELECT ON schema_migrations, nodes, environments, producers, catalogs, catalog_resources, catalog_exports, resources,
     tags, positions, position_sets, edge_sets, node_facts, node_fact_values, node_factsets, fact_paths, fact_names,
     node_package_versions, packages, node_reports, node_latest_reports, report_headers, event_contents, log_contents,
-    metric_shapes, node_inputs, catalog_inputs, node_expirations, fact_bases, fact_shapes, node_own_facts TO {role}
+    metric_shapes, node_inputs, catalog_inputs, node_expirations, fact_bases, fact_shapes, node_own_facts, node_freshness,
+    fleet_rhythm TO {role};
+GRANT SELECT (reason, attempts, last_seen, certname) ON quarantine TO {role}
 
 -- name: find_role
 -- Not "public", which is everybody.

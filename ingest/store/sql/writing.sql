@@ -4,9 +4,11 @@ INSERT INTO nodes (certname) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING
 -- name: read_nodes
 -- What is stored of these nodes, small parts only.
 SELECT n.certname, n.id, n.deactivated, n.expired, c.producer_timestamp, c.transaction_uuid::text, c.raw_digest,
-       c.content_digest, coalesce(c.slots, 0), c.edge_set_id, c.position_set_id
+       c.content_digest, coalesce(c.slots, 0), c.edge_set_id, c.position_set_id, c.received_at, r.usual_s, r.odd_s,
+       r.odd_for_s
 FROM nodes n
 LEFT JOIN catalogs c ON c.node_id = n.id
+LEFT JOIN node_rhythms r ON r.node_id = n.id
 WHERE n.certname = ANY (%s)
 
 -- name: read_node_ids
@@ -51,14 +53,15 @@ SET edge_set_id = s.edge_set_id, position_set_id = s.position_set_id, environmen
     content_digest = s.content_digest,
     content_xid = CASE WHEN s.changed THEN pg_current_xact_id() ELSE c.content_xid END,
     code_id = s.code_id, job_id = s.job_id, version = s.version, transaction_uuid = s.transaction_uuid,
-    catalog_uuid = s.catalog_uuid, producer_timestamp = s.producer_timestamp, received_at = s.received_at
+    catalog_uuid = s.catalog_uuid, producer_timestamp = s.producer_timestamp, received_at = s.received_at,
+    stored_after_s = s.stored_after_s
 FROM unnest(
     %s::integer[], %s::integer[], %s::integer[], %s::integer[], %s::integer[], %s::integer[], %s::boolean[],
     %s::bytea[], %s::bytea[], %s::text[], %s::text[], %s::text[], %s::uuid[], %s::uuid[], %s::timestamptz[],
-    %s::timestamptz[]
+    %s::timestamptz[], %s::integer[]
 ) AS s (
     node_id, edge_set_id, position_set_id, environment_id, producer_id, slots, changed, raw_digest,
-    content_digest, code_id, job_id, version, transaction_uuid, catalog_uuid, producer_timestamp, received_at
+    content_digest, code_id, job_id, version, transaction_uuid, catalog_uuid, producer_timestamp, received_at, stored_after_s
 )
 WHERE c.node_id = s.node_id
   AND ((s.producer_timestamp, s.content_digest) >= (c.producer_timestamp, c.content_digest)
@@ -67,17 +70,17 @@ WHERE c.node_id = s.node_id
 -- name: insert_catalogs
 INSERT INTO catalogs (node_id, edge_set_id, position_set_id, environment_id, producer_id, slots, raw_digest,
     content_digest, content_xid, code_id, job_id, version, transaction_uuid, catalog_uuid,
-    producer_timestamp, received_at)
+    producer_timestamp, received_at, stored_after_s)
 SELECT node_id, edge_set_id, position_set_id, environment_id, producer_id, slots, raw_digest, content_digest,
     pg_current_xact_id(), code_id, job_id, version, transaction_uuid, catalog_uuid, producer_timestamp,
-    received_at
+    received_at, stored_after_s
 FROM unnest(
     %s::integer[], %s::integer[], %s::integer[], %s::integer[], %s::integer[], %s::integer[], %s::boolean[],
     %s::bytea[], %s::bytea[], %s::text[], %s::text[], %s::text[], %s::uuid[], %s::uuid[], %s::timestamptz[],
-    %s::timestamptz[]
+    %s::timestamptz[], %s::integer[]
 ) AS s (
     node_id, edge_set_id, position_set_id, environment_id, producer_id, slots, changed, raw_digest,
-    content_digest, code_id, job_id, version, transaction_uuid, catalog_uuid, producer_timestamp, received_at
+    content_digest, code_id, job_id, version, transaction_uuid, catalog_uuid, producer_timestamp, received_at, stored_after_s
 )
 ORDER BY node_id
 
