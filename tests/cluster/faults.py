@@ -169,6 +169,11 @@ def _broker_proxies(run: Run) -> None:
     run.proxies = proxies
 
 
+def _broker_proxies_and_heartbeats(run: Run) -> None:
+    _broker_proxies(run)
+    run.flags = ("--heartbeat-s", "3")
+
+
 def _cut_and_fail_over(run: Run) -> None:
     """The primary is on the other side of a cut, both ways, and the cluster leaves it: its Patroni and server stop."""
     databases = run.cluster.databases
@@ -238,6 +243,7 @@ FAULTS = (
     Fault("synchronous standby frozen 30 s, then killed", _standby_frozen_then_killed, _mend_primary),
     Fault("primary frozen behind a cut, both ways", _cut_and_fail_over, _mend_cut, _database_proxies),
     Fault("two brokers behind a cut for 45 s", _cut_brokers, prepare=_broker_proxies),
+    Fault("two brokers behind a cut for 45 s, heartbeat_s 3", _cut_brokers, prepare=_broker_proxies_and_heartbeats),
     Fault("engines scaled from one to five and back", _scale),
     Fault("three instances migrate an empty database at once, five times", _migrate_at_once),
 )  # fmt: skip
