@@ -19,7 +19,7 @@ JAR = Path("/usr/share/puppetdb/puppetdb.jar")
 BOOTSTRAP = Path("/etc/puppetdb/bootstrap.cfg")
 HEAP = "2g"
 THREADS = 2  # command threads; the default of half the cores would be one
-START_S_MAX = 180.0
+START_S_MAX = 400.0  # on two busy cores
 _PROCESSED = "/metrics/v2/read/puppetlabs.puppetdb.mq:name=global.processed"
 _DISCARDED = "/metrics/v2/read/puppetlabs.puppetdb.mq:name=global.discarded"
 

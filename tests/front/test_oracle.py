@@ -173,6 +173,9 @@ def test_random_queries_have_the_same_answers(peers: tuple[int, Front], asked: l
         return  # the first is shown, and no condition understood; what is not the latest report differs on purpose
     theirs, ours = ask(oracle, V4, {"query": line}), front.get(V4, {"query": line})
     assert ours.status < 500, ours.text
-    if (theirs.status, ours.status) == (200, 200):
+    if (theirs.status, ours.status) == (
+        200,
+        200,
+    ) and theirs.body:  # without any, PostgreSQL refused it after the status line
         found = difference(line, theirs, ours)
         assert found is None, f"{line}\n{found}"
