@@ -169,8 +169,9 @@ def test_random_queries_have_the_same_answers(peers: tuple[int, Front], asked: l
     """Where both give rows they are the same, and we never fail. What odd values we refuse is not compared here."""
     oracle, front = peers
     line = json.dumps([part for part in asked if not (isinstance(part, list) and part[0] == "limit")])
-    if '"inputs"' in line or '"latest_report?"' in line:
-        return  # the first is shown, and no condition understood; what is not the latest report differs on purpose
+    # Of inputs no condition is understood; the others differ on purpose: PuppetDB keeps no corrective_change.
+    if any(f'"{name}"' in line for name in ("inputs", "latest_report?", "corrective_change")):
+        return
     theirs, ours = ask(oracle, V4, {"query": line}), front.get(V4, {"query": line})
     assert ours.status < 500, ours.text
     if (theirs.status, ours.status) == (
