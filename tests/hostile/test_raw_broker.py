@@ -80,7 +80,9 @@ class RawBroker:
         command = frame.lstrip(b"\n").partition(b"\n")[0]
         if command == b"CONNECT":
             client.sendall(b"CONNECTED\nversion:1.2\nserver:raw\nheart-beat:%d,0\n\n\0" % (BEAT_S * 1000))
-        elif command == b"SUBSCRIBE":
+        elif (
+            command == b"SUBSCRIBE" and b"\ndestination:/queue/catalog\n" in frame
+        ):  # the other queues are empty
             with self._lock:
                 frames = list(self.left.items())
                 self.connections += 1

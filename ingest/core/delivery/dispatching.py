@@ -18,8 +18,9 @@ STUCK_S = 0.5  # ten times what the largest real catalog takes
 # That no decoder has done yet, for each of them: what the cores' caches hold.
 READ_AHEAD_BYTES = 8 * 1024 * 1024
 # While catalogs come: what lies at a decoder, or is in decoders and writers together, is what the next one may find
-# before it: a writer's transaction of them. ``make bench-order`` measures what that costs.
-LESSER_DEPTH, LESSER_GIVEN_MAX = 2, 8
+# before it: a writer's transaction of them. With a quarter of it whole runs go at half the rate; ``make bench-order`` measures
+# the other side.
+LESSER_DEPTH, LESSER_GIVEN_MAX = 8, 32
 CATALOGS_COME_S = 60.0  # after the last one; in a fleet of a hundred nodes the next comes within twenty
 
 
