@@ -13,6 +13,7 @@ import pytest
 
 from ingest.config.loading import load
 from ingest.config.settings import Config
+from ingest.core.delivery.windows import windows
 from ingest.store.connection import Connection
 from lab.engine import Engine, publish, wait_for
 from lab.proxy import Mode
@@ -65,7 +66,7 @@ def test_a_long_queue_and_a_stopped_database(
     lines.database.reset()
     with watched(engine) as peak:
         publish(broker, *(small(number) for number in range(messages)))
-        in_window = config.window_messages_max
+        in_window = windows(list(config.taken), config.window_messages_max)[config.destination]
         wait_for(lambda: receiver(engine).get("ingest_window_messages") == in_window, engine, "full")
         assert sum(engine.settled().values()) == 0
         lines.database.mode = Mode.PASS

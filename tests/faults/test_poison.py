@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -114,11 +115,11 @@ def test_a_clock_that_jumps(start: Start, broker: str, connection: Connection) -
 
 
 def test_a_node_whose_clock_was_ahead_can_be_forgotten(
-    start: Start, broker: str, connection: Connection
+    start: Start, broker: str, database: str, connection: Connection
 ) -> None:
-    """By less than the tolerance, with the statements of docs/operating.md; its next catalog is stored as if it were the
+    """By less than the tolerance, with the command of docs/operating.md; its next catalog is stored as if it were the
     first."""
-    statements = re.findall(r"`BEGIN; (.*?); COMMIT`", OPERATING.read_text(encoding="utf-8"))
+    assert "`ingest node forget NODE`" in OPERATING.read_text(encoding="utf-8")
     engine = start()
     half_a_day = (datetime.now(UTC) - START) // timedelta(minutes=1) + 720
     ahead, now = (dated(wire_body("n.example.com", 1, [resource(f"/{n}")]), n) for n in (half_a_day, 10))
@@ -126,9 +127,18 @@ def test_a_node_whose_clock_was_ahead_can_be_forgotten(
     engine.wait_settled(1)
     publish(broker, now)
     assert engine.wait_settled(2)["stale"] == 1
-    with connection.transaction():
-        for statement in statements[0].replace("NODE", "n.example.com").split("; "):
-            connection.execute(statement.encode())
+    command = [
+        sys.executable,
+        "-m",
+        "ingest",
+        "node",
+        "forget",
+        "n.example.com",
+        "--yes",
+        "--database",
+        database,
+    ]
+    assert subprocess.run(command, check=False).returncode == 0
     publish(broker, now)
     assert engine.wait_settled(3)["stored"] == 2
     assert stored(connection, "n.example.com") == expected(now)

@@ -71,6 +71,7 @@ def test_a_token_lets_people_in(serve: Serve, tokens_file: Path) -> None:
 def test_who_is_taken_out_of_the_file_is_out(serve: Serve, tokens_file: Path) -> None:
     """Without a restart; a file that cannot be read changes nothing, and is told of."""
     front = serve("--tokens-file", str(tokens_file))
+    assert front.get(NODES, headers=by(TOKENS["jane"])).status == 200  # it has read the file by then
     tokens_file.write_text("nonsense\n")
     eventually(
         lambda: front.get(NODES, headers=by(TOKENS["jane"])) and "tokens_not_read" in front.log.read_text(),

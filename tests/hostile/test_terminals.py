@@ -116,13 +116,17 @@ def test_status_of_another_program_is_harmless() -> None:
             pass
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.handle_request)
-        thread.start()
-        done = ingest("status", "--metrics-port", str(server.server_port))
-        thread.join()
-    assert done.returncode == 0
-    assert is_harmless(done.stdout)
-    assert done.stdout.count(b"\n") == 4
+        threading.Thread(target=server.serve_forever).start()
+        port = str(server.server_port)
+        short, whole = (
+            ingest("status", "--metrics-port", port),
+            ingest("status", "--all", "--metrics-port", port),
+        )
+        server.shutdown()
+    for done, lines in ((short, range(1, 13)), (whole, range(4, 5))):
+        assert done.returncode == 0
+        assert is_harmless(done.stdout)
+        assert done.stdout.count(b"\n") in lines
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
