@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pkgutil import resolve_name
 from typing import Any
 
-from ingest.core.delivery.commands import Scalar, plain_name, refusal, require_version
+from ingest.core.delivery.commands import FIRST_MEMBER, Scalar, plain_name, refusal, require_version
 from ingest.core.delivery.decoding import Counts, DecoderSettings, KindDecoder, Known
 from ingest.core.delivery.envelope import read_command
 from ingest.core.delivery.work import Descriptor
 from ingest.engine.kinds import kinds
 from ingest.errors import Rejected
-
-# Where senders put it: as the first member of the body.
-_FIRST = re.compile(rb'\s*\{\s*"command"\s*:\s*"([\w ]{1,100})"')
 
 
 class Decoders:
@@ -59,7 +55,7 @@ class Decoders:
 
     def _guess(self, descriptor: Descriptor, body: memoryview) -> KindDecoder | None:
         """None: a command that only a parse of the message tells."""
-        if first := _FIRST.match(body):
+        if first := FIRST_MEMBER.match(body):
             return self._by_first.get(first[1])
         name = descriptor.headers.get("command")
         return self._by_command.get(plain_name(name)) if name else self._unnamed

@@ -64,9 +64,8 @@ class Writer:
         self._in_flight = InFlight(channels.memory[IN_FLIGHT], process_names(config))
         self._database = Database(config, self._in_flight, row, name)
         self._ranks = ranks_of_works()
-        self._settled_s = [0.0] * len(
-            RANKS
-        )  # the last batch that had something of that rank, or of a lesser one
+        # When the last batch ended that had something of that rank, or of a more important one.
+        self._settled_s = [0.0] * len(RANKS)
         self._gathering: Gathering[Work] = Gathering(_limits(config), self._rank_of)
         self._quarantining = Quarantining(channels, row, name, self._in_flight, self._obey)
 

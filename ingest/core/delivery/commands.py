@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from ingest.errors import Rejected
 
 Scalar = str | int | float | None
+# Where senders put it: as the first member of the body.
+FIRST_MEMBER = re.compile(rb'\s*\{\s*"command"\s*:\s*"([\w ]{1,100})"')
 
 # Source: PuppetDB, "Commands endpoint", with the versions that its senders of ten years had.
 PUPPETDB: Mapping[str, range] = {

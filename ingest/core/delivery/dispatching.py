@@ -53,7 +53,6 @@ class Dispatcher:
             decoder = choose(delivery.routing_key, decoders, self._ledger.count_at)
             if self._ledger.count_at(decoder) >= DECODER_DEPTH:
                 return found
-            self._catalog_s = now_s
             self._assign(delivery, decoder, found, now_s)
         while any(waits := self._ledger.waits()):
             decoders = decoders or self._useful(now_s)
@@ -80,13 +79,11 @@ class Dispatcher:
 
     def _depth(self, rank: int, now_s: float) -> int:
         """How many may lie at a decoder before one of that rank is put behind them."""
-        if rank == CATALOG:
-            self._catalog_s = now_s
-        elif now_s - self._catalog_s < CATALOGS_COME_S:
-            if self._ledger.lesser_given >= LESSER_GIVEN_MAX:
-                return 0
-            return DECODER_DEPTH if self._turns.is_owed(rank) else LESSER_DEPTH
-        return DECODER_DEPTH
+        if rank == CATALOG or now_s - self._catalog_s >= CATALOGS_COME_S:
+            return DECODER_DEPTH
+        if self._ledger.lesser_given >= LESSER_GIVEN_MAX:
+            return 0
+        return DECODER_DEPTH if self._turns.is_owed(rank) else LESSER_DEPTH
 
     def is_ahead(self, now_s: float) -> bool:
         """What nobody can decode yet stays with the broker: read now, it would be out of the cores' caches by then.
@@ -102,6 +99,8 @@ class Dispatcher:
     ) -> None:
         if not self._ledger.count_at(decoder):
             self._moved_s[decoder] = now_s
+        if delivery.rank == CATALOG:
+            self._catalog_s = now_s
         found.setdefault(decoder, []).append(delivery)
         self._ledger.assign(delivery, decoder)
 

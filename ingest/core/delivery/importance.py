@@ -6,8 +6,9 @@ The rule, of decoders and of writers: the most important that waits is next, unl
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
+
+from ingest.core.delivery.commands import FIRST_MEMBER
 
 # A rank is a place in this list, and its name that of the kind that it is named after.
 RANKS = ("catalog", "facts", "report")
@@ -15,8 +16,7 @@ CATALOG, FACTS, REPORT = range(len(RANKS))
 _NAMES = {"replace facts": FACTS, "store report": REPORT}  # all others go with the catalogs
 # As headers and bodies have them, which is asked for every message: old senders write underscores.
 _BY_COMMAND = _NAMES | {name.replace(" ", "_"): rank for name, rank in _NAMES.items()}
-_FIRST = re.compile(rb'\s*\{\s*"command"\s*:\s*"([\w ]{1,100})"')  # where senders put it
-FIRST_BYTES = 512  # of a body, where that stands
+FIRST_BYTES = 512  # of a body, where its command stands
 PASSED_MAX = 16  # one in seventeen: what a flood of catalogs leaves of a decoder for the others
 
 
@@ -30,7 +30,7 @@ def rank_of(headers: Mapping[str, str], start: bytes, otherwise: int = CATALOG) 
     command = headers.get("command")
     if command is not None:
         return _BY_COMMAND.get(command, CATALOG)
-    first = _FIRST.match(start)
+    first = FIRST_MEMBER.match(start)
     return otherwise if first is None else _BY_COMMAND.get(first[1].decode(), CATALOG)
 
 
