@@ -6,11 +6,8 @@ Idle: CPU and memory of the whole tree. Latency: from just before SEND until the
 from __future__ import annotations
 
 import argparse
-import shutil
 import statistics
-import tempfile
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ import psycopg
 
 from bench.catalogs import fleet
 from bench.records import record
-from bench.servers import POSTGRESQL, broker_of, cpu_s
+from bench.servers import POSTGRESQL, broker_of, cpu_s, workplace
 from ingest.config.loading import load
 from ingest.core.catalog.formats import Skim, skim
 from ingest.engine.signals import leave_on_signals
@@ -42,29 +39,24 @@ def main() -> None:
     parser.add_argument("--idle-s", type=float, default=20)
     options = parser.parse_args()
     rounds = fleet(options.catalogs, options.clones)
-    directory = Path(tempfile.mkdtemp(prefix="ingest-bench-"))
-    directory.chmod(0o755)
-    try:
-        with ExitStack() as stack:
-            broker = broker_of(options.broker, stack)
-            server = Postgres(directory)
-            server.start(**POSTGRESQL)
-            stack.callback(server.stop)
-            serve_a_while(server)
-            flags = ("--workers", str(options.workers), "--log-level", "warning")
-            engine = Engine(broker, server.conninfo("postgres"), *flags, log=directory / "engine.log")
-            stack.callback(engine.kill)
-            engine.wait_ready()
-            publisher = Publisher(load({"queue_source": broker}, {}).config)
-            stack.callback(publisher.close)
-            rows = [idle(engine, options.idle_s, "fresh")]
-            with psycopg.connect(server.conninfo("postgres"), autocommit=True) as connection:
-                for round_ in (1, 2, 3, 4):
-                    rows.append(latency(publisher, connection, round_, rounds[round_]))
-            rows.append(idle(engine, options.idle_s, "after work"))
-            engine.stop()
-    finally:
-        shutil.rmtree(directory)
+    with workplace() as (directory, stack):
+        broker = broker_of(options.broker, stack)
+        server = Postgres(directory)
+        server.start(**POSTGRESQL)
+        stack.callback(server.stop)
+        serve_a_while(server)
+        flags = ("--workers", str(options.workers), "--log-level", "warning")
+        engine = Engine(broker, server.conninfo("postgres"), *flags, log=directory / "engine.log")
+        stack.callback(engine.kill)
+        engine.wait_ready()
+        publisher = Publisher(load({"queue_source": broker}, {}).config)
+        stack.callback(publisher.close)
+        rows = [idle(engine, options.idle_s, "fresh")]
+        with psycopg.connect(server.conninfo("postgres"), autocommit=True) as connection:
+            for round_ in (1, 2, 3, 4):
+                rows.append(latency(publisher, connection, round_, rounds[round_]))
+        rows.append(idle(engine, options.idle_s, "after work"))
+        engine.stop()
     print("record:", record("low-load", vars(options), rows))
 
 

@@ -9,11 +9,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import shutil
 import statistics
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +20,7 @@ import psycopg
 from bench.catalogs import again, fleet
 from bench.low_load import latency, serve_a_while
 from bench.records import record
-from bench.servers import POSTGRESQL, broker_of
+from bench.servers import POSTGRESQL, broker_of, workplace
 from ingest.config.loading import load
 from ingest.engine.signals import leave_on_signals
 from ingest.transport.publisher import Publisher
@@ -50,44 +47,39 @@ def main() -> None:
     streams = _streams(rounds[2], options.samples)
     numbers = itertools.count()
     rows: list[dict[str, Any]] = []
-    directory = Path(tempfile.mkdtemp(prefix="ingest-bench-"))
-    directory.chmod(0o755)
-    try:
-        with ExitStack() as stack:
-            broker = broker_of(options.broker, stack)
-            server = Postgres(directory)
-            server.start(**POSTGRESQL)
-            stack.callback(server.stop)
-            serve_a_while(server)
-            publisher = Publisher(load({"queue_source": broker}, {}).config)
-            stack.callback(publisher.close)
-            connection = stack.enter_context(psycopg.connect(server.conninfo("postgres"), autocommit=True))
+    with workplace() as (directory, stack):
+        broker = broker_of(options.broker, stack)
+        server = Postgres(directory)
+        server.start(**POSTGRESQL)
+        stack.callback(server.stop)
+        serve_a_while(server)
+        publisher = Publisher(load({"queue_source": broker}, {}).config)
+        stack.callback(publisher.close)
+        connection = stack.enter_context(psycopg.connect(server.conninfo("postgres"), autocommit=True))
 
-            def phase(reports: int) -> None:
-                now = datetime.now(UTC)
-                publisher.publish((body, {}) for body in _reports(now, reports, numbers))
-                engine = Engine(
-                    broker, server.conninfo("postgres"), "--log-level", "warning", log=directory / "log"
-                )
-                stack.callback(engine.kill)
-                engine.wait_ready()
-                for body in next(streams)[:WARM]:  # the decoders know the nodes again
-                    publisher.publish([(body, {})])
-                row = latency(publisher, connection, 2, next(streams))
-                left = reports - _settled_reports(engine)
-                rows.append(row | {"reports": reports, "reports_left": left})
-                print(f"  {reports} reports waited before, {left} of them at the end")
-                wait_for(lambda: _settled_reports(engine) >= reports, engine, "all reports", PATIENCE_S)
-                engine.stop()
+        def phase(reports: int) -> None:
+            now = datetime.now(UTC)
+            publisher.publish((body, {}) for body in _reports(now, reports, numbers))
+            engine = Engine(
+                broker, server.conninfo("postgres"), "--log-level", "warning", log=directory / "log"
+            )
+            stack.callback(engine.kill)
+            engine.wait_ready()
+            for body in next(streams)[:WARM]:  # the decoders know the nodes again
+                publisher.publish([(body, {})])
+            row = latency(publisher, connection, 2, next(streams))
+            left = reports - _settled_reports(engine)
+            rows.append(row | {"reports": reports, "reports_left": left})
+            print(f"  {reports} reports waited before, {left} of them at the end")
+            wait_for(lambda: _settled_reports(engine) >= reports, engine, "all reports", PATIENCE_S)
+            engine.stop()
 
-            for body in (rounds[1], rounds[2]):
-                publisher.publish((one, {}) for one in body)
+        for body in (rounds[1], rounds[2]):
+            publisher.publish((one, {}) for one in body)
+        phase(0)
+        for _ in range(options.times):
+            phase(options.reports)
             phase(0)
-            for _ in range(options.times):
-                phase(options.reports)
-                phase(0)
-    finally:
-        shutil.rmtree(directory)
     _print_ratio(rows)
     print("record:", record("order", vars(options), rows))
 

@@ -10,10 +10,8 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import shutil
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -27,7 +25,7 @@ from rich.table import Table
 
 from bench.catalogs import fleet as catalogs
 from bench.records import record
-from bench.servers import POSTGRESQL
+from bench.servers import POSTGRESQL, workplace
 from ingest.engine.signals import leave_on_signals
 from ingest.store.connection import connect
 from ingest.store.migrate import migrate
@@ -60,13 +58,8 @@ def main() -> None:
     options = parser.parse_args()
     if reason := missing():
         sys.exit(f"skipped: {reason}")
-    directory = Path(tempfile.mkdtemp(prefix="ingest-query-"))
-    directory.chmod(0o755)
-    try:
-        with ExitStack() as stack:
-            rows = compare(options, directory, stack)
-    finally:
-        shutil.rmtree(directory)
+    with workplace() as (directory, stack):
+        rows = compare(options, directory, stack)
     show(rows)
     print("record:", record("query", vars(options), rows))
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ingest.config.loading import load
@@ -19,6 +22,18 @@ POSTGRESQL = {
     "max_wal_size": "8GB",
     "checkpoint_timeout": "30min",
 }
+
+
+@contextmanager
+def workplace() -> Iterator[tuple[Path, ExitStack]]:
+    """A directory for servers, which may be another user's, and a stack for what ends before that is removed."""
+    directory = Path(tempfile.mkdtemp(prefix="ingest-bench-"))
+    directory.chmod(0o755)
+    try:
+        with ExitStack() as stack:
+            yield directory, stack
+    finally:
+        shutil.rmtree(directory)
 
 
 def broker_of(url: str | None, stack: ExitStack) -> str:

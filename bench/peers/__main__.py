@@ -9,9 +9,7 @@ databases are vacuumed and a checkpoint is made, so that neither pays for the ot
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -26,7 +24,7 @@ from bench.catalogs import ROUND_NAMES, again, fleet
 from bench.pipeline import one_round
 from bench.receiver import drop
 from bench.records import record
-from bench.servers import POSTGRESQL, broker_of, cpu_s
+from bench.servers import POSTGRESQL, broker_of, cpu_s, workplace
 from ingest.engine.signals import leave_on_signals
 from lab.engine import Engine
 from lab.puppetdb import PuppetDB, missing
@@ -54,13 +52,8 @@ def main() -> None:
     options = parser.parse_args()
     if reason := missing():
         sys.exit(f"skipped: {reason}")
-    directory = Path(tempfile.mkdtemp(prefix="ingest-peers-"))
-    directory.chmod(0o755)
-    try:
-        with ExitStack() as stack:
-            rows = compare(options, directory, stack)
-    finally:
-        shutil.rmtree(directory)
+    with workplace() as (directory, stack):
+        rows = compare(options, directory, stack)
     show(rows)
     print("record:", record("peers", vars(options), rows))
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,7 +20,7 @@ from rich.table import Table
 from bench.peers.__main__ import INGEST, PUPPETDB, quiet, wal_written
 from bench.pipeline import one_round
 from bench.records import record
-from bench.servers import POSTGRESQL, broker_of, cpu_s
+from bench.servers import POSTGRESQL, broker_of, cpu_s, workplace
 from ingest.engine.signals import leave_on_signals
 from lab import real_facts as corpus
 from lab.engine import Engine
@@ -47,14 +45,9 @@ def main() -> None:
     options = parser.parse_args()
     if reason := missing():
         sys.exit(f"skipped: {reason}")
-    directory = Path(tempfile.mkdtemp(prefix="ingest-peers-"))
-    directory.chmod(0o755)
-    try:
-        with ExitStack() as stack:
-            rounds = {round_: fleet(options.facts, round_, options.clones) for round_ in ROUNDS}
-            rows = compare(options, directory, stack, rounds, ROUNDS)
-    finally:
-        shutil.rmtree(directory)
+    with workplace() as (directory, stack):
+        rounds = {round_: fleet(options.facts, round_, options.clones) for round_ in ROUNDS}
+        rows = compare(options, directory, stack, rounds, ROUNDS)
     show(rows, "the facts of the same nodes", ROUNDS, GOALS)
     print("record:", record("peers-facts", vars(options), rows))
 

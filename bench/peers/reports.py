@@ -8,15 +8,12 @@ nodes alike.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import tempfile
-from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from bench.peers.facts import compare, show
 from bench.records import record
+from bench.servers import workplace
 from ingest.engine.signals import leave_on_signals
 from lab.puppetdb import missing
 from lab.runs import Run, report_of
@@ -40,15 +37,10 @@ def main() -> None:
     options = parser.parse_args()
     if reason := missing():
         sys.exit(f"skipped: {reason}")
-    directory = Path(tempfile.mkdtemp(prefix="ingest-peers-"))
-    directory.chmod(0o755)
     rounds = {round_: fleet(round_, options.nodes) for round_ in ROUNDS}
-    try:
-        with ExitStack() as stack:
-            fewer = {3: max(1, options.peer_nodes // WORST_SHARE)}
-            rows = compare(options, directory, stack, rounds, ROUNDS, fewer)
-    finally:
-        shutil.rmtree(directory)
+    with workplace() as (directory, stack):
+        fewer = {3: max(1, options.peer_nodes // WORST_SHARE)}
+        rows = compare(options, directory, stack, rounds, ROUNDS, fewer)
     show(rows, "the reports of the same nodes", ROUNDS, GOALS)
     print("record:", record("peers-reports", vars(options), rows))
 

@@ -7,15 +7,12 @@ As for facts (``bench.peers.facts``); a message is one of the three, and figures
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import tempfile
-from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from bench.peers.facts import compare, show
 from bench.records import record
+from bench.servers import workplace
 from ingest.engine.signals import leave_on_signals
 from lab.puppetdb import missing
 from tools.loadgen.fleet import KINDS, Fleet
@@ -37,15 +34,10 @@ def main() -> None:
     options = parser.parse_args()
     if reason := missing():
         sys.exit(f"skipped: {reason}")
-    directory = Path(tempfile.mkdtemp(prefix="ingest-peers-"))
-    directory.chmod(0o755)
     rounds = rounds_of(options.nodes, options.seed)
     fewer = {round_: options.peer_nodes * len(KINDS) for round_ in ROUNDS}
-    try:
-        with ExitStack() as stack:
-            rows = compare(options, directory, stack, rounds, ROUNDS, fewer)
-    finally:
-        shutil.rmtree(directory)
+    with workplace() as (directory, stack):
+        rows = compare(options, directory, stack, rounds, ROUNDS, fewer)
     show(rows, "the runs of the same nodes, a message", ROUNDS, GOALS)
     print("record:", record("peers-runs", vars(options), rows))
 
