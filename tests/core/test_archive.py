@@ -203,7 +203,7 @@ def test_other_names_are_no_commands(name: str) -> None:
 @pytest.mark.parametrize("body", [b"", b"\r\n--x", b"\r\n--boundary\r", bytes(range(256)) * 20])
 def test_a_part_is_read_however_it_is_cut(cut: int, body: bytes) -> None:
     """Among others, with a boundary's beginning in it, and with nothing in it."""
-    text = b'preamble\r\n--boundary-1\r\nContent-Disposition: form-data; name="x"\r\n\r\nnot this'
+    text = b'--boundary-1\r\nContent-Disposition: form-data; name="x"\r\n\r\nnot this'
     text += (
         b'\r\n--boundary-1\r\ncontent-disposition: form-data; name="archive"; filename="a"\r\nX: y\r\n\r\n'
         + body
