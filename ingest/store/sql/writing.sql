@@ -108,29 +108,15 @@ WHERE n.certname = s.certname
   AND (n.deactivated IS NULL OR n.deactivated < s.producer_timestamp
        OR n.deactivated > s.received_at + %(future_tolerance)s::interval)
   AND NOT EXISTS (
-      SELECT FROM catalogs c
-      WHERE c.node_id = n.id AND c.producer_timestamp > s.producer_timestamp
-        AND c.producer_timestamp <= s.received_at + %(future_tolerance)s::interval
-  )
-  AND NOT EXISTS (
-      SELECT FROM node_latest_reports l
-      WHERE l.node_id = n.id AND l.producer_timestamp > s.producer_timestamp
-        AND l.producer_timestamp <= s.received_at + %(future_tolerance)s::interval
-  )
-  AND NOT EXISTS (
-      SELECT FROM node_facts f
-      WHERE f.node_id = n.id AND f.producer_timestamp > s.producer_timestamp
-        AND f.producer_timestamp <= s.received_at + %(future_tolerance)s::interval
-  )
-  AND NOT EXISTS (
-      SELECT FROM node_inputs i
-      WHERE i.node_id = n.id AND i.producer_timestamp > s.producer_timestamp
-        AND i.producer_timestamp <= s.received_at + %(future_tolerance)s::interval
-  )
-  AND NOT EXISTS (
-      SELECT FROM node_expirations x
-      WHERE x.node_id = n.id AND x.producer_timestamp > s.producer_timestamp
-        AND x.producer_timestamp <= s.received_at + %(future_tolerance)s::interval
+      SELECT FROM (
+          SELECT node_id, producer_timestamp FROM catalogs
+          UNION ALL SELECT node_id, producer_timestamp FROM node_facts
+          UNION ALL SELECT node_id, producer_timestamp FROM node_latest_reports
+          UNION ALL SELECT node_id, producer_timestamp FROM node_inputs
+          UNION ALL SELECT node_id, producer_timestamp FROM node_expirations
+      ) AS life
+      WHERE life.node_id = n.id AND life.producer_timestamp > s.producer_timestamp
+        AND life.producer_timestamp <= s.received_at + %(future_tolerance)s::interval
   )
 RETURNING n.certname
 
