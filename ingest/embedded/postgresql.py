@@ -211,6 +211,8 @@ def _may_enter(place: str, owner: tuple[int, int]) -> bool:
     uid, gid = owner
     if uid == os.geteuid():
         return os.access(place, os.W_OK | os.X_OK)
+    if not os.path.isdir(place):
+        return False
     for path in (Path(place).resolve(), *Path(place).resolve().parents):
         found = path.stat()
         bit = stat.S_IXUSR if found.st_uid == uid else stat.S_IXGRP if found.st_gid == gid else stat.S_IXOTH

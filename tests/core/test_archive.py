@@ -277,3 +277,11 @@ def test_what_differs_is_named_without_values() -> None:
     (line,) = comparing.compare_factsets(*facts)
     assert line.startswith("facts: 29 only here: f1, f10, f11")
     assert line.endswith("and 19 more")
+
+
+def test_inputs_are_compared_in_whatever_order_they_stand() -> None:
+    """PuppetDB gives pairs of a hash and a path."""
+    pairs = [["a" * 64, "manifests/a.pp"], ["b" * 64, "manifests/b.pp"]]
+    assert list(comparing.compare_inputs({"inputs": pairs}, {"inputs": pairs[::-1]})) == []
+    (line,) = comparing.compare_inputs({"inputs": pairs}, {"inputs": pairs[:1]})
+    assert line == f"inputs: 1 only there: {'b' * 64} manifests/b.pp"

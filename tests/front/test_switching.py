@@ -69,6 +69,7 @@ class World:
             "0.1",
             "--json",
         )
+        assert told.stdout, told.stderr
         *nodes, counts = map(json.loads, told.stdout.splitlines())
         assert told.returncode == (1 if nodes else 0), told.stderr
         assert counts["differ"] == len(nodes)

@@ -60,8 +60,11 @@ def compare_inputs(theirs: Row | None, ours: Row | None) -> Iterator[str]:
         yield from _one_alone(theirs, ours)
         return
     yield from _members(theirs, ours, {"inputs"})
-    there, here = ([dict(enumerate(pair)) for pair in row.get("inputs") or ()] for row in (theirs, ours))
-    yield from _sets("inputs", _by(there, (0, 1)), _by(here, (0, 1)), lambda key: " ".join(map(str, key)))
+    names = ("sha256", "path")
+    there, here = (
+        [dict(zip(names, pair, strict=True)) for pair in row.get("inputs") or ()] for row in (theirs, ours)
+    )
+    yield from _sets("inputs", _by(there, names), _by(here, names), lambda key: " ".join(map(str, key)))
 
 
 def compare_report_hashes(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[str]:
@@ -125,7 +128,7 @@ def _data(row: Row, name: str) -> list[Any]:
     return (part.get("data") if isinstance(part, dict) else part) or []
 
 
-def _by(rows: Sequence[Any], names: tuple[str | int, ...]) -> dict[tuple[Any, ...], Any]:
+def _by(rows: Sequence[Any], names: tuple[str, ...]) -> dict[tuple[Any, ...], Any]:
     return {tuple([_key(row.get(name)) for name in names]): row for row in rows}
 
 
