@@ -163,7 +163,7 @@ def locked_nodes(connection: Connection, nodes: Sequence[tuple[object, ...]]) ->
     certnames = [str(certname) for _, certname in nodes]
     locks = NodeLocks(connection, known=())
     locks.prepare(certnames)
-    with connection.transaction():
+    with locks.transaction():
         locks.take(certnames)
         yield [id_ for id_, _ in nodes]
 

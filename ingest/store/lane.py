@@ -127,7 +127,7 @@ class Lane:
             with (
                 translate_errors(),
                 ExitStack() as committing,
-                self.connection.transaction(),
+                self._locks.transaction(),
                 self.connection.cursor() as cursor,
             ):
                 session = Session(cursor)

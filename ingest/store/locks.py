@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import psycopg
@@ -100,27 +101,39 @@ class NodeLocks:
             for row in rows:
                 self._remember(row)
 
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """One that begins with the lock on content: in one way to the server and back, which is a seventh of what an
+        unchanged catalog costs there. What is around COMMIT in the block ends before it."""
+        try:
+            self._cursor.execute(query("begin_with_content"), prepare=False)
+            yield
+        except BaseException:
+            with suppress(psycopg.Error):  # what ended the transaction says more
+                self._cursor.execute("ROLLBACK", prepare=False)
+            raise
+        self._cursor.execute("COMMIT", prepare=False)
+
     def take(self, certnames: Collection[str]) -> tuple[int, bool]:
-        """Takes the locks inside a transaction, in the order that everybody keeps: content, nodes, what the version
+        """Takes the locks inside that transaction, in the order that everybody keeps: content, nodes, what the version
         before knows. Returns the generation of content, and whether COMMIT waits for a standby."""
         connection = self._connection
         rows = sorted({node_row(certname) for certname in certnames})
         keys = sorted({node_key(certname) for certname in certnames})
-        cursor = self._cursor
-        cursor.execute(query("lock_content"))
-        locked, is_shared = cursor.execute(query("lock_nodes"), [CONTENT_LOCK, _array(rows)]).fetchone()
+        asked = [_array(rows), CONTENT_LOCK, _array(keys), NODE_LOCK]
+        locked, is_shared, generation, is_guarded, missing = self._cursor.execute(
+            query("lock_nodes"), asked
+        ).fetchone()
         if locked != len(rows):
             self._rows = bytearray(NODE_LOCKS // 8)
             raise Unavailable("node_locks lost rows, as it does when PostgreSQL crashes: once more")
         if not is_shared:
             self._wait_for_others(lambda: _try_content(connection), CONTENT_LOCK)
-        generation, is_guarded, missing = cursor.execute(
-            query("generation_and_nodes"), [_array(keys), NODE_LOCK]
-        ).fetchone()
+            generation, missing = _row(connection, "generation_and_nodes", [_array(keys), NODE_LOCK])
         if missing:
             self._wait_for_others(lambda: _try_nodes(connection, keys), NODE_LOCK)
             # Whoever was waited for may have collected garbage.
-            generation, *_ = _row(connection, "generation_and_nodes", [_array([]), NODE_LOCK])
+            generation, _ = _row(connection, "generation_and_nodes", [_array([]), NODE_LOCK])
         return int(generation), bool(is_guarded)
 
     def _wait_for_others(self, missing: Callable[[], list[int]], lock: int) -> None:
@@ -219,7 +232,7 @@ def _try_content(connection: Connection) -> list[int]:
 
 
 def _try_nodes(connection: Connection, keys: list[int]) -> list[int]:
-    missing: list[int] = _row(connection, "generation_and_nodes", [_array(keys), NODE_LOCK])[2]
+    missing: list[int] = _row(connection, "generation_and_nodes", [_array(keys), NODE_LOCK])[1]
     return [key & 0xFFFFFFFF for key in missing]  # as pg_locks has them
 
 

@@ -10,8 +10,7 @@ import pytest
 from ingest.core.delivery.work import Outcome
 from ingest.store.connection import Connection, connect
 from ingest.store.housekeeping import collect_garbage
-from ingest.store.locks import POLL_S
-from ingest.store.queries import query
+from ingest.store.locks import POLL_S, NodeLocks
 from lab.store_model import Pipeline, expected, resource, stored, wire_body
 
 NODE = "n.example.com"
@@ -73,8 +72,7 @@ def test_a_writer_at_work_is_waited_for_without_being_in_the_way(
             assert writer.take(with_titles(3, "/a", "/c")) == [Outcome.STORED]
         pauses.append(seconds)
 
-    with at_work.transaction():
-        at_work.execute(query("lock_content"))
+    with NodeLocks(at_work).transaction():
         collected = collect_garbage(connection, patience_s=10 * POLL_S, pause=pause)
     at_work.close()
     assert collected.postponed > 0

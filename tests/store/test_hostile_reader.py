@@ -100,18 +100,18 @@ def test_writers_keep_each_other_out_while_a_reader_holds_the_advisory_locks(rol
         locks, others = NodeLocks(one), NodeLocks(other)
         for each in (locks, others):
             each.prepare([NODE, "other.example.com"])
-        with one.transaction():
+        with locks.transaction():
             locks.take([NODE])
-            with pytest.raises(psycopg.errors.LockNotAvailable), other.transaction():
+            with pytest.raises(psycopg.errors.LockNotAvailable), others.transaction():
                 others.take([NODE])
-            with other.transaction():
+            with others.transaction():
                 others.take(["other.example.com"])
             with other.transaction():
                 assert not lock_content_alone(other, 0.05, lambda _: None)
         with other.transaction():
             assert lock_content_alone(other, 0.05, lambda _: None)
             one.execute("SET statement_timeout = '200ms'")
-            with pytest.raises(psycopg.errors.QueryCanceled), one.transaction():
+            with pytest.raises(psycopg.errors.QueryCanceled), locks.transaction():
                 locks.take([NODE])
 
 
@@ -144,15 +144,15 @@ def test_an_engine_of_the_version_before_and_this_one_keep_each_other_out(roles:
         clock = iter(range(1000))
         locks = NodeLocks(one, patience_s=3, pause=lambda _: None, now=lambda: float(next(clock)))
         locks.prepare([NODE, "other.example.com"])
-        with one.transaction():
+        with locks.transaction():
             locks.take([NODE])
             assert not old.finds_a_gap()
             assert not old.gets_the_node()
         assert old.finds_a_gap()
         old.write()
-        with pytest.raises(Unavailable, match="locked by process"), one.transaction():
+        with pytest.raises(Unavailable, match="locked by process"), locks.transaction():
             locks.take([NODE])
-        with one.transaction():
+        with locks.transaction():
             locks.take(["other.example.com"])
         with one.transaction():
             assert not lock_content_alone(one, 0.05, lambda _: None)
@@ -163,7 +163,7 @@ def test_an_engine_of_the_version_before_and_this_one_keep_each_other_out(roles:
         old.connection.execute("SELECT pg_advisory_xact_lock(%s)", [CONTENT_LOCK])  # its garbage collection
         waits = iter([lambda: None, old.connection.rollback])
         patient = NodeLocks(other, pause=lambda _: next(waits)())
-        with other.transaction():
+        with patient.transaction():
             patient.take([NODE])
     old.connection.close()
 
@@ -190,7 +190,7 @@ def test_a_lock_that_was_given_back_before_the_look_is_taken(
             reader.execute("SELECT pg_advisory_lock(%s, %s)", [NODE_LOCK, node_key("other.example.com")])
         locks = NodeLocks(one, pause=lambda _: None)
         locks.prepare([NODE, "other.example.com"])
-        with one.transaction():
+        with locks.transaction():
             locks.take([NODE, "other.example.com"])
             assert not old.finds_a_gap()
             assert not old.gets_the_node()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tracemalloc
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -53,6 +54,11 @@ def seen(connection: Connection, certname: str = NODE) -> Any:
     return connection.execute(
         "SELECT environment, producer FROM node_catalogs WHERE certname = %s", [certname]
     ).fetchone()
+
+
+def _count(connection: Connection, what: str) -> Any:
+    row = connection.execute(f"SELECT count(*) FROM {what}").fetchone()  # type: ignore[call-overload]
+    return row[0]
 
 
 def no_pause(_: float) -> None:
@@ -120,10 +126,22 @@ def test_while_a_writer_refers_to_a_name_nothing_is_deleted(
     writer.take(body(1, "-a"))
     writer.take(body(2, "-b"))
     pauses: list[float] = []
-    with writer.lane.connection.transaction():
-        assert writer.take(body(3, "-a")) == [Outcome.UNCHANGED]
-        collected = collect_garbage(connection, patience_s=0.02, pause=pauses.append)
-        assert collected.postponed == 2
+    connection.execute(
+        "CREATE FUNCTION held() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END';"
+        "CREATE TRIGGER held AFTER UPDATE ON catalogs FOR EACH ROW EXECUTE FUNCTION held()"
+    )
+    holder = connect(database)
+    with ThreadPoolExecutor(1) as pool:
+        with holder.transaction():
+            holder.execute("SELECT pg_advisory_xact_lock(1)")
+            taken = pool.submit(writer.take, body(3, "-a"))
+            while not _count(connection, "pg_locks WHERE locktype = 'advisory' AND NOT granted"):
+                assert not taken.done()
+            collected = collect_garbage(connection, patience_s=0.02, pause=pauses.append)
+            assert collected.postponed == 2
+        assert taken.result() == [Outcome.UNCHANGED]
+    holder.close()
     assert collected.deleted["environments"] == 0
     assert len(pauses) > 2
     assert seen(connection) == ("production-a", "puppet.example.com-a")
@@ -184,7 +202,7 @@ def test_a_node_that_gets_its_catalog_meanwhile_is_not_forgotten(
     writer.take(body(1))
     locks = NodeLocks(connection)
     locks.prepare([NODE])
-    with connection.transaction():
+    with locks.transaction():
         locks.take([NODE])
         gone = connection.execute(
             query("forget_nodes"), {"ids": [id_ for id_, _ in candidates], "age": timedelta(0)}

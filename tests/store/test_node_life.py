@@ -148,7 +148,7 @@ def test_a_node_heard_of_just_now_is_not_expired(connection: Connection, databas
     pipeline.take(catalog(NODE, 9), received_at=at(9))
     locks = NodeLocks(connection)
     locks.prepare([NODE])
-    with connection.transaction():
+    with locks.transaction():
         locks.take([NODE])
         marked = connection.execute(
             query("expire_nodes"), {"ids": [id_ for id_, _ in candidates], "ttl": threshold(5)}

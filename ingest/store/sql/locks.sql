@@ -4,20 +4,30 @@ SELECT key FROM node_locks
 -- name: insert_lock_rows
 INSERT INTO node_locks (key) SELECT unnest(%s::integer[]) ON CONFLICT DO NOTHING
 
--- name: lock_content
+-- name: begin_with_content
 -- Shared with every writer: this mode keeps out no other of its kind, and garbage collection.
-LOCK TABLE content_state IN ROW SHARE MODE
+BEGIN; LOCK TABLE content_state IN ROW SHARE MODE
 
 -- name: lock_nodes
 -- Sorted before they are locked, so nobody waits in a circle. FOR UPDATE of a row of an unlogged table writes no WAL.
--- And what garbage collection of the version before looks at; it is not waited for here.
-SELECT count(*), pg_try_advisory_xact_lock_shared(%s)
-FROM (SELECT FROM node_locks WHERE key = ANY (%s::integer[]) ORDER BY key FOR UPDATE) AS locked
+-- With them, and after them, in the order that everybody keeps: what garbage collection of the version before looks at; the
+-- generation that it raises; whether COMMIT waits for a standby; and those of the version before's locks on nodes that are not
+-- ours now.
+WITH locked AS MATERIALIZED (
+    SELECT count(*) AS rows
+    FROM (SELECT FROM node_locks WHERE key = ANY (%s::integer[]) ORDER BY key FOR UPDATE) AS one
+), shared AS MATERIALIZED (
+    SELECT rows, pg_try_advisory_xact_lock_shared(%s) AS is_shared FROM locked
+)
+SELECT rows, is_shared, generation, current_setting('synchronous_standby_names') <> '', ARRAY(
+    SELECT key FROM unnest(%s::integer[]) AS key
+    WHERE CASE WHEN is_shared THEN NOT pg_try_advisory_xact_lock(%s, key) ELSE false END
+)
+FROM shared CROSS JOIN content_state
 
 -- name: generation_and_nodes
--- The generation that garbage collection raises, read under the content lock; whether COMMIT waits for a standby; and those
--- of the version before's locks on nodes that are not ours now.
-SELECT generation, current_setting('synchronous_standby_names') <> '', ARRAY(
+-- The same once more, after a wait for the version before.
+SELECT generation, ARRAY(
     SELECT key FROM unnest(%s::integer[]) AS key WHERE NOT pg_try_advisory_xact_lock(%s, key)
 )
 FROM content_state
