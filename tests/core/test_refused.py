@@ -67,6 +67,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("transaction_uuid", with_resource() | {"transaction_uuid": "seven"}, "invalid", ["transaction_uuid", "seven"]),
     ("catalog_uuid", with_resource() | {"catalog_uuid": "seven"}, "invalid", ["catalog_uuid", "seven"]),
     ("time", with_resource() | {"producer_timestamp": "yesterday"}, "invalid", ["producer_timestamp", "yesterday"]),
+    ("a member's type", with_resource() | {"environment": ["x"]}, "invalid", ["environment"]),
     ("nobody's", with_resource() | {"name": ""}, "invalid", ["certname"]),
 ]  # fmt: skip
 
@@ -87,6 +88,23 @@ def test_a_catalog_is_refused_for_what_is_wrong(
     found = refused({"name": "n", "version": 1} | members)
     assert found.reason == reason
     assert [word for word in words if word not in found.text] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "reason", "words"),
+    [
+        (b"", "unreadable", ["empty"]),
+        (b'{"name":', "unreadable", ["truncated"]),
+        (b'{"name":"n","x":' + b"[" * 9000, "too_deep", ["deep"]),
+        (b'{"name":"\xff","resources":[],"edges":[]}', "invalid", ["UTF-8"]),
+    ],
+)
+def test_what_is_no_catalog_is_refused_for_what_is_wrong(body: bytes, reason: str, words: list[str]) -> None:
+    """As far as anybody can tell."""
+    with pytest.raises(Rejected) as caught:
+        decode(Decoding(1 << 20), body)
+    assert caught.value.reason == reason
+    assert [word for word in words if word not in caught.value.text] == []
 
 
 @pytest.mark.parametrize(
