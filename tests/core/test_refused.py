@@ -40,6 +40,8 @@ REFUSED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("no title", {"resources": [{"type": "Thing"}], "edges": []}, "invalid", ["title"]),
     ("twice", {"resources": [THING, THING], "edges": []}, "duplicate_resource", ["Thing[a]", "twice"]),
     ("parameters", with_resource(parameters=[1]), "invalid", ["Thing[a]", "parameters"]),
+    ("a rich value", with_resource(parameters={"__ptype": "Regexp", "__pvalue": "x"}), "invalid", ["Thing[a]", "rich"]),
+    ("aliases", with_resource(aliases="a"), "invalid", ["Thing[a]", "aliases"]),
     ("kind", with_resource(kind=[7]), "invalid", ["kind", "[7]"]),
     ("file", with_resource(file={"x": 7}), "invalid", ["file", "7"]),
     ("line", with_resource(line="seven"), "invalid", ["line", "seven"]),
@@ -78,14 +80,24 @@ def refused(document: Any) -> Rejected:
     return caught.value
 
 
-@pytest.mark.parametrize(
-    ("members", "reason", "words"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED]
-)
+# What only Puppet's own form says: relations, aliases, rich values; and the node's name under that name.
+NATIVE_ONLY = {"relation", "dangling relation", "not collected", "aliases", "a rich value", "nobody's"}
+
+
+@pytest.mark.parametrize("family", ["native", "wire"])
+@pytest.mark.parametrize(("case", "members", "reason", "words"), REFUSED, ids=[case[0] for case in REFUSED])
 def test_a_catalog_is_refused_for_what_is_wrong(
-    members: dict[str, Any], reason: str, words: list[str]
+    case: str, members: dict[str, Any], reason: str, words: list[str], family: str
 ) -> None:
     """By the member, the resource or the value that is at fault."""
-    found = refused({"name": "n", "version": 1} | members)
+    document = {"name": "n", "version": 1} | members
+    if family == "wire":
+        payload = {"certname": "n", "version": "1"} | members
+        document = {"command": "replace catalog", "version": 9, "payload": payload}
+        if case in NATIVE_ONLY:
+            decode(Decoding(1 << 20), json.dumps(document | {"certname": "n"}).encode())
+            return
+    found = refused(document)
     assert found.reason == reason
     assert [word for word in words if word not in found.text] == []
 
