@@ -18,6 +18,7 @@ from ingest.core.catalog.wire import canonical_json, to_wire
 from ingest.core.delivery.work import Content, EdgeSet, Full, PositionSet
 from lab import real_catalogs as corpus
 from tests.core.test_decoding import LANES, NOW, Writers, body, catalogs, full
+from tests.core.test_storable import MEMBERS, exactly, written
 
 KINDS = {b"c": "compilable_type", b"d": "defined_type", b"u": "unknown", b"k": "class", b"n": "node"}
 
@@ -103,6 +104,15 @@ def test_any_catalog_is_whole(bodies: list[bytes], cache_bytes_max: int) -> None
     one, writers = Decoding(cache_bytes_max, lanes=LANES), Writers()
     for raw in bodies:
         assert put_together(full(one, raw), writers) == arrived(raw)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(MEMBERS, max_size=4, unique_by=lambda m: (m["type"], m["title"])))
+def test_any_resource_is_whole(resources: list[dict[str, Any]]) -> None:
+    """U+0000, lone surrogates, numbers of every size and spelling, in every member: equal in value and in type."""
+    raw = body("a", [], "wire").replace(b'"resources":[]', f'"resources":{written(resources)}'.encode())
+    work = full(Decoding(1 << 20), raw)
+    assert exactly(put_together(work, Writers())) == exactly(arrived(raw))
 
 
 @pytest.mark.parametrize("form", ["native", "wire"])
