@@ -5,16 +5,24 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import msgspec
 import pytest
 
 from ingest.core.catalog.baseline import Delta, make_baseline
 from ingest.core.catalog.baselines import Baselines
-from ingest.core.catalog.cache import CachedResource, bytes_of
+from ingest.core.catalog.cache import CachedResource, LargeContent, bytes_of
 from ingest.core.catalog.catalog_sets import SetCache, make_edge_set
 from ingest.core.catalog.decoding import Decoding, open_decoder
-from ingest.core.catalog.resource_cache import ResourceCache, content_of
+from ingest.core.catalog.model import Ref
+from ingest.core.catalog.resource_cache import (
+    KEPT_CONTENT_BYTES_MAX,
+    ResourceCache,
+    content_of,
+    sort_key_of,
+)
 from ingest.core.delivery.decoding import DecoderSettings
 from ingest.core.delivery.routing import lane_of
+from ingest.core.delivery.work import Content
 from tests.core.test_baseline import baseline_of, cached, put
 from tests.core.test_decoding import CERTNAMES, LANES, Writers, body, compact, decode, full
 
@@ -34,7 +42,7 @@ PARTS: dict[str, tuple[dict[str, Any], int]] = {
 
 
 def made(members: dict[str, Any]) -> CachedResource:
-    *_, one = ResourceCache(1 << 30, lambda: False).find([compact(members)], "native")  # type: ignore[list-item]
+    (one,) = find(ResourceCache(1 << 30, lambda: False), members)
     return one
 
 
@@ -223,3 +231,76 @@ def test_settings_reach_the_decoder() -> None:
     both = [next(name for name in CERTNAMES if lane_of(name, LANES) == lane) for lane in range(LANES)]
     assert [len(full(lanes, body(name, [PLAIN], "native")).contents) for name in both] == [1, 1]
     assert [len(full(usual, body(name, [PLAIN], "native")).contents) for name in both] == [0, 0]
+
+
+def raw_of(members: dict[str, Any]) -> msgspec.Raw:
+    return msgspec.Raw(compact(members))
+
+
+def find(cache: ResourceCache, *members: dict[str, Any], family: str = "native") -> list[CachedResource]:
+    """All of them; what is new comes as soon as it is made."""
+    finding = cache.find([raw_of(one) for one in members], family)
+    while True:
+        try:
+            next(finding)
+        except StopIteration as found:
+            return list(found.value)
+
+
+def test_a_resource_that_was_met_is_the_same_one() -> None:
+    """In another catalog, and where it stands twice in one; what was counted says so."""
+    cache = ResourceCache(1 << 20, lambda: False)
+    other = PLAIN | {"title": "other"}
+    first = find(cache, PLAIN, PLAIN, other)
+    assert first[0] is first[1] is not first[2]
+    assert (cache.hits, cache.misses) == (1, 2)
+    again = find(cache, other, PLAIN)
+    assert again[0] is first[2]
+    assert again[1] is first[0]
+    assert (cache.hits, cache.misses) == (3, 2)
+
+
+def test_what_baselines_hold_makes_way_when_there_is_no_room() -> None:
+    """The cache asks for it, and takes no more than its room when it is given; else what comes is not kept."""
+    asked = []
+    held: list[CachedResource] = []
+
+    def need_less() -> bool:
+        asked.append(len(held))
+        if held:
+            held.pop(0).baselines = 0
+            return True
+        return False
+
+    cache = ResourceCache(20_000, need_less)
+    for n in range(40):
+        (one,) = find(cache, PLAIN | {"title": f"{n}"})
+        one.baselines = 1
+        held.append(one)
+    assert asked
+    assert 10_000 < sum(one.bytes_ for one in held) <= 20_000
+    assert find(cache, PLAIN | {"title": "39"})[0] is held[-1]
+
+
+@pytest.mark.parametrize("family", ["native", "puppetdb", "legacy"])
+def test_a_large_content_is_forgotten_and_comes_again(family: str) -> None:
+    """Not the resource: it is made again from the JSON that it was found by, as its family has it; a small one stays."""
+    parameters = {"path": "/other", "before": ["T[b]", "T[a]"], "content": "x" * (KEPT_CONTENT_BYTES_MAX + 1)}
+    large, small = PLAIN | {"type": "File", "parameters": parameters}, PLAIN
+    cache = ResourceCache(1 << 20, lambda: False)
+    one, other = find(cache, large, small, family=family)
+    contents = [content_of(one), content_of(other)]
+    assert [type(one.content), type(other.content)] == [Content, Content]
+    cache.forget_large()
+    assert [type(one.content), type(other.content)] == [LargeContent, Content]
+    assert [content_of(one), content_of(other)] == contents
+    assert find(cache, large, family=family)[0] is one
+
+
+def test_no_two_refs_have_one_key() -> None:
+    """Wherever U+0000 stands in them; and the keys' order is the refs'."""
+    parts = ["", "a", "a\0", "\0", "\0\0", "a\0b", "a\0\0b", "b", "\0b"]
+    refs = sorted(Ref(type_, title) for type_ in parts for title in parts)
+    keys = [sort_key_of(ref) for ref in refs]
+    assert len(set(keys)) == len(keys)
+    assert sorted(keys) == keys
