@@ -27,7 +27,7 @@ def quarantine_group() -> None:
 @with_settings
 def list_command(settings: Origins, reason: str | None, kind: str | None, limit: int) -> None:
     """The newest first; behind the time how many messages a row counts: the newest of them is kept."""
-    from ingest.engine.kinds import kinds
+    from ingest.config.kinds import kinds
     from ingest.store.quarantine import entries
 
     names = {command: one.name for one in kinds() for command in one.commands}

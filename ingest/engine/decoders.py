@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from pkgutil import resolve_name
 from typing import Any
 
+from ingest.config.kinds import kinds
 from ingest.core.delivery.commands import FIRST_MEMBER, Scalar, plain_name, refusal, require_version
 from ingest.core.delivery.decoding import Counts, DecoderSettings, KindDecoder, Known
 from ingest.core.delivery.envelope import read_command
 from ingest.core.delivery.work import Descriptor
-from ingest.engine.kinds import kinds
 from ingest.errors import Rejected
 
 

@@ -13,12 +13,12 @@ from multiprocessing.connection import Connection
 
 import structlog
 
+from ingest.config.kinds import importance
 from ingest.config.machine import cores
 from ingest.config.settings import Config
 from ingest.core.delivery.arrival import Arrivals, Holding
 from ingest.core.delivery.dispatching import Dispatcher
 from ingest.core.delivery.headers import kept_headers, unacknowledgeable
-from ingest.core.delivery.importance import rank_of
 from ingest.core.delivery.ledger import Delivery, Ledger
 from ingest.core.delivery.routing import END_BYTES, START_BYTES, routing_key
 from ingest.core.delivery.work import Descriptor, Forwarded, Outcome, Settled
@@ -59,6 +59,7 @@ class Receiver:
         decoders = [process for process in process_names(config) if kind_of(process) == DECODER]
         self._dispatcher = Dispatcher(self.ledger, decoders, cores())
         self._arrivals = Arrivals()
+        self._rank_of = importance().of_message
         # The upper bits tell one receiver's deliveries from its predecessor's.
         self._arena_number, self._arena = next(iter(channels.arenas.items()))
         self._last_id = self._arena_number << 40
@@ -267,11 +268,11 @@ class Receiver:
     def _look(self, message: Message, rank: int) -> tuple[int, int]:
         """(routing key, rank), which are found at both ends of the body and in the headers."""
         if message.offset is None:
-            return 0, rank_of(message.headers, b"", rank)
+            return 0, self._rank_of(message.headers, b"", rank)
         start = bytes(self._arena.view(message.offset, min(START_BYTES, message.length)))
         at_end = min(END_BYTES, message.length)
         end = self._arena.view(message.offset + message.length - at_end, at_end)
-        return routing_key(message.headers, start, bytes(end)), rank_of(message.headers, start, rank)
+        return routing_key(message.headers, start, bytes(end)), self._rank_of(message.headers, start, rank)
 
     # The end
 

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection as ControlConnection
+from typing import Any
 
 import structlog
 
+from ingest.config.kinds import importance
 from ingest.config.settings import Config
 from ingest.core.delivery.backoff import Backoff
 from ingest.core.delivery.gathering import BatchLimits, Gathering, linger_s
-from ingest.core.delivery.importance import RANKS, rank_of_command
+from ingest.core.delivery.importance import RANKS
 from ingest.core.delivery.work import (
     NO_FINGERPRINT,
     UNPLACED,
-    Claim,
-    Full,
     Outcome,
     Quarantine,
     SectionDigests,
@@ -64,6 +64,7 @@ class Writer:
         self._in_flight = InFlight(channels.memory[IN_FLIGHT], process_names(config))
         self._database = Database(config, self._in_flight, row, name)
         self._ranks = ranks_of_works()
+        self._rank_of_command = importance().of_command
         # When the last batch ended that had something of that rank, or of a more important one.
         self._settled_s = [0.0] * len(RANKS)
         self._gathering: Gathering[Work] = Gathering(_limits(config), self._rank_of)
@@ -106,7 +107,7 @@ class Writer:
                 return
 
     def _rank_of(self, work: Work) -> int:
-        return rank_of_command(work.kind) if isinstance(work, Quarantine) else self._ranks[type(work)]
+        return self._rank_of_command(work.kind) if isinstance(work, Quarantine) else self._ranks[type(work)]
 
     def _obey(self) -> None:
         message = self.channels.control()
@@ -180,17 +181,16 @@ class Writer:
 
     def _report(self, batch: Sequence[Work], settled: list[Settled]) -> None:
         outcomes = {s.delivery: s.outcome for s in settled}
-        lags_s = []
-        now = datetime.now(UTC)
-        for work in batch:
-            if isinstance(work, Claim | Full) and outcomes.get(work.delivery) in (
-                Outcome.STORED,
-                Outcome.UNCHANGED,
-            ):
-                self._known.put(work.header.certname, work.sections)
-                if work.producer_timestamp != UNPLACED:
-                    lags_s.append(max(0.0, (now - work.producer_timestamp).total_seconds()))
-        self._tell_lags(lags_s)
+        # Of those that say what is there now: with that the decoders compare what comes next of their nodes.
+        present: list[Any] = [
+            work
+            for work in batch
+            if getattr(work, "sections", None) is not None
+            and outcomes.get(work.delivery) in (Outcome.STORED, Outcome.UNCHANGED)
+        ]
+        for work in present:
+            self._known.put(work.certname, work.sections)
+        self._tell_lags(work.producer_timestamp for work in present)
         counts = self._database.counts
         self.row.add(Metric.ROWS_WRITTEN, counts.rows_written)
         self.row.add(Metric.BYTES_COPIED, counts.bytes_copied)
@@ -204,7 +204,9 @@ class Writer:
         self._quarantining.tell(batch)
         self.channels.outboxes[RECEIVER].send(settled)
 
-    def _tell_lags(self, lags_s: Sequence[float]) -> None:
+    def _tell_lags(self, produced: Iterable[datetime]) -> None:
+        now = datetime.now(UTC)
+        lags_s = [max(0.0, (now - at).total_seconds()) for at in produced if at != UNPLACED]
         for lag_s in lags_s:
             self.row.observe(Metric.LAG_SECONDS, lag_s)
         if lags_s:

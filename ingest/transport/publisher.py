@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
+from ingest.config.kinds import importance
 from ingest.config.settings import Config
 from ingest.core.catalog.formats import Command, skim
-from ingest.core.delivery.importance import FIRST_BYTES, rank_of
+from ingest.core.delivery.importance import FIRST_BYTES
 from ingest.errors import Rejected, Unavailable
 from ingest.transport.protocol import connect_first
 
@@ -32,6 +33,7 @@ class Publisher:
         # No heart-beats: nobody would send them while the next body is made.
         self._connection = connect_first(config, heartbeats=False)
         self._destinations = config.destinations
+        self._rank_of = importance().of_message
         self.used: dict[str, int] = {}  # the queues, and how many messages went to each
         self._timeout_s = config.connect_timeout_s + 25  # a broker that syncs to disk takes its time
         self._sent = self._receipted = 0
@@ -51,7 +53,7 @@ class Publisher:
         before = self._receipted
         for body, headers in bodies:
             self._sent += 1
-            destination = self._destinations[rank_of(headers, bytes(body[:FIRST_BYTES]))]
+            destination = self._destinations[self._rank_of(headers, bytes(body[:FIRST_BYTES]))]
             self.used[destination] = self.used.get(destination, 0) + 1
             connection.send_message(destination, body, headers | {"receipt": f"m{self._sent}"})
             self._collect(IN_FLIGHT_MAX)

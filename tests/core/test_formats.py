@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -194,6 +195,19 @@ def test_message_headers_fill_what_the_body_leaves_out() -> None:
     assert (full.certname, full.producer, full.environment, full.job_id) == ("n", "p", "e", "5")
     assert full.transaction_uuid == other
     assert full.producer_timestamp == datetime(2023, 12, 31, 23, tzinfo=UTC)
+
+
+def test_every_member_of_the_header_is_read() -> None:
+    """In either family; a version that is not there is none that anybody made up."""
+    said = {"environment": "e", "producer": "p", "code_id": "c", "job_id": "j", "transaction_uuid": UUID}
+    said |= {"catalog_uuid": UUID.replace("0f", "1f"), "producer_timestamp": TIME}
+    headers = [read(document).header for document in (NATIVE | said, COMMAND | {"payload": PAYLOAD | said})]
+    for header in headers:
+        found = msgspec.structs.asdict(header)
+        assert found | {"producer_timestamp": TIME} == said | {"certname": "n", "version": "7"}
+        assert header.producer_timestamp == parse_time(TIME, "")
+    assert read({"name": "n", **SECTIONS}).header.version == ""
+    assert read({"name": "n", **SECTIONS, "certname": "other"}).family == "native"  # Puppet's own names it so
 
 
 def test_a_command_may_stand_in_the_headers_alone() -> None:

@@ -6,15 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.config.kinds import importance
 from ingest.core.delivery.importance import (
     CATALOG,
     FACTS,
     PASSED_MAX,
     REPORT,
+    Importance,
     Turns,
-    rank_of,
-    rank_of_command,
 )
+
+OURS = importance()
 
 
 @pytest.mark.parametrize(
@@ -40,12 +42,23 @@ def test_the_rank_of_a_message_that_nobody_has_parsed(
     headers: dict[str, str], start: bytes, rank: int
 ) -> None:
     """Told by a header, or where senders put the command; a queue may have messages of any kind."""
-    assert rank_of(headers, start, REPORT) == rank
+    assert OURS.of_message(headers, start, REPORT) == rank
 
 
 def test_no_command_is_a_catalog() -> None:
     """Puppet's own body names none."""
-    assert rank_of_command(None) == rank_of_command("") == CATALOG
+    assert OURS.of_command(None) == OURS.of_command("") == CATALOG
+    assert OURS.of_message({}, b"") == CATALOG
+
+
+@pytest.mark.parametrize("told", ["keep note", "keep_note"])
+def test_a_kind_says_its_rank(told: str) -> None:
+    """However its command is written, and wherever it stands; nobody else's moves with it."""
+    theirs = Importance({"keep note": REPORT})
+    assert theirs.of_command(told) == REPORT
+    assert theirs.of_message({"command": told}, b"", FACTS) == REPORT
+    assert theirs.of_message({}, b'{"command":"%s"' % told.encode(), FACTS) == REPORT
+    assert theirs.of_command("store report") == CATALOG
 
 
 def test_catalogs_first_then_facts_then_reports() -> None:

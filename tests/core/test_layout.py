@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -113,3 +115,79 @@ def _reading(one: Decoding, body: bytes, known: dict[str, SectionDigests]) -> ob
     if isinstance(work, Full):  # what was met before is not sent again: compare what does not depend on that
         return work.header, work.sections.raw_digest, work.content_digest
     return work
+
+
+def laid_out(form: str, *, edges: int = 20, version: str = "1", tail: str = "t", more: str = "") -> bytes:
+    """A body of more than 64 KiB, as Puppet lays it out; ``more`` stands where a member may."""
+    resources = [{"type": "T", "title": f"{n:04}", "parameters": {"x": "y" * 1000}} for n in range(80)]
+    ends = [f"{n:04}" for n in range(1, edges + 1)]
+    if form == "native":
+        found: list[dict[str, object]] = [{"source": "T[0000]", "target": f"T[{end}]"} for end in ends]
+        head = {"name": "n", "version": version}
+    else:
+        found = [
+            {"source": {"type": "T", "title": "0000"}, "target": {"type": "T", "title": end}, "relationship": "contains"}
+            for end in ends
+        ]  # fmt: skip
+        head = {"certname": "n", "version": version}
+    members = {**head, "resources": resources, "edges": found, "environment": tail}
+    text = json.dumps(members, separators=(",", ":"))
+    if form == "wire":
+        text = f'{{"command":"replace catalog","version":9,"payload":{text}}}'
+    return text.replace('"resources":', more + '"resources":', 1).encode()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "next_",
+    [{"edges": 21}, {"edges": 19}, {"edges": 79}, {"version": "1" * 900}, {"tail": "t" * 900},
+     {"edges": 70, "version": "12", "tail": "tail"}],
+)  # fmt: skip
+def test_a_body_may_grow_everywhere(
+    form: str, next_: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands before the sections, the edges, and what stands behind them, each by some: no whole parse is needed, neither
+    for that one nor for one that is as before."""
+    before, body = laid_out(form), laid_out(form, **next_)
+    whole = _reading(Decoding(1 << 22), body, {})
+    one = Decoding(1 << 22)
+    first = _reading(one, before, {})
+    monkeypatch.setattr(recognise, "skim", None)
+    assert _reading(one, body, {}) == whole
+    assert _reading(one, body, {}) == whole
+    assert _reading(one, before, {}) == first
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("place", ['"resources":', '"environment":'])
+@pytest.mark.parametrize("depth", [150, 300])
+def test_what_stands_around_the_sections_may_be_nested_as_deeply_as_they(
+    form: str, place: str, depth: int
+) -> None:
+    """Before and behind them, in a large body too; known or not."""
+    plain = laid_out(form)
+    nested = b'"more":%b,%b' % (b"[" * depth + b"]" * depth, place.encode())
+    body = plain.replace(place.encode(), nested, 1)
+    for acquainted_before in (False, True):
+        one = Decoding(1 << 22)
+        if acquainted_before:
+            _reading(one, plain, {})
+        found = _reading(one, body, {})
+        assert (found[0] == "too_deep") is (depth == 300)  # type: ignore[index]
+        assert _reading(one, plain, {}) == _reading(Decoding(1 << 22), plain, {})
+        assert _reading(one, body, {}) == found
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_body_with_its_sections_elsewhere_is_read_whole(form: str) -> None:
+    """A section that is there twice is the last one of them, and one in a string is none, whoever knows the node's layout."""
+    plain = laid_out(form)
+    for more in ('"edges":[],', '"resources":[],', r'"x":"\"resources\":[],\"edges\":[",'):
+        for text in (
+            laid_out(form, more=more),
+            plain.replace(b',"environment"', b',%b"environment"' % more.encode()),
+        ):
+            one = Decoding(1 << 22)
+            _reading(one, plain, {})
+            assert _reading(one, text, {}) == _reading(Decoding(1 << 22), text, {})
+            assert _reading(one, plain, {}) == _reading(Decoding(1 << 22), plain, {})

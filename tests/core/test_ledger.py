@@ -305,3 +305,21 @@ def test_what_kills_on_its_way_to_quarantine_goes_there_without_its_body() -> No
     assert one.is_bare
     assert one.verdict[0] == "killed_its_process"
     assert VERDICT[0] in one.verdict[1]
+
+
+def test_no_two_attempts_at_a_message_are_the_same() -> None:
+    """However often it was given again: what an earlier one's process says late counts for nothing."""
+    ledger, one = Ledger(10), delivery(1)
+    ledger.add(one)
+    attempts = []
+    for _ in range(5):
+        ledger.assign(one, "decoder-0")
+        attempts.append(one.attempt)
+        ledger.reassign("decoder-0", None)
+    ledger.assign(one, "decoder-1")
+    assert len({*attempts, one.attempt}) == 6
+    for attempt in attempts:
+        ledger.forwarded(attempt, "writer-0")
+        assert ledger.settle(settled(attempt)) is None
+        assert one.holder == "decoder-1"
+    assert ledger.settle(settled(one.attempt)) is one

@@ -47,6 +47,9 @@ def named(body: bytes, **headers: str) -> Named:
         (b'{"payload":{' + MANY + b',"edges":[],"certname":"n","version":"1","code_id":null}}', "n"),
         (b'{"payload":{' + MANY + b',"edges":[]}}', None),
         (b'{"payload":{' + MANY[:-1] + b',{"a":{"certname":"no"}}],"edges":[]}}', None),
+        (b'{"document_type":"Catalog","data":{"certname":"n"}}', "n"),
+        (b'{"document_type":"Catalog","data":{"certname":"no","name":"n"}}', "n"),
+        (b'{"name":"no","certname":"n"}', "n"),
         (b'{"certname":17}', None),
         (b'{"certname":""}', None),
         (b'{"certname":"' + b"n" * 2000 + b'"}', None),
@@ -96,3 +99,19 @@ def test_a_look_is_quick_on_hostile_ends() -> None:
         for times in (1, 5000):
             body = piece * times
             look({}, body[:START_BYTES], body[-END_BYTES:])
+
+
+@pytest.mark.parametrize(
+    ("body", "producer"),
+    [
+        (b'{"command":"replace catalog","payload":{"certname":"n","producer":"p"}}', "p"),
+        (b'{"document_type":"Catalog","data":{"name":"n","producer":"p"}}', "p"),
+        (b'{"name":"n","producer":"p"}', "p"),
+        (b'{"producer":"no","payload":{"producer":"p"}}', "p"),
+        (b'{"payload":{"resources":[{"producer":"no"}]}}', "h"),
+        (b"{}", "h"),
+    ],
+)
+def test_a_producer_is_who_the_message_says(body: bytes, producer: str) -> None:
+    """Where its certname may stand; else the header's."""
+    assert named(body, producer="h").producer == producer

@@ -77,6 +77,18 @@ def test_in_the_wire_form_only_written_edges_count() -> None:
     assert edges_of(catalog(thing("a", parameters={"before": "Thing[z]"}), family="puppetdb")) == []
 
 
+@pytest.mark.parametrize("unusual", [{"n": 1.5}, {}])
+def test_an_unusual_resource_of_the_wire_form_says_no_more_than_a_usual_one(unusual: dict[str, Any]) -> None:
+    """Neither names nor edges: the terminus has worked them out, and written them down."""
+    given = {"path": "/b", "before": "File[/z]", "require": ["File[/y]", "File[/x]"]} | unusual
+    raw = json.dumps({"type": "File", "title": "/a", "parameters": given, "virtual": True}).encode()
+    for resource in (raw, raw.replace(b', "virtual": true', b"")):
+        found = normalise_resource(resource, "puppetdb")
+        assert (found.relations, found.aliases, found.is_virtual) == ((), (), False)
+        assert found.resource.parameters == given  # and no list of them is sorted
+        assert found.has_floats or not unusual
+
+
 def test_an_edge_is_there_once_however_often_it_is_said() -> None:
     """By a metaparameter, by the document, and twice in either."""
     written = {"source": "Thing[a]", "target": "Thing[b]", "relationship": "before"}

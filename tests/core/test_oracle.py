@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ingest.core.catalog import edges
 from ingest.core.catalog.formats import Skim, skim
 from ingest.core.catalog.model import Catalog
 from ingest.core.catalog.normalise import normalise
@@ -73,3 +74,15 @@ def canonical_payload(payload: dict[str, Any]) -> dict[str, Any]:
             ),
         ),
     }
+
+
+@pytest.mark.parametrize("form", ["native", "wire"])
+def test_no_edge_of_puppets_goes_the_long_way(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ends are known by the very bytes that Puppet and its terminus write."""
+
+    def the_long_way(raw: bytes) -> Any:
+        raise AssertionError(raw[:100])
+
+    monkeypatch.setattr(edges, "_lenient_edges", the_long_way)
+    for role in corpus.ROLES:
+        assert read(corpus.body(role, 1, form)).edges

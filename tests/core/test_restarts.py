@@ -39,6 +39,9 @@ def test_a_long_life_makes_good_for_short_ones() -> None:
     restarts.started(10)
     restarts.ended(10 + SHORT_LIFE_S)
     assert restarts.is_due(10 + SHORT_LIFE_S)
+    restarts.started(20)
+    restarts.ended(20)  # the first short one since
+    assert restarts.is_due(20)
 
 
 def test_who_runs_is_not_due() -> None:

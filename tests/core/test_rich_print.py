@@ -29,3 +29,28 @@ def test_a_value_is_printed_as_the_terminus_printed_it(start: int) -> None:
         raw = json.dumps({"type": "Notify", "title": "n", "parameters": {"message": native}}).encode()
         ours = normalise_resource(raw, "native").resource.parameters["message"]
         assert json.dumps(ours) == json.dumps(theirs), value
+
+
+def printed(value: Any) -> Any:
+    raw = json.dumps({"type": "Notify", "title": "n", "parameters": {"message": value}}).encode()
+    return normalise_resource(raw, "native").resource.parameters["message"]
+
+
+def type_of(name: str, **members: Any) -> dict[str, Any]:
+    return {"__ptype": f"Pcore::{name}Type"} | members
+
+
+@pytest.mark.parametrize("spelt", ["type", "element_type"])
+@pytest.mark.parametrize("resource", ["my::thing", "My::Thing"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Array", "Array[My::Thing]"),
+        ("Optional", "Optional[My::Thing]"),
+        ("Iterable", "Iterable[My::Thing]"),
+    ],
+)
+def test_a_type_is_the_same_however_it_is_spelt(name: str, text: str, spelt: str, resource: str) -> None:
+    """What is in it under either name that it has had, and a resource's type with capitals."""
+    inner = type_of("Resource", type_name=resource)
+    assert printed(type_of(name, **{spelt: inner})) == text

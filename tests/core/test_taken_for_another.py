@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from ingest.core.catalog import catalog_sets, edge_delta
 from ingest.core.catalog.catalog_sets import edges_key
 from ingest.core.catalog.decoding import Decoding
-from ingest.core.catalog.model import RELATIONSHIPS
+from ingest.core.catalog.edges import edge_name, is_plain_edge
+from ingest.core.catalog.model import RELATIONSHIPS, Ref
 from ingest.core.delivery.work import EdgeSet
 from ingest.core.pgcopy import int4_array
 from ingest.errors import Rejected
 from lab import real_catalogs as corpus
-from tests.core.test_decoding import LANES, Writers, body, full
+from tests.core.test_decoding import LANES, Writers, body, compact, full
 
 FAMILIES = ["native", "wire"]
 
@@ -117,6 +118,67 @@ def test_the_edges_text_never_runs_into_what_the_resources_say() -> None:
     """Where one ends and the other begins is part of the key."""
     assert edges_key(b"[]\0abc", b"defg") != edges_key(b"[]", b"abc\0defg")
     assert edges_key(b"[]\0abc", b"defg") != edges_key(b"[]", b"\0abcdefg")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("part", ["relationship", "source", "target", "more", "no JSON"])
+def test_an_edge_is_the_one_that_is_meant_in_every_part(part: str, family: str) -> None:
+    """What differs in one part is another edge; so is what has a part more, and what is none."""
+    ends = [("A", "a"), ("B", "b")]
+    family_of_names = "native" if family == "native" else "puppetdb"
+    names = [edge_name(Ref(*one), family_of_names) for one in ends]
+    said = edge(ends[0], ends[1], family) | {"relationship": "notifies"}
+    notifies = RELATIONSHIPS.index("notifies")
+    assert is_plain_edge(compact(said), notifies, *names)
+    other = {
+        "relationship": said | {"relationship": "before"},
+        "source": edge(ends[1], ends[1], family) | {"relationship": "notifies"},
+        "target": edge(ends[0], ends[0], family) | {"relationship": "notifies"},
+        "more": said | {"x": 1},
+        "no JSON": said,
+    }[part]
+    raw = compact(other)[1:] if part == "no JSON" else compact(other)
+    assert not is_plain_edge(raw, notifies, *names)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_edges_that_cannot_be_compared_are_read(family: str) -> None:
+    """A document with spaces between its edges is known by its whole text alone: of the next one nothing is believed."""
+    titles = [f"/{n:02}" for n in range(40)]
+    refs = [("File", title) for title in titles]
+    one, writers = Decoding(1 << 20, lanes=LANES), Writers()
+    for line, target in enumerate(["/01", "/02", "/03"]):
+        edges = [edge(refs[0], ("File", target), family), edge(refs[0], refs[9], family)]
+        resources = [{"type": "File", "title": title, "line": 1} for title in titles]
+        resources[20]["line"] = line
+        raw = body("a", resources, family, edges=edges)
+        spaced = raw.replace(b'},{"source"', b'}, {"source"')
+        assert spaced != raw
+        assert made_of(one, writers, spaced) == alone(spaced)
+
+
+@pytest.mark.parametrize("follows", ["both", "as source", "as target"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_renamed_resource_takes_all_of_its_edges_along(family: str, follows: str) -> None:
+    """Of a role mate's two only one that follows the name is not enough: the other dangles, and the catalog is refused."""
+    titles = [f"/{n:02}" for n in range(40)]
+    one, writers = Decoding(1 << 20, lanes=LANES), Writers()
+    for certname, source, target in (("a", "a", "a"), ("b", "b", "b"), ("c", *_follow(follows))):
+        own = [*titles[:20], f"/19{certname}", *titles[20:]]
+        resources = [{"type": "File", "title": title} for title in own]
+        edges = [
+            edge(("File", f"/19{source}"), ("File", "/05"), family),
+            edge(("File", "/05"), ("File", f"/19{target}"), family),
+        ]
+        raw = body(certname, resources, family, edges=edges)
+        assert made_of(one, writers, raw) == alone(raw)
+    assert isinstance(alone(raw), tuple)
+    assert (len(alone(raw)) == 2) is (follows != "both")  # type: ignore[arg-type]
+
+
+def _follow(follows: str) -> tuple[str, str]:
+    """By which name the edges call the resource of ``c``."""
+    return ("c" if follows != "as target" else "b", "c" if follows != "as source" else "b")
 
 
 NAMES = st.one_of(

@@ -108,3 +108,18 @@ def test_ever_new_keys_take_no_memory() -> None:
     for key in range(5 * KEYS_MAX):
         assert told.speak(key, 0.0) == 0
     assert len(told._seen) <= KEYS_MAX
+
+
+def test_what_nothing_stays_of_is_counted_once() -> None:
+    """Different bodies of a node, less the one that is kept; the same one again is nothing that is lost."""
+    same = [bad(n, certname="n", body=b"same") for n in range(3)]
+    (kept,) = thin(same, 1)
+    assert (kept.deliveries, kept.thinned) == ((0, 1, 2), 0)
+    (kept,) = thin([*same, bad(3, certname="n", body=b"a"), bad(4, certname="n", body=b"b")], 1)
+    assert (kept.message.delivery, kept.thinned) == (4, 2)
+
+
+def test_what_names_nobody_is_kept_by_who_sent_it() -> None:
+    """So many of each producer, and one with a producer is not one without."""
+    batch = [bad(n, producer=producer) for n, producer in enumerate(["p", None, "q", "p", None, "q"])]
+    assert sorted(one.message.delivery for one in thin(batch, 1)) == [3, 4, 5]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ingest.core.delivery.importance import RANKS
 from ingest.store.connection import Connection
 from lab.engine import Engine, publish, wait_for
 from lab.store_model import resource, wire_body
@@ -21,11 +22,12 @@ from typing import ClassVar
 
 import msgspec
 
+from ingest.config.kinds import Kind
 from ingest.core.delivery.envelope import open_envelope
+from ingest.core.delivery.importance import REPORT
 from ingest.core.delivery.work import Outcome, Settled
 from ingest.core.metrics import Declared
 from ingest.core.times import parse_time
-from ingest.engine.kinds import Kind
 from ingest.errors import Rejected
 
 
@@ -104,6 +106,7 @@ def forget_old(connection, settings):
 KIND = Kind(
     name="note",
     commands={"keep note": range(2, 4)},
+    rank=REPORT,
     works="note_kind:WORKS",
     decoder="note_kind:Decoder",
     writer="note_kind:Writer",
@@ -146,7 +149,7 @@ def forgotten(engine: Engine) -> int:
 
 def test_a_registered_kind_goes_all_the_way(engine: Engine, broker: str, connection: Connection) -> None:
     """It is told by the body's begin, by its end and by the headers, decoded, stored, measured and forgotten; a time in the
-    future counts as that of receipt; catalogs and deactivations are stored beside it."""
+    future counts as that of receipt; catalogs and deactivations are stored beside it, and before it where its begin tells it."""
     engine.wait_ready()
     at_the_begin = {"command": "keep note", "version": 2, "payload": note("a", "first")}
     at_the_end = {"version": 3, "payload": note("b", "second"), "command": "keep note"}
@@ -171,6 +174,9 @@ def test_a_registered_kind_goes_all_the_way(engine: Engine, broker: str, connect
         ("f", "third", "t", True),
     ]
     assert engine.status()["processes"]["decoder-0"]["notes_read"] == 4
+    receiver = engine.status()["processes"]["receiver"]
+    assert [receiver[f"ingest_settle_seconds_{rank}_count"] for rank in RANKS] == [3, 0, 3]
+    assert engine.written("ingest_lag_seconds_count") == 1  # the catalog's
     assert connection.execute("SELECT certname FROM nodes WHERE certname = 'e.example'").fetchall()
     wait_for(lambda: forgotten(engine) == 1, engine, "told")  # a moment after it was committed
     assert engine.stop() == 0

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from ingest.config.kinds import KINDS
 from ingest.core.delivery.work import Outcome
-from ingest.engine.kinds import KINDS
 from ingest.store.connection import Connection
 from lab.store_model import LATE, Pipeline, at
 from tests.core.test_report import event, log, old, report, resource

@@ -13,25 +13,28 @@ from ingest.core.delivery.commands import FIRST_MEMBER
 # A rank is a place in this list, and its name that of the kind that it is named after.
 RANKS = ("catalog", "facts", "report")
 CATALOG, FACTS, REPORT = range(len(RANKS))
-_NAMES = {"replace facts": FACTS, "store report": REPORT}  # all others go with the catalogs
-# As headers and bodies have them, which is asked for every message: old senders write underscores.
-_BY_COMMAND = _NAMES | {name.replace(" ", "_"): rank for name, rank in _NAMES.items()}
 FIRST_BYTES = 512  # of a body, where its command stands
 PASSED_MAX = 16  # one in seventeen: what a flood of catalogs leaves of a decoder for the others
 
 
-def rank_of_command(command: str | None) -> int:
-    """Of a command's name, as headers or bodies have it."""
-    return _BY_COMMAND.get(command, CATALOG) if command else CATALOG
+class Importance:
+    """Which rank each message has, by its command: the kinds say it. What nobody knows goes with the catalogs."""
 
+    def __init__(self, ranks: Mapping[str, int]) -> None:
+        # As headers and bodies have them, which is asked for every message: old senders write underscores.
+        self._by_command = {**ranks, **{name.replace(" ", "_"): rank for name, rank in ranks.items()}}
 
-def rank_of(headers: Mapping[str, str], start: bytes, otherwise: int = CATALOG) -> int:
-    """Of a message that nobody has parsed; ``otherwise``: where nothing tells, that of the queue it came from."""
-    command = headers.get("command")
-    if command is not None:
-        return _BY_COMMAND.get(command, CATALOG)
-    first = FIRST_MEMBER.match(start)
-    return otherwise if first is None else _BY_COMMAND.get(first[1].decode(), CATALOG)
+    def of_command(self, command: str | None) -> int:
+        """Of a command's name, as headers or bodies have it."""
+        return self._by_command.get(command, CATALOG) if command else CATALOG
+
+    def of_message(self, headers: Mapping[str, str], start: bytes, otherwise: int = CATALOG) -> int:
+        """Of one that nobody has parsed; ``otherwise``: where nothing tells, that of the queue it came from."""
+        command = headers.get("command")
+        if command is not None:
+            return self._by_command.get(command, CATALOG)
+        first = FIRST_MEMBER.match(start)
+        return otherwise if first is None else self._by_command.get(first[1].decode(), CATALOG)
 
 
 class Turns:

@@ -58,6 +58,7 @@ class _OfCatalog:
     __slots__ = ()
     is_early: ClassVar[bool] = False
     header: Header
+    sections: SectionDigests  # work that has them says what is there once it is stored, and what comes next is compared
 
     @property
     def certname(self) -> str:

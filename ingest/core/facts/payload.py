@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ingest.core.delivery.commands import require_version
+from ingest.core.delivery.commands import PUPPETDB, require_version
 from ingest.core.delivery.envelope import Envelope
 from ingest.core.json_text import parse_json
 from ingest.core.plain_text import require_plain
@@ -21,7 +21,7 @@ from ingest.core.raw_text import bytes_of
 from ingest.core.times import parse_time
 from ingest.errors import Rejected
 
-VERSIONS = range(2, 6)
+VERSIONS = PUPPETDB["replace facts"]
 Raw = msgspec.Raw
 Scalar = str | int | float | None
 
