@@ -13,8 +13,10 @@ import click
 from ingest.cli.printing import say, say_json, say_lines
 from ingest.cli.settings import of_running_engine, with_settings
 from ingest.config.loading import Origins
+from ingest.config.planned import load_plan
 from ingest.config.settings import Config
-from ingest.core.overview import Sample, lines, overview
+from ingest.core.overview import Sample, overview
+from ingest.core.overview_lines import lines
 from ingest.core.printable import escape_unprintable
 from ingest.errors import IngestError, Misconfigured, Unavailable
 
@@ -32,6 +34,7 @@ def status_command(settings: Origins, shows_all: bool, as_json: bool) -> None:
     from ingest.observe.asking import where
 
     config = of_running_engine(settings.config)
+    planned = load_plan(config.plan_file)
     before = _sample(config)
     if shows_all:
         document = {"health": before.status["health"], "processes": before.status["processes"]}
@@ -40,7 +43,7 @@ def status_command(settings: Origins, shows_all: bool, as_json: bool) -> None:
         time.sleep(BETWEEN_SAMPLES_S)
         with _told_of_fleet(config) as ask:
             fleet, quarantine, away = ask()
-        found = _understood(config, lambda: overview(_sample(config), before, fleet, quarantine))
+        found = _understood(config, lambda: overview(_sample(config), before, fleet, quarantine, planned))
         if as_json:
             say_json(json.dumps(found, default=str).encode())
         else:
@@ -143,6 +146,7 @@ def top_command(settings: Origins, every: float) -> None:
     if not (sys.stdout.isatty() and sys.stdin.isatty()):
         raise Misconfigured("top", "is for a terminal: 'ingest status --json' is for programs")
     config = of_running_engine(settings.config)
+    planned = load_plan(config.plan_file)
     before: Sample | None = None
     with _told_of_fleet(config) as ask, _keys() as pressed, Live(screen=True, auto_refresh=False) as live:
         while True:
@@ -152,7 +156,7 @@ def top_command(settings: Origins, every: float) -> None:
             except Unavailable as error:
                 away = str(error)
             fleet, quarantine, why = ask()
-            found = overview(now, before if now else None, fleet, quarantine)
+            found = overview(now, before if now else None, fleet, quarantine, planned)
             live.update(_picture(found, where(config), away or why), refresh=True)
             before = now
             if pressed(every):

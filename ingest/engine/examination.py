@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ingest.config.planned import load_plan
 from ingest.config.producers import load_producer_rules
 from ingest.config.settings import Config
 from ingest.engine.finding import Finding, State, found_wrong, wrong
@@ -47,6 +48,7 @@ def examine_all(
     try:
         require_instance(config.instance)
         load_producer_rules(config.producers_file)
+        load_plan(config.plan_file)
     except IngestError as error:
         yield found_wrong("settings", error)
     yield from examine_machine(config, surroundings)

@@ -25,6 +25,7 @@ from ingest.engine.kinds import housekeeping as kinds_housekeeping
 from ingest.engine.presence import tell_of_itself
 from ingest.engine.running import told_of
 from ingest.engine.supervisor import Supervisor
+from ingest.engine.usage import usage
 from ingest.errors import IngestError, Misconfigured, Unavailable
 from ingest.ipc.core_dumps import forbid_core_dumps
 from ingest.ipc.names import SUPERVISOR
@@ -183,6 +184,7 @@ def _serve_metrics(
             health,
             [*names, config.metrics_host, socket.gethostname()],
             [fleet],
+            lambda: usage(supervisor.children.values()),
         )
     except (OSError, UnicodeError) as error:
         raise Misconfigured(

@@ -20,7 +20,6 @@ from ingest.core.delivery.gathering import BatchLimits, Gathering, linger_s
 from ingest.core.delivery.importance import RANKS, rank_of_command
 from ingest.core.delivery.work import (
     NO_FINGERPRINT,
-    UNPLACED,
     Claim,
     Full,
     Outcome,
@@ -32,6 +31,7 @@ from ingest.core.delivery.work import (
 from ingest.core.metrics import Metric
 from ingest.engine.database import Database
 from ingest.engine.kinds import ranks_of_works, works_type
+from ingest.engine.measuring import Lags
 from ingest.engine.process import Ended, process_names, reloaded, start_process
 from ingest.engine.quarantining import Quarantining, fact_alone
 from ingest.errors import Rejected
@@ -180,17 +180,14 @@ class Writer:
 
     def _report(self, batch: Sequence[Work], settled: list[Settled]) -> None:
         outcomes = {s.delivery: s.outcome for s in settled}
-        lags_s = []
-        now = datetime.now(UTC)
+        lags = Lags(datetime.now(UTC))
         for work in batch:
-            if isinstance(work, Claim | Full) and outcomes.get(work.delivery) in (
-                Outcome.STORED,
-                Outcome.UNCHANGED,
-            ):
+            if outcomes.get(work.delivery) not in (Outcome.STORED, Outcome.UNCHANGED):
+                continue
+            if isinstance(work, Claim | Full):
                 self._known.put(work.header.certname, work.sections)
-                if work.producer_timestamp != UNPLACED:
-                    lags_s.append(max(0.0, (now - work.producer_timestamp).total_seconds()))
-        self._tell_lags(lags_s)
+            lags.stored(work, self._rank_of(work))
+        lags.tell(self.row)
         counts = self._database.counts
         self.row.add(Metric.ROWS_WRITTEN, counts.rows_written)
         self.row.add(Metric.BYTES_COPIED, counts.bytes_copied)
@@ -203,12 +200,6 @@ class Writer:
         self.row.add(Metric.QUARANTINE_THINNED, self._database.thinned)
         self._quarantining.tell(batch)
         self.channels.outboxes[RECEIVER].send(settled)
-
-    def _tell_lags(self, lags_s: Sequence[float]) -> None:
-        for lag_s in lags_s:
-            self.row.observe(Metric.LAG_SECONDS, lag_s)
-        if lags_s:
-            self.row.set(Metric.BATCH_LAG_SECONDS, max(lags_s))
 
     def _refuse(self, work: Work, rejected: Rejected) -> None:
         """PostgreSQL will not have this one, alone as it is."""

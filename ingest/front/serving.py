@@ -18,6 +18,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
+from ingest.config.planned import load_plan
 from ingest.config.settings import Config
 from ingest.errors import Misconfigured
 from ingest.front.admission import Admission, read_allowlist
@@ -47,6 +48,7 @@ def serve(config: Config, announce: Callable[[], None] = lambda: None) -> int:
     _silence_uvicorn()
     if config.also:
         check_mirror(config)
+    load_plan(config.plan_file)
     allowlist = read_allowlist(config.certificate_allowlist)
     tls = None if not config.ssl_cert else functools.partial(_tls_context, config)
     if tls is not None:
