@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order docs deb test-deb check-wheels fuzz-front bench-query test-cluster
+.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order bench-page docs deb test-deb check-wheels fuzz-front bench-query test-cluster
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -84,6 +84,9 @@ bench-load: $(VENV)/.made  ## 3000 nodes at sixty times their pace against an en
 
 bench-order: $(VENV)/.made  ## a lone catalog's latency while 100 000 reports wait, and without them; about ten minutes
 	$(BIN)/python -m bench.order $(ARGS)
+
+bench-page: $(VENV)/.made  ## what the live page and ingest top cost over 3000 nodes, with nobody, one and ten who look; three minutes
+	$(BIN)/python -m bench.page $(ARGS)
 
 bench-capacity: $(VENV)/.made  ## the capacity model against the real engine, table and plot; about twenty minutes
 	$(BIN)/python -m bench.capacity $(ARGS)

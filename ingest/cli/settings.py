@@ -122,11 +122,14 @@ def warn_of_passwords(settings: Origins) -> None:
 
 
 def of_running_engine(config: Config) -> Config:
-    """With what is not named as the engine that runs here has it, and a line that says so."""
+    """With what is not named as the engine that runs here has it, and a line that says so. Where metrics are named, nothing is
+    taken of an engine that has others."""
     from ingest.engine.running import RunningEngine, running_engine
 
     named = config.instance if config.instance != DEFAULTS.instance else ""
-    engine = running_engine(named)
+    metrics = (config.metrics_host, config.metrics_port)
+    of_default = metrics == (DEFAULTS.metrics_host, DEFAULTS.metrics_port)
+    engine = running_engine(named, None if named or of_default else metrics)
     if engine is None:
         return config
     complain(f"talking to the engine {engine.instance!r}, process {engine.pid}")

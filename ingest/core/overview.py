@@ -93,7 +93,9 @@ def _kind(now: Sample, before: Sample | None, kind: str) -> dict[str, Any]:
     return {
         "unsettled": total(now.status, f"ingest_kind_unsettled_{kind}"),
         "oldest_s": total(now.status, f"ingest_kind_oldest_seconds_{kind}"),
-        "lag_s": largest(now.status, f"ingest_kind_lag_seconds_{kind}"),
+        "lag_s": largest(now.status, f"ingest_kind_lag_seconds_{kind}")
+        if total(now.status, settled)
+        else None,
         "settled_per_s": _rate(now, before, lambda status: total(status, settled)),
     }
 

@@ -73,7 +73,8 @@ def _waiting(kinds: Mapping[str, Mapping[str, Any]]) -> str:
     told = []
     for word, kind in kinds.items():
         since = f" wait {duration_text(kind['oldest_s'])}" if kind["unsettled"] else ""
-        told.append(f"{kind['unsettled']:,.0f} {word}{since}, lag {duration_text(kind['lag_s'])}")
+        lag = "" if kind["lag_s"] is None else f", lag {duration_text(kind['lag_s'])}"
+        told.append(f"{kind['unsettled']:,.0f} {word}{since}{lag}")
     return "; ".join(told)
 
 

@@ -87,14 +87,14 @@ def test_each_kind_waits_for_itself() -> None:
     found = overview(sample(2.0, **reports), sample(0.0))["engine"]["kinds"]
     assert list(found) == ["catalogs", "facts", "reports"]
     assert found["reports"] == {"unsettled": 12, "oldest_s": 3, "lag_s": 40, "settled_per_s": 5}
-    assert found["catalogs"] == {"unsettled": 0, "oldest_s": 0, "lag_s": 0, "settled_per_s": 0}
+    assert found["catalogs"] == {"unsettled": 0, "oldest_s": 0, "lag_s": None, "settled_per_s": 0}
     told = dict(lines(overview(sample(2.0, **reports)), "here"))
-    assert told["queues"] == "0 catalogs, lag 0 s; 0 facts, lag 0 s; 12 reports wait 3.0 s, lag 40 s; window 0 % full"
+    assert told["queues"] == "0 catalogs; 0 facts; 12 reports wait 3.0 s, lag 40 s; window 0 % full"
 
 
 def test_a_lag_is_the_largest_of_the_writers() -> None:
     """Not their sum."""
-    one = sample(kind_lag_seconds_catalog=4.0, batch_lag_seconds=4.0)
+    one = sample(kind_lag_seconds_catalog=4.0, settle_seconds_catalog_count=1.0, batch_lag_seconds=4.0)
     one.status["processes"]["writer-1"] = dict(one.status["processes"]["receiver"])
     found = overview(one)["engine"]
     assert (found["lag_newest_s"], found["kinds"]["catalogs"]["lag_s"]) == (4, 4)
@@ -106,7 +106,7 @@ def test_decoders_are_busy_by_those_that_have_a_core(cores: int, decoders: float
     names = [f"decoder-{place}" for place in range(6)]
     first, second = sample(0.0), sample(10.0, batch_seconds_sum=5.0)
     for each, cpu_s in ((first, 0.0), (second, 15.0 / 6)):
-        each.status["processes"].update(dict.fromkeys(names, {}))
+        each.status["processes"].update({name: {} for name in names})
         each.status["usage"] = {"cores": cores, "cpu_s": dict.fromkeys(names, cpu_s) | {"receiver": cpu_s}}
     busy = overview(second, first)["engine"]["busy"]
     assert busy == {"receiver": 0.25, "decoders": decoders, "writers": 0.5}
@@ -125,7 +125,9 @@ PLAN = Planned("2026-01-01T00:00:00+00:00", 3000, 90_000, 50.0)
         (None, None, None, None),
     ],
 )
-def test_what_is_used_of_a_plan(fleet: Any, before: float | None, part: float | None, now_part: float | None) -> None:
+def test_what_is_used_of_a_plan(
+    fleet: Any, before: float | None, part: float | None, now_part: float | None
+) -> None:
     """By the fleet's intervals, and right now; whatever is not known is not made up."""
     earlier = None if before is None else sample(before)
     found = overview(sample(10.0, settle_seconds_catalog_count=50.0), earlier, fleet, [], PLAN)

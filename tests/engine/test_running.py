@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest.cli.settings import of_running_engine
 from ingest.config.settings import Config
 from ingest.engine.running import RunningEngine, _directory, running_engine, told_of
 from ingest.errors import Misconfigured
@@ -119,6 +120,23 @@ def test_commands_take_what_they_are_not_told(tmp_path: Path) -> None:
     nobody = ingest("publish", str(tmp_path / "a.json"))
     assert nobody.returncode == 2
     assert "--queue-source: name the broker" in nobody.stderr
+
+
+def test_nothing_is_taken_of_an_engine_with_other_metrics() -> None:
+    """Of several, the one whose metrics are named; of one that has others, not its database: its fleet is another."""
+    a, b = (
+        Config(instance=name, database=f"host={name}", metrics_port=port)
+        for name, port in (("a", 1), ("b", 2))
+    )
+    with told_of(a), told_of(b):
+        assert of_running_engine(Config(metrics_port=2)).database == "host=b"
+        assert of_running_engine(Config(metrics_port=3)).database == ""
+        assert of_running_engine(Config(metrics_port=1, database="host=c")).database == "host=c"
+        with pytest.raises(Misconfigured, match="several"):
+            of_running_engine(Config())
+    with told_of(a):
+        assert of_running_engine(Config(metrics_port=2)).database == ""
+        assert of_running_engine(Config(metrics_port=2, instance="a")).database == "host=a"
 
 
 def test_a_status_without_an_engine_says_so() -> None:
