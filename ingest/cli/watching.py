@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from ingest.cli.numbers import FiniteRange
 from ingest.cli.printing import say, say_json, say_lines
 from ingest.cli.settings import of_running_engine, with_settings
 from ingest.config.loading import Origins
@@ -33,7 +34,7 @@ def status_command(settings: Origins, shows_all: bool, as_json: bool) -> None:
     """What matters, in twelve lines: the engine, the fleet, and the one thing that is wrong."""
     from ingest.observe.asking import where
 
-    config = of_running_engine(settings.config)
+    config = of_running_engine(settings.config, by_metrics=True)
     planned = load_plan(config.plan_file)
     before = _sample(config)
     if shows_all:
@@ -132,7 +133,7 @@ def _number(value: float) -> str:
 
 @click.command("top")
 @click.option(
-    "--every", default=TOP_EVERY_S, show_default=True, type=click.FloatRange(0.5, 3600), metavar="SECONDS"
+    "--every", default=TOP_EVERY_S, show_default=True, type=FiniteRange(0.5, 3600), metavar="SECONDS"
 )
 @with_settings
 def top_command(settings: Origins, every: float) -> None:
@@ -145,7 +146,7 @@ def top_command(settings: Origins, every: float) -> None:
 
     if not (sys.stdout.isatty() and sys.stdin.isatty()):
         raise Misconfigured("top", "is for a terminal: 'ingest status --json' is for programs")
-    config = of_running_engine(settings.config)
+    config = of_running_engine(settings.config, by_metrics=True)
     planned = load_plan(config.plan_file)
     before: Sample | None = None
     with _told_of_fleet(config) as ask, _keys() as pressed, Live(screen=True, auto_refresh=False) as live:

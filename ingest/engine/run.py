@@ -25,6 +25,7 @@ from ingest.engine.kinds import housekeeping as kinds_housekeeping
 from ingest.engine.presence import tell_of_itself
 from ingest.engine.running import told_of
 from ingest.engine.supervisor import Supervisor
+from ingest.engine.surroundings import require_free
 from ingest.engine.usage import usage
 from ingest.errors import IngestError, Misconfigured, Unavailable
 from ingest.ipc.core_dumps import forbid_core_dumps
@@ -61,6 +62,7 @@ def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str]
     for line in retired:
         structlog.get_logger().warning("setting_retired", note=line)
     raise_descriptor_limit()
+    require_free(config)
     with ExitStack() as stack:
         config = add_embedded(config, stack)
         prepare_database(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -124,19 +125,20 @@ def test_commands_take_what_they_are_not_told(tmp_path: Path) -> None:
 
 def test_nothing_is_taken_of_an_engine_with_other_metrics() -> None:
     """Of several, the one whose metrics are named; of one that has others, not its database: its fleet is another."""
+    watched = partial(of_running_engine, by_metrics=True)
     a, b = (
         Config(instance=name, database=f"host={name}", metrics_port=port)
         for name, port in (("a", 1), ("b", 2))
     )
     with told_of(a), told_of(b):
-        assert of_running_engine(Config(metrics_port=2)).database == "host=b"
-        assert of_running_engine(Config(metrics_port=3)).database == ""
-        assert of_running_engine(Config(metrics_port=1, database="host=c")).database == "host=c"
+        assert watched(Config(metrics_port=2)).database == "host=b"
+        assert watched(Config(metrics_port=3)).database == ""
+        assert watched(Config(metrics_port=1, database="host=c")).database == "host=c"
         with pytest.raises(Misconfigured, match="several"):
-            of_running_engine(Config())
+            watched(Config())
     with told_of(a):
-        assert of_running_engine(Config(metrics_port=2)).database == ""
-        assert of_running_engine(Config(metrics_port=2, instance="a")).database == "host=a"
+        assert watched(Config(metrics_port=2)).database == ""
+        assert watched(Config(metrics_port=2, instance="a")).database == "host=a"
 
 
 def test_a_status_without_an_engine_says_so() -> None:
