@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order bench-page test-freshness-long docs deb test-deb check-wheels fuzz-front bench-query test-cluster
+.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order bench-page test-freshness-long test-one-box docs deb test-deb check-wheels fuzz-front bench-query test-cluster
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -99,6 +99,9 @@ faults: $(VENV)/.made  ## every fault, alone and several at once; what was lost 
 
 test-cluster: $(VENV)/.made  ## three RabbitMQ, three PostgreSQL under Patroni, three engines, and each fault of docs/clusters.md; twenty minutes
 	$(BIN)/python -m tests.cluster $(ARGS)
+
+test-one-box: $(VENV)/.made  ## one box with whole runs, and a kill -9 a second of any of its processes; what was lost (nothing); ten minutes
+	$(BIN)/python -m tests.faults.one_box $(ARGS)
 
 faults-long: $(VENV)/.made  ## a thousand kills in one run, and the tests of faults at their full sizes
 	$(BIN)/python -m tests.faults --part 'embedded broker' --kills 1000
