@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order docs deb test-deb check-wheels fuzz-front bench-query test-cluster
+.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order bench-page test-freshness-long test-one-box docs deb test-deb check-wheels fuzz-front bench-query test-cluster
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -38,6 +38,9 @@ test-puppet: $(VENV)/.made  ## both ends of Puppet, with puppetserver (if it is 
 
 test-store-long: $(VENV)/.made  ## the store's tests at their full size: 200 nodes, 20 rounds; ten minutes
 	INGEST_TEST_STORE_NODES=200 INGEST_TEST_STORE_ROUNDS=20 INGEST_TEST_STORE_EXAMPLES=500 $(BIN)/pytest tests/store
+
+test-freshness-long: $(VENV)/.made  ## who is overdue, against the truth of 3000 nodes that stop, come back, change, with clocks that jump; minutes
+	INGEST_TEST_FRESHNESS_NODES=3000 $(BIN)/pytest tests/store/test_freshness_fleet.py
 
 test-postgresql: $(VENV)/.made  ## the store's tests on every PostgreSQL at hand: installed, in the wheel, in INGEST_TEST_POSTGRESQL
 	@$(BIN)/python -c 'from lab.servers import postgresql_versions as v; print(*v().values(), sep="\n")' | while read -r bin; do \
@@ -85,6 +88,9 @@ bench-load: $(VENV)/.made  ## 3000 nodes at sixty times their pace against an en
 bench-order: $(VENV)/.made  ## a lone catalog's latency while 100 000 reports wait, and without them; about ten minutes
 	$(BIN)/python -m bench.order $(ARGS)
 
+bench-page: $(VENV)/.made  ## what the live page and ingest top cost over 3000 nodes, with nobody, one and ten who look; three minutes
+	$(BIN)/python -m bench.page $(ARGS)
+
 bench-capacity: $(VENV)/.made  ## the capacity model against the real engine, table and plot; about twenty minutes
 	$(BIN)/python -m bench.capacity $(ARGS)
 
@@ -93,6 +99,9 @@ faults: $(VENV)/.made  ## every fault, alone and several at once; what was lost 
 
 test-cluster: $(VENV)/.made  ## three RabbitMQ, three PostgreSQL under Patroni, three engines, and each fault of docs/clusters.md; twenty minutes
 	$(BIN)/python -m tests.cluster $(ARGS)
+
+test-one-box: $(VENV)/.made  ## one box with whole runs, and a kill -9 a second of any of its processes; what was lost (nothing); ten minutes
+	$(BIN)/python -m tests.faults.one_box $(ARGS)
 
 faults-long: $(VENV)/.made  ## a thousand kills in one run, and the tests of faults at their full sizes
 	$(BIN)/python -m tests.faults --part 'embedded broker' --kills 1000

@@ -372,6 +372,24 @@ def test_a_port_that_somebody_has() -> None:
     assert "ss -ltnp" in found.remedy
 
 
+def test_a_port_of_the_front_that_somebody_has() -> None:
+    """And one that is no address; where an engine of ours answers it is that one's own."""
+    with answering(None) as port:
+        found = the_one(msgspec.structs.replace(CONFIG, listen=f"127.0.0.1:{port}"))
+    assert (found.what, found.setting) == ("front", "--listen")
+    assert "ss -ltnp" in found.remedy
+    wrong = findings(msgspec.structs.replace(CONFIG, listen="8080"))
+    assert {each.setting for each in wrong} == {"--listen"}
+
+
+def test_a_plan_that_is_none(tmp_path: Path) -> None:
+    """What makes one is named."""
+    (tmp_path / "plan.json").write_text("{}")
+    found = the_one(msgspec.structs.replace(CONFIG, plan_file=str(tmp_path / "plan.json")))
+    assert found.setting == "--plan-file"
+    assert "ingest capacity" in found.text
+
+
 @pytest.mark.parametrize("host", ["unix:/nowhere/at/all/socket", "no-such-host.invalid", "192.0.2.1"])
 def test_an_address_that_cannot_be_listened_at(host: str) -> None:
     """A directory that is not there, a name that nobody knows, another machine's address."""

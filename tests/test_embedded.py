@@ -83,6 +83,36 @@ def test_the_systems_postgresql_ends_with_whoever_started_it(directory: Path) ->
 
 
 @needs_postgresql
+def test_a_killed_server_is_started_again(directory: Path) -> None:
+    """kill -9 of PostgreSQL's first process: what was committed is there, under the same conninfo; the end ends it."""
+    assert PROGRAMS is not None
+    with embedded_database(directory, PROGRAMS) as conninfo:
+        with psycopg.connect(conninfo) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 42 AS n")
+        for _ in range(2):
+            pid = _postmaster(directory)
+            os.kill(pid, signal.SIGKILL)
+            assert _asked(conninfo, "SELECT n FROM kept", pid, directory) == (42,)
+        pid = _postmaster(directory)
+    assert not _runs(pid)
+
+
+def _asked(conninfo: str, statement: str, before: int, directory: Path) -> object:
+    """Of the server's successor."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with psycopg.connect(conninfo) as connection:
+                found = connection.execute(statement).fetchone()
+            if _postmaster(directory) != before:
+                return found
+        except (psycopg.OperationalError, OSError, IndexError):
+            pass
+        assert time.monotonic() < deadline, "PostgreSQL does not come back"
+        time.sleep(0.05)
+
+
+@needs_postgresql
 def test_files_of_another_version_are_one_clear_line(directory: Path) -> None:
     """A directory that this PostgreSQL cannot use is named, with PostgreSQL's own reason."""
     assert PROGRAMS is not None

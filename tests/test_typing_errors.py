@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -246,6 +247,37 @@ def test_a_setting_that_is_wrong(
         ([*SERVE, "--listen", "127.0.0.1:99999"], "--listen", ""),
         ([*SERVE, "--ssl-cert", "nowhere"], "--ssl-", ""),
         ([*SERVE, "--listen", "0.0.0.0:0"], "--plain-http", ""),
+        ([*SERVE, "--plan-file", "nowhere"], "--plan-file", "nowhere"),
+        (["run", "--plan-file", "."], "--plan-file", "directory"),
+        (["status", "--plan-file", "wrong.json"], "--plan-file", "ingest capacity --output"),
+        (["run", "--listen", "8080"], "--listen", "HOST:PORT"),
+        (["run", "--listen", "127.0.0.1:99999"], "--listen", "HOST:PORT"),
+        (["run", "--listen", "192.0.2.1:8080"], "--listen", "another HOST:PORT"),
+        (["run", "--metrics-host", "192.0.2.1"], "--metrics-port", "another metrics_port"),
+        (["run", "--metrics-host", "no such host"], "--metrics-port", "metrics_host"),
+        (["run", "--metrics-host", "unix:/nowhere/at/all"], "--metrics-host", "another directory"),
+        (["run", "--data-dir", ""], "--data-dir", "name a directory"),
+        (["run", "--data-dir", "wrong.json"], "--data-dir", "no directory"),
+        (["run", "--data-dir", "wrong.json/below/it"], "--data-dir", "no directory"),
+        (["publish", "-", "--queue-source", "stomp://h:0"], "--queue-source", "61613"),
+        (["publish", "-", "--queue-source", "stomp://h:port"], "--queue-source", "a number"),
+        (["publish", "-", "--queue-source", "stomp+ssl://h", "--tls-key-file", "k"], "--tls-cert-file", "--tls-key-file"),
+        (["nodes", "--database", "host=127.0.0.1 port=99999"], "--database", "99999"),
+        (["nodes", "--database", "postgresql://127.0.0.1:port/x"], "--database", "percent-encode"),
+        (["nodes", "--stale", "soon", "--database", "dbname=x"], "--stale", "30m"),
+        (["node", "forgt", "a"], "forgt", "forget"),
+        (["import", "wrong.json", "--queue-source", "stomp://h"], "wrong.json", "ingest export"),
+        (["import", "nowhere.tgz", "--queue-source", "stomp://h"], "nowhere.tgz", "No such file"),
+        (["import", ".", "--queue-source", "stomp://h"], ".", "directory"),
+        (["top", "--every", "nan"], "--every", "0.5"),
+        (["demo", "--seconds", "nan"], "--seconds", "3600"),
+        (["demo", "--seconds", "inf"], "--seconds", "3600"),
+        (["top"], "top", "ingest status --json"),
+        (["capacity", "--nodes", "10", "--unchanged", "2"], "--unchanged", "1"),
+        (["capacity", "--nodes", "10", "--unchanged", "nan"], "--unchanged", ""),
+        (["capacity", "--nodes", "10", "--interval", "0"], "--interval", ""),
+        (["capacity", "--nodes", "10", "--templates", "nowhere"], "--templates", "nowhere"),
+        (["capacity", "--nodes", "10", "--calibration", "wrong.json"], "wrong.json", ""),
         (["publish", "nowhere.json", "--queue-source", "stomp://h"], "nowhere.json", "No such file"),
         (["publish", ".", "--queue-source", "stomp://h"], ".", "directory"),
         (["publish", "-", "-", "--queue-source", "stomp://h"], "FILE", "twice"),
@@ -279,8 +311,28 @@ def test_what_makes_no_sense(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """What reads well, and is wrong all the same: the setting and what it should be are in the line."""
+    Path("wrong.json").write_text('{"at": "today"}')
     code, said = typed(arguments, monkeypatch, capsys)
     assert (code, named in said, remedy in said) == (2, True, True), said
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize(("flag", "address"), [("--metrics-port", "{}"), ("--listen", "127.0.0.1:{}")])
+def test_a_port_that_is_taken(
+    flag: str, address: str, taken: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Told before anything is started, with who tells who has it."""
+    arguments = ["run", flag, address.format(taken), "--data-dir", "data"]
+    if flag != "--metrics-port":
+        arguments += ["--metrics-port", "0"]
+    code, said = typed(arguments, monkeypatch, capsys)
+    assert (code, flag in said, "ss -ltnp" in said) == (2, True, True), said
+    assert not Path("data").exists()
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,11 @@ def _from_archive(config: Config, file: str, again: bool) -> Importing:
             raise Unavailable(f"{error}; {done.members} files are in: the same command goes on") from error
         finally:
             importing.close()
+    if importing.is_broken and not importing.seen:
+        problem = importing.tally.problems[-1].text.partition(":")[0]
+        raise Misconfigured(
+            "FILE", f"{file} is no archive of 'ingest export' or 'puppet db export': {problem}"
+        )
     if not importing.tally.fit and not importing.tally.missed:
         complain(
             "note: there is nothing in it: PuppetDB 7 writes such an archive when one of its nodes is deactivated; "

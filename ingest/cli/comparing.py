@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ingest.cli.numbers import FiniteRange
 from ingest.cli.printing import complain, say
 from ingest.cli.settings import database, with_settings
 from ingest.config.loading import Origins
@@ -31,7 +32,7 @@ SETTLE_S = 5.0  # a mirrored command is stored on both sides well within it
     "--settle",
     default=SETTLE_S,
     show_default=True,
-    type=click.FloatRange(0, 3600),
+    type=FiniteRange(0, 3600),
     help="seconds until what differs is looked at once more, and told if it still does",
 )
 @click.option(

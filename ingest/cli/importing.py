@@ -88,6 +88,11 @@ class Importing:
         self._batch_bytes = self._seen = 0
         self._publisher: Publisher | None = None
 
+    @property
+    def seen(self) -> int:
+        """Files of the archive so far, whether they fitted or not."""
+        return self._seen
+
     def feed(self, piece: bytes) -> None:
         if self.is_broken:
             return

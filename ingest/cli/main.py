@@ -14,6 +14,7 @@ from ingest.cli.completion import VARIABLE, completion_command
 from ingest.cli.configuring import config_group
 from ingest.cli.doctor import doctor_command
 from ingest.cli.nodes import node_group, nodes_command
+from ingest.cli.numbers import FiniteRange
 from ingest.cli.printing import complain, say
 from ingest.cli.publishing import publish_command
 from ingest.cli.quarantine import quarantine_group
@@ -159,7 +160,7 @@ def serve_command(settings: Origins) -> int:
     default=20.0,
     help="how long the small fleet publishes",
     show_default=True,
-    type=click.FloatRange(0, 3600),
+    type=FiniteRange(0, 3600),
 )
 @click.option("--nodes", default=30, help="its size", show_default=True, type=click.IntRange(1, 1000))
 @with_settings

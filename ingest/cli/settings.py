@@ -121,12 +121,15 @@ def warn_of_passwords(settings: Origins) -> None:
         structlog.get_logger().warning("password_on_command_line", reason=line)
 
 
-def of_running_engine(config: Config) -> Config:
-    """With what is not named as the engine that runs here has it, and a line that says so."""
+def of_running_engine(config: Config, *, by_metrics: bool = False) -> Config:
+    """With what is not named as the engine that runs here has it, and a line that says so. ``by_metrics``: where an address of
+    metrics is named, nothing is taken of an engine that has another."""
     from ingest.engine.running import RunningEngine, running_engine
 
     named = config.instance if config.instance != DEFAULTS.instance else ""
-    engine = running_engine(named)
+    metrics = (config.metrics_host, config.metrics_port)
+    is_named = by_metrics and not named and metrics != (DEFAULTS.metrics_host, DEFAULTS.metrics_port)
+    engine = running_engine(named, metrics if is_named else None)
     if engine is None:
         return config
     complain(f"talking to the engine {engine.instance!r}, process {engine.pid}")

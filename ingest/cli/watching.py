@@ -10,11 +10,14 @@ from typing import Any
 
 import click
 
+from ingest.cli.numbers import FiniteRange
 from ingest.cli.printing import say, say_json, say_lines
 from ingest.cli.settings import of_running_engine, with_settings
 from ingest.config.loading import Origins
+from ingest.config.planned import load_plan
 from ingest.config.settings import Config
-from ingest.core.overview import Sample, lines, overview
+from ingest.core.overview import Sample, overview
+from ingest.core.overview_lines import lines
 from ingest.core.printable import escape_unprintable
 from ingest.errors import IngestError, Misconfigured, Unavailable
 
@@ -31,7 +34,8 @@ def status_command(settings: Origins, shows_all: bool, as_json: bool) -> None:
     """What matters, in twelve lines: the engine, the fleet, and the one thing that is wrong."""
     from ingest.observe.asking import where
 
-    config = of_running_engine(settings.config)
+    config = of_running_engine(settings.config, by_metrics=True)
+    planned = load_plan(config.plan_file)
     before = _sample(config)
     if shows_all:
         document = {"health": before.status["health"], "processes": before.status["processes"]}
@@ -40,7 +44,7 @@ def status_command(settings: Origins, shows_all: bool, as_json: bool) -> None:
         time.sleep(BETWEEN_SAMPLES_S)
         with _told_of_fleet(config) as ask:
             fleet, quarantine, away = ask()
-        found = _understood(config, lambda: overview(_sample(config), before, fleet, quarantine))
+        found = _understood(config, lambda: overview(_sample(config), before, fleet, quarantine, planned))
         if as_json:
             say_json(json.dumps(found, default=str).encode())
         else:
@@ -129,7 +133,7 @@ def _number(value: float) -> str:
 
 @click.command("top")
 @click.option(
-    "--every", default=TOP_EVERY_S, show_default=True, type=click.FloatRange(0.5, 3600), metavar="SECONDS"
+    "--every", default=TOP_EVERY_S, show_default=True, type=FiniteRange(0.5, 3600), metavar="SECONDS"
 )
 @with_settings
 def top_command(settings: Origins, every: float) -> None:
@@ -142,7 +146,8 @@ def top_command(settings: Origins, every: float) -> None:
 
     if not (sys.stdout.isatty() and sys.stdin.isatty()):
         raise Misconfigured("top", "is for a terminal: 'ingest status --json' is for programs")
-    config = of_running_engine(settings.config)
+    config = of_running_engine(settings.config, by_metrics=True)
+    planned = load_plan(config.plan_file)
     before: Sample | None = None
     with _told_of_fleet(config) as ask, _keys() as pressed, Live(screen=True, auto_refresh=False) as live:
         while True:
@@ -152,7 +157,7 @@ def top_command(settings: Origins, every: float) -> None:
             except Unavailable as error:
                 away = str(error)
             fleet, quarantine, why = ask()
-            found = overview(now, before if now else None, fleet, quarantine)
+            found = overview(now, before if now else None, fleet, quarantine, planned)
             live.update(_picture(found, where(config), away or why), refresh=True)
             before = now
             if pressed(every):

@@ -191,6 +191,13 @@ class Config(ProcessSettings, frozen=True, kw_only=True):
             "machine's own name are always answered"
         ),
     ] = ""
+    plan_file: Annotated[
+        str,
+        About(
+            "a plan that 'ingest capacity --output FILE.json' wrote: 'ingest status', 'ingest top' and the live page say how "
+            "much of it the fleet uses; empty: how busy the processes are"
+        ),
+    ] = ""
     log_format: Annotated[
         str, About("console, json, or what fits the terminal", choices=("auto", "console", "json"))
     ] = "auto"

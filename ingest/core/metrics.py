@@ -50,6 +50,24 @@ def _settle_seconds(message: str, read: str) -> Declared:
     return Declared(name, "histogram", "receiver", help_, read, message, SECONDS, "kind")
 
 
+def _of_kind(stage: str, kind: str, name: str, help_: str, read: str) -> Declared:
+    return Declared(f"ingest_{name}", "gauge", stage, help_, read, kind, (), "kind")
+
+
+def _unsettled(kind: str, read: str) -> Declared:
+    return _of_kind("receiver", kind, "kind_unsettled", "Unsettled messages, by kind of message.", read)
+
+
+def _age(kind: str, read: str) -> Declared:
+    help_ = "Age of the oldest unsettled message, by kind of message."
+    return _of_kind("receiver", kind, "kind_oldest_seconds", help_, read)
+
+
+def _kind_lag(kind: str, read: str) -> Declared:
+    help_ = "From the producer_timestamp to the commit, the largest of the last batch, by kind of message."
+    return _of_kind("writer", kind, "kind_lag_seconds", help_, read)
+
+
 class Metric(IntEnum):
     """What is measured, in the order in which it is shown: the way of a message."""
 
@@ -120,6 +138,12 @@ class Metric(IntEnum):
         "Messages that no decoder has taken.",
         "over zero all the time: decoders are the limit",
     )
+    UNSETTLED_CATALOGS = _unsettled("catalog", "more than a batch for long: the engine is behind")
+    UNSETTLED_FACTS = _unsettled("facts", "wait behind catalogs")
+    UNSETTLED_REPORTS = _unsettled("report", "wait behind the others")
+    OLDEST_CATALOG = _age("catalog", "what others' compiles wait for")
+    OLDEST_FACTS = _age("facts", "minutes: catalogs take all there is")
+    OLDEST_REPORT = _age("report", "minutes while a backlog of reports is worked off, and nobody minds")
     CONNECTED = _gauge(
         "receiver", "broker_connected", "1 while subscribed.", "0: look at the log for the reason"
     )
@@ -200,6 +224,9 @@ class Metric(IntEnum):
         "The largest lag in the last batch with catalogs.",
         "falls while a backlog is worked off: itself over its fall a second is the time until that is gone",
     )
+    CATALOG_LAG = _kind_lag("catalog", "seconds as a rule")
+    FACTS_LAG = _kind_lag("facts", "seconds as a rule")
+    REPORT_LAG = _kind_lag("report", "the largest while a backlog is worked off: reports go last")
     ROWS_WRITTEN = _counter(
         "writer",
         "rows_written",

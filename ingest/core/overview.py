@@ -1,4 +1,4 @@
-"""What matters of an engine and its fleet, for people: the lines of ``ingest status``, ``ingest top`` and the live page.
+"""What matters of an engine and its fleet, for people: ``ingest status``, ``ingest top`` and the live page.
 
 Values in, values out: what the engine says of itself (/status.json), what the database says of the fleet, and either may
 be missing.
@@ -6,13 +6,16 @@ be missing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ingest.core.quantities import bytes_text, duration_text
+from ingest.core.delivery.importance import RANKS
+from ingest.core.delivery.routing import decoders_at_work
+from ingest.core.planned import FULL, Planned, percent, used
+from ingest.core.quantities import duration_text
 
+KINDS = dict(zip(RANKS, ("catalogs", "facts", "reports"), strict=True))
 OUTCOMES = ("stored", "unchanged", "stale", "superseded", "quarantined")
-NAMED = 3  # so many overdue nodes are named in a line
 LATE_S = 60.0  # unsettled for longer than that: something is in the way
 BEHIND_S = 300.0
 PART_OVERDUE = 0.05  # of the fleet: then it is rather the way to us than the nodes
@@ -30,6 +33,7 @@ def overview(
     before: Sample | None = None,
     fleet: Mapping[str, Any] | None = None,
     quarantine: Sequence[Mapping[str, Any]] = (),
+    planned: Planned | None = None,
 ) -> dict[str, Any]:
     """All of it as JSON; without ``before`` there are no rates. Raises KeyError, TypeError or AttributeError for a status
     that is none."""
@@ -38,24 +42,25 @@ def overview(
         "fleet": None if fleet is None else dict(fleet),
         "quarantine": [dict(row) for row in quarantine],
     }
+    found["plan"] = None if planned is None else _of_plan(planned, found)
     found["trouble"] = trouble(found)
     return found
 
 
+def _of_plan(planned: Planned, found: Mapping[str, Any]) -> dict[str, Any]:
+    fleet, engine = found["fleet"], found["engine"]
+    catalogs = None if engine is None else engine["kinds"]["catalogs"]["settled_per_s"]
+    return used(planned, None if fleet is None else float(fleet["pace_per_s"]), catalogs)
+
+
 def _engine(now: Sample, before: Sample | None) -> dict[str, Any]:
     health, processes = now.status["health"], now.status["processes"]
-    elapsed_s = now.at_s - before.at_s if before else 0.0
 
     def rate(name: str) -> float | None:
-        if before is None or elapsed_s <= 0:
-            return None
-        return max(0.0, total(now.status, name) - total(before.status, name)) / elapsed_s
+        return _rate(now, before, lambda status: total(status, name))
 
     batches = total(now.status, "ingest_lag_seconds_count")
-    decoders = sum(name.startswith("decoder") for name in processes)
     writers = sum(name.startswith("writer") for name in processes)
-    busy = rate("ingest_decode_cpu_seconds_total")
-    writing = rate("ingest_batch_seconds_sum")
     window_of = {
         unit: total(now.status, f"ingest_window_{unit}")
         / max(1.0, total(now.status, f"ingest_window_{unit}_limit"))
@@ -70,18 +75,70 @@ def _engine(now: Sample, before: Sample | None) -> dict[str, Any]:
         "settled": {name: total(now.status, name) for name in OUTCOMES},
         "settled_per_s": None if before is None else sum(rate(name) or 0.0 for name in OUTCOMES),
         "lag_mean_s": total(now.status, "ingest_lag_seconds_sum") / batches if batches else None,
-        "lag_newest_s": total(now.status, "ingest_batch_lag_seconds"),
-        "lag_newest_before_s": None if before is None else total(before.status, "ingest_batch_lag_seconds"),
+        "lag_newest_s": largest(now.status, "ingest_batch_lag_seconds"),
+        "kinds": {word: _kind(now, before, kind) for kind, word in KINDS.items()},
         "oldest_unsettled_s": total(now.status, "ingest_oldest_unsettled_seconds"),
         "window_messages": total(now.status, "ingest_window_messages"),
         "window_part": max(window_of.values()),
         "waiting": total(now.status, "ingest_waiting"),
-        "decoders_part": None if busy is None or not decoders else min(1.0, busy / decoders),
-        "writers_part": None if writing is None or not writers else min(1.0, writing / writers),
+        "busy": _busy(now, before),
         "writers_up": total(now.status, "ingest_database_up"),
         "writers": writers,
         "restarts": total(now.status, "ingest_child_restarts_total"),
     }
+
+
+def _kind(now: Sample, before: Sample | None, kind: str) -> dict[str, Any]:
+    settled = f"ingest_settle_seconds_{kind}_count"
+    return {
+        "unsettled": total(now.status, f"ingest_kind_unsettled_{kind}"),
+        "oldest_s": total(now.status, f"ingest_kind_oldest_seconds_{kind}"),
+        "lag_s": largest(now.status, f"ingest_kind_lag_seconds_{kind}")
+        if total(now.status, settled)
+        else None,
+        "settled_per_s": _rate(now, before, lambda status: total(status, settled)),
+    }
+
+
+def _busy(now: Sample, before: Sample | None) -> dict[str, float | None]:
+    """The part of its time that each kind of process works; of decoders, of those that have a core. A writer works while it
+    has a transaction, whoever of the two computes."""
+    usage = now.status.get("usage") or {}
+    counts = {
+        kind: sum(name.startswith(kind) for name in now.status["processes"]) for kind in ("decoder", "writer")
+    }
+    decoders = min(counts["decoder"], decoders_at_work(int(usage.get("cores", 1))))
+
+    def cpu(kind: str) -> float | None:
+        return _rate(now, before, lambda status: _cpu_s(status, kind))
+
+    writing = _rate(now, before, lambda status: total(status, "ingest_batch_seconds_sum"))
+    of_each = {
+        "receiver": (cpu("receiver"), 1),
+        "decoders": (cpu("decoder"), decoders),
+        "writers": (writing, counts["writer"]),
+    }
+    return {
+        kind: None if rate is None or not count else min(1.0, rate / count)
+        for kind, (rate, count) in of_each.items()
+    }
+
+
+def _cpu_s(status: Mapping[str, Any], kind: str) -> float:
+    usage = status.get("usage") or {"cpu_s": {}}
+    return float(sum(seconds for name, seconds in usage["cpu_s"].items() if name.startswith(kind)))
+
+
+def _rate(now: Sample, before: Sample | None, of: Callable[[Mapping[str, Any]], float]) -> float | None:
+    """A second, between the two; never below 0: what was replaced counts anew."""
+    if before is None or now.at_s <= before.at_s:
+        return None
+    return max(0.0, of(now.status) - of(before.status)) / (now.at_s - before.at_s)
+
+
+def largest(status: Mapping[str, Any], name: str) -> float:
+    """Of all processes."""
+    return float(max((numbers.get(name, 0.0) for numbers in status["processes"].values()), default=0.0))
 
 
 def total(status: Mapping[str, Any], name: str) -> float:
@@ -104,6 +161,12 @@ def trouble(found: Mapping[str, Any]) -> dict[str, str] | None:
         return {
             "what": f"messages could not be stored: {newest['reason']}",
             "do": "'ingest quarantine list' shows them, 'ingest quarantine retry --reason' gives them back when it is mended",
+        }
+    plan = found["plan"]
+    if plan is not None and (plan["part"] or 0.0) >= FULL:
+        return {
+            "what": f"the fleet uses {percent(plan['part'])} of what the plan of {plan['at'][:10]} says fits",
+            "do": "plan anew with 'ingest capacity'; its rows under \"What if\" say what more would hold",
         }
     if engine is None:
         return {"what": "no engine answers here", "do": "start it with 'ingest run', or name --metrics-port"}
@@ -154,88 +217,3 @@ def _of_fleet(fleet: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def _nodes(count: int) -> str:
     return f"{count} node{'s' * (count != 1)}"
-
-
-# In lines
-
-
-def lines(found: Mapping[str, Any], where: str) -> list[tuple[str, str]]:
-    """At most twelve, each with its name."""
-    engine, fleet = found["engine"], found["fleet"]
-    told = [("engine", _ready(engine, where))]
-    if fleet is not None:
-        told += _fleet_lines(fleet)
-    if engine is not None:
-        told += _engine_lines(engine, fleet)
-    if fleet is not None:
-        told.append(("quarantine", _quarantine(found["quarantine"])))
-    told.append(("database", _database(engine, fleet)))
-    wrong = found["trouble"]
-    told.append(("wrong", wrong["what"] if wrong else "nothing"))
-    if wrong:
-        told.append(("to do", wrong["do"]))
-    return told
-
-
-def _ready(engine: Mapping[str, Any] | None, where: str) -> str:
-    if engine is None:
-        return f"does not answer at {where}"
-    state = "ready" if engine["ready"] else "not ready: " + "; ".join(engine["reasons"])
-    restarts = f", {engine['restarts']:.0f} restarts of children" if engine["restarts"] else ""
-    return f"{state} at {where}, {engine['processes']} processes{restarts}"
-
-
-def _fleet_lines(fleet: Mapping[str, Any]) -> list[tuple[str, str]]:
-    named = ", ".join(node["certname"] for node in fleet["overdue_nodes"][:NAMED])
-    more = ", ..." if fleet["overdue"] > NAMED else ""
-    overdue = f"{fleet['overdue']} overdue" + (f": {named}{more}" if named else "")
-    statuses = ", ".join(f"{count:,} {status}" for status, count in sorted(fleet["statuses"].items()))
-    return [
-        (
-            "fleet",
-            f"{fleet['nodes']:,} nodes active, {fleet['deactivated']:,} deactivated, {fleet['expired']:,} expired",
-        ),
-        (
-            "freshness",
-            f"{fleet['nodes'] - fleet['overdue']:,} in time, {overdue} (usually every {duration_text(fleet['usual_s'])})",
-        ),
-        ("last runs", statuses or "none"),
-    ]
-
-
-def _engine_lines(engine: Mapping[str, Any], fleet: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    settled = engine["settled"]
-    pace = f", {float(fleet['pace_per_s']):.2g} catalogs/s expected" if fleet is not None else ""
-    received = "?" if engine["received_per_s"] is None else f"{engine['received_per_s']:.3g}"
-    busy = "" if engine["decoders_part"] is None else f", decoders {engine['decoders_part']:.0%} busy"
-    lag = "none yet" if engine["lag_mean_s"] is None else f"{duration_text(engine['lag_mean_s'])} mean"
-    return [
-        ("throughput", f"{received} messages/s{pace}{busy}"),
-        (
-            "lag",
-            f"{lag}, {duration_text(engine['lag_newest_s'])} the last ones, from the producer's clock to stored",
-        ),
-        (
-            "queues",
-            f"{engine['window_messages']:,.0f} unsettled ({engine['window_part']:.0%} of the window), "
-            f"{engine['waiting']:,.0f} waiting, the oldest for {duration_text(engine['oldest_unsettled_s'])}",
-        ),
-        ("settled", ", ".join(f"{settled[name]:,.0f} {name}" for name in OUTCOMES)),
-    ]
-
-
-def _quarantine(rows: Sequence[Mapping[str, Any]]) -> str:
-    if not rows:
-        return "empty"
-    return ", ".join(f"{row['messages']:,} {row['reason']}" for row in rows[:NAMED]) + (
-        ", ..." if len(rows) > NAMED else ""
-    )
-
-
-def _database(engine: Mapping[str, Any] | None, fleet: Mapping[str, Any] | None) -> str:
-    parts = []
-    if engine is not None:
-        parts.append(f"{engine['writers_up']:.0f} of {engine['writers']} writers connected")
-    if fleet is not None:
-        parts.append(bytes_text(fleet["database_bytes"]))
-    return ", ".join(parts) or "unknown"

@@ -14,17 +14,18 @@ import errno
 import fcntl
 import os
 import secrets
-import signal
 import stat
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ingest.core.passwords import HIDDEN
+from ingest.embedded.postmaster import Postmaster
 from ingest.embedded.programs import runnable_programs, user_for
 from ingest.errors import Misconfigured, Unavailable
 
@@ -34,8 +35,6 @@ HBA_FILE = "ingest_hba.conf"
 HBA = "local all all scram-sha-256\n"  # no other way in, whatever the cluster's own pg_hba.conf says
 SOCKET_PATH_BYTES_MAX = 107  # unix(7): sun_path has 108 with its end
 SOCKET_NAME = ".s.PGSQL.5432"
-START_TIMEOUT_S = 60.0  # recovery after a crash replays up to max_wal_size; pg_ctl waits as long
-STOP_TIMEOUT_S = 30.0
 LOCK_PATIENCE_S = 5.0  # for a server whose ingest was killed to end, before it counts as in use
 # What the operator has in the environment (passwords among it) is none of the server's business.
 ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C"}
@@ -70,7 +69,7 @@ def embedded_database(directory: Path, programs: Path | None = None) -> Iterator
         password_file = _password_file(cluster)
         _write_private(directory / HBA_FILE, HBA, cluster.owner)
         sockets = stack.enter_context(_socket_directory(cluster.owner))
-        stack.enter_context(_running(cluster, sockets))
+        stack.enter_context(Postmaster(cluster.directory, partial(_start, cluster, sockets)))
         yield (
             f"host={_quoted(sockets)} user={SUPERUSER} dbname=postgres passfile={_quoted(str(password_file))}"
         )
@@ -221,8 +220,7 @@ def _may_enter(place: str, owner: tuple[int, int]) -> bool:
     return True
 
 
-@contextmanager
-def _running(cluster: Cluster, sockets: str) -> Iterator[None]:
+def _start(cluster: Cluster, sockets: str) -> subprocess.Popen[bytes]:
     settings = {
         "listen_addresses": "",
         "unix_socket_directories": sockets,
@@ -233,7 +231,7 @@ def _running(cluster: Cluster, sockets: str) -> Iterator[None]:
     }
     arguments = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     with _log(cluster) as log:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             cluster.command("postgres", "-D", cluster.data, *arguments),
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -243,16 +241,6 @@ def _running(cluster: Cluster, sockets: str) -> Iterator[None]:
             pass_fds=(cluster.fd,),
             start_new_session=True,
         )
-    try:
-        _wait_until_ready(process, cluster.directory)
-        yield
-    finally:
-        process.send_signal(signal.SIGINT)  # postgres(1): fast shutdown
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _log(cluster: Cluster) -> BinaryIO:
@@ -264,20 +252,6 @@ def _log(cluster: Cluster) -> BinaryIO:
             "--data-dir", f"cannot write {cluster.directory / 'log'}: {error.strerror}"
         ) from error
     return os.fdopen(fd, "ab")
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], directory: Path) -> None:
-    """Until the server's own pid file says "ready", as pg_ctl waits too."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while True:
-        with contextlib.suppress(OSError):
-            lines = (directory / "postmaster.pid").read_text().split("\n")
-            if lines[0] == str(process.pid) and "ready" in [line.strip() for line in lines[7:8]]:
-                return
-        if process.poll() is not None or time.monotonic() > deadline:
-            said = (directory / "log").read_text(errors="replace").splitlines()[-3:]
-            raise Unavailable(f"the PostgreSQL in {directory} does not start: {' '.join(said)}")
-        time.sleep(0.02)
 
 
 def _quoted(value: str) -> str:

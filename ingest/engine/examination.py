@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ingest.config.address import split_address
+from ingest.config.planned import load_plan
 from ingest.config.producers import load_producer_rules
 from ingest.config.settings import Config
 from ingest.engine.finding import Finding, State, found_wrong, wrong
 from ingest.engine.running import require_instance
-from ingest.engine.surroundings import Surroundings, examine_machine
+from ingest.engine.surroundings import Surroundings, examine_machine, require_directory
 from ingest.errors import IngestError
 from ingest.store.connection import (
     Connection,
@@ -37,6 +39,11 @@ def require_settings(config: Config) -> None:
     if config.database:
         require_conninfo(config.database)
     load_producer_rules(config.producers_file)
+    load_plan(config.plan_file)
+    if config.listen:
+        split_address(config.listen)
+    if not (config.queue_source and config.database):
+        require_directory(config.data_dir)
 
 
 def examine_all(
@@ -47,6 +54,9 @@ def examine_all(
     try:
         require_instance(config.instance)
         load_producer_rules(config.producers_file)
+        load_plan(config.plan_file)
+        if config.listen:
+            split_address(config.listen)
     except IngestError as error:
         yield found_wrong("settings", error)
     yield from examine_machine(config, surroundings)

@@ -23,6 +23,7 @@ from ingest.core.delivery.ledger import Delivery, Ledger
 from ingest.core.delivery.routing import END_BYTES, START_BYTES, routing_key
 from ingest.core.delivery.work import Descriptor, Forwarded, Outcome, Settled
 from ingest.core.metrics import Metric
+from ingest.engine.measuring import measure_ledger
 from ingest.engine.patience import Patience
 from ingest.engine.process import Ended, process_names, reloaded, start_process
 from ingest.engine.subscription import EVENT, Subscription
@@ -286,15 +287,13 @@ class Receiver:
         self.channels.report("drained")
 
     def _measure(self) -> None:
-        self.row.set(Metric.WINDOW_MESSAGES, self.ledger.messages)
         self.row.set(Metric.WINDOW_BYTES, self._arena.used_bytes)
         self.row.set(Metric.WINDOW_MESSAGES_LIMIT, self.config.window_messages_max)
         self.row.set(Metric.WINDOW_BYTES_LIMIT, self.config.window_bytes_max)
-        self.row.set(Metric.WAITING, self.ledger.waiting)
         connected = self.subscription.is_connected
         self.row.set(Metric.CONNECTED, int(connected))
         oldest = self.ledger.oldest()
-        self.row.set(Metric.OLDEST_SECONDS, time.monotonic() - oldest.received_s if oldest else 0)
+        measure_ledger(self.row, self.ledger, time.monotonic())
         since = oldest.received_at if oldest else None
         told = self._holding.told(since, datetime.now(UTC), connected=connected)
         self._in_flight.hold_since(RECEIVER, told)

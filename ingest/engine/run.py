@@ -25,6 +25,8 @@ from ingest.engine.kinds import housekeeping as kinds_housekeeping
 from ingest.engine.presence import tell_of_itself
 from ingest.engine.running import told_of
 from ingest.engine.supervisor import Supervisor
+from ingest.engine.surroundings import require_free
+from ingest.engine.usage import usage
 from ingest.errors import IngestError, Misconfigured, Unavailable
 from ingest.ipc.core_dumps import forbid_core_dumps
 from ingest.ipc.names import SUPERVISOR
@@ -60,6 +62,7 @@ def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str]
     for line in retired:
         structlog.get_logger().warning("setting_retired", note=line)
     raise_descriptor_limit()
+    require_free(config)
     with ExitStack() as stack:
         config = add_embedded(config, stack)
         prepare_database(config)
@@ -183,6 +186,7 @@ def _serve_metrics(
             health,
             [*names, config.metrics_host, socket.gethostname()],
             [fleet],
+            lambda: usage(supervisor.children.values()),
         )
     except (OSError, UnicodeError) as error:
         raise Misconfigured(

@@ -80,8 +80,9 @@ def told_of(config: Config) -> Iterator[None]:
         os.close(fd)
 
 
-def running_engine(instance: str) -> RunningEngine | None:
-    """The one of that name; where it is empty, the only one that runs. Raises Misconfigured when there are several."""
+def running_engine(instance: str, metrics: tuple[str, int] | None = None) -> RunningEngine | None:
+    """The one of that name; where it is empty, the only one that runs (and serves its metrics there). Raises Misconfigured
+    when there are several."""
     found: dict[str, RunningEngine] = {}
     for directory in _directories():
         for path in sorted(directory.glob(f"*{SUFFIX}")):
@@ -90,6 +91,10 @@ def running_engine(instance: str) -> RunningEngine | None:
                 found.setdefault(engine.instance, engine)
     if instance:
         return found.get(instance)
+    if metrics is not None:
+        found = {
+            name: each for name, each in found.items() if (each.metrics_host, each.metrics_port) == metrics
+        }
     if len(found) > 1:
         raise Misconfigured("--instance", f"several engines run here: {', '.join(sorted(found))}")
     return next(iter(found.values()), None)

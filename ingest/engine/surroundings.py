@@ -14,11 +14,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from ingest.config.address import split_address
 from ingest.config.loading import DEFAULT_TOML
 from ingest.config.machine import cores, memory_bytes
 from ingest.config.settings import Config
-from ingest.engine.finding import Finding, State, wrong
-from ingest.errors import IngestError
+from ingest.engine.finding import Finding, State, found_wrong, wrong
+from ingest.errors import IngestError, Misconfigured
 from ingest.observe.asking import read_status, where
 from ingest.observe.server import UNIX
 
@@ -54,8 +55,12 @@ def examine_machine(config: Config, surroundings: Surroundings) -> Iterator[Find
     yield from _examine_files(config, surroundings)
     if not (config.queue_source and config.database):
         yield _examine_disk(config, surroundings)
+    engine = None
     if config.metrics_port or config.metrics_host.startswith(UNIX):
-        yield _examine_port(config)
+        engine = _examine_port(config)
+        yield engine
+    if config.listen and (engine is None or engine.what != "engine"):  # else that engine has it
+        yield _examine_front(config)
 
 
 def _examine_limits(config: Config, surroundings: Surroundings) -> Iterator[Finding]:
@@ -164,6 +169,54 @@ def _examine_disk(config: Config, surroundings: Surroundings) -> Finding:
     return Finding("disk", State.OK, f"{free // MIB} MiB are free for {directory}")
 
 
+def require_directory(data_dir: str) -> None:
+    """What is there of it is a directory. Raises Misconfigured."""
+    if not data_dir:
+        raise Misconfigured("--data-dir", "is empty: name a directory for the embedded broker and PostgreSQL")
+    nearest = Path(data_dir)
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise Misconfigured("--data-dir", f"{nearest} is no directory: name another, or move it away")
+
+
+def require_free(config: Config) -> None:
+    """That it can be listened where the settings say, before anything is started. Raises Misconfigured."""
+    found = []
+    if config.metrics_port or config.metrics_host.startswith(UNIX):
+        found.append(_examine_listening(config))
+    if config.listen:
+        found.append(_examine_front(config))
+    for finding in found:
+        if finding.state is State.WRONG:
+            raise Misconfigured(finding.setting, f"{finding.text}: {finding.remedy}")
+
+
+def _examine_front(config: Config) -> Finding:
+    try:
+        _bind(*split_address(config.listen))
+    except IngestError as error:
+        return found_wrong("front", error)
+    except (OSError, UnicodeError) as error:
+        return wrong(
+            "front",
+            f"cannot listen on {config.listen}: {getattr(error, 'strerror', None) or error}",
+            "name another HOST:PORT; 'ss -ltnp' tells who has it",
+            "--listen",
+        )
+    return Finding("front", State.OK, f"{config.listen} is free")
+
+
+def _bind(host: str, port: int) -> None:
+    """And lets go again. Raises OSError or UnicodeError."""
+    for family, kind, _, _, address in socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    ):
+        with closing(socket.socket(family, kind)) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+
+
 def _examine_port(config: Config) -> Finding:
     """An engine of ours may be at work there."""
     try:
@@ -193,12 +246,7 @@ def _examine_listening(config: Config) -> Finding:
                     setting,
                 )
             return Finding("port", State.OK, f"{where(config)} can be made")
-        for family, kind, _, _, address in socket.getaddrinfo(
-            config.metrics_host or None, config.metrics_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            with closing(socket.socket(family, kind)) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
+        _bind(config.metrics_host, config.metrics_port)
     except (OSError, UnicodeError) as error:
         return wrong(
             "port",

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection as ControlConnection
-from typing import Any
 
 import structlog
 
@@ -22,7 +21,6 @@ from ingest.core.delivery.gathering import BatchLimits, Gathering, linger_s
 from ingest.core.delivery.importance import RANKS
 from ingest.core.delivery.work import (
     NO_FINGERPRINT,
-    UNPLACED,
     Outcome,
     Quarantine,
     SectionDigests,
@@ -32,6 +30,7 @@ from ingest.core.delivery.work import (
 from ingest.core.metrics import Metric
 from ingest.engine.database import Database
 from ingest.engine.kinds import ranks_of_works, works_type
+from ingest.engine.measuring import Lags
 from ingest.engine.process import Ended, process_names, reloaded, start_process
 from ingest.engine.quarantining import Quarantining, fact_alone
 from ingest.errors import Rejected
@@ -181,16 +180,16 @@ class Writer:
 
     def _report(self, batch: Sequence[Work], settled: list[Settled]) -> None:
         outcomes = {s.delivery: s.outcome for s in settled}
-        # Of those that say what is there now: with that the decoders compare what comes next of their nodes.
-        present: list[Any] = [
-            work
-            for work in batch
-            if getattr(work, "sections", None) is not None
-            and outcomes.get(work.delivery) in (Outcome.STORED, Outcome.UNCHANGED)
-        ]
-        for work in present:
-            self._known.put(work.certname, work.sections)
-        self._tell_lags(work.producer_timestamp for work in present)
+        lags = Lags(datetime.now(UTC))
+        for work in batch:
+            if outcomes.get(work.delivery) not in (Outcome.STORED, Outcome.UNCHANGED):
+                continue
+            # It says what is there now: with that the decoders compare what comes next of its node.
+            sections = getattr(work, "sections", None)
+            if sections is not None:
+                self._known.put(work.certname or "", sections)
+            lags.stored(work, self._rank_of(work), is_catalog=sections is not None)
+        lags.tell(self.row)
         counts = self._database.counts
         self.row.add(Metric.ROWS_WRITTEN, counts.rows_written)
         self.row.add(Metric.BYTES_COPIED, counts.bytes_copied)
@@ -203,14 +202,6 @@ class Writer:
         self.row.add(Metric.QUARANTINE_THINNED, self._database.thinned)
         self._quarantining.tell(batch)
         self.channels.outboxes[RECEIVER].send(settled)
-
-    def _tell_lags(self, produced: Iterable[datetime]) -> None:
-        now = datetime.now(UTC)
-        lags_s = [max(0.0, (now - at).total_seconds()) for at in produced if at != UNPLACED]
-        for lag_s in lags_s:
-            self.row.observe(Metric.LAG_SECONDS, lag_s)
-        if lags_s:
-            self.row.set(Metric.BATCH_LAG_SECONDS, max(lags_s))
 
     def _refuse(self, work: Work, rejected: Rejected) -> None:
         """PostgreSQL will not have this one, alone as it is."""

@@ -20,8 +20,10 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from ingest.config.planned import load_plan
 from ingest.config.settings import Config
 from ingest.core.overview import Sample, overview
+from ingest.core.planned import Planned
 from ingest.errors import IngestError
 from ingest.front.bodies import read_body
 from ingest.front.readers import Readers
@@ -47,6 +49,7 @@ class Live:
         self._asking: asyncio.Task[None] | None = None
         self._last: bytes | None = None
         self._page, self._policy = _page()
+        self._planned = load_plan(config.plan_file)
 
     async def answer(self, request: Request, parts: list[str]) -> Response | None:
         """None: there is no such path. Raises Refusal."""
@@ -93,7 +96,7 @@ class Live:
                 fleet = await self._fleet()
                 took_s = time.monotonic() - began_s
                 fleet_until_s = began_s + max(EVERY_S, took_s / FLEET_S_PART)
-            self._tell(_event(sample, before, fleet))
+            self._tell(_event(sample, before, fleet, self._planned))
             before = sample
             await asyncio.sleep(max(0.1, EVERY_S - (time.monotonic() - began_s)))
         self._last = None
@@ -188,11 +191,13 @@ def _is_of_this_machine(host: str) -> bool:
     return name in ("localhost", socket.gethostname().lower())
 
 
-def _event(sample: Sample | None, before: Sample | None, fleet: dict[str, Any]) -> bytes:
+def _event(
+    sample: Sample | None, before: Sample | None, fleet: dict[str, Any], planned: Planned | None
+) -> bytes:
     try:
-        found = overview(sample, before if sample else None, fleet["fleet"], fleet["quarantine"])
+        found = overview(sample, before if sample else None, fleet["fleet"], fleet["quarantine"], planned)
     except (KeyError, TypeError, AttributeError, ValueError):  # whoever answers there is no engine
-        found = overview(None, None, fleet["fleet"], fleet["quarantine"])
+        found = overview(None, None, fleet["fleet"], fleet["quarantine"], planned)
     found |= {name: fleet[name] for name in ("away", "quarantine_away") if name in fleet}
     return b"data: " + json.dumps(found, default=str).encode() + b"\n\n"
 

@@ -18,6 +18,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
+from ingest.config.address import split_address
+from ingest.config.planned import load_plan
 from ingest.config.settings import Config
 from ingest.errors import Misconfigured
 from ingest.front.admission import Admission, read_allowlist
@@ -47,6 +49,7 @@ def serve(config: Config, announce: Callable[[], None] = lambda: None) -> int:
     _silence_uvicorn()
     if config.also:
         check_mirror(config)
+    load_plan(config.plan_file)
     allowlist = read_allowlist(config.certificate_allowlist)
     tls = None if not config.ssl_cert else functools.partial(_tls_context, config)
     if tls is not None:
@@ -167,14 +170,6 @@ def _listen(config: Config) -> socket.socket:
         return listener
     except OSError as error:
         raise Misconfigured("--listen", f"{listen}: {error.strerror or error}") from error
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """``HOST:PORT``, ``[ADDRESS]:PORT``. Raises Misconfigured."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535 or not host.strip("[]"):
-        raise Misconfigured("--listen", f"{text!r} is not HOST:PORT")
-    return host.strip("[]"), int(port)
 
 
 def _tls_context(config: Config) -> ssl.SSLContext:

@@ -55,8 +55,14 @@ def snapshot(metrics: MetricsTable, names: Sequence[str]) -> dict[str, dict[str,
                 base = metric.name if metric.outcome is None else f"{metric.name}_{metric.outcome}"
                 found[name] |= {f"{base}_count": sum(counts), f"{base}_sum": total}
             else:
-                found[name][metric.outcome or metric.name] = metrics.value(process, number)
+                found[name][_short_name(metric)] = metrics.value(process, number)
     return found
+
+
+def _short_name(metric: Declared) -> str:
+    if metric.outcome is None:
+        return metric.name
+    return metric.outcome if metric.label == "outcome" else f"{metric.name}_{metric.outcome}"
 
 
 def _of_stage(names: Sequence[str], metric: Declared) -> Iterator[tuple[int, str]]:
@@ -85,6 +91,34 @@ def _cumulative(limits: Sequence[float], counts: Sequence[float]) -> list[tuple[
     return found
 
 
+class Usage(msgspec.Struct, frozen=True):
+    """Cores that the engine may have, and CPU seconds by process: a successor begins at 0."""
+
+    cores: int
+    cpu_s: dict[str, float]
+
+
+class UsageCollector(Collector):
+    def __init__(self, usage: Callable[[], Usage]) -> None:
+        self._usage = usage
+
+    def collect(self) -> Iterator[Any]:
+        found = self._usage()
+        cpu = CounterMetricFamily(
+            "ingest_cpu_seconds",
+            "CPU time of each process. How to read it: the rate of one kind near 1 for each of its processes: it is the limit.",
+            labels=["process"],
+        )
+        for name, seconds in found.cpu_s.items():
+            cpu.add_metric([name], seconds)
+        yield cpu
+        yield GaugeMetricFamily(
+            "ingest_cores",
+            "Cores that this engine may use. How to read it: of its container or unit, not of the host.",
+            value=found.cores,
+        )
+
+
 # Serving them
 
 
@@ -106,23 +140,29 @@ def serve(
     health: Callable[[], Health],
     hosts: Sequence[str] = (),
     more: Sequence[Collector] = (),
+    usage: Callable[[], Usage] | None = None,
 ) -> Server:
     """Serves /metrics, /healthz, /readyz and /status.json from a daemon thread, at an address or ``unix:/PATH``;
-    ``hosts`` are names, beside addresses and localhost, under which it may be asked; ``more`` stands behind ours in /metrics.
+    ``hosts`` are names, beside addresses and localhost, under which it may be asked; ``more`` stands behind ours in /metrics;
+    ``usage`` tells what processes take of the machine.
 
     Raises OSError when the port is taken.
     """
-    server = Server(listen(host, port), pages(metrics, names, health, more), hosts)
+    server = Server(listen(host, port), pages(metrics, names, health, more, usage), hosts)
     server.start()
     return server
 
 
 def pages(
-    metrics: MetricsTable, names: Sequence[str], health: Callable[[], Health], more: Sequence[Collector] = ()
+    metrics: MetricsTable,
+    names: Sequence[str],
+    health: Callable[[], Health],
+    more: Sequence[Collector] = (),
+    usage: Callable[[], Usage] | None = None,
 ) -> Callable[[str], Page]:
     """What is answered to a path."""
     registry = CollectorRegistry()
-    for collector in (MetricsCollector(metrics, names), *more):
+    for collector in (MetricsCollector(metrics, names), *more, *([UsageCollector(usage)] if usage else [])):
         registry.register(collector)
 
     def page(path: str) -> Page:
@@ -135,6 +175,7 @@ def pages(
             return Page(200 if state.ready else 503, "application/json", msgspec.json.encode(state))
         if path == "/status.json":
             document = {"health": msgspec.to_builtins(state), "processes": snapshot(metrics, names)}
+            document["usage"] = None if usage is None else msgspec.to_builtins(usage())
             return Page(200, "application/json", json.dumps(document).encode())
         return Page(404, "text/plain", b"/metrics /healthz /readyz /status.json\n")
 

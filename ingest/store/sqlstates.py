@@ -107,6 +107,7 @@ def _is_login(error: psycopg.Error) -> bool:
         or "is not permitted to log in" in text
         or "unsupported startup parameter" in text
         or "invalid value for parameter" in text
+        or "invalid port number" in text
         or "invalid integer value" in text  # and whatever else of a conninfo libpq cannot use
         or re.search(r"invalid \w+ value: ", text) is not None
         or "definition of service" in text

@@ -6,6 +6,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from ingest.capacity.instance import Setup
 from ingest.capacity.plan import Plan, plan
 from ingest.capacity.report import render
 from ingest.capacity.space import space_of
+from ingest.config.planned import load_plan
 from tests.capacity import made_up
 
 FLEET = Fleet(3000, 1800.0, 0.9, 0.09, 0.01, 1_250_000, 8, 0.1)
@@ -37,6 +39,16 @@ def _small() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def made() -> Plan:
     return plan(made_up.calibration(), FLEET, SETUP, target_s=60.0, outage_s=3600.0)
+
+
+def test_what_was_planned_is_read_again(made: Plan, tmp_path: Path) -> None:
+    """The JSON of a report is what plan_file names: as many nodes and catalogs a second as fit."""
+    file = tmp_path / "plan.json"
+    file.write_text(render(made, "json"))
+    found = load_plan(str(file))
+    assert found is not None
+    assert (found.nodes, found.nodes_fit, found.at) == (3000, made.base.nodes_fit, made.at)
+    assert found.fits_per_s == pytest.approx(made.base.nodes_fit / 1800)
 
 
 def test_a_plan_has_every_quantity(made: Plan) -> None:

@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from ingest.core.delivery.importance import CATALOG, FACTS, REPORT
 from ingest.core.delivery.ledger import Delivery, Ledger
 from ingest.core.delivery.work import Outcome, Settled
 
@@ -323,3 +324,23 @@ def test_no_two_attempts_at_a_message_are_the_same() -> None:
         assert ledger.settle(settled(attempt)) is None
         assert one.holder == "decoder-1"
     assert ledger.settle(settled(one.attempt)) is one
+
+
+def test_each_rank_has_its_own_oldest() -> None:
+    """In the order of arrival, whoever has it; settled, the next one is."""
+    ledger = Ledger(DEATHS_MAX, ALONE_AFTER_S)
+    for id_, rank in enumerate((REPORT, CATALOG, REPORT, CATALOG, REPORT), start=1):
+        each = delivery(id_)
+        each.rank = rank
+        ledger.add(each)
+        ledger.assign(each, "decoder-0")
+
+    def told() -> list[tuple[int, int]]:
+        found = [ledger.unsettled(rank) for rank in (CATALOG, FACTS, REPORT)]
+        return [(count, oldest.id if oldest else 0) for count, oldest in found]
+
+    assert told() == [(2, 2), (0, 0), (3, 1)]
+    ledger.settle(settled(1))
+    ledger.settle(settled(4))
+    ledger.settle(settled(3, Outcome.REDO))
+    assert told() == [(1, 2), (0, 0), (2, 3)]

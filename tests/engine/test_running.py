@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from ingest.cli.settings import of_running_engine
 from ingest.config.settings import Config
 from ingest.engine.running import RunningEngine, _directory, running_engine, told_of
 from ingest.errors import Misconfigured
@@ -119,6 +121,24 @@ def test_commands_take_what_they_are_not_told(tmp_path: Path) -> None:
     nobody = ingest("publish", str(tmp_path / "a.json"))
     assert nobody.returncode == 2
     assert "--queue-source: name the broker" in nobody.stderr
+
+
+def test_nothing_is_taken_of_an_engine_with_other_metrics() -> None:
+    """Of several, the one whose metrics are named; of one that has others, not its database: its fleet is another."""
+    watched = partial(of_running_engine, by_metrics=True)
+    a, b = (
+        Config(instance=name, database=f"host={name}", metrics_port=port)
+        for name, port in (("a", 1), ("b", 2))
+    )
+    with told_of(a), told_of(b):
+        assert watched(Config(metrics_port=2)).database == "host=b"
+        assert watched(Config(metrics_port=3)).database == ""
+        assert watched(Config(metrics_port=1, database="host=c")).database == "host=c"
+        with pytest.raises(Misconfigured, match="several"):
+            watched(Config())
+    with told_of(a):
+        assert watched(Config(metrics_port=2)).database == ""
+        assert watched(Config(metrics_port=2, instance="a")).database == "host=a"
 
 
 def test_a_status_without_an_engine_says_so() -> None:

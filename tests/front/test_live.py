@@ -15,15 +15,23 @@ from typing import Any
 import pytest
 
 from ingest.config.settings import Config
+from ingest.core.metrics import Metric
 from ingest.front import live
 from ingest.front.live import Live
 from ingest.front.readers import Readers
+from ingest.ipc.process_metrics import MetricsTable
+from ingest.observe import exposition
 from ingest.store.connection import Connection
 from lab.browser import CHROMIUM, Browser, browser
 from lab.front import Front
 from tests.front.conftest import Serve
+from tests.store.test_query import fleet
 
 SHOWN = "document.querySelectorAll('#fleet dd').length > 3"
+
+# All kinds are there, and there are rates.
+RATES = """document.querySelectorAll('#kinds tr').length === 3 &&
+        ['#room .big', '#kinds tr td:last-child'].every(s => !document.querySelector(s).textContent.includes('–'))"""
 
 # The least contrast of a text with what is behind it.
 CONTRAST = """(() => { const lum = c => { const v = c.match(/[\\d.]+/g).slice(0, 3).map(x => { x /= 255;
@@ -77,6 +85,51 @@ def test_a_browser_shows_it(front: Front, tab: Browser, width: int, dark: bool, 
     assert tab.complaints() == []
     tab.photograph(tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("planned", [True, False])
+def test_it_tells_what_waits_and_what_is_used(
+    serve: Serve, connection: Connection, tab: Browser, tmp_path: Path, planned: bool
+) -> None:
+    """Of each kind by itself; and how much of the plan the fleet uses, or, without one, what is busiest."""
+    fleet(connection)
+    names = ["receiver", "decoder-0", "writer-0"]
+    table = MetricsTable(bytearray(MetricsTable.size(len(names))))
+    table.row(0).set(Metric.UNSETTLED_REPORTS, 12)
+    table.row(0).set(Metric.OLDEST_REPORT, 3)
+    table.row(0).observe(Metric.SETTLE_REPORT, 1)
+    table.row(2).set(Metric.REPORT_LAG, 45)
+    busy_s = itertools.count()
+    server = exposition.serve(
+        "127.0.0.1", 0, table, names, lambda: exposition.Health(True, True), (), (),
+        lambda: exposition.Usage(2, {"decoder-0": float(next(busy_s))}),
+    )  # fmt: skip
+    plan = tmp_path / "plan.json"
+    plan.write_text(
+        '{"at": "2026-01-01", "base": {"nodes": 3, "interval_s": 1800, "nodes_fit": 8}, "more": []}'
+    )
+    try:
+        flags = ("--metrics-port", str(server.server_port), *(("--plan-file", str(plan)) if planned else ()))
+        tab.show(f"http://127.0.0.1:{serve(*flags).port}/", width=360)
+        # After the second sample there are rates.
+        tab.until(RATES)
+        rows = tab.value(
+            "[...document.querySelectorAll('#kinds tr')].map(r => [...r.children].map(c => c.textContent).join('|'))"
+        )
+        assert rows == ["catalogs|0|–|–|0", "facts|0|–|–|0", "reports|12|3.0 s|45 s|0"]
+        first = tab.value("document.querySelector('#room').firstChild.textContent")
+        used = tab.value("document.querySelector('#room .big').textContent")
+        note = tab.value("document.getElementById('planned').textContent")
+        assert tab.value("document.documentElement.scrollWidth <= innerWidth")
+        assert tab.complaints() == []
+    finally:
+        server.close()
+    if planned:
+        assert (first, used) == ("of what the plan says fits", "25 %")  # two active nodes
+        assert "2026-01-01" in note
+    else:
+        assert first == "busiest: decoders"
+        assert "plan_file" in note
 
 
 def test_it_can_be_used_without_a_mouse_and_without_eyes(

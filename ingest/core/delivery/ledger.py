@@ -72,6 +72,7 @@ class Ledger:
         self._alone_after_s = alone_after_s
         self._suspects: deque[int] = deque()
         self._deliveries: dict[int, Delivery] = {}  # in the order of arrival
+        self._of_rank: tuple[dict[int, Delivery], ...] = tuple({} for _ in RANKS)  # the same, by rank
         self._waiting: tuple[deque[int], ...] = tuple(deque() for _ in RANKS)
         self._lesser_given = 0
         self._at: dict[str, set[int]] = {}
@@ -102,12 +103,17 @@ class Ledger:
     def oldest(self) -> Delivery | None:
         return next(iter(self._deliveries.values()), None)
 
+    def unsettled(self, rank: int) -> tuple[int, Delivery | None]:
+        """How many of that rank there are, and the oldest."""
+        deliveries = self._of_rank[rank]
+        return len(deliveries), next(iter(deliveries.values()), None)
+
     def oldest_of(self, epoch: int) -> Delivery | None:
         """Of those that came on that connection: what went back to the broker with an earlier one ages no more."""
         return next((each for each in self._deliveries.values() if each.epoch == epoch), None)
 
     def add(self, delivery: Delivery) -> None:
-        self._deliveries[delivery.id] = delivery
+        self._deliveries[delivery.id] = self._of_rank[delivery.rank][delivery.id] = delivery
         self._waiting[delivery.rank].append(delivery.id)
         if delivery.rank == CATALOG:
             self.undecoded_bytes += delivery.length
@@ -169,7 +175,7 @@ class Ledger:
             self._requeue([delivery])
             return None
         self._move(delivery, None, is_decoded=True)
-        del self._deliveries[delivery.id]
+        del self._deliveries[delivery.id], self._of_rank[delivery.rank][delivery.id]
         return delivery
 
     def reassign(self, process: str, in_flight: int | None, now_s: float = 0.0) -> Delivery | None:

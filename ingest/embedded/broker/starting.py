@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import structlog
 
-from ingest.errors import Unavailable
+from ingest.errors import IngestError, Misconfigured, Unavailable
 
 USER = "ingest"
 RESTARTED_AFTER_S = 0.5
@@ -62,7 +62,7 @@ class _Keeper:
         self._lock = threading.Lock()  # who starts one looks first whether it shall
 
     def start(self, port: int) -> str:
-        """Its HOST:PORT. Raises Unavailable."""
+        """Its HOST:PORT. Raises Unavailable or Misconfigured."""
         address = self._start(port)
         self._thread = threading.Thread(
             target=self._keep, args=(int(address.rpartition(":")[2]),), daemon=True
@@ -89,7 +89,7 @@ class _Keeper:
             log.error("embedded_broker_died", exit_code=code, note="started again")
             try:
                 self._start(port)
-            except Unavailable as error:
+            except IngestError as error:
                 log.warning("embedded_broker_not_started", reason=str(error))
 
     def _start(self, port: int) -> str:
@@ -112,6 +112,9 @@ class _Keeper:
         with process.stdout as stdout:
             word, _, said = stdout.readline().strip().partition(" ")
         if word != "listening":
+            setting, colon, text = said.partition(": ")
+            if setting.startswith("--") and colon:
+                raise Misconfigured(setting, text)
             raise Unavailable(said or "the embedded broker did not start")
         return said
 

@@ -68,6 +68,10 @@ def stomp_endpoint(url: str, config: Config, password: str | None = None) -> End
             "it is not stomp://HOST:PORT or stomp+ssl://HOST:PORT, with USER:PASSWORD@ before the host where there is "
             "a login; several are separated by commas",
         )
+    if port == 0:
+        raise Misconfigured(
+            "--queue-source", f"0 is no port: {STOMP_PORT} by custom, with TLS {STOMP_TLS_PORT}"
+        )
     is_tls = parts.scheme == "stomp+ssl"
     return Endpoint(
         host=parts.hostname,
@@ -103,6 +107,8 @@ def _tls(config: Config) -> ssl.SSLContext:
     if not config.tls_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    if config.tls_key_file and not config.tls_cert_file:
+        raise Misconfigured("--tls-cert-file", "is needed with --tls-key-file: the key is that certificate's")
     if config.tls_cert_file:
         try:
             context.load_cert_chain(config.tls_cert_file, config.tls_key_file or None)
