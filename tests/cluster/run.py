@@ -60,6 +60,7 @@ class Run:
         self.directory = directory
         self.database = f"run{next(_names)}"
         self.engines: list[Engine] = []
+        self._numbers = itertools.count()
         self.flags: tuple[str, ...] = ()
         self.conninfo = cluster.databases.conninfo(database=self.database)
         self.broker_urls = [cluster.brokers.url(*((place + step) % MEMBERS for step in range(MEMBERS)))
@@ -85,7 +86,7 @@ class Run:
         opened.close()
 
     def start_engine(self) -> Engine:
-        number = len(self.engines)
+        number = next(self._numbers)
         engine = Engine(
             self.broker_urls[number % len(self.broker_urls)], self.conninfo, *FLAGS, *self.flags,
             "--instance", f"{self.database}-{number}", log=self.directory / f"{self.database}-engine-{number}.log",
@@ -125,11 +126,11 @@ def run(cluster: Cluster, fault: Fault, directory: Path, engines: int) -> Figure
         fault.hurt(world)
         _wait(world, stream, watch, fault.never_s)
         stream.end()
-        is_settled = _is(watch.all_stored, 30.0)
+        is_settled = holds_in(watch.all_stored, 30.0)
         watch.end()
         settled = round(watch.settled_after(began_s), 1) if is_settled else None
         own = max(watch.outages.recovered_after(began_s), stream.outages.recovered_after(began_s))
-        restarts = sum(_restarts(engine) for engine in world.engines)
+        restarts = sum(restarts_of(engine) for engine in world.engines)
         for engine in world.engines:
             engine.stop(60)
     finally:
@@ -154,11 +155,11 @@ def _wait(world: Run, stream: Stream, watch: Watch, never_s: float) -> None:
         if not stream.is_on_time():
             continue
         newest = max(stream.receipts)
-        if _is(lambda newest=newest: set(range(1, newest + 1)) <= watch.stored.keys(), 1.0):  # type: ignore[misc]
+        if holds_in(lambda newest=newest: set(range(1, newest + 1)) <= watch.stored.keys(), 1.0):  # type: ignore[misc]
             return
 
 
-def _is(condition: Callable[[], bool], timeout_s: float) -> bool:
+def holds_in(condition: Callable[[], bool], timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
@@ -167,13 +168,18 @@ def _is(condition: Callable[[], bool], timeout_s: float) -> bool:
     return True
 
 
-def _restarts(engine: Engine) -> int:
+def restarts_of(engine: Engine) -> int:
     """Of its children; one that ended by itself counts, too. Those that the test stopped have an exit code."""
     died = sum(line.get("event") == "child_died" for line in engine.lines())
-    return died + (engine.process.poll() not in (None, 0))
+    return died + (engine.process.poll() not in (None, 0) and has_run(engine))
 
 
-def _open(world: Run) -> Connection:
+def has_run(engine: Engine) -> bool:
+    """One that finds no database at its start ends, for a service manager to start it again."""
+    return any(line.get("event") == "running" for line in engine.lines())
+
+
+def open_store(world: Run) -> Connection:
     """Patroni's word that all is well may be older than the promotion's end."""
     for _ in range(30):
         with suppress(Unavailable):
@@ -185,7 +191,7 @@ def _open(world: Run) -> Connection:
 def _examine(
     world: Run, fault: Fault, stream: Stream, watch: Watch, seen: tuple[float, float | None, int]
 ) -> Figures:
-    connection = _open(world)
+    connection = open_store(world)
     try:
         found = compare(connection, stream.newest())
     finally:
