@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order docs deb test-deb check-wheels fuzz-front bench-query test-cluster test-cluster-random
+.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order docs deb test-deb check-wheels fuzz-front bench-query test-cluster test-cluster-random test-cluster-outage
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -96,6 +96,10 @@ test-cluster: $(VENV)/.made  ## three RabbitMQ, three PostgreSQL under Patroni, 
 
 test-cluster-random: $(VENV)/.made  ## the same cluster, and ten minutes of faults at random, several at once, under whole runs of 300 nodes
 	$(BIN)/python -m tests.cluster.at_random $(ARGS)
+
+MINUTES ?= 15
+test-cluster-outage: $(VENV)/.made  ## the same cluster, its database away for MINUTES, at queues with the delivery limits 3 and 20
+	$(BIN)/python -m tests.cluster --fault 'delivery limit' --outage-s $$(($(MINUTES) * 60)) $(ARGS)
 
 faults-long: $(VENV)/.made  ## a thousand kills in one run, and the tests of faults at their full sizes
 	$(BIN)/python -m tests.faults --part 'embedded broker' --kills 1000

@@ -41,11 +41,20 @@ class Figures(NamedTuple):
     went_back: int
     quarantined: int
     restarts: int
+    dead_letters: int  # what the broker has delivered more often than its limit
+    delivery_count_max: int  # that an engine saw
     details: list[str]
 
     @property
     def is_whole(self) -> bool:
-        return not (self.lost or self.differing or self.went_back or self.quarantined or self.restarts)
+        return not (
+            self.lost
+            or self.differing
+            or self.went_back
+            or self.quarantined
+            or self.restarts
+            or self.dead_letters
+        )
 
     @property
     def is_in_time(self) -> bool:
@@ -70,6 +79,8 @@ class Run:
         ]
         self.wanted = engines
         self.victim = 0  # for what mends it
+        self.through: dict[int, tuple[str, ...]] = {}  # a program that becomes the engine of that number
+        self.tree: Path | None = None  # of an earlier revision, whose program the engines are
         self.closing: list[Callable[[], None]] = []
         self.proxies: list[Proxy] = []
 
@@ -79,8 +90,13 @@ class Run:
     def prepare(self) -> None:
         with psycopg.connect(self.primary("postgres"), autocommit=True, connect_timeout=5) as connection:
             connection.execute(f"CREATE DATABASE {self.database}".encode())
+        self.install()
+
+    def install(self) -> None:
+        """The schema, and what watches it."""
         opened = connect(self.primary())
-        migrate(opened)
+        if not self.tree:
+            migrate(opened)
         audit.install(opened)
         opened.execute("CREATE TABLE faults.watch (at timestamptz DEFAULT now())")
         opened.close()
@@ -90,6 +106,7 @@ class Run:
         engine = Engine(
             self.broker_urls[number % len(self.broker_urls)], self.conninfo, *FLAGS, *self.flags,
             "--instance", f"{self.database}-{number}", log=self.directory / f"{self.database}-engine-{number}.log",
+            through=self.through.get(number, ()), tree=self.tree,
         )  # fmt: skip
         self.engines.append(engine)
         return engine
@@ -104,6 +121,7 @@ class Fault(NamedTuple):
     mend: Callable[[Run], None] = lambda run: None
     prepare: Callable[[Run], None] = lambda run: None
     never_s: float = NEVER_S
+    needs_disks: bool = False  # of each member one of its own, so that it can be full
 
 
 def run(cluster: Cluster, fault: Fault, directory: Path, engines: int) -> Figures:
@@ -131,6 +149,7 @@ def run(cluster: Cluster, fault: Fault, directory: Path, engines: int) -> Figure
         settled = round(watch.settled_after(began_s), 1) if is_settled else None
         own = max(watch.outages.recovered_after(began_s), stream.outages.recovered_after(began_s))
         restarts = sum(restarts_of(engine) for engine in world.engines)
+        deliveries = max(map(_deliveries_of, world.engines), default=0)
         for engine in world.engines:
             engine.stop(60)
     finally:
@@ -142,7 +161,9 @@ def run(cluster: Cluster, fault: Fault, directory: Path, engines: int) -> Figure
             close()
         fault.mend(world)
     cluster.databases.wait_whole()
-    return _examine(world, fault, stream, watch, (own, settled, restarts))
+    dead = cluster.brokers.dropped()
+    figures = _examine(world, fault, stream, watch, (own, settled, restarts))
+    return figures._replace(dead_letters=dead, delivery_count_max=deliveries)
 
 
 def _wait(world: Run, stream: Stream, watch: Watch, never_s: float) -> None:
@@ -174,6 +195,11 @@ def restarts_of(engine: Engine) -> int:
     return died + (engine.process.poll() not in (None, 0) and has_run(engine))
 
 
+def _deliveries_of(engine: Engine) -> int:
+    receiver = engine.status().get("processes", {}).get("receiver", {})
+    return int(receiver.get("ingest_delivery_count_max", 0))
+
+
 def has_run(engine: Engine) -> bool:
     """One that finds no database at its start ends, for a service manager to start it again."""
     return any(line.get("event") == "running" for line in engine.lines())
@@ -199,7 +225,7 @@ def _examine(
     own, settled, restarts = seen
     return Figures(
         fault.name, world.wanted, len(stream.sent), round(own, 1), settled, len(found.lost), len(found.differing),
-        found.went_back + len(watch.went_back), found.quarantined, restarts,
+        found.went_back + len(watch.went_back), found.quarantined, restarts, 0, 0,
         [*found.lost, *found.differing, *watch.went_back][:20],
     )  # fmt: skip
 
