@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order docs deb test-deb check-wheels fuzz-front bench-query test-cluster test-cluster-random test-cluster-outage
+.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order docs deb test-deb check-wheels fuzz-front bench-query test-cluster test-cluster-random test-cluster-outage bench-sharing
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -78,6 +78,9 @@ bench-disk: $(VENV)/.made  ## what a fleet's reports of 14 days take, from a par
 
 bench-scale: $(VENV)/.made  ## collectors' questions to a fleet of 3000 nodes; five minutes
 	$(BIN)/python -m bench.scale $(ARGS)
+
+bench-sharing: $(VENV)/.made  ## CPU of a catalog and waits for locks with one, two and three engines on one queue; five minutes
+	$(BIN)/python -m bench.sharing $(ARGS)
 
 bench-load: $(VENV)/.made  ## 3000 nodes at sixty times their pace against an engine started here; three minutes
 	$(BIN)/python -m bench.load $(ARGS)

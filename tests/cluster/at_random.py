@@ -16,7 +16,7 @@ from bench.records import record
 from lab.cluster import MEMBERS, Cluster, missing, until
 from lab.proxy import Proxy
 from tests.cluster.chance import LANES, Hit, World, hurt
-from tests.cluster.run import Run, holds_in, open_store, restarts_of
+from tests.cluster.run import Run, has_given_up, holds_in, open_store, restarts_of
 from tests.cluster.watch import Watch
 from tests.cluster.whole_runs import Runs, compare_runs
 
@@ -38,6 +38,9 @@ class Figures(NamedTuple):
     quarantined: int
     restarts: int  # of engines' processes that nobody here ended
     starts_again: int  # of engines that found no database at their start
+    drains_given_up: (
+        int  # by engines that were told to end while the database was away: all goes back to the queue
+    )
     details: list[str]
     hits: list[str]
 
@@ -138,12 +141,12 @@ def _examine(world: World, runs: Runs, watch: Watch) -> Figures:
         found = compare_runs(connection, runs)
     finally:
         connection.close()
-    restarts = sum(map(restarts_of, world.run.engines)) + sum(
-        restarts_of(engine) for engine, in_order in world.stopped if in_order
-    )
+    ended = [*world.run.engines, *(engine for engine, in_order in world.stopped if in_order)]
+    given_up = [engine for engine in ended if has_given_up(engine)]
+    restarts = sum(restarts_of(engine) for engine in ended) - len(given_up)
     return Figures(
         0, 0.0, 0, len(runs.receipts), len(world.hits), several_at_once(world.hits), None, len(found.lost),
-        len(found.differing), found.went_back + len(watch.went_back), found.quarantined, restarts, world.starts_again,
+        len(found.differing), found.went_back + len(watch.went_back), found.quarantined, restarts, world.starts_again, len(given_up),
         [*found.lost, *found.differing, *watch.went_back][:40],
         [f"{hit.began_s:7.1f} {hit.lasted_s:5.1f} {hit.what}" for hit in sorted(world.hits, key=lambda hit: hit.began_s)],
     )  # fmt: skip

@@ -200,6 +200,11 @@ def _deliveries_of(engine: Engine) -> int:
     return int(receiver.get("ingest_delivery_count_max", 0))
 
 
+def has_given_up(engine: Engine) -> bool:
+    """Its drain, after drain_timeout_s: then it ends with an exit code of its own, and what it holds goes back."""
+    return any(line.get("event") == "drain_given_up" for line in engine.lines())
+
+
 def has_run(engine: Engine) -> bool:
     """One that finds no database at its start ends, for a service manager to start it again."""
     return any(line.get("event") == "running" for line in engine.lines())
