@@ -146,7 +146,8 @@ def _examine(world: World, runs: Runs, watch: Watch) -> Figures:
     restarts = sum(restarts_of(engine) for engine in ended) - len(given_up)
     return Figures(
         0, 0.0, 0, len(runs.receipts), len(world.hits), several_at_once(world.hits), None, len(found.lost),
-        len(found.differing), found.went_back + len(watch.went_back), found.quarantined, restarts, world.starts_again, len(given_up),
+        len(found.differing), found.went_back + len(watch.went_back), found.quarantined, restarts,
+        world.starts_again, len(given_up),
         [*found.lost, *found.differing, *watch.went_back][:40],
         [f"{hit.began_s:7.1f} {hit.lasted_s:5.1f} {hit.what}" for hit in sorted(world.hits, key=lambda hit: hit.began_s)],
     )  # fmt: skip
