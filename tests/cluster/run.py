@@ -121,6 +121,9 @@ class Fault(NamedTuple):
     mend: Callable[[Run], None] = lambda run: None
     prepare: Callable[[Run], None] = lambda run: None
     never_s: float = NEVER_S
+    lasts_s: float = (
+        0.0  # where plain clients do not see it: as long as what lies between the engines and all of them
+    )
     needs_disks: bool = False  # of each member one of its own, so that it can be full
 
 
@@ -147,7 +150,8 @@ def run(cluster: Cluster, fault: Fault, directory: Path, engines: int) -> Figure
         is_settled = holds_in(watch.all_stored, 30.0)
         watch.end()
         settled = round(watch.settled_after(began_s), 1) if is_settled else None
-        own = max(watch.outages.recovered_after(began_s), stream.outages.recovered_after(began_s))
+        seen = (watch.outages.recovered_after(began_s), stream.outages.recovered_after(began_s))
+        own = max(*seen, fault.lasts_s)
         restarts = sum(restarts_of(engine) for engine in world.engines)
         deliveries = max(map(_deliveries_of, world.engines), default=0)
         for engine in world.engines:
