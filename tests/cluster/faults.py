@@ -387,7 +387,7 @@ FAULTS = (
     Fault("slow links to all brokers and databases for 30 s", _slow_links, prepare=_all_proxies,
           lasts_s=30.0),
     Fault("a broker's disk full for 20 s (alarm)", _fill_broker, _brokers_are_back, _know_leader),
-    Fault("the primary's disk full for 30 s", _fill_primary, _empty_primary, needs_disks=True),
+    Fault("the primary's disk full for 30 s", _fill_primary, _empty_primary, needs_disks=True, lasts_s=30.0),
     Fault("the primary's disk full, to its last WAL file", _fill_wal, _empty_primary, needs_disks=True),
     Fault("synchronous standby 30 s behind in its replay, then promoted", _standby_far_behind, _mend_primary),
     Fault("orphan rewound (pg_rewind), then made primary again", _fail_back),

@@ -122,7 +122,7 @@ class Fault(NamedTuple):
     prepare: Callable[[Run], None] = lambda run: None
     never_s: float = NEVER_S
     lasts_s: float = (
-        0.0  # where plain clients do not see it: as long as what lies between the engines and all of them
+        0.0  # where plain clients do not see it: a small row still fits, or they are not behind the links
     )
     needs_disks: bool = False  # of each member one of its own, so that it can be full
 
