@@ -246,7 +246,7 @@ def _fill_primary(run: Run) -> None:
 
 
 def _fill_wal(run: Run) -> None:
-    """Its server dies of it, and does not start again."""
+    """Its server dies of it, and does not start again; Patroni keeps it for the leader all the same."""
     databases = run.cluster.databases
     run.victim = databases.the("primary")
     databases.fill_disk(run.victim)
@@ -388,7 +388,7 @@ FAULTS = (
           lasts_s=30.0),
     Fault("a broker's disk full for 20 s (alarm)", _fill_broker, _brokers_are_back, _know_leader),
     Fault("the primary's disk full for 30 s", _fill_primary, _empty_primary, needs_disks=True, lasts_s=30.0),
-    Fault("the primary's disk full, to its last WAL file", _fill_wal, _empty_primary, needs_disks=True),
+    Fault("the primary's disk full to its last WAL file, for 20 s", _fill_wal, _empty_primary, needs_disks=True),
     Fault("synchronous standby 30 s behind in its replay, then promoted", _standby_far_behind, _mend_primary),
     Fault("orphan rewound (pg_rewind), then made primary again", _fail_back),
     Fault("the clock of one engine an hour ahead", _give_back_and_forth, prepare=_clock_ahead),
