@@ -94,7 +94,7 @@ bench-capacity: $(VENV)/.made  ## the capacity model against the real engine, ta
 faults: $(VENV)/.made  ## every fault, alone and several at once; what was lost (nothing) and how long recovery took
 	$(BIN)/python -m tests.faults $(ARGS)
 
-test-cluster: $(VENV)/.made  ## three RabbitMQ, three PostgreSQL under Patroni, three engines, and each fault of docs/clusters.md; twenty minutes
+test-cluster: $(VENV)/.made  ## three RabbitMQ, three PostgreSQL under Patroni, three engines, and each fault of docs/clusters.md; half an hour
 	$(BIN)/python -m tests.cluster $(ARGS)
 
 test-cluster-random: $(VENV)/.made  ## the same cluster, and ten minutes of faults at random, several at once, under whole runs of 300 nodes

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -298,9 +299,29 @@ def _fail_back(run: Run) -> None:
 
 
 def _clock_ahead(run: Run) -> None:
-    assert LIBFAKETIME, "no libfaketime: apt-get install faketime"
     # The monotonic clock, too: left alone, libfaketime makes EINVAL of every sleep.
     run.through[0] = ("env", f"LD_PRELOAD={LIBFAKETIME}", "FAKETIME=+1h")
+
+
+def _no_libfaketime() -> str | None:
+    return None if LIBFAKETIME else "no libfaketime: apt-get install faketime"
+
+
+def _no_mounts() -> str | None:
+    with tempfile.TemporaryDirectory() as directory:
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "ingest-cluster", directory], check=False, capture_output=True
+        ).returncode:
+            return "no file system can be mounted here"
+        subprocess.run(["umount", directory], check=True)
+    return None
+
+
+def _no_earlier() -> str | None:
+    there = subprocess.run(
+        ["git", "cat-file", "-e", f"{EARLIER}^{{commit}}"], check=False, capture_output=True
+    )
+    return f"no revision {EARLIER} in this checkout" if there.returncode else None
 
 
 def _give_back_and_forth(run: Run) -> None:
@@ -389,12 +410,16 @@ FAULTS = (
     Fault("slow links to all brokers and databases for 30 s", _slow_links, prepare=_all_proxies,
           lasts_s=30.0),
     Fault("a broker's disk full for 20 s (alarm)", _fill_broker, _brokers_are_back, _know_leader),
-    Fault("the primary's disk full for 30 s", _fill_primary, _empty_primary, needs_disks=True, lasts_s=30.0),
-    Fault("the primary's disk full to its last WAL file, for 20 s", _fill_wal, _empty_primary, needs_disks=True),
+    Fault("the primary's disk full for 30 s", _fill_primary, _empty_primary, lasts_s=30.0,
+          needs_disks=True, lacks=_no_mounts),
+    Fault("the primary's disk full to its last WAL file, for 20 s", _fill_wal, _empty_primary,
+          needs_disks=True, lacks=_no_mounts),
     Fault("synchronous standby 30 s behind in its replay, then promoted", _standby_far_behind, _mend_primary),
     Fault("orphan rewound (pg_rewind), then made primary again", _fail_back),
-    Fault("the clock of one engine an hour ahead", _give_back_and_forth, prepare=_clock_ahead),
-    Fault("three engines upgraded one after the other", _upgrade, prepare=_of_earlier_revision),
+    Fault("the clock of one engine an hour ahead", _give_back_and_forth, prepare=_clock_ahead,
+          lacks=_no_libfaketime),
+    Fault("three engines upgraded one after the other", _upgrade, prepare=_of_earlier_revision,
+          lacks=_no_earlier),
     Fault("engines scaled from one to five and back", _scale),
     Fault("three instances migrate an empty database at once, five times", _migrate_at_once),
 )  # fmt: skip

@@ -125,6 +125,7 @@ class Fault(NamedTuple):
         0.0  # where plain clients do not see it: a small row still fits, or they are not behind the links
     )
     needs_disks: bool = False  # of each member one of its own, so that it can be full
+    lacks: Callable[[], str | None] = lambda: None  # why it cannot be tried here
 
 
 def run(cluster: Cluster, fault: Fault, directory: Path, engines: int) -> Figures:
