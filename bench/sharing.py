@@ -1,7 +1,8 @@
 """What a catalog costs when one, two or three engines empty the same queue into the same database: in one run, in turn.
 
 Each time an empty database and the same backlog: 500 nodes' first catalogs, the same again, with few parameters changed, and of
-the next release. CPU is counted from the moment at which the backlog is there and the engines may take it.
+the next release. ``--sticky`` has a queue for each engine besides, and a node's messages always on the same one, as a consistent hash
+exchange does it. CPU is counted from the moment at which the backlog is there and the engines may take it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 import statistics
 import threading
 import time
+import zlib
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,9 @@ from bench.pipeline import engine_cpu_s, intake_stopped
 from bench.records import record
 from bench.servers import POSTGRESQL, broker_of, cpu_s, publish, workplace
 from ingest.capacity.engine import machine_busy_s
+from ingest.config.loading import load
 from ingest.engine.signals import leave_on_signals
+from ingest.transport.publisher import Publisher
 from lab.engine import Engine
 from lab.servers import Postgres
 
@@ -32,6 +36,7 @@ FLAGS = ("--workers", "1", "--writers", "1", "--log-level", "warning", "--heartb
 _WAITING = """
 SELECT count(*) FILTER (WHERE wait_event_type = 'Lock'), count(*) FILTER (WHERE state <> 'idle')
 FROM pg_stat_activity WHERE application_name LIKE 'ingest writer%'"""
+_CERTNAME = re.compile(rb'"certname":"([^"]+)"')
 _ERROR = re.compile(r"ERROR:  (.*)")
 
 
@@ -44,6 +49,9 @@ def main() -> None:
     )
     parser.add_argument("--engines", type=int, default=3, help="at most")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--sticky", action="store_true", help="also with a queue for each engine, a node's always the same"
+    )
     parser.add_argument("--broker", help="its URL, instead of RabbitMQ (or the embedded one) started here")
     options = parser.parse_args()
     backlog = [body for bodies in fleet(options.catalogs, options.clones).values() for body in bodies]
@@ -56,9 +64,12 @@ def main() -> None:
         serve_a_while(server)
         measure(server, broker, directory, backlog[: len(backlog) // 8], 1)  # nobody's first time counts
         for round_ in range(options.rounds):
-            numbers = range(1, options.engines + 1)
-            for engines in numbers if round_ % 2 == 0 else reversed(numbers):
-                rows.append({"round": round_} | measure(server, broker, directory, backlog, engines))
+            ways = [(engines, False) for engines in range(1, options.engines + 1)]
+            ways += [(engines, True) for engines in range(2, options.engines + 1) if options.sticky]
+            for engines, sticky in ways if round_ % 2 == 0 else reversed(ways):
+                rows.append(
+                    {"round": round_} | measure(server, broker, directory, backlog, engines, sticky=sticky)
+                )
                 print(
                     {
                         name: round(value, 2)
@@ -71,7 +82,13 @@ def main() -> None:
 
 
 def measure(
-    server: Postgres, broker: str, directory: Path, backlog: list[bytes], engines: int
+    server: Postgres,
+    broker: str,
+    directory: Path,
+    backlog: list[bytes],
+    engines: int,
+    *,
+    sticky: bool = False,
 ) -> dict[str, Any]:
     """One backlog by so many engines."""
     server.execute("postgres", "DROP DATABASE IF EXISTS shared WITH (FORCE)")
@@ -82,6 +99,7 @@ def measure(
         for number in range(engines):
             engine = Engine(
                 broker, server.conninfo("shared"), *FLAGS, "--instance", f"shared-{number}",
+                *(("--destination", f"/queue/part-{number}") if sticky else ()),
                 log=directory / f"engine-{number}.log",
             )  # fmt: skip
             stack.callback(engine.kill)
@@ -90,14 +108,33 @@ def measure(
         with ExitStack() as stopped:
             for engine in started:
                 stopped.enter_context(intake_stopped(engine))
-            publish(broker, backlog)
+            if sticky:
+                publish_parts(broker, backlog, engines)
+            else:
+                publish(broker, backlog)
             server.execute("postgres", "CHECKPOINT")
         row = _emptied(server, started, len(backlog))
         for engine in started:
             engine.stop()
     errors = _ERROR.findall(server.log()[log_before:])
-    return {"engines": engines, **row, "errors": sorted(set(errors)), "serialization_failures": len(
+    return {"engines": engines, "sticky": sticky, **row, "errors": sorted(set(errors)), "serialization_failures": len(
         [each for each in errors if "serialize" in each or "was collected meanwhile" in each])}  # fmt: skip
+
+
+def publish_parts(broker: str, backlog: list[bytes], parts: int) -> None:
+    """Each node's to the queue that its name says."""
+    for part in range(parts):
+        publisher = Publisher(load({"queue_source": broker, "destination": f"/queue/part-{part}"}, {}).config)
+        try:
+            publisher.publish((body, {}) for body in backlog if part_of(body, parts) == part)
+        finally:
+            publisher.close()
+
+
+def part_of(body: bytes, parts: int) -> int:
+    found = _CERTNAME.search(body)
+    assert found is not None
+    return zlib.crc32(found[1]) % parts
 
 
 def _emptied(server: Postgres, engines: list[Engine], catalogs: int) -> dict[str, Any]:
@@ -163,8 +200,8 @@ def show(rows: list[dict[str, Any]]) -> None:
     print(
         f"\n{'engines':>7} {'catalogs/s':>11} {'engine ms':>10} {'PostgreSQL ms':>14} {'CPU of one':>18} {'lock waits':>10}"
     )
-    for engines in sorted({row["engines"] for row in rows}):
-        of = [row for row in rows if row["engines"] == engines]
+    for engines, sticky in sorted({(row["engines"], row["sticky"]) for row in rows}):
+        of = [row for row in rows if (row["engines"], row["sticky"]) == (engines, sticky)]
         ratios = [_cpu(row) / _cpu(ones[row["round"]]) for row in of]
         values = [
             statistics.median(row[name] for row in of) for name in ("per_s", "engine_ms", "postgresql_ms")
@@ -172,7 +209,7 @@ def show(rows: list[dict[str, Any]]) -> None:
         print(
             f"{engines:>7} {values[0]:>11.0f} {values[1]:>10.2f} {values[2]:>14.2f} "
             f"{statistics.median(ratios):>6.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
-            f" {max(row['waiting_for_locks'] for row in of):>9.1%}"
+            f" {max(row['waiting_for_locks'] for row in of):>9.1%}{', sticky' * sticky}"
         )
 
 
