@@ -1,7 +1,7 @@
 """What a catalog costs when one, two or three engines empty the same queue into the same database: in one run, in turn.
 
 Each time an empty database and the same backlog: 500 nodes' first catalogs, the same again, with few parameters changed, and of
-the next release. ``--sticky`` has a queue for each engine besides, and a node's messages always on the same one, as a consistent hash
+the next release. ``--sticky`` has a queue for each engine besides, and a node's messages always on the same, as a consistent hash
 exchange does it. CPU is counted from the moment at which the backlog is there and the engines may take it.
 """
 
