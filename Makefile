@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order bench-page test-freshness-long test-one-box docs deb test-deb check-wheels fuzz-front bench-query test-cluster
+.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order bench-page test-freshness-long test-one-box docs deb test-deb check-wheels fuzz-front bench-query test-cluster test-cluster-random test-cluster-outage bench-sharing
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -82,6 +82,9 @@ bench-disk: $(VENV)/.made  ## what a fleet's reports of 14 days take, from a par
 bench-scale: $(VENV)/.made  ## collectors' questions to a fleet of 3000 nodes; five minutes
 	$(BIN)/python -m bench.scale $(ARGS)
 
+bench-sharing: $(VENV)/.made  ## CPU of a catalog and waits for locks with one, two and three engines on one queue; five minutes
+	$(BIN)/python -m bench.sharing $(ARGS)
+
 bench-load: $(VENV)/.made  ## 3000 nodes at sixty times their pace against an engine started here; three minutes
 	$(BIN)/python -m bench.load $(ARGS)
 
@@ -97,11 +100,17 @@ bench-capacity: $(VENV)/.made  ## the capacity model against the real engine, ta
 faults: $(VENV)/.made  ## every fault, alone and several at once; what was lost (nothing) and how long recovery took
 	$(BIN)/python -m tests.faults $(ARGS)
 
-test-cluster: $(VENV)/.made  ## three RabbitMQ, three PostgreSQL under Patroni, three engines, and each fault of docs/clusters.md; twenty minutes
+test-cluster: $(VENV)/.made  ## three RabbitMQ, three PostgreSQL under Patroni, three engines, and each fault of docs/clusters.md; half an hour
 	$(BIN)/python -m tests.cluster $(ARGS)
 
 test-one-box: $(VENV)/.made  ## one box with whole runs, and a kill -9 a second of any of its processes; what was lost (nothing); ten minutes
 	$(BIN)/python -m tests.faults.one_box $(ARGS)
+test-cluster-random: $(VENV)/.made  ## the same cluster, and ten minutes of faults at random, several at once, under whole runs of 300 nodes
+	$(BIN)/python -m tests.cluster.at_random $(ARGS)
+
+MINUTES ?= 15
+test-cluster-outage: $(VENV)/.made  ## the same cluster, its database away for MINUTES, at queues with the delivery limits 3 and 20
+	$(BIN)/python -m tests.cluster --fault 'delivery limit' --outage-s $$(($(MINUTES) * 60)) $(ARGS)
 
 faults-long: $(VENV)/.made  ## a thousand kills in one run, and the tests of faults at their full sizes
 	$(BIN)/python -m tests.faults --part 'embedded broker' --kills 1000

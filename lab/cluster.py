@@ -29,6 +29,7 @@ PORTS = range(20000, 32000)
 MEMBERS = 3
 START_TIMEOUT_S = 180.0  # three Erlang machines at once on two busy cores
 QUEUE = "catalog"
+DROPPED = "dropped"  # where the broker puts what it has delivered too often
 DESTINATION = f"/amq/queue/{QUEUE}"  # /queue/NAME would declare a classic one
 DATABASE = "ingest"
 POSTGRESQL = Path("/usr/lib/postgresql/15/bin")
@@ -109,6 +110,10 @@ class Program:
         return (self.directory / "output").read_text(errors="replace")[-3000:]
 
 
+def _policy(delivery_limit: int) -> dict[str, object]:
+    return {"delivery-limit": delivery_limit, "dead-letter-exchange": "", "dead-letter-routing-key": DROPPED}
+
+
 class Brokers:
     """Three RabbitMQ, clustered; ``delivery_limit`` is that of the quorum queue."""
 
@@ -117,6 +122,7 @@ class Brokers:
         directory.mkdir()
         self.ports = [low_port() for _ in range(MEMBERS)]
         self._epmd_port = low_port()
+        self._dropped = 0
         cookie = directory / ".erlang.cookie"
         cookie.write_text(f"{random.getrandbits(64):x}")  # loopback, and gone with the test
         cookie.chmod(0o400)
@@ -127,7 +133,7 @@ class Brokers:
             "vhosts": [{"name": "/"}],
             "permissions": [{"user": "guest", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}],
             "policies": [{"vhost": "/", "name": "limit", "pattern": f"^{QUEUE}$", "apply-to": "queues",
-                          "definition": {"delivery-limit": delivery_limit}}],
+                          "definition": _policy(delivery_limit)}],
         }  # fmt: skip
         (directory / "definitions.json").write_text(json.dumps(definitions))
         self._epmd = Program(
@@ -150,11 +156,12 @@ class Brokers:
         for place in range(MEMBERS):
             until(lambda place=place: self.lets_in(place), f"RabbitMQ {place + 1} lets in")  # type: ignore[misc]
         until(lambda: self.running() == MEMBERS, "three running nodes")
-        with self.client(0) as client:
-            client.subscribe(
-                f"/queue/{QUEUE}", **{"durable": "true", "auto-delete": "false", "x-queue-type": "quorum", "receipt": "r"}
-            )  # fmt: skip
-            assert client.frame().command == "RECEIPT"
+        for name, type_ in ((DROPPED, "classic"), (QUEUE, "quorum")):
+            with self.client(0) as client:
+                client.subscribe(
+                    f"/queue/{name}", **{"durable": "true", "auto-delete": "false", "x-queue-type": type_, "receipt": "r"}
+                )  # fmt: skip
+                assert client.frame().command == "RECEIPT"
 
     def lets_in(self, place: int) -> bool:
         try:
@@ -168,6 +175,24 @@ class Brokers:
 
     def running(self) -> int:
         return int(self._control("eval", "length(rabbit_nodes:all_running()).").strip() or 0)
+
+    def limit_deliveries(self, times: int) -> None:
+        """Of the quorum queue, from now on."""
+        self._control("set_policy", "limit", f"^{QUEUE}$", json.dumps(_policy(times)), "--apply-to", "queues")
+
+    def fill_disk(self, place: int, *, full: bool = True) -> None:
+        """What RabbitMQ does on a disk that is nearly full: an alarm, and no publisher of the cluster gets a receipt."""
+        free = "1000000GB" if full else "50MB"
+        self._control("set_disk_free_limit", free, node=place)
+
+    def dropped(self) -> int:
+        """How many messages it has delivered too often since this was asked before."""
+        for line in self._control("list_queues", "-q", "--no-table-headers", "name", "messages").splitlines():
+            name, _, count = line.partition("\t")
+            if name == DROPPED:
+                before, self._dropped = self._dropped, int(count)
+                return self._dropped - before
+        raise AssertionError("there is no queue for what is dropped")
 
     def leader(self) -> int:
         """The place of the node that leads the queue."""
@@ -183,9 +208,9 @@ class Brokers:
             node.kill()
         self._epmd.kill()
 
-    def _control(self, *arguments: str) -> str:
-        """Asks the first node that answers."""
-        for place in range(MEMBERS):
+    def _control(self, *arguments: str, node: int | None = None) -> str:
+        """Asks the first node that answers, or that one."""
+        for place in range(MEMBERS) if node is None else [node]:
             done = subprocess.run(
                 [RABBITMQ.with_name("rabbitmqctl"), "-n", f"r{place + 1}@localhost", *arguments],
                 env=os.environ | self._shared(), capture_output=True, text=True, check=False, timeout=60,
@@ -231,8 +256,9 @@ class Brokers:
 class Databases:
     """Three PostgreSQL under Patroni, one of the two standbys synchronous; etcd is one node. Named by their places."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, disk_mib: int = 0) -> None:
         self.directory = directory
+        self._disk_mib = disk_mib  # of each member, in memory; 0: they share the machine's
         directory.mkdir()
         directory.chmod(0o755)
         self.ports = [low_port() for _ in range(MEMBERS)]
@@ -326,6 +352,17 @@ class Databases:
         with urllib.request.urlopen(request, timeout=60) as answer:
             assert answer.status == 200, answer.read()
 
+    def fill_disk(self, place: int) -> None:
+        """To the last byte; only where members have disks of their own."""
+        disk = self.directory / f"m{place}"
+        assert disk.is_mount()
+        with (disk / "balloon").open("wb", buffering=0) as balloon, contextlib.suppress(OSError):
+            while balloon.write(bytes(1 << 20)):
+                pass
+
+    def empty_disk(self, place: int) -> None:
+        (self.directory / f"m{place}" / "balloon").unlink(missing_ok=True)
+
     def start_haproxy(self) -> None:
         directory = self.directory / "haproxy"
         directory.mkdir(exist_ok=True)
@@ -345,6 +382,9 @@ class Databases:
         self.etcd.kill()
         if self.haproxy is not None:
             self.haproxy.kill()
+        for place in range(MEMBERS):
+            if (self.directory / f"m{place}").is_mount():
+                subprocess.run(["umount", "--lazy", self.directory / f"m{place}"], check=False)
 
     def _answers(self, port: int, path: str) -> int:
         try:
@@ -358,6 +398,11 @@ class Databases:
     def _member(self, place: int) -> Program:
         directory = self.directory / f"m{place}"
         directory.mkdir()
+        if self._disk_mib:
+            subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", f"size={self._disk_mib}m", "ingest-cluster", directory],
+                check=True,
+            )
         shutil.chown(directory, "postgres", "postgres")
         at = f"127.0.0.1:{self.ports[place]}"
         rest = f"127.0.0.1:{self.rest_ports[place]}"
@@ -374,7 +419,7 @@ class Databases:
                     "postgresql": {
                         "use_pg_rewind": True, "use_slots": True,
                         # What is killed here is processes, and those lose nothing that they gave to the system.
-                        "parameters": {"wal_log_hints": "on", "fsync": "off", "max_connections": 60},
+                        "parameters": {"wal_log_hints": "on", "fsync": "off", "max_connections": 60, "max_wal_size": "256MB"},
                     },
                 },
                 "initdb": [{"encoding": "UTF8"}, "data-checksums", {"auth": "trust"}],
@@ -398,11 +443,11 @@ class Databases:
 class Cluster:
     """Both, from one temporary directory."""
 
-    def __init__(self, delivery_limit: int = 20) -> None:
+    def __init__(self, delivery_limit: int = 20, disk_mib: int = 0) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="ingest-cluster-"))
         self.directory.chmod(0o755)
         self.brokers = Brokers(self.directory / "brokers", delivery_limit)
-        self.databases = Databases(self.directory / "databases")
+        self.databases = Databases(self.directory / "databases", disk_mib)
 
     def start(self) -> None:
         self.brokers.start()

@@ -32,6 +32,7 @@ class Engine:
         log: Path,
         environment: Mapping[str, str] | None = None,
         through: Sequence[str] = (),  # a program that becomes it, such as prlimit
+        tree: Path | None = None,  # of another revision, whose program it is
     ) -> None:
         self.port = free_port()
         self.log = log
@@ -40,8 +41,9 @@ class Engine:
                 [*through, sys.executable, "-m", "ingest", "run", "--queue-source", broker,
                  *(("--database", database) if database else ()),
                  "--metrics-port", str(self.port), "--log-format", "json", *flags],
-                stderr=file,
-                env=os.environ | {"INGEST_GC_INTERVAL_S": "0"} | dict(environment or {}),
+                stderr=file, cwd=tree,
+                env=os.environ | {"INGEST_GC_INTERVAL_S": "0"} | dict(environment or {})
+                | ({"PYTHONPATH": str(tree)} if tree else {}),
             )  # fmt: skip
 
     def status(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A TCP proxy that can hurt what passes through it: refuse, reset, stall, dribble, cut at a byte."""
+"""A TCP proxy that can hurt what passes through it: refuse, reset, stall, slow down, dribble, cut at a byte."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from enum import Enum, auto
 CHUNK_BYTES = 64 * 1024
 TAIL_BYTES = 4096
 POLL_S = 0.05  # how late a change of the mode may be noticed
+LATENCY_S = 0.1  # of a slow link; a chunk each time, so no more than 640 kB/s
 DRIBBLE_PAUSE_S = 0.0005  # between two single bytes: 2 kB/s and more frames than anybody wants to see
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: close() sends RST
 
@@ -19,8 +20,12 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: close() sends RST
 class Mode(Enum):
     PASS = auto()
     STALL = auto()  # half-open: both sides look alive and nothing passes
+    SLOW = auto()  # a link over half the world
     DRIBBLE = auto()  # byte by byte
     REFUSE = auto()  # new connections end at once, those that are open go on
+
+
+_PAUSES_S = {Mode.SLOW: LATENCY_S, Mode.DRIBBLE: DRIBBLE_PAUSE_S}
 
 
 class Proxy:
@@ -121,8 +126,7 @@ class Proxy:
                 data = source.recv(1 if self.mode is Mode.DRIBBLE else CHUNK_BYTES)
                 if not data:
                     break
-                if self.mode is Mode.DRIBBLE:
-                    self._closing.wait(DRIBBLE_PAUSE_S)
+                self._closing.wait(_PAUSES_S.get(self.mode, 0.0))
                 if to_client and self._is_cut(data, sink):
                     break
                 while self._is_stalled(link) and link in self._links:

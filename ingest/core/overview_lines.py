@@ -91,5 +91,7 @@ def _database(engine: Mapping[str, Any] | None, fleet: Mapping[str, Any] | None)
     if engine is not None:
         parts.append(f"{engine['writers_up']:.0f} of {engine['writers']} writers connected")
     if fleet is not None:
+        engines = fleet.get("engines", 0)  # none where a standby is asked
+        parts += [f"{engines} engine{'s' * (engines != 1)} at work on it"] * bool(engines)
         parts.append(bytes_text(fleet["database_bytes"]))
     return ", ".join(parts) or "unknown"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from importlib.metadata import version
 
 import structlog
 
@@ -25,6 +26,7 @@ from ingest.store.lane import Lane, LaneSettings, Works
 from ingest.store.quarantine import QuarantineLimits, QuarantineRow
 from ingest.store.session import Counts
 
+VERSION = version("puppet-ingest")  # a session's name tells it, for whoever looks at a rolling upgrade
 COMPLAIN_EVERY_S = 30.0  # of the same trouble
 
 
@@ -153,7 +155,7 @@ class Database:
     def _connect(self, conninfo: str, timeout_s: float | None) -> Connection:
         return connect(
             conninfo,
-            application_name=f"ingest {self._name}",
+            application_name=f"ingest {self._name} {VERSION}",
             connect_timeout_s=timeout_s or self._config.connect_timeout_s,
             statement_timeout_s=timeout_s or self._config.statement_timeout_s,
             lock_timeout_s=self._config.lock_timeout_s,

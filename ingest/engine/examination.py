@@ -6,13 +6,22 @@ functions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 from ingest.config.address import split_address
 from ingest.config.planned import load_plan
 from ingest.config.producers import load_producer_rules
 from ingest.config.settings import Config
+from ingest.engine.examining_cluster import (
+    examine_hosts,
+    examine_queues,
+    examine_replica,
+    member_findings,
+    version_findings,
+)
 from ingest.engine.finding import Finding, State, found_wrong, wrong
 from ingest.engine.running import require_instance
 from ingest.engine.surroundings import Surroundings, examine_machine, require_directory
@@ -24,7 +33,8 @@ from ingest.store.connection import (
     require_own_session,
     require_writable,
 )
-from ingest.store.examining import Server, examine
+from ingest.store.engines import at_work
+from ingest.store.examining import Server, examine, examine_member, named
 from ingest.transport.protocol import Broker, brokers
 
 CLOCK_NOTE_S, CLOCK_WRONG_S = 1.0, 5.0  # NTP keeps milliseconds; freshness is told in seconds
@@ -69,20 +79,26 @@ def _examine_brokers(config: Config) -> Iterator[Finding]:
         yield Finding("broker", State.OK, "none is named: 'ingest run' starts the embedded one")
         return
     try:
-        named = brokers(config)
+        listed = brokers(config)
     except IngestError as error:
         yield found_wrong("broker", error)
         return
-    for broker in named:
-        yield from _examine_broker(broker, config)
+    rabbits = []
+    for broker in listed:
+        server = yield from _examine_broker(broker, config)
+        if server.casefold().startswith("rabbitmq/"):
+            rabbits.append(broker)
+    if rabbits:
+        yield from examine_queues(rabbits[0], config.taken, len(listed))
 
 
-def _examine_broker(broker: Broker, config: Config) -> Iterator[Finding]:
+def _examine_broker(broker: Broker, config: Config) -> Generator[Finding, None, str]:
+    """Returns what it calls itself."""
     try:
         link = broker.connect()
     except IngestError as error:
         yield found_wrong("broker", error)
-        return
+        return ""
     server = link.server
     protocol = link.protocol
     link.close()
@@ -98,12 +114,14 @@ def _examine_broker(broker: Broker, config: Config) -> Iterator[Finding]:
             f"'^{config.destination.rpartition('/')[2]}$' '{{\"delivery-limit\":100}}' --apply-to quorum_queues",
             "--destination",
         )
+    return server
 
 
 def _examine_databases(config: Config, surroundings: Surroundings) -> Iterator[Finding]:
     if not config.database:
         yield Finding("database", State.OK, "none is named: 'ingest run' starts the embedded one")
         return
+    yield from examine_hosts(config.database, partial(_open, config))
     try:
         connection = _open(config, config.database)
     except IngestError as error:
@@ -115,6 +133,7 @@ def _examine_databases(config: Config, surroundings: Surroundings) -> Iterator[F
         sent_s = surroundings.now_s()
         server = examine(connection)
         late_s = surroundings.now_s() - sent_s
+        member, engines = examine_member(connection), at_work(connection)
     except IngestError as error:
         yield found_wrong("database", error)
         return
@@ -126,6 +145,10 @@ def _examine_databases(config: Config, surroundings: Surroundings) -> Iterator[F
     yield from schema_findings(server, config)
     yield from server_findings(server, config)
     yield clock_finding(server.now_s - sent_s, late_s)
+    yield from member_findings(member, len(named(config.database)[0]))
+    yield from version_findings(engines, version("puppet-ingest"))
+    if config.http_database:
+        yield from examine_replica(config.http_database, member, partial(_open, config))
 
 
 def _open(config: Config, conninfo: str) -> Connection:

@@ -1,9 +1,11 @@
-"""What engines that get messages without any time tell each other: how far each has settled what it holds."""
+"""What engines at one database know of each other: how many there are; and, where messages come without any time, how far each
+has settled what it holds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Any
 
 from ingest.core.delivery.arrival import Places, W, placed
 from ingest.core.delivery.work import UNPLACED
@@ -31,6 +33,13 @@ def came_first_after(session: Session, asking: int, *, own_counts: bool) -> date
     session.cursor.execute(query("oldest_unsettled"), {"asking": asking, "own_counts": own_counts})
     row = session.cursor.fetchone()
     return None if row is None else row[0]
+
+
+def at_work(connection: Connection) -> dict[str | None, int]:
+    """How many write to this database, by version; None is one that does not say it. None of them on a standby."""
+    with translate_errors():
+        rows: Any = connection.execute(query("engines_at_work")).fetchall()
+    return dict(rows)
 
 
 class Placing:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from ingest.errors import IngestError
 from ingest.store.connection import Connection, translate_errors
+from ingest.store.hosts import Host, Standing, hosts_of, only
 from ingest.store.migrate import migrations, schema_version
 from ingest.store.queries import query
 
@@ -15,6 +20,8 @@ WRITTEN = (
     "node_facts", "node_packages", "node_reports", "report_headers", "event_contents", "node_latest_reports", "node_expirations",
     "node_inputs", "node_locks", "engines", "quarantine",
 )  # fmt: skip
+
+_NUMBER = re.compile(r"\s*(?:FIRST|ANY)?\s*(\d+)\s*\(", re.IGNORECASE)  # of a list; a list alone is FIRST 1
 
 
 class Server(NamedTuple):
@@ -47,6 +54,27 @@ class Server(NamedTuple):
         return max(0, min(limits))
 
 
+class Member(NamedTuple):
+    """What a server of a cluster says of itself and those beside it."""
+
+    is_standby: bool
+    synchronous_names: str  # synchronous_standby_names
+    standbys: int  # attached to it
+    synchronous: int  # of them
+    hidden: int  # of them, of which this role may not see whether they are
+    wal_bytes: int  # how far it is: written, or replayed
+    behind_s: float  # since the last transaction that was replayed; much where nothing is written
+    receives: bool  # from another server
+
+    @property
+    def synchronous_wanted(self) -> int:
+        """How many standbys a commit waits for."""
+        if not self.synchronous_names.strip():
+            return 0
+        number = _NUMBER.match(self.synchronous_names)
+        return int(number[1]) if number else 1
+
+
 def examine(connection: Connection) -> Server:
     """Raises Unavailable, or Misconfigured."""
     version = schema_version(connection)
@@ -55,6 +83,48 @@ def examine(connection: Connection) -> Server:
         created: Any = connection.execute(query("may_create_schema"), [connection.home]).fetchone()
         lacking = _lacking(connection, WRITTEN) if version else ()
     return Server._make((*row, version, migrations()[-1][0], bool(created and created[0]), lacking))
+
+
+def examine_member(connection: Connection) -> Member:
+    with translate_errors():
+        row: Any = connection.execute(query("examine_cluster")).fetchone()
+    return Member(*row)
+
+
+class Asked(NamedTuple):
+    """One host of a conninfo that names several."""
+
+    host: Host
+    standing: Standing | None
+    why: str = ""  # it has none
+
+
+def named(conninfo: str) -> tuple[tuple[Host, ...], str]:
+    """The hosts of a conninfo, and its target_session_attrs, empty where it has none."""
+    with translate_errors(opening=conninfo):
+        given = conninfo_to_dict(conninfo)
+    return hosts_of(given), str(given.get("target_session_attrs") or "")
+
+
+def ask_hosts(conninfo: str, connect: Callable[[str], Connection]) -> list[Asked]:
+    """What each of them says of itself, asked one by one."""
+    found = []
+    for host in named(conninfo)[0]:
+        given: dict[str, Any] = only(conninfo_to_dict(conninfo), host) | {"target_session_attrs": "any"}
+        try:
+            connection = connect(make_conninfo(**given))
+        except IngestError as error:
+            found.append(Asked(host, None, str(error)))
+            continue
+        try:
+            with translate_errors():
+                row: Any = connection.execute(query("standing")).fetchone()
+            found.append(Asked(host, Standing(*row)))
+        except IngestError as error:
+            found.append(Asked(host, None, str(error)))
+        finally:
+            connection.close()
+    return found
 
 
 def _lacking(connection: Connection, tables: Sequence[str]) -> tuple[str, ...]:

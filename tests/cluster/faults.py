@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import psycopg
 
@@ -13,6 +17,8 @@ from lab.cluster import MEMBERS, until
 from lab.proxy import Mode, Proxy
 from tests.cluster.run import Fault, Run
 
+EARLIER = "369ce8d"  # the revision that a rolling upgrade begins with; --earlier says otherwise
+LIBFAKETIME = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
 OUTAGE_S = 60.0  # of the database; --outage-s says otherwise
 
 
@@ -88,6 +94,16 @@ def _freeze_leader(run: Run) -> None:
     node.signal(signal.SIGSTOP)
     time.sleep(20)
     node.signal(signal.SIGCONT)
+
+
+def _limited(run: Run, times: int) -> None:
+    """Engines that give back what they hold as often as they may, at a queue that counts how often it was delivered."""
+    run.cluster.brokers.limit_deliveries(times)
+    run.flags = ("--hold-s", "4")
+
+
+def _usual_limit(run: Run) -> None:
+    run.cluster.brokers.limit_deliveries(20)
 
 
 def _know_leader(run: Run) -> None:
@@ -199,6 +215,151 @@ def _cut_brokers(run: Run) -> None:
         run.proxies[place].mode = Mode.PASS
 
 
+def _all_proxies(run: Run) -> None:
+    _broker_proxies(run)
+    brokers = run.proxies
+    _database_proxies(run)
+    run.proxies = brokers + run.proxies
+
+
+def _slow_links(run: Run) -> None:
+    """A tenth of a second for each chunk, both ways, between the engines and everything."""
+    for proxy in run.proxies:
+        proxy.mode = Mode.SLOW
+    time.sleep(30)
+    for proxy in run.proxies:
+        proxy.mode = Mode.PASS
+
+
+def _fill_broker(run: Run) -> None:
+    run.cluster.brokers.fill_disk(run.victim)
+    time.sleep(20)
+    run.cluster.brokers.fill_disk(run.victim, full=False)
+
+
+def _fill_primary(run: Run) -> None:
+    """Tables cannot grow; the WAL has files that it uses again."""
+    databases = run.cluster.databases
+    run.victim = databases.the("primary")
+    databases.fill_disk(run.victim)
+    time.sleep(30)
+    databases.empty_disk(run.victim)
+
+
+def _fill_wal(run: Run) -> None:
+    """Its server dies of it, and does not start again; Patroni keeps it for the leader all the same."""
+    databases = run.cluster.databases
+    run.victim = databases.the("primary")
+    databases.fill_disk(run.victim)
+    full = databases.conninfo(run.victim, target=None, database=run.database)
+    with suppress(psycopg.Error), psycopg.connect(full, autocommit=True) as connection:
+        while True:
+            connection.execute(
+                "SELECT pg_logical_emit_message(false, 'full', repeat('x', 4000)), pg_switch_wal()"
+            )
+    _another_is_promoted(run)
+
+
+def _empty_primary(run: Run) -> None:
+    run.cluster.databases.empty_disk(run.victim)
+    run.cluster.databases.wait_whole()
+
+
+def _standby_far_behind(run: Run) -> None:
+    """It has all WAL and has replayed none of it for half a minute when it is to be the primary."""
+    databases = run.cluster.databases
+    behind = databases.conninfo(databases.the("synchronous"), target=None, database="postgres")
+    with psycopg.connect(behind, autocommit=True) as connection:
+        connection.execute("SELECT pg_wal_replay_pause()")
+    time.sleep(30)
+    _kill_primary(run)
+
+
+def _fail_back(run: Run) -> None:
+    """An orphan takes a row that nobody else has, so that it must be rewound; then it is made primary again."""
+    databases = run.cluster.databases
+    _kill_patroni(run)
+    orphan = databases.conninfo(run.victim, target=None, database=run.database)
+    with psycopg.connect(orphan, autocommit=True) as connection:
+        connection.execute("SET synchronous_commit = local")
+        connection.execute("INSERT INTO faults.watch DEFAULT VALUES")
+    _mend_primary(run)
+    said = (databases.patronis[run.victim].directory / "output").read_text(errors="replace")
+    assert "running pg_rewind" in said, "nothing had to be rewound"
+    other = databases.the("synchronous")
+    if other != run.victim:
+        databases.patronis[other].kill()
+        databases.kill_postgres(other)
+        until(lambda: databases.is_("synchronous", run.victim), "the rewound one is synchronous")
+    databases.switchover()
+    if other != run.victim:
+        databases.patronis[other].start()
+    databases.wait_whole()
+    assert databases.is_("primary", run.victim)
+
+
+def _clock_ahead(run: Run) -> None:
+    # The monotonic clock, too: left alone, libfaketime makes EINVAL of every sleep.
+    run.through[0] = ("env", f"LD_PRELOAD={LIBFAKETIME}", "FAKETIME=+1h")
+
+
+def _no_libfaketime() -> str | None:
+    return None if LIBFAKETIME else "no libfaketime: apt-get install faketime"
+
+
+def _no_mounts() -> str | None:
+    with tempfile.TemporaryDirectory() as directory:
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "ingest-cluster", directory], check=False, capture_output=True
+        ).returncode:
+            return "no file system can be mounted here"
+        subprocess.run(["umount", directory], check=True)
+    return None
+
+
+def _no_earlier() -> str | None:
+    there = subprocess.run(
+        ["git", "cat-file", "-e", f"{EARLIER}^{{commit}}"], check=False, capture_output=True
+    )
+    return f"no revision {EARLIER} in this checkout" if there.returncode else None
+
+
+def _give_back_and_forth(run: Run) -> None:
+    """What the one with the wrong clock holds goes to the others, and what they hold to it."""
+    for engine in list(run.engines[1:]):
+        engine.stop(60)
+        time.sleep(3)
+        run.start_engine().wait_ready()
+    run.engines[0].stop(60)
+
+
+def _of_earlier_revision(run: Run) -> None:
+    """Its program in a directory of its own, and a database as it makes it."""
+    tree = run.directory / "earlier"
+    if not tree.exists():
+        tree.mkdir()
+        packed = subprocess.run(["git", "archive", EARLIER, "ingest"], check=True, stdout=subprocess.PIPE)
+        subprocess.run(["tar", "-x", "-C", tree], check=True, input=packed.stdout)
+    with psycopg.connect(run.primary("postgres"), autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {run.database}".encode())
+        connection.execute(f"CREATE DATABASE {run.database}".encode())
+    subprocess.run(
+        [sys.executable, "-m", "ingest", "migrate", "--database", run.primary()], check=True, cwd=tree,
+        stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(tree)},
+    )  # fmt: skip
+    run.tree = tree
+    run.install()
+
+
+def _upgrade(run: Run) -> None:
+    """One after the other, each new one beside the old ones; the first brings the schema up to date."""
+    run.tree = None
+    for engine in list(run.engines):
+        assert engine.stop(60) == 0
+        run.start_engine().wait_ready()
+        time.sleep(3)
+
+
 def _scale(run: Run) -> None:
     for _ in range(5 - len(run.engines)):
         run.start_engine().wait_ready()
@@ -229,8 +390,10 @@ FAULTS = (
           lambda run: _list(run, first=False)),
     Fault("a list without target_session_attrs whose first becomes a replica", _switch_over,
           prepare=lambda run: _list(run, first=True, target=None)),
-    Fault("delivery limit 20, hold_s 4, the database away", _take_database_away,
-          prepare=lambda run: setattr(run, "flags", ("--hold-s", "4"))),
+    Fault("delivery limit 3, hold_s 4, the database away", _take_database_away, _usual_limit,
+          lambda run: _limited(run, 3)),
+    Fault("delivery limit 20, hold_s 4, the database away", _take_database_away, _usual_limit,
+          lambda run: _limited(run, 20)),
     Fault("PostgreSQL and Patroni of the primary killed", _kill_primary, _mend_primary),
     Fault("leader broker killed", _kill_leader, _mend_leader, _know_leader),
     Fault("leader broker stopped 20 s (SIGSTOP)", _freeze_leader, _brokers_are_back, _know_leader),
@@ -244,6 +407,19 @@ FAULTS = (
     Fault("primary frozen behind a cut, both ways", _cut_and_fail_over, _mend_cut, _database_proxies),
     Fault("two brokers behind a cut for 45 s", _cut_brokers, prepare=_broker_proxies),
     Fault("two brokers behind a cut for 45 s, heartbeat_s 3", _cut_brokers, prepare=_broker_proxies_and_heartbeats),
+    Fault("slow links to all brokers and databases for 30 s", _slow_links, prepare=_all_proxies,
+          lasts_s=30.0),
+    Fault("a broker's disk full for 20 s (alarm)", _fill_broker, _brokers_are_back, _know_leader),
+    Fault("the primary's disk full for 30 s", _fill_primary, _empty_primary, lasts_s=30.0,
+          needs_disks=True, lacks=_no_mounts),
+    Fault("the primary's disk full to its last WAL file, for 20 s", _fill_wal, _empty_primary,
+          needs_disks=True, lacks=_no_mounts),
+    Fault("synchronous standby 30 s behind in its replay, then promoted", _standby_far_behind, _mend_primary),
+    Fault("orphan rewound (pg_rewind), then made primary again", _fail_back),
+    Fault("the clock of one engine an hour ahead", _give_back_and_forth, prepare=_clock_ahead,
+          lacks=_no_libfaketime),
+    Fault("three engines upgraded one after the other", _upgrade, prepare=_of_earlier_revision,
+          lacks=_no_earlier),
     Fault("engines scaled from one to five and back", _scale),
     Fault("three instances migrate an empty database at once, five times", _migrate_at_once),
 )  # fmt: skip

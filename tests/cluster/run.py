@@ -41,11 +41,20 @@ class Figures(NamedTuple):
     went_back: int
     quarantined: int
     restarts: int
+    dead_letters: int  # what the broker has delivered more often than its limit
+    delivery_count_max: int  # that an engine saw
     details: list[str]
 
     @property
     def is_whole(self) -> bool:
-        return not (self.lost or self.differing or self.went_back or self.quarantined or self.restarts)
+        return not (
+            self.lost
+            or self.differing
+            or self.went_back
+            or self.quarantined
+            or self.restarts
+            or self.dead_letters
+        )
 
     @property
     def is_in_time(self) -> bool:
@@ -60,6 +69,7 @@ class Run:
         self.directory = directory
         self.database = f"run{next(_names)}"
         self.engines: list[Engine] = []
+        self._numbers = itertools.count()
         self.flags: tuple[str, ...] = ()
         self.conninfo = cluster.databases.conninfo(database=self.database)
         self.broker_urls = [cluster.brokers.url(*((place + step) % MEMBERS for step in range(MEMBERS)))
@@ -69,6 +79,8 @@ class Run:
         ]
         self.wanted = engines
         self.victim = 0  # for what mends it
+        self.through: dict[int, tuple[str, ...]] = {}  # a program that becomes the engine of that number
+        self.tree: Path | None = None  # of an earlier revision, whose program the engines are
         self.closing: list[Callable[[], None]] = []
         self.proxies: list[Proxy] = []
 
@@ -78,17 +90,23 @@ class Run:
     def prepare(self) -> None:
         with psycopg.connect(self.primary("postgres"), autocommit=True, connect_timeout=5) as connection:
             connection.execute(f"CREATE DATABASE {self.database}".encode())
+        self.install()
+
+    def install(self) -> None:
+        """The schema, and what watches it."""
         opened = connect(self.primary())
-        migrate(opened)
+        if not self.tree:
+            migrate(opened)
         audit.install(opened)
         opened.execute("CREATE TABLE faults.watch (at timestamptz DEFAULT now())")
         opened.close()
 
     def start_engine(self) -> Engine:
-        number = len(self.engines)
+        number = next(self._numbers)
         engine = Engine(
             self.broker_urls[number % len(self.broker_urls)], self.conninfo, *FLAGS, *self.flags,
             "--instance", f"{self.database}-{number}", log=self.directory / f"{self.database}-engine-{number}.log",
+            through=self.through.get(number, ()), tree=self.tree,
         )  # fmt: skip
         self.engines.append(engine)
         return engine
@@ -103,6 +121,11 @@ class Fault(NamedTuple):
     mend: Callable[[Run], None] = lambda run: None
     prepare: Callable[[Run], None] = lambda run: None
     never_s: float = NEVER_S
+    lasts_s: float = (
+        0.0  # where plain clients do not see it: a small row still fits, or they are not behind the links
+    )
+    needs_disks: bool = False  # of each member one of its own, so that it can be full
+    lacks: Callable[[], str | None] = lambda: None  # why it cannot be tried here
 
 
 def run(cluster: Cluster, fault: Fault, directory: Path, engines: int) -> Figures:
@@ -125,11 +148,13 @@ def run(cluster: Cluster, fault: Fault, directory: Path, engines: int) -> Figure
         fault.hurt(world)
         _wait(world, stream, watch, fault.never_s)
         stream.end()
-        is_settled = _is(watch.all_stored, 30.0)
+        is_settled = holds_in(watch.all_stored, 30.0)
         watch.end()
         settled = round(watch.settled_after(began_s), 1) if is_settled else None
-        own = max(watch.outages.recovered_after(began_s), stream.outages.recovered_after(began_s))
-        restarts = sum(_restarts(engine) for engine in world.engines)
+        seen = (watch.outages.recovered_after(began_s), stream.outages.recovered_after(began_s))
+        own = max(*seen, fault.lasts_s)
+        restarts = sum(restarts_of(engine) for engine in world.engines)
+        deliveries = max(map(_deliveries_of, world.engines), default=0)
         for engine in world.engines:
             engine.stop(60)
     finally:
@@ -141,7 +166,9 @@ def run(cluster: Cluster, fault: Fault, directory: Path, engines: int) -> Figure
             close()
         fault.mend(world)
     cluster.databases.wait_whole()
-    return _examine(world, fault, stream, watch, (own, settled, restarts))
+    dead = cluster.brokers.dropped()
+    figures = _examine(world, fault, stream, watch, (own, settled, restarts))
+    return figures._replace(dead_letters=dead, delivery_count_max=deliveries)
 
 
 def _wait(world: Run, stream: Stream, watch: Watch, never_s: float) -> None:
@@ -154,11 +181,11 @@ def _wait(world: Run, stream: Stream, watch: Watch, never_s: float) -> None:
         if not stream.is_on_time():
             continue
         newest = max(stream.receipts)
-        if _is(lambda newest=newest: set(range(1, newest + 1)) <= watch.stored.keys(), 1.0):  # type: ignore[misc]
+        if holds_in(lambda newest=newest: set(range(1, newest + 1)) <= watch.stored.keys(), 1.0):  # type: ignore[misc]
             return
 
 
-def _is(condition: Callable[[], bool], timeout_s: float) -> bool:
+def holds_in(condition: Callable[[], bool], timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
@@ -167,13 +194,28 @@ def _is(condition: Callable[[], bool], timeout_s: float) -> bool:
     return True
 
 
-def _restarts(engine: Engine) -> int:
+def restarts_of(engine: Engine) -> int:
     """Of its children; one that ended by itself counts, too. Those that the test stopped have an exit code."""
     died = sum(line.get("event") == "child_died" for line in engine.lines())
-    return died + (engine.process.poll() not in (None, 0))
+    return died + (engine.process.poll() not in (None, 0) and has_run(engine))
 
 
-def _open(world: Run) -> Connection:
+def _deliveries_of(engine: Engine) -> int:
+    receiver = engine.status().get("processes", {}).get("receiver", {})
+    return int(receiver.get("ingest_delivery_count_max", 0))
+
+
+def has_given_up(engine: Engine) -> bool:
+    """Its drain, after drain_timeout_s: then it ends with an exit code of its own, and what it holds goes back."""
+    return any(line.get("event") == "drain_given_up" for line in engine.lines())
+
+
+def has_run(engine: Engine) -> bool:
+    """One that finds no database at its start ends, for a service manager to start it again."""
+    return any(line.get("event") == "running" for line in engine.lines())
+
+
+def open_store(world: Run) -> Connection:
     """Patroni's word that all is well may be older than the promotion's end."""
     for _ in range(30):
         with suppress(Unavailable):
@@ -185,7 +227,7 @@ def _open(world: Run) -> Connection:
 def _examine(
     world: Run, fault: Fault, stream: Stream, watch: Watch, seen: tuple[float, float | None, int]
 ) -> Figures:
-    connection = _open(world)
+    connection = open_store(world)
     try:
         found = compare(connection, stream.newest())
     finally:
@@ -193,7 +235,7 @@ def _examine(
     own, settled, restarts = seen
     return Figures(
         fault.name, world.wanted, len(stream.sent), round(own, 1), settled, len(found.lost), len(found.differing),
-        found.went_back + len(watch.went_back), found.quarantined, restarts,
+        found.went_back + len(watch.went_back), found.quarantined, restarts, 0, 0,
         [*found.lost, *found.differing, *watch.went_back][:20],
     )  # fmt: skip
 

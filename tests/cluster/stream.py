@@ -38,21 +38,53 @@ class Outages:
         return max(behind)[1] if behind else 0.0
 
 
-class Stream(threading.Thread):
-    """One message at a time, each again until it has its receipt; what was due in an outage follows at once. A message's
-    number is its time, too."""
+class Producer(threading.Thread):
+    """Sends one message at a time, each again until it has its receipt, to whichever of the brokers takes it."""
 
-    def __init__(self, ports: Sequence[int], per_s: float = PER_S) -> None:
+    def __init__(self, ports: Sequence[int], place: int = 0) -> None:
         super().__init__(daemon=True)
         self._ports = ports
-        self._per_s = per_s
-        self._place = 0
+        self._place = place
         self._client: Client | None = None
         self._ended = threading.Event()
+        self.outages = Outages()
+
+    def end(self) -> None:
+        self._ended.set()
+        self.join()
+
+    def leave(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    def publish(self, body: bytes) -> bool:
+        """False when the stream was ended before anybody took it."""
+        tried = False
+        while True:
+            try:
+                if self._client is None:
+                    port = self._ports[self._place % len(self._ports)]
+                    self._client = Client(port, "guest", "guest", answer_timeout_s=RECEIPT_TIMEOUT_S)
+                tried = True
+                self._client.publish(DESTINATION, body)
+                return True
+            except (AssertionError, OSError):
+                self.leave()
+                self._client = None
+                self._place += 1
+                if self._ended.wait(0.2) and not tried:
+                    return False
+
+
+class Stream(Producer):
+    """What was due in an outage follows at once. A message's number is its time, too."""
+
+    def __init__(self, ports: Sequence[int], per_s: float = PER_S) -> None:
+        super().__init__(ports)
+        self._per_s = per_s
         self._started_s = 0.0
         self.sent: dict[int, Message] = {}
         self.receipts: dict[int, float] = {}  # when
-        self.outages = Outages()
 
     def run(self) -> None:
         number, self._started_s = 0, time.monotonic()
@@ -67,17 +99,16 @@ class Stream(threading.Thread):
             ]
             self.sent[number] = Message(certname, wire_body(certname, number, resources))
             before_s = time.monotonic()
-            if not self._publish(self.sent[number]):
+            if not self.publish(self.sent[number].body):
                 del self.sent[number]
                 break
             self.receipts[number] = time.monotonic()
             self.outages.note(before_s, self.receipts[number])
-        if self._client is not None:
-            self._client.close()
+        self.leave()
 
-    def end(self) -> None:
-        self._ended.set()
-        self.join()
+    def key(self, number: int) -> str:
+        """What is stored of it, or of one newer, in the words of ``watch.CATALOGS``."""
+        return self.sent[number].certname
 
     def is_on_time(self) -> bool:
         """Whether what was due a second ago has its receipt: after an outage there is much to catch up with."""
@@ -86,22 +117,3 @@ class Stream(threading.Thread):
     def newest(self) -> dict[str, tuple[int, Message]]:
         """Of each node: what must be stored at the end."""
         return {message.certname: (number, message) for number, message in sorted(self.sent.items())}
-
-    def _publish(self, message: Message) -> bool:
-        """False when the stream was ended before anybody took it."""
-        tried = False
-        while True:
-            try:
-                if self._client is None:
-                    port = self._ports[self._place % len(self._ports)]
-                    self._client = Client(port, "guest", "guest", answer_timeout_s=RECEIPT_TIMEOUT_S)
-                tried = True
-                self._client.publish(DESTINATION, message.body)
-                return True
-            except (AssertionError, OSError):
-                if self._client is not None:
-                    self._client.close()
-                self._client = None
-                self._place += 1
-                if self._ended.wait(0.2) and not tried:
-                    return False

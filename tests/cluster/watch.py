@@ -5,26 +5,38 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 
 from ingest.store.connection import hang_up
-from tests.cluster.stream import Outages, Stream
+from tests.cluster.stream import Outages
 
 EVERY_S = 0.3
 PATIENCE_S = 2.0  # with one host; a COMMIT that waits for a standby which is gone would take for ever
 LATE_S = 3.0  # from receipt to being stored: on a busy machine it takes one without any fault
-_STATES = "SELECT certname, transaction_uuid::text FROM catalogs JOIN nodes ON id = node_id"
+# What there is, and the number of the message that brought it.
+CATALOGS = (
+    "SELECT certname, right(transaction_uuid::text, 12)::bigint FROM catalogs JOIN nodes ON id = node_id"
+)
+
+
+class Sent(Protocol):
+    """What was published, by number."""
+
+    @property
+    def receipts(self) -> dict[int, float]: ...  # when
+    def key(self, number: int) -> str: ...
 
 
 class Watch(threading.Thread):
     """Goes round the hosts until one takes a row, and then reads there. ``conninfos`` are one a host."""
 
-    def __init__(self, conninfos: Sequence[str], stream: Stream) -> None:
+    def __init__(self, conninfos: Sequence[str], stream: Sent, states: str = CATALOGS) -> None:
         super().__init__(daemon=True)
         self._conninfos = conninfos
         self._stream = stream
+        self._query = states.encode()
         self._place = 0
         self._connection: psycopg.Connection[Any] | None = None
         self._ended = threading.Event()
@@ -73,7 +85,7 @@ class Watch(threading.Thread):
             timer.daemon = True
             timer.start()
             self._connection.execute("INSERT INTO faults.watch DEFAULT VALUES")
-            return {name: int(run[-12:]) for name, run in self._connection.execute(_STATES).fetchall()}
+            return dict(self._connection.execute(self._query).fetchall())
         except psycopg.Error:
             if self._connection is not None:
                 self._connection.close()
@@ -84,10 +96,10 @@ class Watch(threading.Thread):
                 timer.cancel()
 
     def _take(self, states: dict[str, int], now_s: float) -> None:
-        for certname, number in self._states.items():
-            if states.get(certname, 0) < number:
-                self.went_back.append(f"{certname}: from {number} to {states.get(certname, 0)}")
+        for key, number in self._states.items():
+            if states.get(key, 0) < number:
+                self.went_back.append(f"{key}: from {number} to {states.get(key, 0)}")
         self._states = states
         for number in self._stream.receipts.keys() - self.stored.keys():
-            if states.get(self._stream.sent[number].certname, 0) >= number:
+            if states.get(self._stream.key(number), 0) >= number:
                 self.stored[number] = now_s

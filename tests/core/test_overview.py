@@ -157,3 +157,15 @@ def test_what_is_no_engine_is_an_error() -> None:
     """Whoever else answers on that port."""
     with pytest.raises((KeyError, TypeError, AttributeError)):
         overview(Sample(0.0, {"health": []}))
+
+
+@pytest.mark.parametrize(("engines", "said"), [(0, ""), (1, "1 engine at work"), (3, "3 engines at work")])
+def test_how_many_engines_are_at_work(engines: int, said: str) -> None:
+    """In the line of the database; none is said where a standby was asked, which does not know."""
+    (line,) = [
+        text
+        for name, text in lines(overview(sample(), None, FLEET | {"engines": engines}), "here")
+        if name == "database"
+    ]
+    assert ("at work" in line) == bool(said)
+    assert said in line

@@ -9,6 +9,7 @@ import msgspec
 
 from ingest.errors import Refused
 from ingest.store.connection import Connection, translate_errors
+from ingest.store.engines import at_work
 from ingest.store.housekeeping import locked_nodes
 from ingest.store.queries import query
 
@@ -79,6 +80,7 @@ def fleet_freshness(connection: Connection) -> dict[str, Any]:
     for name, bounds in (("silence", SILENCE_LIMITS), ("lag", LAG_LIMITS)):
         found[f"{name}_limits"] = list(bounds)
         found[name] = [found[name].get(str(place), 0) for place in range(len(bounds) + 1)]
+    found["engines"] = sum(at_work(connection).values())
     return found
 
 

@@ -20,3 +20,15 @@ WHERE held.seen > now() - interval '1 minute' AND EXISTS (
 -- name: forget_engines
 -- That ended without a word, long ago.
 DELETE FROM engines WHERE seen < now() - interval '1 day'
+
+-- name: engines_at_work
+-- How many of each version write to this database: each has a writer of the number 0, and some may be away just now.
+SELECT version, max(sessions)::integer
+FROM (
+    SELECT substring(application_name FROM '^ingest writer-[0-9]+ (\S+) [0-9a-f]{16}$') AS version, count(*) AS sessions
+    FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name ~ '^ingest writer-[0-9]+ '
+    GROUP BY 1, split_part(application_name, ' ', 2)
+) AS writers
+GROUP BY version
+ORDER BY version

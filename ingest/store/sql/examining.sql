@@ -28,3 +28,15 @@ JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND c.relname = ANY (%s)
   AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT'))
 ORDER BY c.relname
+
+-- name: examine_cluster
+-- What a server knows of those beside it. The WAL's place is a number of bytes; a role without pg_read_all_stats (pg_monitor) sees
+-- that there are standbys, and not what they are.
+SELECT pg_is_in_recovery(),
+       current_setting('synchronous_standby_names'),
+       (SELECT count(*) FROM pg_stat_replication)::integer,
+       (SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum'))::integer,
+       (SELECT count(*) FROM pg_stat_replication WHERE sync_state IS NULL)::integer,
+       ((CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END) - '0/0')::bigint,
+       coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0)::float8,
+       EXISTS (SELECT FROM pg_stat_wal_receiver)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from ingest.config.settings import Config
@@ -11,6 +11,7 @@ from ingest.errors import Misconfigured
 from ingest.transport.message import Space
 from ingest.transport.stomp.client import StompClient
 from ingest.transport.stomp.heads import DamagedFrames
+from ingest.transport.stomp.management import ask_queue
 from ingest.transport.stomp.opening import Endpoint
 
 STOMP_PORT, STOMP_TLS_PORT = 61613, 61612
@@ -40,6 +41,10 @@ class StompBroker(NamedTuple):
             space=space,
             damaged=self.damaged,
         )
+
+    def queue(self, name: str) -> dict[str, Any] | None:
+        """What the broker says of a queue, in RabbitMQ's words; None where it says nothing."""
+        return ask_queue(self.endpoint, name, self.config.connect_timeout_s)
 
 
 def stomp_brokers(config: Config) -> list[StompBroker]:
