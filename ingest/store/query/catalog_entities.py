@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from ingest.core.query import ast
-from ingest.store.query.entity import OF_NODES, Entity, EntityField, Relation, Source, Type, always, embedded, subselect
+from ingest.store.query.entity import (
+    OF_NODES,
+    Entity,
+    EntityField,
+    Relation,
+    Source,
+    Type,
+    always,
+    embedded,
+    subselect,
+)
 
 _SAME = ("certname",)
 BY_CERTNAME = {
@@ -50,7 +60,7 @@ NODES = Entity(
 )
 
 
-def _part(name: str, href: str) -> str:
+def _part(name: str, href: str) -> EntityField:
     """A part of a catalog as ``{data, href}``, for the nodes n and catalogs c of a row."""
     text = subselect(name, node_id="n.id", position_set_id="c.position_set_id", edge_set_id="c.edge_set_id")
     return embedded(text, f"'/pdb/query/v4/catalogs/' || n.certname || '/{href}'")
@@ -69,8 +79,8 @@ CATALOGS = Entity(
         "environment": _ENVIRONMENT,
         "producer_timestamp": _time("c.producer_timestamp"),
         "producer": EntityField("pr.name"),
-        "resources": EntityField(_part("catalog_resources_json", "resources"), Type.JSON_TEXT, queryable=False),
-        "edges": EntityField(_part("catalog_edges_json", "edges"), Type.JSON_TEXT, queryable=False),
+        "resources": _part("catalog_resources_json", "resources"),
+        "edges": _part("catalog_edges_json", "edges"),
     },
     always("from_catalogs"),
     BY_CERTNAME | BY_ENVIRONMENT | BY_PRODUCER,
@@ -83,25 +93,24 @@ CONTENT = frozenset({"type", "title", "exported", "tag", "tags", "parameters", "
 
 def _resources_source(where: ast.Node | None) -> Source:
     parts = conjuncts(where)
-    if any(
-        isinstance(part, ast.Compare) and part.op == "=" and _name(part) == "exported" and part.value is True
-        for part in parts
-    ):
-        return Source("from_resources_exported")
-    if any(names_nodes(part) for part in parts):
+    if any(map(names_nodes, parts)):
         return Source("from_resources")
     content = tuple(part for part in parts if _is_content(part))
-    if content:
-        return Source("from_resources_by_content", ast.And(content))
-    return Source("from_resources")
+    if any(map(_is_exported, parts)):
+        return Source("from_resources_exported", ast.And(content))
+    return Source("from_resources_by_content", ast.And(content)) if content else Source("from_resources")
+
+
+def _is_exported(part: ast.Node) -> bool:
+    return (
+        isinstance(part, ast.Compare) and part.op == "=" and _name(part) == "exported" and part.value is True
+    )
 
 
 def conjuncts(where: ast.Node | None) -> list[ast.Node]:
     if where is None:
         return []
-    return (
-        [one for part in where.parts for one in conjuncts(part)] if isinstance(where, ast.And) else [where]
-    )
+    return [one for part in where.parts for one in conjuncts(part)] if isinstance(where, ast.And) else [where]
 
 
 def _name(part: ast.Compare | ast.InArray) -> str:

@@ -30,7 +30,7 @@ class Type(Enum):
     )  # the same of fact paths, which PuppetDB keeps as texts: there a pattern finds whole parts alone
     HASH = auto()  # bytea, shown and asked for in hexadecimal digits
     JSON = auto()  # only to be shown
-    JSON_TEXT = auto()  # the same, as text
+    JSON_TEXT = auto()  # JSON that is text: no field's, but what a row shows
 
 
 class EntityField(NamedTuple):
@@ -118,9 +118,10 @@ def subselect(statement_name: str, **columns: str) -> str:
     return f"({_with_columns(statement_name, columns)})"
 
 
-def embedded(data: str, href: str) -> str:
+def embedded(data: str, href: str) -> EntityField:
     """A part of a row as ``{data, href}``, both of them texts: the first is JSON."""
-    return f"""('{{"data":' || {data} || ',"href":' || to_json({href}) || '}}')"""
+    text = f"""('{{"data":' || {data} || ',"href":' || to_json({href}) || '}}')"""
+    return EntityField(f"{text}::json", Type.JSON, queryable=False, json=text)
 
 
 def _with_columns(name: str, columns: Mapping[str, str]) -> str:

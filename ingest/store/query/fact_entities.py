@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from ingest.core.query import ast
 from ingest.store.query.catalog_entities import (
-    BY_CERTNAME, BY_ENVIRONMENT, BY_PRODUCER, conjuncts, names_nodes,
+    BY_CERTNAME,
+    BY_ENVIRONMENT,
+    BY_PRODUCER,
+    conjuncts,
+    names_nodes,
 )  # fmt: skip
 from ingest.store.query.entity import (
-    OF_FACTS, OF_NODES, Entity, EntityField, Relation, Source, Type, always, embedded, subselect,
+    OF_FACTS,
+    OF_NODES,
+    Entity,
+    EntityField,
+    Relation,
+    Source,
+    Type,
+    always,
+    embedded,
+    subselect,
 )  # fmt: skip
 
 _OF_PACKAGES = {state: sql.replace("n.", "v.") for state, sql in OF_NODES.items()}
@@ -83,6 +96,7 @@ FACT_CONTENTS = Entity(
     OF_NODES,
 )
 
+_OF_NODE = {"node_id": "f.node_id", "base_id": "f.base_id"}
 _HREF = "'/pdb/query/v4/factsets/' || n.certname || '/facts'"
 _FACTSET = {
     "certname": EntityField("n.certname"),
@@ -96,20 +110,16 @@ FACTSETS = Entity(
         "producer_timestamp": EntityField("f.producer_timestamp", Type.TIMESTAMP),
         "producer": EntityField("pr.name"),
         "hash": EntityField("encode(f.content_digest, 'hex')"),
-        "facts": EntityField(
-            embedded(subselect("factset_json", node_id="n.id"), _HREF),
-            Type.JSON_TEXT,
-            queryable=False,
-        ),
+        "facts": embedded(subselect("factset_json", **_OF_NODE), _HREF),
     },
     always("from_factsets"),
     BY_CERTNAME | BY_ENVIRONMENT | BY_PRODUCER,
     OF_NODES,
 )
 
-_OBJECT = subselect("factset_object", node_id="n.id")
-_BY_NAME = subselect("fact_by_name", node_id="n.id", name="{name}")
-_TRUSTED = subselect("fact_by_name", node_id="n.id", name="'trusted'")
+_OBJECT = subselect("factset_object", **_OF_NODE)
+_BY_NAME = subselect("fact_by_name", **_OF_NODE, name="{name}")
+_TRUSTED = subselect("fact_by_name", **_OF_NODE, name="'trusted'")
 INVENTORY = Entity(
     "inventory",
     {
