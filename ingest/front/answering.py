@@ -93,11 +93,16 @@ class Answerer:
             while piece:
                 rows = map(_pretty, piece) if asked.pretty else piece
                 body = opening + (b",\n" if asked.pretty else b",").join(rows)
-                await self._give(
-                    client, send, {"type": "http.response.body", "body": body, "more_body": True}
-                )
+                message: Message = {"type": "http.response.body", "body": body, "more_body": True}
+                # PostgreSQL makes the next piece while the client takes this one.
+                coming = asyncio.ensure_future(self._readers.step(running.next_piece))
+                try:
+                    await self._give(client, send, message)
+                except BaseException:
+                    await client.end(coming)
+                    raise
                 opening = b","
-                piece = await client.wait(self._readers.step(running.next_piece))
+                piece = await client.wait(coming)
         except (BadQuery, TooSlow, Unavailable) as error:
             # Too late for a status: the connection breaks off in the middle, and the client sees that it is not all.
             structlog.get_logger().warning("query_broke_off", reason=str(error))
@@ -130,13 +135,14 @@ class _Client:
             return doing.result()
         finally:
             if not doing.done():
-                await self._end(doing)
+                await self.end(doing)
 
-    async def _end(self, doing: asyncio.Future[Any]) -> None:
+    async def end(self, doing: asyncio.Future[Any]) -> None:
         """Not before its thread has let go of the connection."""
-        await asyncio.shield(asyncio.to_thread(cancel, self._connection))
-        await asyncio.wait({doing}, timeout=GIVEN_UP_S)
-        doing.cancel()
+        if not doing.done():
+            await asyncio.shield(asyncio.to_thread(cancel, self._connection))
+            await asyncio.wait({doing}, timeout=GIVEN_UP_S)
+            doing.cancel()
         if doing.done() and not doing.cancelled():
             doing.exception()  # nobody else will ask for it
 

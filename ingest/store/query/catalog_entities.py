@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from ingest.core.query import ast
-from ingest.store.queries import query
-from ingest.store.query.entity import OF_NODES, Entity, EntityField, Relation, Source, Type, always
+from ingest.store.query.entity import (
+    OF_NODES,
+    Entity,
+    EntityField,
+    Relation,
+    Source,
+    Type,
+    always,
+    embedded,
+    subselect,
+)
 
 _SAME = ("certname",)
 BY_CERTNAME = {
@@ -51,17 +60,10 @@ NODES = Entity(
 )
 
 
-_ROW = {"node_id": "n.id", "position_set_id": "c.position_set_id", "edge_set_id": "c.edge_set_id"}
-
-
-def _part(name: str, href: str) -> str:
+def _part(name: str, href: str) -> EntityField:
     """A part of a catalog as ``{data, href}``, for the nodes n and catalogs c of a row."""
-    text = query(name).as_string()
-    for parameter, column in _ROW.items():
-        text = text.replace(f"%({parameter})s", column)
-    return (
-        f"json_build_object('data', ({text}), 'href', '/pdb/query/v4/catalogs/' || n.certname || '/{href}')"
-    )
+    text = subselect(name, node_id="n.id", position_set_id="c.position_set_id", edge_set_id="c.edge_set_id")
+    return embedded(text, f"'/pdb/query/v4/catalogs/' || n.certname || '/{href}'")
 
 
 CATALOGS = Entity(
@@ -77,8 +79,8 @@ CATALOGS = Entity(
         "environment": _ENVIRONMENT,
         "producer_timestamp": _time("c.producer_timestamp"),
         "producer": EntityField("pr.name"),
-        "resources": EntityField(_part("catalog_resources_json", "resources"), Type.JSON, queryable=False),
-        "edges": EntityField(_part("catalog_edges_json", "edges"), Type.JSON, queryable=False),
+        "resources": _part("catalog_resources_json", "resources"),
+        "edges": _part("catalog_edges_json", "edges"),
     },
     always("from_catalogs"),
     BY_CERTNAME | BY_ENVIRONMENT | BY_PRODUCER,
@@ -90,33 +92,32 @@ CONTENT = frozenset({"type", "title", "exported", "tag", "tags", "parameters", "
 
 
 def _resources_source(where: ast.Node | None) -> Source:
-    parts = _conjuncts(where)
-    if any(
-        isinstance(part, ast.Compare) and part.op == "=" and _name(part) == "exported" and part.value is True
-        for part in parts
-    ):
-        return Source("from_resources_exported")
-    if any(_names_nodes(part) for part in parts):
+    parts = conjuncts(where)
+    if any(map(names_nodes, parts)):
         return Source("from_resources")
     content = tuple(part for part in parts if _is_content(part))
-    if content:
-        return Source("from_resources_by_content", ast.And(content))
-    return Source("from_resources")
+    if any(map(_is_exported, parts)):
+        return Source("from_resources_exported", ast.And(content))
+    return Source("from_resources_by_content", ast.And(content)) if content else Source("from_resources")
 
 
-def _conjuncts(where: ast.Node | None) -> list[ast.Node]:
+def _is_exported(part: ast.Node) -> bool:
+    return (
+        isinstance(part, ast.Compare) and part.op == "=" and _name(part) == "exported" and part.value is True
+    )
+
+
+def conjuncts(where: ast.Node | None) -> list[ast.Node]:
     if where is None:
         return []
-    return (
-        [one for part in where.parts for one in _conjuncts(part)] if isinstance(where, ast.And) else [where]
-    )
+    return [one for part in where.parts for one in conjuncts(part)] if isinstance(where, ast.And) else [where]
 
 
 def _name(part: ast.Compare | ast.InArray) -> str:
     return part.subject.name if isinstance(part.subject, ast.Field) else ""
 
 
-def _names_nodes(part: ast.Node) -> bool:
+def names_nodes(part: ast.Node) -> bool:
     """Few of them: ["=", "certname", ...] or a list. A subquery is no more than a list in the middle of a statement."""
     return (isinstance(part, ast.Compare) and part.op == "=" and _name(part) == "certname") or (
         isinstance(part, ast.InArray) and _name(part) == "certname"

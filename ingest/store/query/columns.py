@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import NamedTuple
 
 from ingest.core.query import ast
 from ingest.store.query import operators
-from ingest.store.query.entity import Entity, Type
+from ingest.store.query.entity import Entity, EntityField, Type
 from ingest.store.query.lookups import unknown_column
 from ingest.store.query.values import Parameters
 
-COLUMNS_MAX = 50  # PostgreSQL's functions take 100 arguments, and json_build_object two for each column
+COLUMNS_MAX = 50  # of a row; no entity has more than half of them
 TIME_FORMAT = '\'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"\''
 
 
@@ -20,14 +21,20 @@ class Shown(NamedTuple):
     type: Type
 
 
-def columns(parameters: Parameters, entity: Entity, asked: tuple[ast.Column, ...] | None) -> list[Shown]:
+def columns(parameters: Parameters, entity: Entity, query: ast.Query) -> list[Shown]:
     """What a row of the outermost query shows."""
-    if asked is None:
-        fields = {name: entity.fields[name] for name in entity.projectable()}
-        return [Shown(name, field.shown or field.sql, field.type) for name, field in fields.items()]
-    if len(asked) > COLUMNS_MAX:
+    if query.columns is None:
+        return [_whole(name, entity.fields[name]) for name in entity.projectable()]
+    if len(query.columns) > COLUMNS_MAX:
         raise ast.BadQuery(f"more than {COLUMNS_MAX} columns to extract")
-    return _numbered([column_of(parameters, entity, column) for column in asked])
+    is_grouped = bool(query.group_by)
+    return _numbered([column_of(parameters, entity, column, is_grouped) for column in query.columns])
+
+
+def _whole(name: str, field: EntityField) -> Shown:
+    if field.json is not None:
+        return Shown(name, field.json, Type.JSON_TEXT)
+    return Shown(name, field.shown or field.sql, field.type)
 
 
 def _numbered(shown: list[Shown]) -> list[Shown]:
@@ -40,7 +47,8 @@ def _numbered(shown: list[Shown]) -> list[Shown]:
     return found
 
 
-def column_of(parameters: Parameters, entity: Entity, column: ast.Column) -> Shown:
+def column_of(parameters: Parameters, entity: Entity, column: ast.Column, is_grouped: bool = True) -> Shown:
+    """Groups are of equal values, and the JSON of two equal values may differ."""
     if isinstance(column, ast.Function):
         return call(parameters, entity, column)
     found = entity.fields.get(column.name)
@@ -53,7 +61,7 @@ def column_of(parameters: Parameters, entity: Entity, column: ast.Column) -> Sho
                 f"Projected field name '{column.text[:200]}' exceeds current maximum length of 63 characters"
             )
         return Shown(column.text, operators.inside(parameters, found, column), Type.JSON)
-    return Shown(column.name, found.shown or found.sql, found.type)
+    return _whole(column.name, found._replace(json=None) if is_grouped else found)
 
 
 def call(parameters: Parameters, entity: Entity, function: ast.Function) -> Shown:
@@ -77,15 +85,28 @@ def call(parameters: Parameters, entity: Entity, function: ast.Function) -> Show
 
 
 def row(parameters: Parameters, entity: Entity, shown: list[Shown]) -> str:
-    """The row as JSON text, from the columns c0, c1, ... of the inner select."""
-    made = []
-    for number, one in enumerate(shown):
-        value = f"found.c{number}"
-        if one.type is Type.TIMESTAMP:
-            value = f"to_char({value} AT TIME ZONE 'UTC', {TIME_FORMAT})"
-        elif one.type is Type.HASH:
-            value = f"encode({value}, 'hex')"
-        made.append((parameters.text(one.key), value))
+    """The row as JSON text, from the columns c0, c1, ... of the inner select.
+
+    Put together from texts: json_build_object takes twice as long, and would read again what is JSON already.
+    """
+    texts = [_json_text(f"found.c{number}", one.type) for number, one in enumerate(shown)]
     if entity.bare is not None and [one.key for one in shown] == [entity.bare]:
-        return f"to_json({made[0][1]})::text"
-    return "json_build_object({})::text".format(", ".join(f"{key}, {value}" for key, value in made))
+        return texts[0]
+    made = []
+    for number, (one, text) in enumerate(zip(shown, texts, strict=True)):
+        key = json.dumps(one.key, ensure_ascii=False)
+        made += [parameters.text(f"{',' if number else '{'}{key}:"), text]
+    return " || ".join((*made, "'}'")) if made else "'{}'"
+
+
+def _json_text(value: str, type_: Type) -> str:
+    match type_:
+        case Type.TIMESTAMP:
+            text = f"'\"' || to_char({value} AT TIME ZONE 'UTC', {TIME_FORMAT}) || '\"'"
+        case Type.HASH:
+            text = f"'\"' || encode({value}, 'hex') || '\"'"
+        case Type.JSON_TEXT:
+            text = value
+        case _:
+            text = f"to_json({value})::text"
+    return f"coalesce({text}, 'null')"

@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 from ingest.core.query import ast
 from ingest.core.query.paths import read_field
-from ingest.store.queries import query as named
 from ingest.store.query import columns, operators, values
 from ingest.store.query.columns import Shown
 from ingest.store.query.entities import entity_of
-from ingest.store.query.entity import PURGE_TTL, Entity, EntityField, Source, Type
+from ingest.store.query.entity import PURGE_TTL, Entity, EntityField, Source, Type, statement
 from ingest.store.query.lookups import (
     cast,
     fact_path,
@@ -54,7 +53,7 @@ class Compiler:
 
     def compile(self, entity: Entity, query: ast.Query) -> Compiled:
         """The whole statement. Raises BadQuery."""
-        shown = columns.columns(self.parameters, entity, query.columns)
+        shown = columns.columns(self.parameters, entity, query)
         inner = self.select(entity, query, shown)
         paging = self.paging(entity, query)
         row = columns.row(self.parameters, entity, shown)
@@ -80,10 +79,7 @@ class Compiler:
         return text
 
     def _source(self, entity: Entity, source: Source) -> str:
-        text = named(source.name).as_string().rstrip()
-        while text.startswith("--"):
-            text = text.partition("\n")[2].lstrip()
-        text = " " + text.removeprefix("SELECT ")
+        text = " " + statement(source.name).removeprefix("SELECT ")
         if source.content is not None:
             text = text.replace(CONTENT_HERE, self.condition(entity, source.content) or "true")
         return text

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
+from functools import cache
 from typing import NamedTuple
 
 from ingest.core.query.ast import Node
@@ -28,6 +30,7 @@ class Type(Enum):
     )  # the same of fact paths, which PuppetDB keeps as texts: there a pattern finds whole parts alone
     HASH = auto()  # bytea, shown and asked for in hexadecimal digits
     JSON = auto()  # only to be shown
+    JSON_TEXT = auto()  # JSON that is text: no field's, but what a row shows
 
 
 class EntityField(NamedTuple):
@@ -36,6 +39,7 @@ class EntityField(NamedTuple):
     queryable: bool = True
     projectable: bool = True
     shown: str | None = None  # the expression that makes JSON of it, where it is not the same
+    json: str | None = None  # its JSON as text, where that is cheaper than to make it of the value
     # Of a document: the expression for what stands under the name {name}, where that is cheaper than to make the whole.
     by_name: str | None = None
 
@@ -85,9 +89,43 @@ INACTIVE = f"(n.deactivated > statement_timestamp() - {PURGE_TTL} OR n.expired >
 OF_NODES = {"active": ACTIVE, "inactive": INACTIVE}
 
 
-def subselect(statement: str, **columns: str) -> str:
+# Where a statement of ``entities.sql`` stands within others, and the columns that its parameters are there.
+_WITHIN = re.compile(r"SELECT NULL::text AS json /\* (\w+) \*/")
+OF_FACTS = {
+    "template": "v.template",
+    "leaves": "v.leaves",
+    "first_place": "v.first_place",
+    "next_place": "v.next_place",
+    "number": "v.number",
+    "shared": "shared.json",
+    "places": "f.places",
+    "moving": "f.moving",
+    "own_facts": "o.facts",
+    "own_leaves": "o.leaves",
+}
+
+
+@cache
+def statement(name: str) -> str:
+    """One of ``entities.sql``, without its comments and with those that stand within it."""
+    lines = query(name).as_string().splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("--")).strip()
+    return _WITHIN.sub(lambda found: _with_columns(found[1], OF_FACTS), text)
+
+
+def subselect(statement_name: str, **columns: str) -> str:
     """A statement of ``entities.sql`` with columns of a row where its parameters are."""
-    text = query(statement).as_string()
+    return f"({_with_columns(statement_name, columns)})"
+
+
+def embedded(data: str, href: str) -> EntityField:
+    """A part of a row as ``{data, href}``, both of them texts: the first is JSON."""
+    text = f"""('{{"data":' || {data} || ',"href":' || to_json({href}) || '}}')"""
+    return EntityField(f"{text}::json", Type.JSON, queryable=False, json=text)
+
+
+def _with_columns(name: str, columns: Mapping[str, str]) -> str:
+    text = statement(name)
     for parameter, column in columns.items():
         text = text.replace(f"%({parameter})s", column)
-    return f"({text[text.index('SELECT') :]})"
+    return text

@@ -2,30 +2,90 @@
 
 from __future__ import annotations
 
-from ingest.store.query.catalog_entities import BY_CERTNAME, BY_ENVIRONMENT, BY_PRODUCER
-from ingest.store.query.entity import OF_NODES, Entity, EntityField, Relation, Type, always, subselect
+from ingest.core.query import ast
+from ingest.store.query.catalog_entities import (
+    BY_CERTNAME,
+    BY_ENVIRONMENT,
+    BY_PRODUCER,
+    conjuncts,
+    names_nodes,
+)  # fmt: skip
+from ingest.store.query.entity import (
+    OF_FACTS,
+    OF_NODES,
+    Entity,
+    EntityField,
+    Relation,
+    Source,
+    Type,
+    always,
+    embedded,
+    subselect,
+)  # fmt: skip
 
-_OF_VALUES = {state: sql.replace("n.", "v.") for state, sql in OF_NODES.items()}
-_OF_FACTSETS = {state: sql.replace("n.", "f.") for state, sql in OF_NODES.items()}
+_OF_PACKAGES = {state: sql.replace("n.", "v.") for state, sql in OF_NODES.items()}
+_IN_PLACE = subselect("fact_in_place", **OF_FACTS)
+
+
+def _facts_source(where: ast.Node | None) -> Source:
+    """By way of the nodes where the query says which, else by what they share; there, names of facts are looked for first."""
+    parts = conjuncts(where)
+    if any(map(names_nodes, parts)):
+        return Source("from_facts")
+    content = tuple(part for part in parts if _is_about_names(part))
+    if content:
+        return Source("from_facts_by_base", ast.And(content))
+    return Source("from_facts" if any(map(_is_about_nodes, parts)) else "from_facts_by_base")
+
+
+def _is_about_names(part: ast.Node) -> bool:
+    match part:
+        case ast.And(parts) | ast.Or(parts):
+            return all(map(_is_about_names, parts))
+        case ast.Not(inner):
+            return _is_about_names(inner)
+        case ast.Compare(_, ast.Field(text="name")) | ast.InArray(ast.Field(text="name")):
+            return True
+        case ast.IsNull(field):
+            return field.text == "name"
+        case _:
+            return False
+
+
+def _is_about_nodes(part: ast.Node) -> bool:
+    """They may be few then."""
+    return not ast.is_node_state(part) and any(map(_is_of_certname, ast.walk(part)))
+
+
+def _is_of_certname(part: ast.Node) -> bool:
+    match part:
+        case ast.Compare(_, ast.Field(text="certname")) | ast.InArray(ast.Field(text="certname")):
+            return True
+        case ast.Related() | ast.Compare(_, ast.Pair()) | ast.InArray(ast.Pair()):
+            return True
+        case ast.InQuery(fields):
+            return any(field.text == "certname" for field in fields)
+        case _:
+            return False
 
 
 FACTS = Entity(
     "facts",
     {
-        "certname": EntityField("v.certname"),
+        "certname": EntityField("n.certname"),
         "environment": EntityField("e.name"),
         "name": EntityField("v.name"),
-        "value": EntityField("v.value", Type.SCALAR),
+        "value": EntityField(f"{_IN_PLACE}::jsonb", Type.SCALAR, json=_IN_PLACE),
     },
-    always("from_facts"),
+    _facts_source,
     BY_CERTNAME | BY_ENVIRONMENT | {"fact_contents": Relation(("certname", "name"), ("certname", "name"))},
-    _OF_VALUES,
+    OF_NODES,
 )
 
 FACT_CONTENTS = Entity(
     "fact_contents",
     {
-        "certname": EntityField("v.certname"),
+        "certname": EntityField("n.certname"),
         "environment": EntityField("e.name"),
         "path": EntityField("leaf.path", Type.PATH),
         "name": EntityField("v.name"),
@@ -33,44 +93,43 @@ FACT_CONTENTS = Entity(
     },
     always("from_fact_contents"),
     BY_CERTNAME | BY_ENVIRONMENT | {"facts": Relation(("certname", "name"), ("certname", "name"))},
-    _OF_VALUES,
+    OF_NODES,
 )
 
-_HREF = "'/pdb/query/v4/factsets/' || f.certname || '/facts'"
+_OF_NODE = {"node_id": "f.node_id", "base_id": "f.base_id"}
+_HREF = "'/pdb/query/v4/factsets/' || n.certname || '/facts'"
+_FACTSET = {
+    "certname": EntityField("n.certname"),
+    "timestamp": EntityField("f.received_at", Type.TIMESTAMP),
+    "environment": EntityField("e.name"),
+}
 FACTSETS = Entity(
     "factsets",
     {
-        "certname": EntityField("f.certname"),
-        "timestamp": EntityField("f.timestamp", Type.TIMESTAMP),
+        **_FACTSET,
         "producer_timestamp": EntityField("f.producer_timestamp", Type.TIMESTAMP),
-        "producer": EntityField("f.producer"),
-        "environment": EntityField("f.environment"),
-        "hash": EntityField("f.hash"),
-        "facts": EntityField(
-            f"json_build_object('data', {subselect('factset_json', node_id='f.node_id')}, 'href', {_HREF})",
-            Type.JSON,
-            queryable=False,
-        ),
+        "producer": EntityField("pr.name"),
+        "hash": EntityField("encode(f.content_digest, 'hex')"),
+        "facts": embedded(subselect("factset_json", **_OF_NODE), _HREF),
     },
     always("from_factsets"),
     BY_CERTNAME | BY_ENVIRONMENT | BY_PRODUCER,
-    _OF_FACTSETS,
+    OF_NODES,
 )
 
-_BY_NAME = subselect("fact_by_name", node_id="f.node_id", name="{name}")
-_TRUSTED = subselect("fact_by_name", node_id="f.node_id", name="'trusted'")
+_OBJECT = subselect("factset_object", **_OF_NODE)
+_BY_NAME = subselect("fact_by_name", **_OF_NODE, name="{name}")
+_TRUSTED = subselect("fact_by_name", **_OF_NODE, name="'trusted'")
 INVENTORY = Entity(
     "inventory",
     {
-        "certname": EntityField("f.certname"),
-        "timestamp": EntityField("f.timestamp", Type.TIMESTAMP),
-        "environment": EntityField("f.environment"),
-        "facts": EntityField("f.facts", Type.DOCUMENT, by_name=_BY_NAME),
+        **_FACTSET,
+        "facts": EntityField(f"{_OBJECT}::jsonb", Type.DOCUMENT, json=_OBJECT, by_name=_BY_NAME),
         "trusted": EntityField(_TRUSTED, Type.DOCUMENT),
     },
     always("from_factsets"),
     BY_CERTNAME,
-    _OF_FACTSETS,
+    OF_NODES,
 )
 
 FACT_PATHS = Entity(
@@ -100,7 +159,7 @@ PACKAGE_INVENTORY = Entity(
     {"certname": EntityField("v.certname"), **_PACKAGE},
     always("from_package_inventory"),
     BY_CERTNAME,
-    _OF_VALUES,
+    _OF_PACKAGES,
 )
 
 FACT_ENTITIES = (
