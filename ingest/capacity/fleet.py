@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import msgspec
 
 from ingest.capacity.calibration import Calibration
-from ingest.capacity.instance import Arrival
+from ingest.capacity.world import Arrival
 from ingest.core.delivery.routing import decoders_at_work
 from ingest.errors import Misconfigured, Refused
 from ingest.store.capacity import StoredFleet

@@ -10,7 +10,7 @@ import msgspec
 from ingest.capacity.calibration import Calibration, Machine
 from ingest.capacity.costs import Costs, costs_of
 from ingest.capacity.fleet import Fleet, arrivals
-from ingest.capacity.instance import Setup
+from ingest.capacity.world import Setup
 from ingest.capacity.simulation import Outcome, simulate
 from ingest.capacity.space import Space, space_of
 

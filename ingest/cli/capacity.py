@@ -22,7 +22,7 @@ from ingest.errors import Misconfigured
 if TYPE_CHECKING:
     from ingest.capacity.calibration import Calibration
     from ingest.capacity.fleet import Fleet
-    from ingest.capacity.instance import Setup
+    from ingest.capacity.world import Setup
 
 INTERVAL_S = 1800.0  # runinterval, Puppet's own default
 TEMPLATES_HELP = (
@@ -160,7 +160,7 @@ def _report(config: Config, origins: dict[str, str], **options: Any) -> None:
 
 def _setup(config: Config, origins: dict[str, str], options: dict[str, Any], cores: int) -> Setup:
     """The engine that is planned: as the settings have it, on so many cores."""
-    from ingest.capacity.instance import Setup
+    from ingest.capacity.world import Setup
 
     return Setup(
         cores=cores,

@@ -14,7 +14,7 @@ import pytest
 from ingest.capacity import plan as planning
 from ingest.capacity.costs import costs_of
 from ingest.capacity.fleet import Fleet, arrivals
-from ingest.capacity.instance import Setup
+from ingest.capacity.world import Setup
 from ingest.capacity.plan import Plan, plan
 from ingest.capacity.report import render
 from ingest.capacity.space import space_of

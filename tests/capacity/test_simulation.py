@@ -10,7 +10,8 @@ import simpy
 
 from ingest.capacity.cores import Cores
 from ingest.capacity.costs import BatchCosts, Costs, Line, costs_of
-from ingest.capacity.instance import Arrival, Setup, Stage
+from ingest.capacity.instance import Stage
+from ingest.capacity.world import Arrival, Setup
 from ingest.capacity.plan import quantile
 from ingest.capacity.simulation import simulate
 from tests.capacity import made_up
