@@ -34,6 +34,7 @@ from ingest.capacity.rounds import Bench, Node
 from ingest.capacity.run_bodies import Bodies, made_up
 from ingest.capacity.run_rounds import RunScale, measure_runs
 from ingest.config.settings import Config
+from ingest.core.delivery.importance import RANKS
 from ingest.embedded.broker.starting import embedded_broker
 from ingest.embedded.postgresql import embedded_database
 from ingest.embedded.programs import system_programs
@@ -83,33 +84,20 @@ def calibrate(
     scale: Scale = FULL,
     bodies: Bodies | None = None,
 ) -> Calibration:
-    """Runs it with the settings given; ``bodies``: facts and reports, made up where there are none. Raises Unavailable when something does not work in time."""
+    """Runs it with the settings given; ``bodies``: facts and reports, made up where there are none. Raises Unavailable
+    when something does not work in time."""
     started_s = time.monotonic()
     bodies = bodies or made_up()
-    with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ingest-capacity-")))
-        progress("how crowding slows a core", 0.0)
-        slower = crowding(CROWDINGS)
-        progress("starting broker, database and engine", 0.03)
-        before = set(children_of(os.getpid()))
-        url = stack.enter_context(embedded_broker(0))
-        (broker_pid,) = set(children_of(os.getpid())) - before
-        conninfo = stack.enter_context(_database(config, directory))
-        config = msgspec.structs.replace(
-            config, queue_source=url, database=conninfo, log_level="error", metrics_port=free_port(),
-            metrics_host="127.0.0.1", gc_interval_s=0.0, migrate=True,
-        )  # fmt: skip
-        engine = stack.enter_context(measured_engine(config))
-        watcher = connect(conninfo)
-        stack.callback(watcher.close)
-        bench = Bench(config, engine, watcher, broker_pid)
-        stack.callback(bench.close)
+    progress("how crowding slows a core", 0.0)
+    slower = crowding(CROWDINGS)
+    progress("starting broker, database and engine", 0.03)
+    with _bench(config) as bench:
         rounds, samples, sizes = _measure(bench, templates, progress, scale)
         progress("facts and reports", 0.85)
         runs = measure_runs(
             bench, bodies, scale.runs, lambda what, share: progress(what, 0.85 + 0.14 * share)
         )
-        server = store.server(watcher)
+        server = store.server(bench.watcher)
         slower += crowding(CROWDINGS)
         return Calibration(
             schema=SCHEMA,
@@ -118,18 +106,39 @@ def calibrate(
             commit=commit(),
             machine=machine(server.version),
             templates=named,
-            workers=config.workers,
-            writers=config.writers,
+            workers=bench.config.workers,
+            writers=bench.config.writers,
             seconds=time.monotonic() - started_s,
             rounds=tuple(rounds),
             samples=tuple(samples),
-            commit_s=tuple(sorted(store.commit_seconds(watcher, scale.commits))),
+            commit_s=tuple(sorted(store.commit_seconds(bench.watcher, scale.commits))),
             crowding=max(1.0, median(slower)),
             private_bytes=bench.memory(),
             sizes=sizes,
             checkpoint_s=server.checkpoint_s,
             runs=runs,
         )
+
+
+@contextmanager
+def _bench(config: Config) -> Iterator[Bench]:
+    """An engine of its own with a broker and a database that nobody else uses."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ingest-capacity-")))
+        before = set(children_of(os.getpid()))
+        url = stack.enter_context(embedded_broker(0))
+        (broker_pid,) = set(children_of(os.getpid())) - before
+        conninfo = stack.enter_context(_database(config, directory))
+        config = msgspec.structs.replace(
+            config, queue_source=url, database=conninfo, log_level="error", metrics_port=free_port(),
+            metrics_host="127.0.0.1", gc_interval_s=0.0, migrate=True, kinds=",".join(RANKS),
+        )  # fmt: skip
+        engine = stack.enter_context(measured_engine(config))
+        watcher = connect(conninfo)
+        stack.callback(watcher.close)
+        bench = Bench(config, engine, watcher, broker_pid)
+        stack.callback(bench.close)
+        yield bench
 
 
 def _measure(

@@ -159,7 +159,8 @@ def report(certname: str, at: datetime, changed: int, release: str, chance: rand
     """``store report`` of version 8 in which so many resources changed; what their events say is that ``release``'s own."""
     start = at - RUN
     resources = [_changed(place, release, start) for place in range(changed)]
-    lines = ("Loading facts", "Requesting catalog from puppet.example.com:8140", f"Applied catalog in {chance.uniform(1, 20):.2f} seconds")  # fmt: skip
+    applied = f"Applied catalog in {chance.uniform(1, 20):.2f} seconds"
+    lines = ("Loading facts", "Requesting catalog from puppet.example.com:8140", applied)
     logs = [_line(one["events"][0]["message"], one, start) for one in resources]
     payload = {
         "certname": certname, "environment": "production", "puppet_version": "7.23.0", "report_format": 12,
@@ -222,7 +223,7 @@ def _values(role: int) -> dict[str, Any]:
     """A role's facts: Facter's that move, and what else a node has."""
     chance = random.Random(f"facts {role}")
     gib = 1024**3
-    room = {
+    room: dict[str, Any] = {
         "available": "12.50 GiB",
         "available_bytes": 12 * gib,
         "used_bytes": 7 * gib,
@@ -234,7 +235,7 @@ def _values(role: int) -> dict[str, Any]:
         "memory": {part: {"available_bytes": 3 * gib, "used_bytes": gib, "capacity_mb": 81.25} for part in ("system", "swap")},
         "memoryfree_mb": 2911.33, "uptime_seconds": 912_345,
         "system_uptime": {"seconds": 912_345, "hours": 253, "days": 10},
-        "mountpoints": {path: room for path in ("/", "/boot", "/tmp", "/var", "/srv", "/home")},
+        "mountpoints": dict.fromkeys(("/", "/boot", "/tmp", "/var", "/srv", "/home"), room),
         "fqdn": "@@certname@@", "clientcert": "@@certname@@", "networking": {"fqdn": "@@certname@@"},
         "trusted": {"certname": "@@certname@@", "authenticated": "remote", "extensions": {"pp_role": f"role{role}"}},
         "kernel": "Linux", "os": {"family": "Debian", "name": "Debian", "release": {"full": "12.11", "major": "12"}},

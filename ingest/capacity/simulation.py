@@ -97,7 +97,7 @@ class Simulation:
 
     def deliver(self) -> None:
         """The broker gives messages out of its queues in turn, to whom has room for them."""
-        while any([queue and self._give_one(queue) for queue in self._queues.values()]):
+        while sum(bool(queue) and self._give_one(queue) for queue in self._queues.values()):
             pass
 
     def _give_one(self, queue: deque[Message]) -> bool:

@@ -16,8 +16,8 @@ from ingest.capacity.calibration import KINDS, load, save
 from ingest.capacity.catalogs import synthetic
 from ingest.capacity.costs import costs_of
 from ingest.capacity.engine import children_of
-from ingest.capacity.world import Arrival, Setup
 from ingest.capacity.simulation import simulate
+from ingest.capacity.world import Arrival, Setup
 from ingest.config.loading import load as load_config
 from ingest.core.catalog.decoding import Decoding
 from ingest.core.delivery.work import Claim, Descriptor, Full, SectionDigests
