@@ -25,7 +25,10 @@ BACKLOGS = (
     ("report_worst", 1, 16),
 )
 FLOW_SHARE = 0.5  # of a backlog's rate: facts and reports never come with nothing else
-FLOWING = (("facts_next", "facts flow"), ("report_unchanged", "reports flow"))
+FLOWING = (
+    "facts_next",
+    "report_unchanged",
+)  # what most runs send; before tables grow by what hardly any run sends
 EVENTS = "event_contents"
 
 
@@ -55,12 +58,8 @@ def measure_runs(
         stored[kind] = max(0.0, sum(grown.values())) / messages
         if kind == "report_few":
             event_bytes = max(0, grown.get(EVENTS, 0)) / messages
-    for kind, name in FLOWING:
-        progress(name, 0.75)
-        backlog = [r for r in rounds if kind in r.kinds]
-        per_s = FLOW_SHARE * sum(r.messages for r in backlog) / sum(r.seconds for r in backlog)
-        rounds.append(bench.flow("flow", name, _in_turn(nodes, kind, scale.flow), per_s))
-        rounds.append(bench.single(f"{name}, alone", _in_turn(nodes, kind, scale.singles))[1])
+        if kind in FLOWING:
+            rounds += _flow(bench, kind, nodes, scale, found)
     return Runs(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         cpu=machine("").cpu,
@@ -86,6 +85,15 @@ def _backlogs(
             before = bench.table_bytes()
     after = bench.table_bytes()
     return found, {name: size - before.get(name, 0) for name, size in after.items()}
+
+
+def _flow(
+    bench: Bench, kind: str, nodes: Sequence[RunNode], scale: RunScale, backlog: Sequence[Round]
+) -> list[Round]:
+    """At random times, and one at a time."""
+    per_s = FLOW_SHARE * sum(r.messages for r in backlog) / sum(r.seconds for r in backlog)
+    flow = bench.flow("flow", f"{kind} flow", _in_turn(nodes, kind, scale.flow), per_s)
+    return [flow, bench.single(f"{kind} alone", _in_turn(nodes, kind, scale.singles))[1]]
 
 
 def _in_turn(nodes: Sequence[RunNode], kind: str, messages: int) -> list[tuple[RunNode, str]]:
