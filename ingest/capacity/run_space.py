@@ -110,10 +110,11 @@ def _report_bytes(runs: Runs, fleet: Fleet, *, with_events: bool) -> float:
 
 
 def _each(runs: Runs, fleet: Fleet, rank: int) -> _Each:
-    """Of a message of that rank: the most that a round without fresh pages took, since small batches take more."""
+    """Of a message of that rank: the most that a round without fresh pages took, since small batches take more. Not of those that
+    take seconds for a few messages, while the server writes for itself too."""
     wal = copy = 0.0
     for kind, share in fleet.shares(rank).items():
-        rounds = [r for r in runs.rounds if kind in r.kinds and not r.fresh_pages]
+        rounds = [r for r in runs.rounds if kind in r.kinds and not r.fresh_pages and r.mode != "single"]
         wal += share * max(r.wal_bytes / r.messages for r in rounds)
         copy += share * max(r.copy_bytes / r.messages for r in rounds)
     return _Each(wal, copy)
