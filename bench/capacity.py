@@ -32,10 +32,10 @@ from ingest.capacity.calibration import Calibration, load
 from ingest.capacity.catalogs import Template, from_directory, synthetic
 from ingest.capacity.costs import Costs, Line, costs_of
 from ingest.capacity.engine import children_of, free_port, machine_busy_s, measured_engine
-from ingest.capacity.instance import Arrival, Setup
 from ingest.capacity.machine import work_s
 from ingest.capacity.rounds import Node
 from ingest.capacity.simulation import Outcome, simulate
+from ingest.capacity.world import Arrival, Setup
 from ingest.config.loading import load as load_config
 from ingest.config.settings import Config
 from ingest.embedded.broker.starting import embedded_broker

@@ -14,8 +14,8 @@ from typing import Any
 from bench.capacity_table import quantile
 from ingest.capacity.catalogs import Sheet
 from ingest.capacity.engine import MeasuredEngine, cpu_of, machine_busy_s
-from ingest.capacity.instance import Arrival
 from ingest.capacity.rounds import Node
+from ingest.capacity.world import Arrival
 from ingest.config.settings import Config
 from ingest.core.delivery.routing import decoders_at_work
 from ingest.ipc.names import kind_of

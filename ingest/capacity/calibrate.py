@@ -1,4 +1,4 @@
-"""Measures the real engine on this machine: every stage's CPU time for every kind of catalog, in under a minute.
+"""Measures the real engine on this machine: every stage's CPU time for every kind of message, in about a minute.
 
 Theory of operation. An engine of its own works between an embedded broker and a database that nobody else
 uses. In *backlog* rounds it is never idle: what a message costs when batches are full. Rounds of one kind, with
@@ -31,7 +31,10 @@ from ingest.capacity.catalogs import Template
 from ingest.capacity.engine import children_of, free_port, measured_engine
 from ingest.capacity.machine import commit, crowding, machine
 from ingest.capacity.rounds import Bench, Node
+from ingest.capacity.run_bodies import Bodies, made_up
+from ingest.capacity.run_rounds import RunScale, measure_runs
 from ingest.config.settings import Config
+from ingest.core.delivery.importance import RANKS
 from ingest.embedded.broker.starting import embedded_broker
 from ingest.embedded.postgresql import embedded_database
 from ingest.embedded.programs import system_programs
@@ -58,6 +61,7 @@ class Scale(NamedTuple):
     singles: int = 400
     mixed: int = 10  # times all nodes
     commits: int = 100
+    runs: RunScale = RunScale()
 
 
 FULL = Scale()
@@ -78,29 +82,22 @@ def calibrate(
     named: str,
     progress: Progress = lambda what, share: None,
     scale: Scale = FULL,
+    bodies: Bodies | None = None,
 ) -> Calibration:
-    """Runs it with the settings given. Raises Unavailable when something does not work in time."""
+    """Runs it with the settings given; ``bodies``: facts and reports, made up where there are none. Raises Unavailable
+    when something does not work in time."""
     started_s = time.monotonic()
-    with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ingest-capacity-")))
-        progress("how crowding slows a core", 0.0)
-        slower = crowding(CROWDINGS)
-        progress("starting broker, database and engine", 0.03)
-        before = set(children_of(os.getpid()))
-        url = stack.enter_context(embedded_broker(0))
-        (broker_pid,) = set(children_of(os.getpid())) - before
-        conninfo = stack.enter_context(_database(config, directory))
-        config = msgspec.structs.replace(
-            config, queue_source=url, database=conninfo, log_level="error", metrics_port=free_port(),
-            metrics_host="127.0.0.1", gc_interval_s=0.0, migrate=True,
-        )  # fmt: skip
-        engine = stack.enter_context(measured_engine(config))
-        watcher = connect(conninfo)
-        stack.callback(watcher.close)
-        bench = Bench(config, engine, watcher, broker_pid)
-        stack.callback(bench.close)
+    bodies = bodies or made_up()
+    progress("how crowding slows a core", 0.0)
+    slower = crowding(CROWDINGS)
+    progress("starting broker, database and engine", 0.03)
+    with _bench(config) as bench:
         rounds, samples, sizes = _measure(bench, templates, progress, scale)
-        server = store.server(watcher)
+        progress("facts and reports", 0.85)
+        runs = measure_runs(
+            bench, bodies, scale.runs, lambda what, share: progress(what, 0.85 + 0.14 * share)
+        )
+        server = store.server(bench.watcher)
         slower += crowding(CROWDINGS)
         return Calibration(
             schema=SCHEMA,
@@ -109,17 +106,39 @@ def calibrate(
             commit=commit(),
             machine=machine(server.version),
             templates=named,
-            workers=config.workers,
-            writers=config.writers,
+            workers=bench.config.workers,
+            writers=bench.config.writers,
             seconds=time.monotonic() - started_s,
             rounds=tuple(rounds),
             samples=tuple(samples),
-            commit_s=tuple(sorted(store.commit_seconds(watcher, scale.commits))),
+            commit_s=tuple(sorted(store.commit_seconds(bench.watcher, scale.commits))),
             crowding=max(1.0, median(slower)),
             private_bytes=bench.memory(),
             sizes=sizes,
             checkpoint_s=server.checkpoint_s,
+            runs=runs,
         )
+
+
+@contextmanager
+def _bench(config: Config) -> Iterator[Bench]:
+    """An engine of its own with a broker and a database that nobody else uses."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ingest-capacity-")))
+        before = set(children_of(os.getpid()))
+        url = stack.enter_context(embedded_broker(0))
+        (broker_pid,) = set(children_of(os.getpid())) - before
+        conninfo = stack.enter_context(_database(config, directory))
+        config = msgspec.structs.replace(
+            config, queue_source=url, database=conninfo, log_level="error", metrics_port=free_port(),
+            metrics_host="127.0.0.1", gc_interval_s=0.0, migrate=True, kinds=",".join(RANKS),
+        )  # fmt: skip
+        engine = stack.enter_context(measured_engine(config))
+        watcher = connect(conninfo)
+        stack.callback(watcher.close)
+        bench = Bench(config, engine, watcher, broker_pid)
+        stack.callback(bench.close)
+        yield bench
 
 
 def _measure(
@@ -140,7 +159,7 @@ def _measure(
     first_bytes: dict[str, int] = {}
     for step, (kind, times) in enumerate(PLAN):
         for size, group, nodes in zip(("small", "large"), groups, fleets, strict=True):
-            progress(f"{kind}, {size} catalogs", 0.1 + 0.5 * (step + (size == "large") / 2) / len(PLAN))
+            progress(f"{kind}, {size} catalogs", 0.1 + 0.45 * (step + (size == "large") / 2) / len(PLAN))
             messages = [(node, kind) for node in (nodes[len(group) :] if kind == "first" else nodes)]
             for time_ in range(times):
                 rounds.append(bench.backlog(f"{kind} {size}", messages, fresh_pages=time_ == 0))
@@ -150,16 +169,16 @@ def _measure(
     changed_bytes = bench.table_bytes()
     chance = random.Random(SEED)
     everybody = [node for nodes in fleets for node in nodes]
-    progress("all kinds, mixed", 0.6)
+    progress("all kinds, mixed", 0.55)
     messages = _mixed(everybody, scale.mixed * len(everybody), chance)
     per_s = _backlog_per_s(rounds)
     rounds.append(bench.flow("flow", "mixed", messages, FLOW_SHARE * per_s))
-    progress("all kinds, now and then", 0.67)
+    progress("all kinds, now and then", 0.6)
     rounds.append(bench.flow("calm", "calm", _mixed(everybody, scale.calm, chance), CALM_SHARE * per_s))
-    progress("all kinds, one at a time", 0.7)
+    progress("all kinds, one at a time", 0.63)
     samples, single_rounds = _one_at_a_time(bench, templates, everybody, scale, chance)
     rounds += single_rounds
-    progress("what the database takes", 0.96)
+    progress("what the database takes", 0.84)
     keep_house_once(bench.config, bench.watcher)
     sizes = Sizes(
         nodes=len(everybody),

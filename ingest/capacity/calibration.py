@@ -6,11 +6,24 @@ from pathlib import Path
 
 import msgspec
 
+from ingest.core.delivery.importance import CATALOG, FACTS, REPORT
 from ingest.errors import Misconfigured
 
-SCHEMA = 1  # raised when the meaning of a field changes
-# "upgrade_new" is an upgrade whose content comes to its node's decoder for the first time.
+SCHEMA = 2  # raised when the meaning of a field changes
+READABLE = (1, SCHEMA)  # one of schema 1 has catalogs alone
+# Of catalogs. "upgrade_new" is an upgrade whose content comes to its node's decoder for the first time.
 KINDS = ("unchanged", "few", "upgrade", "upgrade_new", "first")
+# Of the rest of a run: a node's first facts and all that follow; reports of a run that changed nothing, some resources, all.
+FACTS_KINDS = ("facts_first", "facts_next")
+REPORT_KINDS = ("report_unchanged", "report_few", "report_worst")
+_RANKS = (
+    dict.fromkeys(KINDS, CATALOG) | dict.fromkeys(FACTS_KINDS, FACTS) | dict.fromkeys(REPORT_KINDS, REPORT)
+)
+
+
+def rank_of_kind(kind: str) -> int:
+    """How important the engine takes it."""
+    return _RANKS[kind]
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -71,6 +84,17 @@ class Sizes(msgspec.Struct, frozen=True):
     catalogs_pages: int
 
 
+class Runs(msgspec.Struct, frozen=True):
+    """What else a run sends, measured as catalogs are: facts and reports."""
+
+    at: str
+    cpu: str  # of the machine on which it was measured
+    bodies: str  # whose
+    rounds: tuple[Round, ...]
+    stored_bytes: dict[str, float]  # what one message of a kind adds to the database, its indexes included
+    event_bytes: float  # of that, a changed report's events
+
+
 class Calibration(msgspec.Struct, frozen=True):
     schema: int
     at: str
@@ -88,6 +112,7 @@ class Calibration(msgspec.Struct, frozen=True):
     private_bytes: dict[str, int]  # by stage, the largest process
     sizes: Sizes
     checkpoint_s: int
+    runs: Runs | None = None  # none in a record of schema 1
 
 
 class _Version(msgspec.Struct):
@@ -113,7 +138,7 @@ def load(file: Path) -> Calibration:
         schema = msgspec.json.decode(data, type=_Version).schema
         if schema is None:
             raise Misconfigured(setting, f"{file} is no calibration: it has no schema version")
-        if schema != SCHEMA:
+        if schema not in READABLE:
             raise Misconfigured(
                 setting,
                 f"{file} has schema {schema}, this program reads {SCHEMA}: 'ingest capacity calibrate' makes a new one",

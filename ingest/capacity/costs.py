@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
@@ -47,6 +48,18 @@ class BatchCosts(NamedTuple):
         )
 
 
+class Lesser(NamedTuple):
+    """What facts, or reports, cost elsewhere than in a decoder."""
+
+    receiver: Line
+    broker: Line
+    writer: BatchCosts
+    postgresql: BatchCosts
+
+    def slower(self, factor: float) -> Lesser:
+        return Lesser(*(part.slower(factor) for part in self))  # type: ignore[arg-type]
+
+
 class Costs(NamedTuple):
     """Everything the model takes from a calibration."""
 
@@ -60,6 +73,18 @@ class Costs(NamedTuple):
     postgresql: BatchCosts
     commit_s: float  # of a transaction: neither writer nor PostgreSQL computes
     crowding: float
+    lesser: Mapping[int, Lesser] = MappingProxyType({})  # by rank: facts and reports
+
+    def receiver_of(self, rank: int) -> Line:
+        return self.lesser[rank].receiver if rank in self.lesser else self.receiver
+
+    def broker_of(self, rank: int) -> Line:
+        return self.lesser[rank].broker if rank in self.lesser else self.broker
+
+    def batches_of(self, rank: int) -> tuple[BatchCosts, BatchCosts]:
+        """Of a writer, and of PostgreSQL."""
+        part = self.lesser.get(rank, self)
+        return part.writer, part.postgresql
 
     def rest_factor(self, stage: str, found_rest: bool) -> float:
         """For a message that found the machine at rest, or did not."""
@@ -71,6 +96,7 @@ class Costs(NamedTuple):
             receiver=self.receiver.slower(factor), broker=self.broker.slower(factor),
             decoder=_slower(self.decoder, factor), writer=self.writer.slower(factor),
             postgresql=self.postgresql.slower(factor),
+            lesser={rank: part.slower(factor) for rank, part in self.lesser.items()},
         )  # fmt: skip
 
 
@@ -80,17 +106,17 @@ def costs_of(calibration: Calibration) -> Costs:
     crowding = calibration.crowding
     fleet_rounds = [r for r in rounds if r.name != "roles"]  # the others are nodes like many
     backlog = [r for r in fleet_rounds if r.mode == "backlog"]
-    receiver = _lines(backlog, "receiver", crowding, dict.fromkeys(KINDS, "any"))["any"]
-    broker = _lines(
-        [_with(r, "broker", r.cpu_s["broker"] + r.cpu_s["broker_in"]) for r in backlog],
+    receiver = lines_of(backlog, "receiver", crowding, dict.fromkeys(KINDS, "any"))["any"]
+    broker = lines_of(
+        [with_cpu(r, "broker", r.cpu_s["broker"] + r.cpu_s["broker_in"]) for r in backlog],
         "broker", crowding, dict.fromkeys(KINDS, "any"),
     )["any"]  # fmt: skip
     flow = [r for r in rounds if r.mode == "flow"]
     # What a message takes that does not wait, of what one of a backlog takes: new memory is what costs.
-    receiver = receiver.slower(_factor(flow, "receiver", dict.fromkeys(KINDS, receiver), crowding))
-    broker = broker.slower(_factor(flow, "broker", dict.fromkeys(KINDS, broker), crowding))
+    receiver = receiver.slower(factor_of(flow, "receiver", dict.fromkeys(KINDS, receiver), crowding))
+    broker = broker.slower(factor_of(flow, "broker", dict.fromkeys(KINDS, broker), crowding))
     by_kind = {kind: kind for kind in KINDS}
-    decoder = _lines(backlog, "decoder", crowding, by_kind, _new_factor(samples, "decoder_s"))
+    decoder = lines_of(backlog, "decoder", crowding, by_kind, _new_factor(samples, "decoder_s"))
     _as_in_life(decoder, flow, crowding)
     calm = [r for r in rounds if r.mode == "calm"]
     stages = {
@@ -105,12 +131,12 @@ def costs_of(calibration: Calibration) -> Costs:
         decoder=decoder,
         # Caches are cold then, and cores asleep.
         at_rest={
-            stage: min(max(1.0, _factor(calm, stage, lines)), REST_FACTOR_MAX)
+            stage: min(max(1.0, factor_of(calm, stage, lines)), REST_FACTOR_MAX)
             for stage, lines in stages.items()
         },
         noise={kind: _noise([s for s in samples if s.kind == kind], decoder[kind]) for kind in KINDS},
-        writer=_batch_costs(fleet_rounds, "writer", crowding, _new_factor(samples, "writer_s")),
-        postgresql=_batch_costs(fleet_rounds, "postgresql", crowding, _new_factor(samples, "postgresql_s")),
+        writer=batch_costs(fleet_rounds, "writer", crowding, _new_factor(samples, "writer_s")),
+        postgresql=batch_costs(fleet_rounds, "postgresql", crowding, _new_factor(samples, "postgresql_s")),
         commit_s=max(float(np.median(calibration.commit_s)), min(waits)),
         crowding=crowding,
     )
@@ -129,7 +155,7 @@ def _new_factor(samples: Sequence[Sample], stage: str) -> float:
     return min(max(1.0, new / shared), NEW_FACTOR_MAX) if shared > 0 else 1.0
 
 
-def _lines(
+def lines_of(
     rounds: Sequence[Round], stage: str, crowding: float, groups: dict[str, str], new_factor: float = 1.0
 ) -> dict[str, Line]:
     """A line for each group of kinds. Relative errors are least: a round of small catalogs counts as much as one
@@ -159,7 +185,7 @@ def _weighted(round_: Round, new_factor: float) -> list[tuple[str, float, float]
     return found
 
 
-def _with(round_: Round, stage: str, seconds: float) -> Round:
+def with_cpu(round_: Round, stage: str, seconds: float) -> Round:
     return msgspec.structs.replace(round_, cpu_s=round_.cpu_s | {stage: seconds})
 
 
@@ -169,7 +195,7 @@ def _share_before_the_queue(backlog: Sequence[Round]) -> float:
     return before_s / (before_s + sum(r.cpu_s["broker"] for r in backlog))
 
 
-def _factor(rounds: Sequence[Round], stage: str, lines: Mapping[str, Line], crowding: float = 1.0) -> float:
+def factor_of(rounds: Sequence[Round], stage: str, lines: Mapping[str, Line], crowding: float = 1.0) -> float:
     """What these rounds took, of what lines by kind say."""
     predicted_s = sum(
         lines[kind].each_s * messages + lines[kind].byte_s * r.kind_bytes[kind]
@@ -199,21 +225,24 @@ def _as_in_life(decoder: dict[str, Line], mixed: Sequence[Round], crowding: floa
             decoder[kind] = decoder[kind].slower(factor)
 
 
-def _batch_costs(rounds: Sequence[Round], stage: str, crowding: float, new_factor: float) -> BatchCosts:
+def batch_costs(
+    rounds: Sequence[Round], stage: str, crowding: float, new_factor: float, kinds: Sequence[str] = KINDS
+) -> BatchCosts:
     rows, totals = [], []
     for r in rounds:
         idle_batches = r.batches if r.mode in ALONE else 0
-        row = [float(r.batches), float(idle_batches), float(r.content_batches), *[0.0] * (2 * len(KINDS))]
+        row = [float(r.batches), float(idle_batches), float(r.content_batches), *[0.0] * (2 * len(kinds))]
         for kind, messages, body_bytes in _weighted(r, new_factor):
-            place = 3 + 2 * KINDS.index(kind)
+            place = 3 + 2 * kinds.index(kind)
             row[place] += messages
             row[place + 1] += body_bytes
         rows.append(row)
         totals.append(r.cpu_s[stage] / (1.0 if r.mode in ALONE else crowding))
     matrix, total = np.array(rows), np.array(totals)
     found = nonnegative(matrix / total[:, None], np.ones(len(rows)))
-    lines = {kind: Line(found[3 + 2 * n], found[4 + 2 * n]) for n, kind in enumerate(KINDS)}
-    lines["upgrade_new"] = lines["upgrade"].slower(new_factor)
+    lines = {kind: Line(found[3 + 2 * n], found[4 + 2 * n]) for n, kind in enumerate(kinds)}
+    if "upgrade" in lines:
+        lines["upgrade_new"] = lines["upgrade"].slower(new_factor)
     costs = BatchCosts(found[0], found[1], found[2], lines)
     # Among other work, and with fewer messages a batch, the same takes more than in a backlog.
     in_flow = np.array([r.mode == "flow" for r in rounds])

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 
 import msgspec
 
-from ingest.capacity.calibration import Calibration
-from ingest.capacity.instance import Arrival
+from ingest.capacity.calibration import FACTS_KINDS, REPORT_KINDS, Calibration
+from ingest.capacity.run_costs import runs_of
+from ingest.capacity.world import Arrival
+from ingest.core.delivery.importance import CATALOG, FACTS, RANKS, REPORT
 from ingest.core.delivery.routing import decoders_at_work
 from ingest.errors import Misconfigured, Refused
 from ingest.store.capacity import StoredFleet
@@ -17,6 +19,7 @@ from ingest.store.capacity import StoredFleet
 NODES_MAX = 10_000_000
 GROWTH_MAX = 100
 BODY_BYTES_MIN = 1024  # less is no catalog
+LEAD_S = 2.0  # from a run's facts to its catalog: what a compile takes
 SIGMA = 0.75  # of a catalog size's logarithm; that of real catalogs
 
 
@@ -31,10 +34,34 @@ class Fleet(msgspec.Struct, frozen=True):
     growth: float  # nodes in a year, as a share
     database_bytes: int | None = None  # where the database was asked
     origin: str = "as given"
+    kinds: tuple[str, ...] = ("catalog",)  # what a run sends of these: the names of ``importance.RANKS``
+    run_s: float = 20.0  # from a run's catalog to its report
+    reports_changed: float = 0.0  # share of them that have changes
+    changed_kind: str = "report_few"  # what those cost
+    run_bytes: dict[str, int] = {}  # mean body of facts and reports, by kind
 
     @property
     def per_s(self) -> float:
+        """Runs."""
         return self.nodes / self.interval_s
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Of what is planned, the most important first."""
+        return tuple(rank for rank, name in enumerate(RANKS) if name in self.kinds)
+
+    def shares(self, rank: int) -> dict[str, float]:
+        """How much of that rank's messages is of which kind."""
+        if rank == CATALOG:
+            return {"unchanged": self.unchanged, "few": self.parameters, "upgrade": self.upgrade}
+        if rank == FACTS:
+            return {"facts_next": 1.0}
+        return {"report_unchanged": 1 - self.reports_changed, self.changed_kind: self.reports_changed}
+
+    def mean_bytes(self, rank: int) -> float:
+        if rank == CATALOG:
+            return self.body_bytes
+        return sum(share * self.run_bytes[kind] for kind, share in self.shares(rank).items())
 
 
 def fleet_of(
@@ -50,6 +77,8 @@ def fleet_of(
     roles: int | None,
     growth: float,
     calibration: Calibration | None,
+    kinds: tuple[str, ...] = ("catalog",),
+    reports_changed: float = 0.0,
 ) -> Fleet:
     """The fleet as it was asked for. Raises Misconfigured for one that cannot be.
 
@@ -81,9 +110,27 @@ def fleet_of(
         raise Misconfigured(
             "--roles", f"{roles} roles for {nodes} nodes: between 1 and as many as there are nodes"
         )
+    _require_possible(growth, reports_changed)
+    return Fleet(
+        nodes, interval_s, unchanged, parameters, upgrade, body_bytes, roles, growth, kinds=kinds, run_s=run_s,
+        reports_changed=reports_changed, run_bytes=run_bytes(calibration) if calibration is not None else {},
+    )  # fmt: skip
+
+
+def _require_possible(growth: float, reports_changed: float) -> None:
     if not -1 <= growth <= GROWTH_MAX:
         raise Misconfigured("--growth", f"{growth:g} is not between -1 (no fleet left) and {GROWTH_MAX}")
-    return Fleet(nodes, interval_s, unchanged, parameters, upgrade, body_bytes, roles, growth)
+    if not 0 <= reports_changed <= 1:
+        raise Misconfigured("--reports-changed", f"{reports_changed:g} is not a share: between 0 and 1")
+
+
+def run_bytes(calibration: Calibration) -> dict[str, int]:
+    """The mean body of each kind of facts and reports."""
+    found: dict[str, int] = {}
+    for kind in (*FACTS_KINDS, *REPORT_KINDS):
+        rounds = [r for r in runs_of(calibration).rounds if kind in r.kinds]
+        found[kind] = sum(r.kind_bytes[kind] for r in rounds) // max(1, sum(r.kinds[kind] for r in rounds))
+    return found
 
 
 def described(stored: StoredFleet, calibration: Calibration | None) -> tuple[int, float, int | None]:
@@ -110,12 +157,38 @@ def mean_body_bytes(calibration: Calibration) -> int:
 def arrivals(
     fleet: Fleet, count: int, *, per_s: float | None, cores: int, seed: int, kind: str | None = None
 ) -> Iterator[Arrival]:
-    """Catalogs of a fleet whose nodes have nothing to do with one another: random times at a rate, or all at once.
+    """Of so many runs of a fleet whose nodes have nothing to do with one another: random times at a rate, or all at once.
 
-    ``kind`` makes them all of that kind, as a deploy does.
+    ``kind`` makes all catalogs of that kind, as a deploy does, whose reports all have changes.
     """
+    catalogs = _catalogs(fleet, count, per_s=per_s, cores=cores, seed=seed, kind=kind)
+    if fleet.ranks == (CATALOG,):
+        yield from catalogs
+        return
     chance = random.Random(seed)
-    mix = {"unchanged": fleet.unchanged, "few": fleet.parameters, "upgrade": fleet.upgrade}
+    found = []
+    whole = list(catalogs)
+    end_s = whole[-1].due_s or 1.0
+    for one in whole:
+        changed = kind is not None or chance.random() < fleet.reports_changed
+        report = fleet.changed_kind if changed else "report_unchanged"
+        for rank, lag_s, its in (
+            (FACTS, -LEAD_S, "facts_next"),
+            (CATALOG, 0.0, one.kind),
+            (REPORT, fleet.run_s, report),
+        ):
+            if rank in fleet.ranks:
+                size = one.body_bytes if rank == CATALOG else fleet.run_bytes[its]
+                # What would come after the end comes at the beginning: so the mix is the same all the time.
+                found.append(Arrival((one.due_s + lag_s) % end_s if per_s else 0.0, its, size, one.node))
+    yield from sorted(found, key=lambda arrival: arrival.due_s)
+
+
+def _catalogs(
+    fleet: Fleet, count: int, *, per_s: float | None, cores: int, seed: int, kind: str | None
+) -> Iterator[Arrival]:
+    chance = random.Random(seed)
+    mix = fleet.shares(CATALOG)
     kinds, weights = (list(mix), list(mix.values())) if kind is None else ([kind], [1.0])
     # The first node of a role (at each decoder) brings what an upgrade changed.
     share_new = min(1.0, fleet.roles * decoders_at_work(cores) / fleet.nodes)

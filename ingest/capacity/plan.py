@@ -7,12 +7,16 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from ingest.capacity.calibration import Calibration, Machine
+from ingest.capacity.calibration import Calibration
 from ingest.capacity.costs import Costs, costs_of
 from ingest.capacity.fleet import Fleet, arrivals
-from ingest.capacity.instance import Setup
+from ingest.capacity.planned import Burst, Case, Curve, KindCase, Plan
+from ingest.capacity.run_costs import all_costs_of
+from ingest.capacity.run_space import KEEP, Keep, run_space, with_runs
 from ingest.capacity.simulation import Outcome, simulate
-from ingest.capacity.space import Space, space_of
+from ingest.capacity.space import space_of
+from ingest.capacity.world import Setup
+from ingest.core.delivery.importance import CATALOG, RANKS, REPORT
 
 LOAD_MAX = 0.95  # of the limit: as far as `make bench-capacity` checks the model against the engine
 LIMIT_MESSAGES = 4000
@@ -24,70 +28,6 @@ POINTS = 120  # of a curve over time
 Progress = Callable[[str, float], None]
 
 
-class Case(msgspec.Struct, frozen=True):
-    """One row: a fleet on a machine."""
-
-    name: str
-    nodes: int
-    interval_s: float
-    cores: int
-    workers: int
-    instances: int
-    offered_per_s: float
-    limit_per_s: float  # catalogs a second that come through when the engine is never idle
-    utilisation: dict[str, float]  # by stage, at the offered load; over 1: does not fit
-    utilisation_at_limit: dict[str, float]
-    bottleneck: str
-    p50_s: float | None  # freshness at the offered load; none where the queue grows for ever
-    p99_s: float | None
-    nodes_fit: int
-    headroom: float  # nodes that fit, over nodes planned
-
-    @property
-    def fits(self) -> bool:
-        return self.nodes_fit >= self.nodes
-
-
-class Burst(msgspec.Struct, frozen=True):
-    """Many catalogs at once, until they are stored."""
-
-    messages: int
-    seconds: float | None  # none: it never ends, more arrives than is stored
-    times_s: tuple[float, ...]
-    waiting: tuple[int, ...]  # catalogs not stored yet, at these times
-
-
-class Curve(msgspec.Struct, frozen=True):
-    """Freshness by load."""
-
-    nodes: tuple[int, ...]
-    p50_s: tuple[float, ...]
-    p99_s: tuple[float, ...]
-
-
-class Plan(msgspec.Struct, frozen=True):
-    at: str
-    program: str
-    fleet: Fleet
-    target_s: float
-    outage_s: float
-    machine: Machine
-    calibrated_at: str
-    calibration_commit: str
-    calibration_templates: str
-    calibration_disturbed: float  # share of its cores that others used meanwhile
-    broker_here: bool
-    database_apart: bool
-    base: Case
-    space: Space
-    outage: Burst
-    deploy: Burst
-    deploy_p99_s: float | None  # when the nodes keep to their interval
-    curve: Curve
-    what_if: tuple[Case, ...]
-    interrupted: bool = False
-
-
 def plan(
     calibration: Calibration,
     fleet: Fleet,
@@ -95,10 +35,11 @@ def plan(
     *,
     target_s: float,
     outage_s: float,
+    keep: Keep = KEEP,
     progress: Progress = lambda what, share: None,
 ) -> Plan:
     """Simulates everything the report tells. Ctrl-C while the what-if rows are made leaves those that are."""
-    costs = costs_of(calibration)
+    costs = costs_of(calibration) if fleet.ranks == (CATALOG,) else all_costs_of(calibration)
     progress("as planned", 0.0)
     base, outcome = _case("as planned", costs, fleet, setup, target_s)
     progress("by load", 0.15)
@@ -110,6 +51,7 @@ def plan(
     upgrading = msgspec.structs.replace(fleet, unchanged=0.0, parameters=0.0, upgrade=1.0)
     deploy_case, _ = _case("deploy", costs, upgrading, setup, target_s)
     rows, interrupted = _what_if(costs, fleet, setup, target_s, progress)
+    runs = run_space(calibration, fleet, keep)
     used = [r.elsewhere_s / (r.seconds * calibration.machine.cores) for r in calibration.rounds]
     return Plan(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -125,7 +67,8 @@ def plan(
         broker_here=setup.broker_here,
         database_apart=setup.database_apart,
         base=base,
-        space=space_of(calibration, fleet, setup, outcome.window_bytes_max),
+        space=with_runs(space_of(calibration, fleet, setup, outcome.window_bytes_max), fleet, runs),
+        runs=runs,
         outage=outage,
         deploy=deploy,
         deploy_p99_s=deploy_case.p99_s,
@@ -165,16 +108,21 @@ def _others(costs: Costs, fleet: Fleet, setup: Setup) -> Iterator[tuple[str, Cos
     new = costs.decoder["upgrade_new"]
     unmet = costs._replace(decoder=costs.decoder | {"few": new, "upgrade": new})
     yield "roles that decoders' caches cannot hold", unmet, fleet, setup
+    if REPORT in fleet.ranks:
+        all_changed = msgspec.structs.replace(fleet, reports_changed=1.0)
+        yield "every report has changes", costs, all_changed, setup
 
 
 def _case(name: str, costs: Costs, fleet: Fleet, setup: Setup, target_s: float) -> tuple[Case, Outcome]:
-    full = _simulate(costs, fleet, setup, LIMIT_MESSAGES, None)
-    limit_per_s = middle_rate(full.finished_s)
+    # From one queue in the order of runs: in the order of importance no report would come before the last catalog.
+    full = _simulate(costs, fleet, setup._replace(queues=(0, 0, 0)), LIMIT_MESSAGES, None)
+    limit_per_s = middle_rate(full.finished_s) / len(fleet.ranks)
     offered = fleet.per_s
     stable = offered < limit_per_s
     outcome = _simulate(costs, fleet, setup, LOAD_MESSAGES, min(offered, LOAD_MAX * limit_per_s))
     factor = 1.0 if offered <= LOAD_MAX * limit_per_s else offered / (LOAD_MAX * limit_per_s)
     fit_per_s = _fit(costs, fleet, setup, limit_per_s, target_s)
+    most_important = outcome.freshness_of(fleet.ranks[0])
     case = Case(
         name=name,
         nodes=fleet.nodes,
@@ -187,19 +135,40 @@ def _case(name: str, costs: Costs, fleet: Fleet, setup: Setup, target_s: float) 
         utilisation={stage: busy * factor for stage, busy in outcome.busy.items()},
         utilisation_at_limit=full.busy,
         bottleneck=max(full.busy, key=lambda stage: full.busy[stage]),
-        p50_s=quantile(outcome.freshness_s, 0.5) if stable else None,
-        p99_s=quantile(outcome.freshness_s, 0.99) if stable else None,
+        p50_s=quantile(most_important, 0.5) if stable else None,
+        p99_s=quantile(most_important, 0.99) if stable else None,
         nodes_fit=int(fit_per_s * fleet.interval_s),
         headroom=fit_per_s * fleet.interval_s / fleet.nodes,
+        kinds=_kinds(fleet, outcome, stable=stable),
     )
     return case, outcome
+
+
+def _kinds(fleet: Fleet, outcome: Outcome, *, stable: bool) -> tuple[KindCase, ...]:
+    found = []
+    for rank in fleet.ranks:
+        freshness_s = outcome.freshness_of(rank)
+        found.append(
+            KindCase(
+                kind=RANKS[rank],
+                per_s=fleet.per_s,
+                body_bytes=round(fleet.mean_bytes(rank)),
+                p50_s=quantile(freshness_s, 0.5) if stable else None,
+                p99_s=quantile(freshness_s, 0.99) if stable else None,
+                last_s=max(freshness_s) if stable else None,
+                before_next_run=stable and max(freshness_s) < fleet.interval_s,
+            )
+        )
+    return tuple(found)
 
 
 def _fit(costs: Costs, fleet: Fleet, setup: Setup, limit_per_s: float, target_s: float) -> float:
     """The highest rate, up to ``LOAD_MAX`` of the limit, whose p99 freshness is under the target."""
 
     def is_fresh(per_s: float) -> bool:
-        return quantile(_simulate(costs, fleet, setup, LOAD_MESSAGES, per_s).freshness_s, 0.99) <= target_s
+        outcome = _simulate(costs, fleet, setup, LOAD_MESSAGES, per_s)
+        first, *others = (quantile(outcome.freshness_of(rank), 0.99) for rank in fleet.ranks)
+        return first <= target_s and all(other < fleet.interval_s for other in others)
 
     high = LOAD_MAX * limit_per_s
     if is_fresh(high):
@@ -218,7 +187,12 @@ def _curve(costs: Costs, fleet: Fleet, setup: Setup, base: Case) -> Curve:
     if base.offered_per_s < LOAD_MAX * base.limit_per_s:
         loads.add(base.offered_per_s / base.limit_per_s)
     found = [
-        (load, _simulate(costs, fleet, setup, LOAD_MESSAGES, load * base.limit_per_s).freshness_s)
+        (
+            load,
+            _simulate(costs, fleet, setup, LOAD_MESSAGES, load * base.limit_per_s).freshness_of(
+                fleet.ranks[0]
+            ),
+        )
         for load in sorted(loads)
     ]
     return Curve(
@@ -229,35 +203,49 @@ def _curve(costs: Costs, fleet: Fleet, setup: Setup, base: Case) -> Curve:
 
 
 def _outage(costs: Costs, fleet: Fleet, setup: Setup, base: Case, outage_s: float) -> Burst:
-    """The queue holds what came in that time, and more comes while it is emptied."""
-    backlog = max(1, round(fleet.per_s * outage_s))
+    """The queues hold what came in that time, and more comes while they are emptied."""
+    runs = max(1, round(fleet.per_s * outage_s))
     if fleet.per_s >= base.limit_per_s:
-        return Burst(backlog, None, (), ())
-    full = _burst(costs, fleet, setup, backlog, None)
+        return Burst(runs * len(fleet.ranks), None, (), (), _bytes(fleet, runs))
+    full = _burst(costs, fleet, setup, runs, None)
     assert full.seconds is not None
-    # What comes meanwhile is as much work again for each catalog, and stretches the time by the same share.
+    # What comes meanwhile is as much work again for each message, and stretches the time by the same share.
     stretch = 1 / (1 - fleet.per_s / base.limit_per_s)
-    return Burst(backlog, full.seconds * stretch, tuple(t * stretch for t in full.times_s), full.waiting)
+    return msgspec.structs.replace(
+        full,
+        seconds=full.seconds * stretch,
+        times_s=tuple(t * stretch for t in full.times_s),
+        kinds_s={kind: t * stretch for kind, t in full.kinds_s.items()},
+    )
 
 
-def _burst(costs: Costs, fleet: Fleet, setup: Setup, messages: int, kind: str | None) -> Burst:
+def _burst(costs: Costs, fleet: Fleet, setup: Setup, runs: int, kind: str | None) -> Burst:
     """All at once."""
-    simulated = min(messages, BURST_MESSAGES_MAX)
-    outcome = _simulate(costs, fleet, setup, simulated, None, kind)
-    scale = messages / simulated
+    outcome = _simulate(costs, fleet, setup, min(runs, BURST_MESSAGES_MAX // len(fleet.ranks)), None, kind)
     finished = outcome.finished_s
+    simulated, messages = len(finished), runs * len(fleet.ranks)
+    scale = messages / simulated
     places = sorted({round(n * (simulated - 1) / POINTS) for n in range(POINTS + 1)})
     return Burst(
         messages,
         finished[-1] * scale,
         (0.0, *(finished[place] * scale for place in places)),
         (messages, *(messages - round((place + 1) * scale) for place in places)),
+        _bytes(fleet, runs),
+        {RANKS[rank]: max(outcome.freshness_of(rank)) * scale for rank in fleet.ranks},
     )
+
+
+def _bytes(fleet: Fleet, runs: int) -> int:
+    """What lies in the broker."""
+    return round(runs * sum(fleet.mean_bytes(rank) for rank in fleet.ranks))
 
 
 def _simulate(
     costs: Costs, fleet: Fleet, setup: Setup, count: int, per_s: float | None, kind: str | None = None
 ) -> Outcome:
+    if len(fleet.ranks) > 1:
+        count //= 2  # runs of several messages take as much longer
     load = list(arrivals(fleet, count, per_s=per_s, cores=setup.cores, seed=count, kind=kind))
     return simulate(costs, setup, load)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from ingest.capacity.pictures import FIRST, INK, MARK, SECOND, figure, seconds, svg
-from ingest.capacity.plan import Burst, Case, Curve, Plan
+from ingest.capacity.planned import Burst, Case, Curve, Plan
+from ingest.capacity.run_report import things
 from ingest.capacity.words import about
 
 
@@ -15,7 +16,9 @@ def plots(plan: Plan) -> dict[str, str]:
         "freshness": _freshness(plan.curve, plan.base, plan.target_s),
         "stages": _stages(plan.base),
         "outage": _burst("outage", plan.outage, "the backlog after an outage, over time"),
-        "deploy": _burst("deploy", plan.deploy, "catalogs of a fleet-wide deploy not stored yet, over time"),
+        "deploy": _burst(
+            "deploy", plan.deploy, f"{things(plan.fleet)} of a fleet-wide deploy not stored yet, over time"
+        ),
         "what_if": _what_if(plan),
     }
 

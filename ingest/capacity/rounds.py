@@ -7,7 +7,7 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import psutil
 
@@ -35,6 +35,18 @@ from ingest.transport.publisher import Publisher
 BACKLOG_TIMEOUT_S = 120.0
 SINGLE_TIMEOUT_S = 20.0
 Body = TypeVar("Body", bytes, memoryview)
+
+
+class Sender(Protocol):
+    """Who has another message whenever it is asked."""
+
+    certname: str
+
+    def next(self, kind: str) -> bytes:
+        """The whole body."""
+
+    def next_parts(self, kind: str, at: datetime | None = None) -> list[bytes]:
+        """The same in pieces."""
 
 
 class Node:
@@ -84,7 +96,7 @@ class Bench:
     def close(self) -> None:
         self._publisher.close()
 
-    def backlog(self, name: str, messages: Sequence[tuple[Node, str]], *, fresh_pages: bool) -> Round:
+    def backlog(self, name: str, messages: Sequence[tuple[Sender, str]], *, fresh_pages: bool) -> Round:
         """All of them wait in the queue before the engine sees the first."""
         if fresh_pages:
             store.checkpoint(self.watcher)
@@ -99,7 +111,7 @@ class Bench:
         self._wait(len(messages), BACKLOG_TIMEOUT_S)
         return meter.round(name, "backlog", fresh_pages, tally, {"broker_in": broker_in_s})
 
-    def flow(self, mode: str, name: str, messages: Sequence[tuple[Node, str]], per_s: float) -> Round:
+    def flow(self, mode: str, name: str, messages: Sequence[tuple[Sender, str]], per_s: float) -> Round:
         """As in life: they come at random times, so many a second."""
         tally = Tally()
         meter = Meter(self)
@@ -119,7 +131,7 @@ class Bench:
         self._wait(len(messages), BACKLOG_TIMEOUT_S)
         return meter.round(name, mode, False, tally, {"broker_in": 0.0})
 
-    def single(self, name: str, messages: Iterable[tuple[Node, str]]) -> tuple[list[Sample], Round]:
+    def single(self, name: str, messages: Iterable[tuple[Sender, str]]) -> tuple[list[Sample], Round]:
         """Each is published when the one before is settled."""
         samples = []
         tally = Tally()
@@ -145,9 +157,9 @@ class Bench:
             )
         return samples, meter.round(name, "single", False, tally, {})
 
-    def _kind(self, node: Node, kind: str) -> str:
+    def _kind(self, node: Sender, kind: str) -> str:
         """An upgrade is new where its role's release comes to the node's decoder for the first time."""
-        if kind != "upgrade":
+        if kind != "upgrade" or not isinstance(node, Node):
             return kind
         decoders = min(self.config.workers, decoders_at_work(cores()))
         release = (node.template.name, node.release, zlib.crc32(node.certname.encode()) % decoders)
@@ -179,7 +191,7 @@ class Bench:
 
     def _wait(self, messages: int, timeout_s: float) -> None:
         self._settled += messages
-        self.engine.wait(lambda: self.engine.settled() >= self._settled, f"{messages} catalogs", timeout_s)
+        self.engine.wait(lambda: self.engine.settled() >= self._settled, f"{messages} messages", timeout_s)
 
 
 class Tally:

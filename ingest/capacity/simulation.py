@@ -12,21 +12,27 @@ from typing import NamedTuple
 
 import simpy
 
+from ingest.capacity.calibration import rank_of_kind
 from ingest.capacity.cores import Cores
 from ingest.capacity.costs import Costs
-from ingest.capacity.instance import Arrival, Instance, Message, Setup, Stage
+from ingest.capacity.instance import Instance, Stage
+from ingest.capacity.world import Arrival, Message, Setup
 
 
 class Outcome(NamedTuple):
     """What happened to a load."""
 
     freshness_s: list[float]  # due to committed, in the order of arrival
+    ranks: list[int]  # catalog, facts or report, in the same order
     finished_s: list[float]  # when each was committed, ascending
     busy: dict[str, float]  # busy seconds over (end - start), by stage; cores count as one stage
     served_s: dict[str, float]  # CPU seconds of all messages, by stage
     window_bytes_max: int  # the most that lay in shared memory
     batches: int
     duration_s: float
+
+    def freshness_of(self, rank: int) -> list[float]:
+        return [one for one, its in zip(self.freshness_s, self.ranks, strict=True) if its == rank]
 
 
 class Simulation:
@@ -43,15 +49,17 @@ class Simulation:
         self.broker = Stage(self.env, machines[0])
         self.publisher = Stage(self.env, machines[0])
         self.instances = [Instance(self, machine) for machine in machines]
-        self._queue: deque[Message] = deque()
+        self._queues: dict[int, deque[Message]] = {queue: deque() for queue in sorted(set(setup.queues))}
         self._next_instance = 0
         self.freshness_s: list[float] = []
+        self.ranks: list[int] = []
         self.finished_s: list[float] = []
         self.batches = 0
 
     def run(self, arrivals: Sequence[Arrival]) -> Outcome:
         """Until every message is committed."""
         self.freshness_s = [0.0] * len(arrivals)
+        self.ranks = [rank_of_kind(arrival.kind) for arrival in arrivals]
         messages = [
             Message(number, arrival, self._chance.choice(self.costs.noise[arrival.kind]))
             for number, arrival in enumerate(arrivals)
@@ -80,23 +88,26 @@ class Simulation:
         if line is not None:
             self.publisher.serve(line.at(size) * factor, done)
         if self.setup.broker_here:
-            self.broker.serve(self.costs.broker.at(size) * self.costs.broker_in * factor, done)
+            demand_s = self.costs.broker_of(message.rank).at(size) * self.costs.broker_in
+            self.broker.serve(demand_s * factor, done)
 
     def _queued(self, message: Message) -> None:
-        self._queue.append(message)
+        self._queues[self.setup.queues[message.rank]].append(message)
         self.deliver()
 
     def deliver(self) -> None:
-        """The broker gives messages out in turn, to whom has room for them."""
-        while self._queue:
-            for step in range(len(self.instances)):
-                instance = self.instances[(self._next_instance + step) % len(self.instances)]
-                if instance.has_room(self._queue[0].arrival.body_bytes):
-                    self._next_instance = (self._next_instance + step + 1) % len(self.instances)
-                    self._deliver_to(instance, self._queue.popleft())
-                    break
-            else:
-                return
+        """The broker gives messages out of its queues in turn, to whom has room for them."""
+        while sum(bool(queue) and self._give_one(queue) for queue in self._queues.values()):
+            pass
+
+    def _give_one(self, queue: deque[Message]) -> bool:
+        for step in range(len(self.instances)):
+            instance = self.instances[(self._next_instance + step) % len(self.instances)]
+            if instance.has_room(queue[0]):
+                self._next_instance = (self._next_instance + step + 1) % len(self.instances)
+                self._deliver_to(instance, queue.popleft())
+                return True
+        return False
 
     def _deliver_to(self, instance: Instance, message: Message) -> None:
         """It streams again, from the broker to the receiver."""
@@ -105,7 +116,8 @@ class Simulation:
         instance.receive(message, done)
         if self.setup.broker_here:
             out = 1 - self.costs.broker_in
-            self.broker.serve(self.costs.broker.at(message.arrival.body_bytes) * out * factor, done)
+            demand_s = self.costs.broker_of(message.rank).at(message.arrival.body_bytes) * out
+            self.broker.serve(demand_s * factor, done)
 
     def committed(self, messages: Sequence[Message]) -> None:
         self.batches += 1
@@ -139,6 +151,7 @@ class Simulation:
             busy["database machine"] = share(self.database.busy_s, self.database.count)
         return Outcome(
             freshness_s=self.freshness_s,
+            ranks=self.ranks,
             finished_s=self.finished_s,
             busy=busy,
             served_s={

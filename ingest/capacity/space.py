@@ -8,7 +8,7 @@ import numpy as np
 from ingest.capacity.calibration import KINDS, Calibration, Round
 from ingest.capacity.costs import nonnegative
 from ingest.capacity.fleet import Fleet, mean_body_bytes
-from ingest.capacity.instance import Setup
+from ingest.capacity.world import Setup
 from ingest.core.delivery.routing import decoders_at_work
 
 DAY_S = 86400.0

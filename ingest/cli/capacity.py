@@ -16,17 +16,20 @@ from ingest.cli.printing import say, say_lines
 from ingest.cli.settings import database, with_settings
 from ingest.config.loading import Origins
 from ingest.config.settings import Config
+from ingest.core.delivery.destinations import kinds_of
+from ingest.core.delivery.importance import RANKS
 from ingest.core.quantities import duration_s, size_bytes
 from ingest.errors import Misconfigured
 
 if TYPE_CHECKING:
     from ingest.capacity.calibration import Calibration
     from ingest.capacity.fleet import Fleet
-    from ingest.capacity.instance import Setup
+    from ingest.capacity.world import Setup
 
 INTERVAL_S = 1800.0  # runinterval, Puppet's own default
 TEMPLATES_HELP = (
-    "real catalogs in wire form instead of made-up ones: DIR/*.json or DIR/*/run-1/catalog-wire.json"
+    "real catalogs in wire form instead of made-up ones: DIR/*.json or DIR/*/run-1/catalog-wire.json; beside them facts and "
+    "reports: DIR/facts/*.json, DIR/reports/*.json, or facts-wire.json and report-wire.json as for catalogs"
 )
 
 
@@ -66,6 +69,8 @@ class _Size(click.ParamType[int]):
 @click.option(
     "--upgrade", type=float, help="share after a module upgrade  [default: a tenth of what changes]"
 )
+@click.option("--reports-changed", type=float, default=0.02, show_default=True,
+              help="share of reports in which something was changed")  # fmt: skip
 @click.option("--catalog-size", "body_bytes", type=_Size(), help="mean  [default: the calibration's]")
 @click.option("--roles", type=int, help="kinds of nodes  [default: the calibration's]")
 @click.option(
@@ -89,8 +94,12 @@ class _Size(click.ParamType[int]):
 def capacity_group(context: click.Context, /, settings: Origins, **options: Any) -> None:
     """What a fleet needs of this engine: a report, from service times measured on this machine.
 
+    Planned are whole runs, which send facts, a catalog and a report; with --kinds only some of these. Reports take disk
+    for as long as --report-ttl-s keeps them.
+
     \b
     ingest capacity --nodes 3000 --interval 30m --unchanged 0.9 --output plan.html
+    ingest capacity --nodes 3000 --kinds catalog
     ingest capacity calibrate --output calibration.json
     """
     if context.invoked_subcommand is None:
@@ -102,7 +111,7 @@ def capacity_group(context: click.Context, /, settings: Origins, **options: Any)
 @click.option("--templates", type=click.Path(path_type=Path), metavar="DIR", help=TEMPLATES_HELP)
 @with_settings
 def calibrate_command(settings: Origins, output: Path, templates: Path | None) -> None:
-    """Measure this machine, in under a minute, and save the record.
+    """Measure this machine, in about a minute, and save the record.
 
     It starts an engine, an embedded broker and a PostgreSQL of its own. With --database the measuring is done in a
     new database of that server, dropped afterwards; no other database is touched.
@@ -123,6 +132,8 @@ def _report(config: Config, origins: dict[str, str], **options: Any) -> None:
     from ingest.capacity.calibration import load
     from ingest.capacity.plan import plan
     from ingest.capacity.report import format_of, render
+    from ingest.capacity.run_space import Keep
+    from ingest.capacity.space import DAY_S
 
     outputs: tuple[Path, ...] = options["outputs"]
     formats = [format_of(file) for file in outputs]
@@ -144,6 +155,7 @@ def _report(config: Config, origins: dict[str, str], **options: Any) -> None:
             setup,
             target_s=options["target_s"],
             outage_s=options["outage_s"],
+            keep=Keep(config.report_ttl_s / DAY_S, config.resource_events_ttl_s / DAY_S),
             progress=progress,
         )
     for file, format_ in zip(outputs, formats, strict=True):
@@ -160,7 +172,7 @@ def _report(config: Config, origins: dict[str, str], **options: Any) -> None:
 
 def _setup(config: Config, origins: dict[str, str], options: dict[str, Any], cores: int) -> Setup:
     """The engine that is planned: as the settings have it, on so many cores."""
-    from ingest.capacity.instance import Setup
+    from ingest.capacity.world import Setup
 
     return Setup(
         cores=cores,
@@ -173,7 +185,16 @@ def _setup(config: Config, origins: dict[str, str], options: dict[str, Any], cor
         batch_messages_max=config.batch_messages_max,
         window_messages_max=config.window_messages_max,
         window_bytes_max=config.window_bytes_max,
+        queues=_queues(config),
     )
+
+
+def _queues(config: Config) -> tuple[int, int, int]:
+    """Which queue each rank waits in. Where one kind alone is planned, it has the window for itself."""
+    if len(kinds_of(config.kinds)) == 1:
+        return (0, 0, 0)
+    catalogs, facts, reports = map(config.destinations.index, config.destinations)
+    return catalogs, facts, reports
 
 
 def _fleet(config: Config, calibration: Calibration | None, options: dict[str, Any]) -> Fleet:
@@ -201,6 +222,8 @@ def _fleet(config: Config, calibration: Calibration | None, options: dict[str, A
         roles=options["roles"],
         growth=options["growth"],
         calibration=calibration,
+        kinds=tuple(RANKS[rank] for rank in kinds_of(config.kinds)),
+        reports_changed=options["reports_changed"],
     )
     if stored is None:
         return fleet
@@ -211,13 +234,16 @@ def _fleet(config: Config, calibration: Calibration | None, options: dict[str, A
 
 def _calibrate(config: Config, templates: Path | None, server: str) -> Calibration:
     """``server``: where to make a database to measure in; empty: a PostgreSQL of its own."""
+    from ingest.capacity import run_bodies
     from ingest.capacity.calibrate import calibrate
     from ingest.capacity.catalogs import ROLES, SEED, from_directory, synthetic
 
+    bodies = run_bodies.made_up() if templates is None else run_bodies.from_directory(templates)
     found = synthetic(ROLES, SEED) if templates is None else from_directory(templates, SEED)
     named = "made up" if templates is None else f"{len(found)} of {templates}"
     with _progress() as progress:
-        return calibrate(msgspec.structs.replace(config, database=server), found, named, progress)
+        measured = msgspec.structs.replace(config, database=server)
+        return calibrate(measured, found, named, progress, bodies=bodies)
 
 
 @contextmanager

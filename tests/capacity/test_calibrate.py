@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from ingest.capacity.calibrate import Scale, calibrate
-from ingest.capacity.calibration import KINDS, load, save
+from ingest.capacity.calibration import FACTS_KINDS, KINDS, REPORT_KINDS, load, save
 from ingest.capacity.catalogs import synthetic
 from ingest.capacity.costs import costs_of
 from ingest.capacity.engine import children_of
-from ingest.capacity.instance import Arrival, Setup
+from ingest.capacity.run_rounds import RunScale
 from ingest.capacity.simulation import simulate
+from ingest.capacity.world import Arrival, Setup
 from ingest.config.loading import load as load_config
 from ingest.core.catalog.decoding import Decoding
 from ingest.core.delivery.work import Claim, Descriptor, Full, SectionDigests
@@ -27,7 +28,7 @@ from lab.decoding import work_of
 from lab.servers import Postgres
 from lab.store_model import at
 
-SMALL = Scale(clones=2, singles=20, mixed=3, commits=5)
+SMALL = Scale(clones=2, singles=20, mixed=3, commits=5, runs=RunScale(nodes=16, flow=16, singles=4))
 
 
 def test_the_real_engine_is_measured_and_leaves_nothing(
@@ -49,6 +50,13 @@ def test_the_real_engine_is_measured_and_leaves_nothing(
         assert round_.cpu_s["broker"] + round_.cpu_s.get("broker_in", 0) > 0
         assert round_.batches > 0
         assert round_.wal_bytes > 0
+    assert found.runs is not None
+    assert {kind for r in found.runs.rounds for kind in r.kinds} == {*FACTS_KINDS, *REPORT_KINDS}
+    for round_ in found.runs.rounds:
+        assert round_.batches > 0
+        assert round_.cpu_s["decoder"] > 0
+        assert round_.wal_bytes > 0
+    assert found.runs.stored_bytes["report_few"] > found.runs.event_bytes > 0
     assert {sample.kind for sample in found.samples} == set(KINDS)
     save(found, tmp_path / "c.json")
     assert load(tmp_path / "c.json") == found

@@ -109,7 +109,7 @@ def test_what_cannot_be_is_one_line(
 @pytest.mark.parametrize(
     ("spoil", "wanted"),
     [
-        (lambda text: text.replace('"schema": 1', '"schema": 7'), "has schema 7, this program reads 1"),
+        (lambda text: text.replace('"schema": 2', '"schema": 7'), "has schema 7, this program reads 2"),
         (lambda text: text[: len(text) // 2], "is no calibration"),
         (lambda text: "", "is no calibration"),
         (lambda text: "[1, 2]", "is no calibration"),
@@ -185,7 +185,7 @@ def test_the_database_at_work_is_not_measured(
     """Only ``calibrate --database`` goes to a server that is there already, whatever other settings name one."""
     measured: list[str] = []
 
-    def calibrate(config: Config, *_: object) -> Calibration:
+    def calibrate(config: Config, *_: object, **__: object) -> Calibration:
         measured.append(config.database)
         return made_up.calibration()
 
@@ -206,7 +206,7 @@ def test_a_schema_change_cannot_be_forgotten() -> None:
     """Whoever changes the record's shape raises SCHEMA and changes this line."""
     fields = {
         struct.__name__: [field.name for field in msgspec.structs.fields(struct)]
-        for struct in (saved.Calibration, saved.Round, saved.Sample, saved.Sizes, saved.Machine)
+        for struct in (saved.Calibration, saved.Runs, saved.Round, saved.Sample, saved.Sizes, saved.Machine)
     }
-    assert (saved.SCHEMA, sum(map(len, fields.values()))) == (1, 54)
+    assert (saved.SCHEMA, sum(map(len, fields.values()))) == (2, 61)
     assert Refused  # the way an empty database is told

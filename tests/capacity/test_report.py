@@ -15,11 +15,12 @@ import pytest
 from ingest.capacity import plan as planning
 from ingest.capacity.costs import costs_of
 from ingest.capacity.fleet import Fleet, arrivals
-from ingest.capacity.instance import Setup
-from ingest.capacity.plan import Plan, plan
+from ingest.capacity.plan import plan
+from ingest.capacity.planned import Plan
 from ingest.capacity.report import render
 from ingest.capacity.space import space_of
 from ingest.config.planned import load_plan
+from ingest.capacity.world import Setup
 from tests.capacity import made_up
 
 FLEET = Fleet(3000, 1800.0, 0.9, 0.09, 0.01, 1_250_000, 8, 0.1)

@@ -10,9 +10,10 @@ import simpy
 
 from ingest.capacity.cores import Cores
 from ingest.capacity.costs import BatchCosts, Costs, Line, costs_of
-from ingest.capacity.instance import Arrival, Setup, Stage
+from ingest.capacity.instance import Stage
 from ingest.capacity.plan import quantile
 from ingest.capacity.simulation import simulate
+from ingest.capacity.world import Arrival, Setup
 from tests.capacity import made_up
 
 FREE = BatchCosts(0.0, 0.0, 0.0, {"unchanged": Line(0.0, 0.0)})
