@@ -19,8 +19,8 @@ from ingest.capacity.plan import plan
 from ingest.capacity.planned import Plan
 from ingest.capacity.report import render
 from ingest.capacity.space import space_of
-from ingest.config.planned import load_plan
 from ingest.capacity.world import Setup
+from ingest.config.planned import load_plan
 from tests.capacity import made_up
 
 FLEET = Fleet(3000, 1800.0, 0.9, 0.09, 0.01, 1_250_000, 8, 0.1)
