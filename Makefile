@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order bench-page test-freshness-long test-one-box docs deb test-deb check-wheels fuzz-front bench-query test-cluster test-cluster-random test-cluster-outage bench-sharing
+.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order bench-page test-freshness-long test-one-box docs deb test-deb check-wheels fuzz-front bench-query test-cluster test-cluster-random test-cluster-outage bench-sharing bench-capacity-runs
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -96,6 +96,9 @@ bench-page: $(VENV)/.made  ## what the live page and ingest top cost over 3000 n
 
 bench-capacity: $(VENV)/.made  ## the capacity model against the real engine, table and plot; about twenty minutes
 	$(BIN)/python -m bench.capacity $(ARGS)
+
+bench-capacity-runs: $(VENV)/.made  ## the same for whole runs: CPU of each stage, measured and predicted; about five minutes
+	$(BIN)/python -m bench.capacity_runs $(ARGS)
 
 faults: $(VENV)/.made  ## every fault, alone and several at once; what was lost (nothing) and how long recovery took
 	$(BIN)/python -m tests.faults $(ARGS)

@@ -1,7 +1,7 @@
 """The capacity model against the real engine for whole runs: facts, catalog and report of each node, at random times.
 
-Loads are so many runs a second, and last as many as can be made. Bodies are not the calibration's: real facts, other reports, other
-catalogs. Told are the CPU that each stage used of a run, how busy the machine was, and how long a message of each kind took
+Loads are so many runs a second, and last as many as can be made. Bodies are not the calibration's: real facts, other reports,
+other catalogs. Told are the CPU that each stage used of a run, how busy the engine was, and how long a message of each kind took
 from its receipt to its settlement, beside what the model says of the same arrivals.
 """
 

@@ -111,10 +111,9 @@ def fleet_of(
             "--roles", f"{roles} roles for {nodes} nodes: between 1 and as many as there are nodes"
         )
     _require_possible(growth, reports_changed)
-    return Fleet(
-        nodes, interval_s, unchanged, parameters, upgrade, body_bytes, roles, growth, kinds=kinds, run_s=run_s,
-        reports_changed=reports_changed, run_bytes=run_bytes(calibration) if calibration is not None else {},
-    )  # fmt: skip
+    its = run_bytes(calibration) if calibration is not None else {}
+    return Fleet(nodes, interval_s, unchanged, parameters, upgrade, body_bytes, roles, growth,
+                 kinds=kinds, run_s=run_s, reports_changed=reports_changed, run_bytes=its)  # fmt: skip
 
 
 def _require_possible(growth: float, reports_changed: float) -> None:

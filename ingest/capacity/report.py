@@ -113,6 +113,9 @@ def _headline(plan: Plan) -> list[tuple[str, str]]:
     ]
     if plan.runs is not None and plan.runs.reports_bytes:
         found.append((f"disk for {kept(plan.runs)}", size(plan.runs.reports_bytes)))
+    if plan.runs is not None:
+        wal = plan.space.wal_bytes_day + plan.space.wal_pages_bytes_day
+        found += [("in the broker after that outage", size(plan.outage.body_bytes)), ("WAL a day", size(wal))]
     return found
 
 

@@ -102,6 +102,8 @@ def runs_basis(plan: Plan) -> list[str]:
         )
     if len(fleet.kinds) > 1:
         lines.append(
-            "“At most” is in whole runs; nodes that fit want that p99 of the first kind, and the others before the next run."
+            "“At most” is in whole runs; nodes that fit want that p99 of the first kind, and the others before the next run. "
+            "Of whole runs the CPU that the model tells has been compared with the engine's; freshness and limit have been for "
+            "catalogs alone."
         )
     return lines
