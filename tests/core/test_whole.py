@@ -155,3 +155,17 @@ def test_a_guessed_end_is_found_anew_for_each_catalog(named: str) -> None:
         wanted = ends if len(ends) == 1 else []
         assert [edge["source"]["title"] for edge in found["edges"]] == wanted
         assert found == arrived(raw)
+
+
+@pytest.mark.parametrize("name", ["bob", "b\0b", "b\udce9b", "\ud800"])
+def test_a_guessed_end_may_be_what_no_column_holds(name: str) -> None:
+    """It is found by the parameter as it came, not by what is nearest to it."""
+    said = {"type": "File", "title": "/x", "parameters": {"require": f"Thing[{name}]"}}
+    things = [
+        {"type": "Thing", "title": title, "parameters": {"handle": handle}}
+        for title, handle in (("t0", name), ("t1", "eve"))
+    ]
+    raw = body("a", [said, *things], "native")
+    found = put_together(full(Decoding(1 << 20), raw), Writers())
+    assert [edge["source"]["title"] for edge in found["edges"]] == ["t0"]
+    assert found == arrived(raw)
