@@ -260,26 +260,37 @@ def test_a_resource_that_was_met_is_the_same_one() -> None:
     assert (cache.hits, cache.misses) == (3, 2)
 
 
-def test_what_baselines_hold_makes_way_when_there_is_no_room() -> None:
-    """The cache asks for it, and takes no more than its room when it is given; else what comes is not kept."""
-    asked = []
+@pytest.mark.parametrize("gives_way", [True, False])
+def test_what_baselines_hold_makes_way_when_there_is_no_room(gives_way: bool) -> None:
+    """The cache asks for it. When nothing gives way, what is held stays, and what comes is not kept."""
+    asked = 0
     held: list[CachedResource] = []
 
     def need_less() -> bool:
-        asked.append(len(held))
-        if held:
+        nonlocal asked
+        asked += 1
+        if gives_way and held:
             held.pop(0).baselines = 0
-            return True
-        return False
+        return gives_way and bool(held)
+
+    def titled(n: int) -> dict[str, Any]:
+        return PLAIN | {"title": f"{n}"}
 
     cache = ResourceCache(20_000, need_less)
-    for n in range(40):
-        (one,) = find(cache, PLAIN | {"title": f"{n}"})
-        one.baselines = 1
+    n = 0
+    while sum(one.bytes_ for one in held) < 18_000:
+        (one,) = find(cache, titled(n))
+        one.baselines, n = 1, n + 1
         held.append(one)
+    full_of = n
+    for _ in range(10):
+        find(cache, titled(n))
+        n += 1
     assert asked
-    assert 10_000 < sum(one.bytes_ for one in held) <= 20_000
-    assert find(cache, PLAIN | {"title": "39"})[0] is held[-1]
+    misses = cache.misses
+    find(cache, titled(0))
+    assert (cache.misses == misses) is not gives_way
+    assert full_of > 10
 
 
 @pytest.mark.parametrize("family", ["native", "puppetdb", "legacy"])

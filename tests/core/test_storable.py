@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ingest.core import pgcopy
 from ingest.core.catalog.model import Resource
 from ingest.core.catalog.normalise import normalise_resource
 from ingest.core.catalog.storable import (
@@ -18,6 +19,7 @@ from ingest.core.catalog.storable import (
     encode_resource,
     nearest,
     nearest_text,
+    parameters_in,
 )
 from ingest.core.delivery.work import DIGEST_BYTES, Outcome
 from ingest.core.plain_text import require_plain
@@ -238,3 +240,60 @@ def test_a_header_of_1025_characters_is_refused() -> None:
     require_plain("certname", "x" * 1024)
     with pytest.raises(Rejected, match="1025 characters"):
         require_plain("certname", "x" * 1025)
+
+
+# What lies beside the columns
+
+
+@given(MEMBERS)
+def test_parameters_are_read_back_as_they_were(members: dict[str, Any]) -> None:
+    """From the column, or from what lies beside it where the column cannot hold them."""
+    resource = resource_of(members)
+    assert exactly(parameters_in(encode_resource(resource)[1])) == exactly(resource.parameters)
+
+
+def columns(**members: Any) -> tuple[Any, Any]:
+    """(the parameters as they can be searched, the whole resource beside them if it is there)."""
+    tail = encode_resource(resource_of({"type": "T", "title": "t"} | members))[1].tail
+    end = 4 + int.from_bytes(tail[:4], "big")
+    return json.loads(tail[5:end]), None if tail[end:] == pgcopy.NULL else json.loads(tail[end + 4 :])
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {},
+        {"kind": "class"},
+        {"kind": None},
+        {"file": "/a\0", "line": 1},
+        {"parameters": {"whole": Number("1.0"), "part": 1.5, "small": Number("1e-7"), "zero": Number("0.0")}},
+        {"parameters": {"text": "-0.0 1e22 \\u0000", "number": 10**40, "list": [1, {"a": "é"}]}},
+    ],
+)
+def test_what_columns_hold_lies_there_once(members: dict[str, Any]) -> None:
+    """A resource takes twice its room only where something of it would be lost."""
+    parameters, beside = columns(**members)
+    assert beside is None
+    assert exactly(parameters) == exactly(resource_of({"type": "T", "title": "t"} | members).parameters)
+
+
+@pytest.mark.parametrize(
+    ("members", "searchable"),
+    [
+        ({"type": "T\0"}, {}),
+        ({"title": "t\0"}, {}),
+        ({"kind": "other"}, {}),
+        ({"more": 1}, {}),
+        ({"parameters": {"n": Number("1e22")}}, {"n": 1e22}),
+        ({"parameters": {"n": [Number("-0.0")]}}, {"n": [-0.0]}),
+        ({"parameters": {"a\0": "b\0", "c": ["\0", {"d": "\0"}]}}, {"a\ufffd": "b\ufffd", "c": ["\ufffd", {"d": "\ufffd"}]}),
+    ],
+)  # fmt: skip
+def test_what_columns_cannot_hold_lies_beside_them(members: dict[str, Any], searchable: Any) -> None:
+    """The whole of it, and in the column what is nearest to it."""
+    parameters, beside = columns(**members)
+    assert exactly(parameters) == exactly(searchable)
+    resource = resource_of({"type": "T", "title": "t"} | members)
+    assert (beside["type"], beside["title"], beside["kind"]) == (resource.type, resource.title, resource.kind)
+    assert exactly(beside["parameters"]) == exactly(resource.parameters)
+    assert beside["extra"] == resource.extra

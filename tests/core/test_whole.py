@@ -155,3 +155,51 @@ def test_a_guessed_end_is_found_anew_for_each_catalog(named: str) -> None:
         wanted = ends if len(ends) == 1 else []
         assert [edge["source"]["title"] for edge in found["edges"]] == wanted
         assert found == arrived(raw)
+
+
+@pytest.mark.parametrize("name", ["bob", "b\0b", "b\udce9b", "\ud800"])
+def test_a_guessed_end_may_be_what_no_column_holds(name: str) -> None:
+    """It is found by the parameter as it came, not by what is nearest to it."""
+    said = {"type": "File", "title": "/x", "parameters": {"require": f"Thing[{name}]"}}
+    things = [
+        {"type": "Thing", "title": title, "parameters": {"handle": handle}}
+        for title, handle in (("t0", name), ("t1", "eve"))
+    ]
+    raw = body("a", [said, *things], "native")
+    found = put_together(full(Decoding(1 << 20), raw), Writers())
+    assert [edge["source"]["title"] for edge in found["edges"]] == ["t0"]
+    assert found == arrived(raw)
+
+
+def test_what_is_exported_may_relate_to_what_is_elsewhere() -> None:
+    """The edge to what is here is stored, the other one is for those who collect it; next time too."""
+    exported = {
+        "type": "T",
+        "title": "a",
+        "exported": True,
+        "parameters": {"before": ["T[b]", "T[elsewhere]"]},
+    }
+    one, writers = Decoding(1 << 20), Writers()
+    for line in (1, 2):
+        raw = body("a", [exported, {"type": "T", "title": "b", "line": line}], "native")
+        found = put_together(full(one, raw), writers)
+        assert [edge["target"]["title"] for edge in found["edges"]] == ["b"]
+        assert found == arrived(raw)
+
+
+@pytest.mark.parametrize("thin", [False, True])
+@pytest.mark.parametrize("at", [0, 1, 2, 15, 27, 28, 29])
+@pytest.mark.parametrize(
+    "change", [{"parameters": {"x": 1}}, {"title": "!"}, {"title": "~"}, {"title": "/14x"}]
+)
+def test_what_stands_in_anothers_place_is_where_it_belongs(
+    change: dict[str, Any], at: int, thin: bool
+) -> None:
+    """First, second, in the middle or last, exported or not, with a name that is sorted before or behind its neighbours."""
+    before = [{"type": "T", "title": f"/{n:02}", "exported": n % 5 == 0} for n in range(30)]
+    after = [one | change if n == at else one for n, one in enumerate(before)]
+    one, writers = Decoding(1 << 20, thin=thin), Writers()
+    for resources in (before, after, before):
+        raw = body("a", resources, "wire")
+        wanted = [one for one in arrived(raw)["resources"] if one["exported"] or not thin]
+        assert put_together(full(one, raw), writers)["resources"] == wanted

@@ -8,6 +8,7 @@ whole of it, exact, into a bytea beside it.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 import sys
@@ -96,7 +97,8 @@ def parameters_in(content: Content) -> dict[str, Json]:
     end = 4 + int.from_bytes(tail[:4], "big")
     if tail[end:] == pgcopy.NULL:
         return dict(parse_json(tail[5:end]))
-    return dict(parse_json(tail[end + 4 :]).get("parameters", {}))
+    # Not parse_json, which takes half a pair of surrogates for the bytes that somebody meant: here they are as they were read.
+    return dict(json.loads(tail[end + 4 :])["parameters"])
 
 
 def _new_type_field(type_: str) -> bytes:
