@@ -90,7 +90,11 @@ class PuppetDB:
             stdout=output, stderr=output, cwd=directory,
         )  # fmt: skip
         output.close()
-        self._wait_running(directory / "puppetdb.out")
+        try:
+            self._wait_running(directory / "puppetdb.out")
+        except BaseException:  # a signal too: nobody else knows of the process yet
+            self.stop()
+            raise
 
     def store(self, bodies: Sequence[bytes]) -> float:
         """Sends commands and waits until all are processed; returns the seconds."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from ingest.core.query.pql import parse_pql
+from ingest.core.query.reading import read_query
 from ingest.store.connection import Connection
 from ingest.store.query.compiling import compile_query
 from lab.facts import FactsPipeline, facts_body
@@ -119,8 +121,6 @@ def test_equal_values_are_one_group(connection: Connection) -> None:
 
 def test_few_nodes_are_not_looked_for_among_all(connection: Connection) -> None:
     """Who names nodes is answered from those; who names facts, from what nodes share."""
-    from ingest.core.query.pql import parse_pql
-    from ingest.core.query.reading import read_query
 
     def is_by_base(asked: str) -> bool:
         return "AS base_id" in compile_query(read_query(parse_pql(asked))).rows

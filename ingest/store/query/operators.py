@@ -30,11 +30,11 @@ def compare(parameters: Parameters, op: str, field: ast.Field, found: EntityFiel
 
 
 def _equals(parameters: Parameters, field: ast.Field, found: EntityField, value: object) -> str:
-    placeholder = values.one(parameters, found.type, value, field.text)
     if found.type is Type.TAGS:
-        if field.name == "tag" and isinstance(value, str):
-            placeholder = f"lower({placeholder})"
-        return f"({found.sql} && ARRAY(SELECT t.id FROM tags t WHERE t.name = {placeholder}))"
+        lowered = value.lower() if field.name == "tag" and isinstance(value, str) else value
+        digest = values.tag_digest(parameters, lowered, field.text)
+        return f"({found.sql} && ARRAY(SELECT t.id FROM tags t WHERE t.digest = {digest}))"
+    placeholder = values.one(parameters, found.type, value, field.text)
     if found.type is Type.ARRAY:
         return f"({found.sql} @> ARRAY[{placeholder}])"
     return f"({found.sql} = {placeholder})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 
+from ingest.core.pgcopy import name_digest
 from ingest.core.query.ast import BadQuery
 from ingest.core.times import parse_time
 from ingest.errors import Rejected
@@ -52,8 +53,8 @@ def one(parameters: Parameters, type_: Type, value: object, field: str) -> str:
             return parameters.text(value)
         case Type.HASH if isinstance(value, str):
             return parameters.add(_digest(value), "bytea")
-        case Type.ARRAY | Type.TAGS if isinstance(value, str | int | float):
-            return parameters.text(value if isinstance(value, str) else _plain(value))
+        case Type.ARRAY if isinstance(value, str | int | float):
+            return parameters.text(_word(value))
         case Type.NUMERIC if isinstance(value, int | float) and not isinstance(value, bool):
             return parameters.add(str(value), "numeric")
         case Type.NUMERIC:
@@ -65,6 +66,13 @@ def one(parameters: Parameters, type_: Type, value: object, field: str) -> str:
         case Type.SCALAR | Type.ENCODED | Type.DOCUMENT | Type.PATH | Type.PATH_TEXT:
             return parameters.json(value)
     raise BadQuery(f"Argument {json.dumps(value)[:200]} is incompatible with field {field!r}.")
+
+
+def tag_digest(parameters: Parameters, value: object, field: str) -> str:
+    """What a tag of that name is found by: names have no index, and there are as many as resources. Raises BadQuery."""
+    if not isinstance(value, str | int | float):
+        raise BadQuery(f"Argument {json.dumps(value)[:200]} is incompatible with field {field!r}.")
+    return parameters.add(name_digest(clean(_word(value))), "bytea")
 
 
 def many(parameters: Parameters, type_: Type, values: tuple[object, ...], field: str) -> str:
@@ -122,6 +130,10 @@ def _boolean(value: object) -> bool | None:
     if isinstance(value, bool):
         return value
     return {"true": True, "false": False}.get(value.lower()) if isinstance(value, str) else None
+
+
+def _word(value: str | float) -> str:
+    return value if isinstance(value, str) else _plain(value)
 
 
 def _plain(value: object) -> str:
