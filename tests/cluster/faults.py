@@ -257,7 +257,11 @@ def _fill_wal(run: Run) -> None:
             connection.execute(
                 "SELECT pg_logical_emit_message(false, 'full', repeat('x', 4000)), pg_switch_wal()"
             )
-    _another_is_promoted(run)
+    time.sleep(20)
+    databases.empty_disk(run.victim)
+    until(
+        lambda: any(databases.is_("primary", place) for place in range(MEMBERS)), "somebody is primary again"
+    )
 
 
 def _empty_primary(run: Run) -> None:
