@@ -178,7 +178,7 @@ def test_a_renamed_resource_takes_all_of_its_edges_along(family: str, follows: s
 
 def _follow(follows: str) -> tuple[str, str]:
     """By which name the edges call the resource of ``c``."""
-    return ("c" if follows != "as target" else "b", "c" if follows != "as source" else "b")
+    return ("c" if follows != "as target" else "a", "c" if follows != "as source" else "a")
 
 
 NAMES = st.one_of(

@@ -196,7 +196,7 @@ def test_what_stands_in_anothers_place_is_where_it_belongs(
     change: dict[str, Any], at: int, thin: bool
 ) -> None:
     """First, second, in the middle or last, exported or not, with a name that is sorted before or behind its neighbours."""
-    before = [{"type": "T", "title": f"/{n:02}", "exported": n % 5 == 0} for n in range(30)]
+    before = [{"type": "T", "title": f"/{n:02}", "exported": n % 2 == 0} for n in range(30)]
     after = [one | change if n == at else one for n, one in enumerate(before)]
     one, writers = Decoding(1 << 20, thin=thin), Writers()
     for resources in (before, after, before):
