@@ -58,7 +58,6 @@ class Instance:
 
     def receive(self, message: Message, done: Callable[[], None]) -> None:
         """Takes it from the broker; ``received`` comes next."""
-        message.instance = self
         size = message.arrival.body_bytes
         queue = self._queue(message)
         self._messages[queue] += 1

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import simpy
 
 from ingest.capacity.calibration import rank_of_kind
 from ingest.capacity.cores import Cores
 from ingest.capacity.costs import Costs, Line
-
-if TYPE_CHECKING:
-    from ingest.capacity.instance import Instance
 
 
 class Arrival(NamedTuple):
@@ -44,14 +41,13 @@ class Setup(NamedTuple):
 class Message:
     """A message under way."""
 
-    __slots__ = ("arrival", "found_rest", "instance", "noise", "number", "rank")
+    __slots__ = ("arrival", "found_rest", "noise", "number", "rank")
 
     def __init__(self, number: int, arrival: Arrival, noise: float) -> None:
         self.number = number
         self.arrival = arrival
         self.noise = noise
         self.rank = rank_of_kind(arrival.kind)
-        self.instance: Instance | None = None
         self.found_rest = False  # when it came
 
 

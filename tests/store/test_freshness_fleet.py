@@ -10,8 +10,8 @@ import pytest
 
 from ingest.store.connection import Connection
 from ingest.store.node.freshness import fleet_freshness, list_nodes
-from lab.lives import LIVES, Life, lives
 from lab.store_model import Pipeline, resource, wire_body
+from tests.store.lives import LIVES, Life, lives
 from tests.test_cli import ingest
 
 NODES = int(os.environ.get("INGEST_TEST_FRESHNESS_NODES", "108"))
