@@ -36,6 +36,9 @@ HBA = "local all all scram-sha-256\n"  # no other way in, whatever the cluster's
 SOCKET_PATH_BYTES_MAX = 107  # unix(7): sun_path has 108 with its end
 SOCKET_NAME = ".s.PGSQL.5432"
 LOCK_PATIENCE_S = 5.0  # for a server whose ingest was killed to end, before it counts as in use
+# Should this process be killed: an immediate shutdown, postgres(1). PostgreSQL 18 that is told to stop fast while it recovers
+# may wait for ever, and would keep its successor from these files.
+ENDS_WITH_US = ("setpriv", "--pdeathsig", "QUIT")
 # What the operator has in the environment (passwords among it) is none of the server's business.
 ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C"}
 
@@ -88,7 +91,7 @@ def _cluster(directory: Path, fd: int, programs: Path | None) -> Cluster:
             directory,
             fd,
             str(directory),
-            ("setpriv", "--pdeathsig", "INT"),  # fast shutdown, should this process be killed
+            ENDS_WITH_US,
             (os.geteuid(), os.getegid()),
             runnable_programs(directory, (), programs),
         )
@@ -100,7 +103,7 @@ def _cluster(directory: Path, fd: int, programs: Path | None) -> Cluster:
     programs = runnable_programs(directory, ("setpriv", *become), programs)
     if found.st_uid != user.pw_uid:
         os.chown(directory, *owner)  # its mode stays
-    privileges = ("setpriv", "--pdeathsig", "INT", *become)
+    privileges = (*ENDS_WITH_US, *become)
     return Cluster(directory, fd, f"/proc/self/fd/{fd}", privileges, owner, programs)
 
 
