@@ -250,13 +250,16 @@ def _fill_wal(run: Run) -> None:
     """Its server dies of it, and does not start again; Patroni keeps it for the leader all the same."""
     databases = run.cluster.databases
     run.victim = databases.the("primary")
-    databases.fill_disk(run.victim)
     full = databases.conninfo(run.victim, target=None, database=run.database)
-    with suppress(psycopg.Error), psycopg.connect(full, autocommit=True) as connection:
-        while True:
-            connection.execute(
-                "SELECT pg_logical_emit_message(false, 'full', repeat('x', 4000)), pg_switch_wal()"
-            )
+    # Before: a database that nobody was in yet lets nobody in without room for a file.
+    with psycopg.connect(full, autocommit=True) as connection:
+        databases.fill_disk(run.victim)
+        with suppress(psycopg.Error):
+            while True:
+                connection.execute(
+                    "SELECT pg_logical_emit_message(false, 'full', repeat('x', 4000)), pg_switch_wal()"
+                )
+    until(lambda: not databases.is_("primary", run.victim), "the full one has died")
     time.sleep(20)
     databases.empty_disk(run.victim)
     until(
