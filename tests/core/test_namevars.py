@@ -10,7 +10,8 @@ import pytest
 
 from ingest.core.catalog.decoding import Decoding
 from ingest.core.catalog.formats import Skim, skim
-from ingest.core.catalog.model import Catalog
+from ingest.core.catalog.guessing import MISSING, Guessing
+from ingest.core.catalog.model import Catalog, Json, Ref
 from ingest.core.catalog.namevars import NAMEVARS
 from ingest.core.catalog.normalise import normalise
 from ingest.core.delivery.work import Descriptor
@@ -129,3 +130,23 @@ def test_no_node_gets_the_edges_that_were_guessed_for_another() -> None:
             for decoding in (warm, Decoding(1 << 20))
         ]
         assert found[0].edge_set == found[1].edge_set
+
+
+def test_however_many_references_a_resource_is_looked_at_once() -> None:
+    """Thousands of them, to what is there and to what is not: the sender decides how many."""
+    refs = [Ref(f"T{slot % 3}", f"/{slot}") for slot in range(300)]
+    looked: list[int] = []
+
+    def parameters_of(slot: int) -> dict[str, Json]:
+        looked.append(slot)
+        return {"name": f"n{slot}", "path": "/all", "before": f"m{slot}"}
+
+    guess = Guessing(refs, parameters_of)
+    assert not guess.was_asked
+    for number in range(3000):
+        slot = number % 300
+        assert guess(Ref(f"T{slot % 3}", f"n{slot}")) == slot
+        assert guess(Ref(f"T{slot % 3}", "/all")) is None  # several have it
+        assert guess(Ref(f"T{slot % 3}", f"m{slot}")) is None  # a metaparameter names nobody
+        assert guess(Ref(f"Other{number}", "a")) == MISSING
+    assert sorted(looked) == list(range(300))

@@ -13,8 +13,7 @@ from ingest.core.catalog.baseline import Delta
 from ingest.core.catalog.cache import ENTRY_BYTES, CachedResource, CachedSet
 from ingest.core.catalog.edges import Related, document_edges, encode_edges, with_relations
 from ingest.core.catalog.formats import slices
-from ingest.core.catalog.guessing import guess
-from ingest.core.catalog.model import Ref
+from ingest.core.catalog.guessing import Guessing
 from ingest.core.catalog.resource_cache import content_of
 from ingest.core.catalog.storable import Position, parameters_in
 from ingest.core.delivery.work import DIGEST_BYTES, EdgeSet, PositionSet
@@ -84,24 +83,11 @@ def make_edge_set(text: Buffer, slots: Sequence[CachedResource]) -> CachedSet[Ed
         if one.relations or one.aliases or one.is_virtual
     ]
 
-    is_guessed = False
-
-    def guessed(other: Ref) -> int | None:
-        nonlocal is_guessed
-        is_guessed = True
-        return guess(
-            other,
-            lambda: (
-                (slot, parameters_in(content_of(one)))
-                for slot, one in enumerate(slots)
-                if one.ref.type == other.type
-            ),
-        )
-
+    guess = Guessing(refs, lambda slot: parameters_in(content_of(slots[slot])))
     document = document_edges(text, refs, names)
-    edges = encode_edges(with_relations(document, refs, related, guessed))
+    edges = encode_edges(with_relations(document, refs, related, guess))
     bytes_ = ENTRY_BYTES + len(edges.fields) + 8 * len(document)
-    return CachedSet(_digest(edges.fields), edges, bytes_, array("Q", document), is_guessed=is_guessed)
+    return CachedSet(_digest(edges.fields), edges, bytes_, array("Q", document), is_guessed=guess.was_asked)
 
 
 def _digest(data: bytes) -> bytes:

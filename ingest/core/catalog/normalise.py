@@ -24,7 +24,7 @@ from ingest.core.catalog.edges import (
     unpack_edge,
 )
 from ingest.core.catalog.formats import Skim, slices
-from ingest.core.catalog.guessing import guess
+from ingest.core.catalog.guessing import Guessing
 from ingest.core.catalog.metaparameters import add_aliases, relations, sort_metaparameters
 from ingest.core.catalog.model import RELATIONSHIPS, Catalog, Edge, Json, Ref, Resource, scalar_text
 from ingest.core.catalog.rich_data import SENSITIVE, stringify, writer_of
@@ -91,16 +91,9 @@ def normalise(skimmed: Skim) -> Catalog:
         for slot, normal in enumerate(normals)
     ]
 
-    def guessed(other: Ref) -> int | None:
-        return guess(
-            other,
-            lambda: (
-                (at, normals[at].resource.parameters) for at, ref in enumerate(refs) if ref.type == other.type
-            ),
-        )
-
+    guess = Guessing(refs, lambda slot: normals[slot].resource.parameters)
     edges = []
-    for edge in normalise_edges(skimmed, refs, names, related, guessed):
+    for edge in normalise_edges(skimmed, refs, names, related, guess):
         relationship, source, target = unpack_edge(edge)
         edges.append(Edge(refs[source], refs[target], RELATIONSHIPS[relationship]))
     return Catalog(skimmed.header, tuple(normal.resource for normal in normals), tuple(sorted(edges)))
