@@ -377,6 +377,8 @@ def test_a_child_is_replaced_while_a_thousand_connections_are_tried(
         wait_for(lambda: engine.status().get("health", {}).get("ready"), engine, "ready again")
         # An answer that is being made may have a file of /proc open for a moment.
         most = before + Limits().connections_max
-        wait_for(lambda: len(os.listdir(f"/proc/{engine.process.pid}/fd")) <= most, engine, "down to its limit")
+        wait_for(
+            lambda: len(os.listdir(f"/proc/{engine.process.pid}/fd")) <= most, engine, "down to its limit"
+        )
         assert engine.stop() == 0
     assert not [line for line in engine.lines() if line["event"] in ("metrics_failed", "child_failed")]
