@@ -103,8 +103,7 @@ class NodeLocks:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """One that begins with the lock on content: in one way to the server and back, which is a seventh of what an
-        unchanged catalog costs there. What is around COMMIT in the block ends before it."""
+        """One that begins with the lock on content, in one way to the server and back. COMMIT is what its end does."""
         try:
             self._cursor.execute(query("begin_with_content"), prepare=False)
             yield
