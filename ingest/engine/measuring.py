@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from ingest.config.settings import Config
 from ingest.core.delivery.ledger import Ledger
-from ingest.core.delivery.work import UNPLACED
+from ingest.core.delivery.work import UNPLACED, Outcome
 from ingest.core.metrics import Metric
 from ingest.ipc.process_metrics import ProcessMetrics
 
@@ -16,6 +17,10 @@ _UNSETTLED = (
     (Metric.UNSETTLED_FACTS, Metric.OLDEST_FACTS),
     (Metric.UNSETTLED_REPORTS, Metric.OLDEST_REPORT),
 )
+_OUTCOMES: dict[Outcome, Metric] = {
+    outcome: Metric[outcome.name] for outcome in Outcome if outcome is not Outcome.REDO
+}
+_SETTLED = (Metric.SETTLE_SECONDS, Metric.SETTLE_FACTS, Metric.SETTLE_REPORT)
 _LAGS = (Metric.CATALOG_LAG, Metric.FACTS_LAG, Metric.REPORT_LAG)
 
 
@@ -30,6 +35,19 @@ def measure_ledger(row: ProcessMetrics, ledger: Ledger, now_s: float) -> None:
         row.set(age, age_s)
         age_s_max = max(age_s_max, age_s)
     row.set(Metric.OLDEST_SECONDS, age_s_max)
+
+
+def measure_window(row: ProcessMetrics, config: Config, used_bytes: int, *, connected: bool) -> None:
+    row.set(Metric.CONNECTED, int(connected))
+    row.set(Metric.WINDOW_BYTES, used_bytes)
+    row.set(Metric.WINDOW_MESSAGES_LIMIT, config.window_messages_max)
+    row.set(Metric.WINDOW_BYTES_LIMIT, config.window_bytes_max)
+
+
+def measure_settled(row: ProcessMetrics, outcome: Outcome, rank: int, after_s: float) -> None:
+    """One message, so long after it came."""
+    row.add(_OUTCOMES[outcome])
+    row.observe(_SETTLED[rank], after_s)
 
 
 class Lags:

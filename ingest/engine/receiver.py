@@ -23,7 +23,7 @@ from ingest.core.delivery.ledger import Delivery, Ledger
 from ingest.core.delivery.routing import END_BYTES, START_BYTES, routing_key
 from ingest.core.delivery.work import Descriptor, Forwarded, Outcome, Settled
 from ingest.core.metrics import Metric
-from ingest.engine.measuring import measure_ledger
+from ingest.engine.measuring import measure_ledger, measure_settled, measure_window
 from ingest.engine.patience import Patience
 from ingest.engine.process import Ended, process_names, reloaded, start_process
 from ingest.engine.subscription import EVENT, Subscription
@@ -36,11 +36,7 @@ from ingest.transport.message import Message
 TOGETHER_BYTES = 2 * 1024 * 1024  # of messages that are given out at once
 TRIM_EVERY_S = 60.0  # new pages cost a millisecond for each catalog
 PAUSE_LOOK_S = 0.2  # how late the database's return may be noticed
-
-_OUTCOME_METRICS: dict[Outcome, Metric] = {
-    outcome: Metric[outcome.name] for outcome in Outcome if outcome is not Outcome.REDO
-}
-_SETTLE_METRICS = (Metric.SETTLE_SECONDS, Metric.SETTLE_FACTS, Metric.SETTLE_REPORT)  # by rank
+LOOK_EVERY_S = 0.02  # at what others read of this process: a loaded one comes by a thousand times a second
 
 
 def run(config: Config, control: Connection, name: str) -> None:
@@ -72,12 +68,17 @@ class Receiver:
         )
         self._draining = False
         self._trimmed_s = time.monotonic()
+        self._looked_s, self._looked_at = (
+            0.0,
+            (0, False),
+        )  # when, and at which connection that was there or not
+        self._has_looked = False  # since the last event
 
     # The loop
 
     def loop(self) -> None:
         self._patience.subscribe_if_allowed(self.ledger.messages)
-        self._measure()  # ready now, not after the first event
+        self._look_now_and_then(time.monotonic())  # ready now, not after the first event
         while not self._is_drained():
             for key, _ in self.channels.selector.select(self._timeout_s()):
                 if key.data == "control":
@@ -95,22 +96,35 @@ class Receiver:
             self._read()
         self.subscription.keep()
         self._dispatch()
-        now_s = time.monotonic()
-        self._patience.let_go_if_too_long(self.ledger, now_s)
         if not self._draining:
             self._patience.subscribe_if_allowed(self.ledger.messages)
-        self._trim_now_and_then(now_s)
-        self._measure()
+        self._look_now_and_then(time.monotonic())
 
-    def _trim_now_and_then(self, now_s: float) -> None:
-        """What an overload had filled is not kept for the next one."""
+    def _look_now_and_then(self, now_s: float) -> None:
+        """At itself: what it holds for too long, what others are told of it. A connection that ends or begins is seen."""
+        connection = (self.subscription.epoch, self.subscription.is_connected)
+        self._has_looked = now_s - self._looked_s >= LOOK_EVERY_S or connection != self._looked_at
+        if not self._has_looked:
+            return
+        self._looked_s, self._looked_at = now_s, connection
+        self._patience.let_go_if_too_long(self.ledger, now_s)
         if now_s - self._trimmed_s > TRIM_EVERY_S:
-            self._arena.trim()
+            self._arena.trim()  # what an overload had filled is not kept for the next one
             self._trimmed_s = now_s
+        self.subscription.measure_waste()
+        connected = self.subscription.is_connected
+        measure_window(self.row, self.config, self._arena.used_bytes, connected=connected)
+        measure_ledger(self.row, self.ledger, now_s)
+        oldest = self.ledger.oldest()
+        since = oldest.received_at if oldest else None
+        told = self._holding.told(since, datetime.now(UTC), connected=connected)
+        self._in_flight.hold_since(RECEIVER, told)
 
     def _timeout_s(self) -> float:
         # How old the age metric may get, and what others are told of this engine.
         age_limit_s = 1.0 if self.ledger.messages or self._holding.matters else 5.0
+        if not self._has_looked:
+            age_limit_s = LOOK_EVERY_S
         if self._draining and not self.subscription.is_connected:
             return age_limit_s  # nobody connects again: what is due stays due
         if self._patience.is_paused:
@@ -182,8 +196,7 @@ class Receiver:
             return
         if delivery.offset >= 0:
             self._arena.free(delivery.offset, delivery.length)
-        self.row.add(_OUTCOME_METRICS[settled.outcome])
-        self.row.observe(_SETTLE_METRICS[delivery.rank], time.monotonic() - delivery.received_s)
+        measure_settled(self.row, settled.outcome, delivery.rank, time.monotonic() - delivery.received_s)
         self.subscription.acknowledge(delivery)
 
     # Towards the decoders
@@ -285,15 +298,3 @@ class Receiver:
             if message.offset is not None:
                 self._arena.free(message.offset, message.length)
         self.channels.report("drained")
-
-    def _measure(self) -> None:
-        self.row.set(Metric.WINDOW_BYTES, self._arena.used_bytes)
-        self.row.set(Metric.WINDOW_MESSAGES_LIMIT, self.config.window_messages_max)
-        self.row.set(Metric.WINDOW_BYTES_LIMIT, self.config.window_bytes_max)
-        connected = self.subscription.is_connected
-        self.row.set(Metric.CONNECTED, int(connected))
-        oldest = self.ledger.oldest()
-        measure_ledger(self.row, self.ledger, time.monotonic())
-        since = oldest.received_at if oldest else None
-        told = self._holding.told(since, datetime.now(UTC), connected=connected)
-        self._in_flight.hold_since(RECEIVER, told)

@@ -135,10 +135,16 @@ class Subscription:
                 link.acknowledge(acks, subscription)
                 self._row.add(Metric.ACKNOWLEDGED, len(acks))
             self._acks.clear()
-            self._measure_waste()
             link.flush()
             link.beat()
             self._register(link)
+
+    def measure_waste(self) -> None:
+        """As if the connection ended now: whoever is killed has no time to say so."""
+        received = self._row.value(Metric.RECEIVED) - self._received_before
+        acknowledged = self._row.value(Metric.ACKNOWLEDGED) - self._acknowledged_before
+        if received:
+            self._row.set(Metric.WASTED, self._wasted_before + 1 if is_waste(received, acknowledged) else 0)
 
     def connect_if_due(self) -> None:
         """Tries the next broker of the list, when it is time."""
@@ -179,6 +185,7 @@ class Subscription:
             yield
         except Unavailable as error:
             self._log.warning("connection_lost", broker=self._name, reason=str(error))
+            self.measure_waste()
             self.let_go()
             if time.monotonic() - self._connected_s > self.config.backoff_max_s:
                 # Not before: one that lets us in and throws us out again is no better than one that is away.
@@ -234,13 +241,6 @@ class Subscription:
             )  # fmt: skip
             return taken[:1]
         return taken
-
-    def _measure_waste(self) -> None:
-        """As if the connection ended now: whoever is killed has no time to say so."""
-        received = self._row.value(Metric.RECEIVED) - self._received_before
-        acknowledged = self._row.value(Metric.ACKNOWLEDGED) - self._acknowledged_before
-        if received:
-            self._row.set(Metric.WASTED, self._wasted_before + 1 if is_waste(received, acknowledged) else 0)
 
     def _not_before_s(self) -> float:
         """A broker that takes its deliveries back again and again is left alone for longer."""
