@@ -17,11 +17,28 @@ TYPE_KEYS = ("__ptype", "__pcore_type__")
 _NAME = re.compile(r"\s*(?:\w*::)*[Ss]ensitive\s*(?:\[.*)?", re.DOTALL)
 _WORD = re.compile(r"(?<![a-z])[Ss]ensitive(?![a-z])")
 
+# What is a Sensitive, in what the terminus prints of a Deferred.
+_SECRET = re.compile(r"""(?<!\w)Sensitive(?:\.new)?\s*\(|__p(?:core_)?type(?:__)?['"]\s?=>\s?['"]Sensitive""")
 _CALL = re.compile(r"'name' => '([^']{0,200})', 'arguments' => \[")
+MAKES = "'new', 'arguments' => ["  # stands in every call that makes something
 _CALLED = re.compile(r"'([^']{0,200})'(?:, )?")
-_PIECE = re.compile(
-    r"""'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+"|([\[({])|([\])}])|(,)|[^'"\[\](){},]++|.""", re.DOTALL
-)
+_QUOTED_TEXT = r"""'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+"|/(?:[^/\\]|\\.)*+/"""
+_FLAT = rf"""{_QUOTED_TEXT}|[^'"/\[\](){{}},]++"""
+_NESTED = rf"(?:{_FLAT}|,)*+"
+for _ in range(6):  # no type that somebody writes is deeper
+    _NESTED = rf"(?:{_FLAT}|,|[\[({{]{_NESTED}[\])}}])*+"
+# The first argument, up to what follows it.
+_FIRST = re.compile(rf"((?:{_FLAT}|[\[({{]{_NESTED}[\])}}])*+)(?:, ?|(?=[\])}}]))", re.DOTALL)
+_INSPECTED = re.compile(r'@name="([^"]{0,200})", @arguments=\[')
+_INSPECTED_CHARACTERS = 1000
+_QUOTED = re.compile(_QUOTED_TEXT, re.DOTALL)
+_TYPE_NAME = re.compile(r"(?<!\w)[A-Z]\w*(?:::\w+)*")
+_BUILT_IN = frozenset((
+    "Any", "Array", "Binary", "Boolean", "Callable", "CatalogEntry", "Class", "Collection", "Data", "Default", "Enum",
+    "Float", "Hash", "Init", "Integer", "Iterable", "Iterator", "NotUndef", "Numeric", "Object", "Optional", "Pattern",
+    "Regexp", "Resource", "RichData", "Runtime", "Scalar", "ScalarData", "SemVer", "SemVerRange", "String", "Struct",
+    "Timespan", "Timestamp", "Tuple", "Type", "URI", "Undef", "Unit", "Variant",
+))  # fmt: skip
 _ARGUMENT_CHARACTERS = 300  # no type that somebody writes is longer,
 _PARTS_MAX = 1000  # nor has more parts
 
@@ -51,9 +68,19 @@ def without_secret_arguments(deferred: Mapping[str, Json]) -> list[Json] | None:
     return given[: place + 1] if _may_be_sensitive(given[place]) else None
 
 
-def secret_arguments(text: str) -> int | None:
-    """Where such arguments begin in what the terminus prints; None: there are none."""
-    for call in _CALL.finditer(text):
+def printed_secret(text: str) -> int | None:
+    """Where what is secret begins in a text that the terminus has printed; None: nothing is. It prints a Deferred as itself, also
+    within an object, and in the key of a hash as Ruby shows any object."""
+    begins = [_in_deferred(text, at)] if (at := text.find("Deferred({")) >= 0 else []
+    if "@arguments=[" in text:
+        begins.append(_in_inspected(text))
+    return min((begin for begin in begins if begin is not None), default=None)
+
+
+def _in_deferred(text: str, start: int) -> int | None:
+    found = _SECRET.search(text, start)
+    last = len(text) if found is None else found.end()
+    for call in _CALL.finditer(text, start, last):
         if _is_maker(call[1]):
             return call.end()
         name, at = _plain(call[1]), call.end()
@@ -61,9 +88,35 @@ def secret_arguments(text: str) -> int | None:
             name, at = _plain(called[1]), called.end()
             if _is_maker(name):
                 return at
-        if name == "new" and _WORD.search(text, at, end := _end_of_argument(text, at)):
-            return end
+        if name == "new":
+            first = _FIRST.match(text[at : at + _ARGUMENT_CHARACTERS])
+            if first is None:
+                return at
+            if _prints_sensitive(first[1]):
+                return at + first.end()
+    return found and found.end()
+
+
+def _in_inspected(text: str) -> int | None:
+    for call in _INSPECTED.finditer(text):
+        name, at = _plain(call[1]), call.end()
+        if name == "call" and text.startswith('"new", ', at):
+            name, at = "new", at + len('"new", ')
+        end = text.find('"', at, at + _INSPECTED_CHARACTERS)
+        if name == "new" and end == at:  # a type by its name
+            end = text.find('"', at + 1, at + _INSPECTED_CHARACTERS)
+        end = at + _INSPECTED_CHARACTERS if end < 0 else end
+        if _is_maker(name) or (name == "new" and text.find("ensitive", at, end) >= 0):
+            return at
     return None
+
+
+def _prints_sensitive(type_: str) -> bool:
+    """Whether a type that is printed is one of secrets, or has a name that only the site knows: then nobody can tell."""
+    if _WORD.search(type_):
+        return True
+    names = _TYPE_NAME.findall(_QUOTED.sub("", type_))
+    return any(name not in _BUILT_IN for name in names)
 
 
 def _is_maker(name: Json) -> bool:
@@ -97,17 +150,3 @@ def _names_sensitive(type_: Json) -> bool:
                 return True
             parts += [*part, *part.values()] if isinstance(part, dict) else part
     return True
-
-
-def _end_of_argument(text: str, start: int) -> int:
-    """Behind the comma and the space that end it, or where the list does."""
-    depth, at = 0, start
-    until = min(len(text), start + _ARGUMENT_CHARACTERS)
-    while at < until and (piece := _PIECE.match(text, at)):
-        depth += (piece[1] is not None) - (piece[2] is not None)
-        if depth < 0:
-            return at
-        at = piece.end()
-        if piece[3] and not depth:
-            return at + (text[at : at + 1] == " ")
-    return min(at, until)

@@ -12,16 +12,13 @@ from collections.abc import Callable, Mapping
 
 from ingest.core.catalog.model import Json
 from ingest.core.catalog.rich_data import SENSITIVE
-from ingest.core.deferred import TYPE_KEYS, is_sensitive, secret_arguments, without_secret_arguments
+from ingest.core.deferred import MAKES, TYPE_KEYS, is_sensitive, printed_secret, without_secret_arguments
 from ingest.core.raw_text import bytes_of, plain_surrogates, text_of
 
-# In what the terminus prints of a Deferred: what is a Sensitive.
-_PRINTED = re.compile(
-    r"""(?<!\w)Sensitive(?:\.new)?\s*\(|__p(?:core_)?type(?:__)?['"]\s?=>\s?['"]Sensitive"""
-)
 _PRINTED_ALONE = re.compile(r"Sensitive\(.*\)\s*", re.DOTALL)
 _LETTER = re.compile(r"\\u00[3-7]")
 _LETTER_IN_BYTES = re.compile(_LETTER.pattern.encode())
+_MAKES_IN_BYTES = MAKES.encode()
 _BEFORE_JSON = "\ufeff \t\r\n"  # a text may have been a file
 # Members that make a resource what it is; any other may stand in sensitive_parameters.
 _MEMBERS = frozenset(
@@ -33,10 +30,11 @@ _MEMBERS = frozenset(
 def may_hold_secrets(text: bytes | str) -> bool:
     """Whether JSON may call something in it a secret. True for much that does not; quick, and never wrong the other way:
     who does not write the word Sensitive, in whatever case its S is, needs escapes of its letters for it, or of what makes
-    such an escape in a text within. Those of control characters, which logs are full of, are none."""
+    such an escape in a text within. Those of control characters, which logs are full of, are none. And the terminus prints
+    of a type only its name."""
     if isinstance(text, str):
-        return "ensitive" in text or ("\\u00" in text and _LETTER.search(text) is not None)
-    if text.find(b"ensitive") >= 0:
+        return "ensitive" in text or MAKES in text or ("\\u00" in text and _LETTER.search(text) is not None)
+    if text.find(b"ensitive") >= 0 or text.find(_MAKES_IN_BYTES) >= 0:
         return True
     return text.find(b"\\") >= 0 and text.find(b"\\u00") >= 0 and _LETTER_IN_BYTES.search(text) is not None
 
@@ -158,15 +156,12 @@ class Concealing:
             return text
         if text.lstrip(_BEFORE_JSON).startswith(("{", "[", '"')):
             return self._document(text)
-        if text.startswith("Deferred("):
-            return self._printed(text)
-        return self._hidden_text() if _PRINTED_ALONE.fullmatch(text) else text
+        return self._hidden_text() if _PRINTED_ALONE.fullmatch(text) else self._printed(text)
 
     def _printed(self, text: str) -> str:
         """Where a secret's arguments end nobody can tell for sure: nothing behind their beginning is kept."""
-        match = _PRINTED.search(text)
-        ends = [end for end in (match and match.end(), secret_arguments(text)) if end is not None]
-        return f"{text[: min(ends)]}{self._hidden_text()}" if ends else text
+        begin = printed_secret(text)
+        return text if begin is None else f"{text[:begin]}{self._hidden_text()}"
 
     def _hidden_text(self) -> str:
         self.found += 1
@@ -186,11 +181,7 @@ class Concealing:
         """In a catalog such a text is a file's contents like any other, or a key that Ruby printed; elsewhere it may be the rest
         of a document."""
         if self._mask is None:
-            return (
-                self._printed(text)
-                if "Deferred({" in text or '_ptype"' in text or "_ptype'" in text
-                else text
-            )
+            return self._printed(text)
         self.found += 1
         return self._mask(text)
 

@@ -94,6 +94,19 @@ FORMS: dict[str, Any] = {
     ),
     "printed as a call": f"Deferred({{'name' => 'call', 'arguments' => ['new', Sensitive, '{SECRET}']}})",
     "printed from the top": f"Deferred({{'name' => '::Sensitive', 'arguments' => ['{SECRET}']}})",
+    "printed of a type that only the site knows": (
+        f"Deferred({{'name' => 'new', 'arguments' => [Site::Secret, '{SECRET}']}})"
+    ),
+    "printed of a type without an end": (
+        f"Deferred({{'name' => 'new', 'arguments' => [Enum['{'x' * 400}'], '{SECRET}']}})"
+    ),
+    "printed in an object": (
+        f"Wrap({{'value' => Deferred({{'name' => 'new', 'arguments' => [Sensitive, '{SECRET}']}})}})"
+    ),
+    "as Ruby shows it in a key": {
+        '[#<#<Class:0x0b0>:0x130 @name="new", @arguments=[#<Puppet::Pops::Types::PSensitiveType:0x1f0 '
+        f'@type=#<Puppet::Pops::Types::PAnyType:0x1a0>>, "{SECRET}"]>]': 1
+    },
     "printed in a key": f"{{\"a\"=>#<Deferred({{'name' => 'new', 'arguments' => [Sensitive, '{SECRET}']}})>}}",
     "printed in another": (
         "Deferred({'name' => 'f', 'arguments' => [1, Deferred({'name' => 'new', "
@@ -319,7 +332,10 @@ INNOCENT = [
     '{"sensitive": true, "a": 1.0}', "[Sensitive", '{"__ptype": "Sensitive", ', {"Sensitive": "b"},
     {"__ptype": "Deferred", "name": "new", "arguments": ["Integer", "5"]},
     {"__ptype": "Deferred", "name": "call", "arguments": ["case_insensitive", "sensitive"]},
-    "Deferred({'name' => 'call', 'arguments' => ['case_insensitive', 'x']})", "[a]\nsensitive = \"_ptype\"",
+    "Deferred({'name' => 'call', 'arguments' => ['case_insensitive', 'x']})",
+    "Deferred({'name' => 'new', 'arguments' => [Struct[{'a' => Integer[1, 2], Optional['b'] => Enum['x]', \"y'\"]}], '5']})",
+    "Deferred({'name' => 'new', 'arguments' => [Pattern[/a[b/], 'Deferred']})",
+    "[a]\nsensitive = \"_ptype\"",
     "Deferred({'name' => 'f', 'arguments' => [Instance of Sensitive[String], Sensitive, 'x']})",
     "#<Sensitive [value redacted]:4711>", "Sensitive [value redacted]",
 ]  # fmt: skip
