@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ingest.cli.printing import complain
+from ingest.config.directories import make_private
 from ingest.config.settings import Config
 from ingest.core.archive.members import Command
 from ingest.core.archive.tar import ArchiveReader, Broken, Member
@@ -59,7 +60,7 @@ class Progressed:
             return
         partial = self._path.with_suffix(".part")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(self._path.parent)
             partial.write_text(json.dumps({"members": members}))
             partial.replace(self._path)
         except OSError as error:

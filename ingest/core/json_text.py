@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from ingest.core.nesting import require_shallow
+from ingest.core.plain_text import UNSTORABLE
 from ingest.core.raw_text import plain_surrogates, text_of
 from ingest.errors import Rejected
+
+T = TypeVar("T")
 
 
 def parse_json(raw: bytes | memoryview | msgspec.Raw) -> Any:
@@ -28,6 +31,25 @@ def parse_json(raw: bytes | memoryview | msgspec.Raw) -> Any:
         raise Rejected("too_deep", "the JSON is nested too deeply") from error
     except ValueError as error:
         raise Rejected("unreadable", f"not JSON: {error}") from error
+
+
+def converted(document: Any, type_: type[T]) -> T:
+    """The parsed JSON as one of that type. Raises Rejected."""
+    try:
+        try:
+            return msgspec.convert(document, type_)
+        except UnicodeEncodeError:  # by a name that no member has
+            return msgspec.convert(_with_plain_names(document), type_)
+    except msgspec.ValidationError as error:
+        raise Rejected("invalid", str(error)) from error
+    except UnicodeEncodeError as error:
+        raise Rejected("invalid", "a text that is not UTF-8 stands where another value belongs") from error
+
+
+def _with_plain_names(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {UNSTORABLE.sub("\ufffd", name): _with_plain_names(item) for name, item in value.items()}
+    return [_with_plain_names(item) for item in value] if isinstance(value, list) else value
 
 
 def _finite(text: str) -> float:

@@ -82,6 +82,8 @@ def _shown_url(pattern: re.Pattern[str], text: str) -> str | None:
     if match is None:
         return None
     before = match["before"]
+    if "%3a" in before.lower():
+        return None  # an encoded colon ends no user's name: what follows may have been meant as the password
     if match["colon"] is not None:
         before = before.removesuffix(f"{match['colon']}@") + f":{HIDDEN}@"
     query = match.groupdict().get("query")

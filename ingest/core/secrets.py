@@ -13,9 +13,10 @@ from collections.abc import Mapping
 
 import msgspec
 
+from ingest.core.deferred import TYPE_KEYS
 from ingest.core.passwords import hide_passwords
 from ingest.core.raw_text import bytes_of, text_of
-from ingest.core.sensitive import TYPE_KEYS, Concealing, may_hold_secrets, parse
+from ingest.core.sensitive import Concealing, may_hold_secrets, parse
 
 REDACTED = "[redacted]"
 # Larger bodies are not kept: a quarantine is for looking at, and the largest real catalog seen has 3.3 MB.

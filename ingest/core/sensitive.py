@@ -12,18 +12,14 @@ from collections.abc import Callable, Mapping
 
 from ingest.core.catalog.model import Json
 from ingest.core.catalog.rich_data import SENSITIVE
+from ingest.core.deferred import MAKES, TYPE_KEYS, is_sensitive, printed_secret, without_secret_arguments
 from ingest.core.raw_text import bytes_of, plain_surrogates, text_of
 
-# Rich data's key for the type: Puppet 5.0 - 5.5 and 4.10 had the second one.
-TYPE_KEYS = ("__ptype", "__pcore_type__")
-# Type's name, its namespace and its parameters: what a Sensitive may be called, but not the type Pcore::SensitiveType.
-_SENSITIVE = re.compile(r"\s*(?:\w*::)*[Ss]ensitive\s*(?:\[.*)?", re.DOTALL)
-# In what the terminus prints of a Deferred: a call that makes a Sensitive of its arguments, and what is one.
-_PRINTED = re.compile(
-    r"""'name' => 'new', 'arguments' => \[Sensitive(?:\[[^,']*)?,\s|'name' => '[Ss]ensitive(?:\.new)?'"""
-    r"""|(?<!\w)Sensitive(?:\.new)?\s*\(|__p(?:core_)?type(?:__)?['"] => ['"]Sensitive"""
-)
 _PRINTED_ALONE = re.compile(r"Sensitive\(.*\)\s*", re.DOTALL)
+_LETTER = re.compile(r"\\u00[3-7]")
+_LETTER_IN_BYTES = re.compile(_LETTER.pattern.encode())
+_MAKES_IN_BYTES = MAKES.encode()
+_BEFORE_JSON = "\ufeff \t\r\n"  # a text may have been a file
 # Members that make a resource what it is; any other may stand in sensitive_parameters.
 _MEMBERS = frozenset(
     ("type", "title", "exported", "tags", "kind", "file", "line", "virtual", "aliases", "parameters",
@@ -33,10 +29,14 @@ _MEMBERS = frozenset(
 
 def may_hold_secrets(text: bytes | str) -> bool:
     """Whether JSON may call something in it a secret. True for much that does not; quick, and never wrong the other way:
-    who does not write the word Sensitive, in whatever case its S is, needs escapes of ASCII for it."""
+    who does not write the word Sensitive, in whatever case its S is, needs escapes of its letters for it, or of what makes
+    such an escape in a text within. Those of control characters, which logs are full of, are none. And the terminus prints
+    of a type only its name."""
     if isinstance(text, str):
-        return "ensitive" in text or "\\u00" in text
-    return text.find(b"ensitive") >= 0 or (text.find(b"\\") >= 0 and text.find(b"\\u00") >= 0)
+        return "ensitive" in text or MAKES in text or ("\\u00" in text and _LETTER.search(text) is not None)
+    if text.find(b"ensitive") >= 0 or text.find(_MAKES_IN_BYTES) >= 0:
+        return True
+    return text.find(b"\\") >= 0 and text.find(b"\\u00") >= 0 and _LETTER_IN_BYTES.search(text) is not None
 
 
 def tells_no_secret(resource: bytes, parameters: Mapping[str, Json]) -> bool:
@@ -99,14 +99,12 @@ class Concealing:
 
     def _object(self, value: dict[str, Json]) -> Json:
         types = [value[key] for key in TYPE_KEYS if key in value]
-        if any(map(_is_sensitive, types)):
+        if any(map(is_sensitive, types)):
             return self._hide(value)
         if types:
             if "Hash" in types and any(map(self._is_secret_hash, value.values())):
                 return self._hide()
-            if "Deferred" in types and _makes_sensitive(value):
-                given = value["arguments"]
-                kept = given[:1] if value["name"] == "new" else []
+            if "Deferred" in types and (kept := without_secret_arguments(value)) is not None:
                 value = value | {"arguments": [*kept, self._hide()]}
         if names := value.get("sensitive_parameters"):
             value = self.without(names, value)
@@ -127,7 +125,7 @@ class Concealing:
         if not isinstance(flat, list):
             return False
         return any(
-            isinstance(key, str) and key in TYPE_KEYS and _is_sensitive(item)
+            isinstance(key, str) and key in TYPE_KEYS and is_sensitive(item)
             for key, item in zip(flat[0::2], flat[1::2], strict=False)
         )
 
@@ -156,12 +154,14 @@ class Concealing:
         the agent is to call."""
         if not may_hold_secrets(text):
             return text
-        if text.lstrip().startswith(("{", "[", '"')):
+        if text.lstrip(_BEFORE_JSON).startswith(("{", "[", '"')):
             return self._document(text)
-        if text.startswith("Deferred(") and (match := _PRINTED.search(text)):
-            # Where its arguments end nobody can tell for sure: nothing behind them is kept.
-            return f"{text[: match.end()]}{self._hidden_text()}"
-        return self._hidden_text() if _PRINTED_ALONE.fullmatch(text) else text
+        return self._hidden_text() if _PRINTED_ALONE.fullmatch(text) else self._printed(text)
+
+    def _printed(self, text: str) -> str:
+        """Where a secret's arguments end nobody can tell for sure: nothing behind their beginning is kept."""
+        begin = printed_secret(text)
+        return text if begin is None else f"{text[:begin]}{self._hidden_text()}"
 
     def _hidden_text(self) -> str:
         self.found += 1
@@ -169,7 +169,7 @@ class Concealing:
 
     def _document(self, text: str) -> str:
         try:
-            document, had_twins = parse(bytes_of(text))
+            document, had_twins = parse(bytes_of(text.lstrip(_BEFORE_JSON)))
         except (ValueError, RecursionError):
             return self._unreadable(text)
         before = self.found
@@ -178,32 +178,12 @@ class Concealing:
         return text if self.found == before else json.dumps(clean, ensure_ascii=False)
 
     def _unreadable(self, text: str) -> str:
-        """In a catalog such a text is a file's contents like any other; elsewhere it may be the rest of a document."""
+        """In a catalog such a text is a file's contents like any other, or a key that Ruby printed; elsewhere it may be the rest
+        of a document."""
         if self._mask is None:
-            return text
+            return self._printed(text)
         self.found += 1
         return self._mask(text)
-
-
-def _is_sensitive(type_: Json) -> bool:
-    if isinstance(type_, str):
-        return _SENSITIVE.fullmatch(type_) is not None
-    return isinstance(type_, dict | list) and "ensitive" in repr(type_)  # a type that is an object itself
-
-
-def _makes_sensitive(deferred: Mapping[str, Json]) -> bool:
-    """Whether that makes a Sensitive of its arguments when the agent calls it."""
-    name, given = deferred.get("name"), deferred.get("arguments")
-    if not isinstance(name, str) or not isinstance(given, list):
-        return False
-    if name != "new":
-        return name.removesuffix(".new") in ("Sensitive", "sensitive")
-    if not given:
-        return False
-    first = given[0]
-    if isinstance(first, dict):
-        return "ensitive" in repr([first.get(key) for key in TYPE_KEYS])
-    return _is_sensitive(first)
 
 
 def _spellings(names: Json) -> frozenset[str] | None:
@@ -227,9 +207,14 @@ def _unnamed(resource: Mapping[str, Json], hidden: Mapping[str, Json]) -> dict[s
     for member, names in (("aliases", hidden), ("tags", {"tag"} & hidden.keys())):
         given = resource.get(member)
         if names and isinstance(given, list):
-            secret = [item for name in names for item in _listed(hidden[name])]
-            found[member] = [item for item in given if item not in secret]
+            # To be looked up: ten thousand would be compared with ten thousand.
+            secret = {_canonical(item) for name in names for item in _listed(hidden[name])}
+            found[member] = [item for item in given if _canonical(item) not in secret]
     return found
+
+
+def _canonical(value: Json) -> str:
+    return value if isinstance(value, str) else "\0" + json.dumps(value, sort_keys=True)
 
 
 def _listed(value: Json) -> list[Json]:
@@ -256,7 +241,7 @@ class _Reader:
             return found
         self.had_twins = True
         for key in TYPE_KEYS:
-            if secret := next((item for name, item in pairs if name == key and _is_sensitive(item)), None):
+            if secret := next((item for name, item in pairs if name == key and is_sensitive(item)), None):
                 found[key] = secret
         names = [item for name, item in pairs if name == "sensitive_parameters" and item]
         if names:

@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from ingest.config.directories import make_private
 from ingest.core.passwords import HIDDEN
 from ingest.embedded.postmaster import Postmaster
 from ingest.embedded.programs import runnable_programs, user_for
@@ -110,8 +111,7 @@ def _cluster(directory: Path, fd: int, programs: Path | None) -> Cluster:
 def _make(directory: Path) -> Path:
     try:
         directory = Path(os.path.abspath(directory))
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        directory.mkdir(mode=0o700, exist_ok=True)
+        make_private(directory)
         os.listdir(directory)
     except OSError as error:
         raise Misconfigured("--data-dir", f"cannot use {directory}: {error.strerror}") from error

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import platformdirs
 
+from ingest.config.directories import make_private
 from ingest.config.settings import Config
 from ingest.errors import Misconfigured
 
@@ -147,7 +148,7 @@ def _is_private(directory: Path) -> bool:
 
 def _written(path: Path, engine: RunningEngine) -> int | None:
     """The open file, locked; None: another engine has it. Raises OSError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(path.parent)
     if not _is_private(path.parent):
         raise PermissionError(1, "its directory is somebody else's")
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 
 import structlog
 
+from ingest.config.directories import make_private, require_private
 from ingest.config.settings import Config
 from ingest.errors import Misconfigured, Unavailable
 from ingest.front.command_rules import Command
@@ -180,7 +181,8 @@ def _own_directory(base: Path) -> tuple[Path, int]:
     try:
         for number in range(WORKERS_MAX):
             directory = base / str(number)
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(directory)
+            require_private(directory)  # what waits there is whole commands
             fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -179,9 +179,9 @@ def end_session(connection: Connection, left: Name) -> bool:
     it would keep its locks for as long as TCP finds nothing wrong, and behind a proxy that may be for ever. A process id
     alone may be somebody else's by now, and behind a pooler the process serves others.
     """
-    with suppress(
-        psycopg.Error
-    ):  # it ends when TCP does, then; and the next statement tells what is wrong here
+    # It ends when TCP does, otherwise; and the next statement tells what is wrong here.
+    with suppress(psycopg.Error), connection.transaction():
+        connection.execute(query("as_logged_in"))
         found = connection.execute(query("end_session"), [left.backend_pid, f"{left.token:016x}"]).fetchone()
         return found is not None
     return False

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ingest.core.delivery.naming import END_BYTES, START_BYTES, Named, look
+from ingest.core.delivery.naming import _TOKEN, END_BYTES, START_BYTES, Named, look
 from lab import real_catalogs as corpus
 
 LATIN1 = (
@@ -115,3 +115,15 @@ def test_a_look_is_quick_on_hostile_ends() -> None:
 def test_a_producer_is_who_the_message_says(body: bytes, producer: str) -> None:
     """Where its certname may stand; else the header's."""
     assert named(body, producer="h").producer == producer
+
+
+@given(
+    st.lists(st.sampled_from([b'"', b"\\", b" ", b"\n", b"\x01", b"{", b":", b"a", b"\xff"])).map(b"".join)
+)
+@example(b" " * START_BYTES)
+@example(b'"\\"' * 2000)
+def test_each_byte_is_looked_at_once(start: bytes) -> None:
+    """Tokens follow each other without a gap: nothing is begun again behind where it failed."""
+    if start.endswith(b"\\"):
+        start += b"x"
+    assert b"".join(match[0] for match in _TOKEN.finditer(start)) == start

@@ -152,6 +152,7 @@ def test_of_a_conninfo_all_but_its_secrets_is_shown(conninfo: str, shown: str | 
         ("stomp://guest:12,SeCrEt@h:61613", HIDDEN),
         ("stomp://guest:50%zz@h", HIDDEN),
         ("stomp://guest:a@b@h", HIDDEN),
+        ("stomp://guest%3ASeCrEt@h", HIDDEN),
         ("guest:a@h", HIDDEN),
         ("stomp://guest:SeCrEt", HIDDEN),
         ("stomp://h,stomp://guest:a b@i", HIDDEN),

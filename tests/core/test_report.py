@@ -320,11 +320,30 @@ def test_bytes_that_are_not_utf8_do_not_refuse_a_report() -> None:
     assert "\ufffd".encode() in before
 
 
-def test_a_secret_in_a_value_is_taken_out() -> None:
-    """In a form that we know; what Puppet redacted it has redacted."""
-    secret = {"__ptype": "Sensitive", "__pvalue": "hunter2"}
-    work = decode(report(resources=[resource("/x", event(new_value=secret, old_value=[{"a": secret}]))]))
-    assert not [fields for fields in work.event_contents.values() if b"hunter2" in fields]
+SECRETS = [
+    '{"__ptype":"Sensitive","__pvalue":"hunter2"}',
+    '[{"a":{"__ptype":"Sensitive","__pvalue":"hunter2"}}]',
+    '{"__ptype":"Sensitive","__ptype":"Binary","__pvalue":"hunter2"}',
+    r'{"\u005f_ptype":"Sen\u0073itive","__pvalue":"hunter2"}',
+    json.dumps('{"__ptype":"Sensitive","__pvalue":"hunter2"}'),
+    json.dumps("Deferred({'name' => 'new', 'arguments' => [Sensitive, 'hunter2']})"),
+]
+
+
+@pytest.mark.parametrize("version", [5, 8])
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_secret_is_taken_out(secret: str, version: int) -> None:
+    """In every form that we know and wherever values and texts stand; what Puppet redacted it has redacted."""
+    values = event(new_value="HERE", old_value=["HERE"], message="HERE" if secret[0] == '"' else "x")
+    if version == 5:
+        payload = report(resource_events=[values | {"resource_type": "File", "resource_title": "/x"}])
+    else:
+        payload = report(resources=[resource("/x", values)])
+    payload["logs"] = [log("HERE" if secret[0] == '"' else "x")]
+    body = json.dumps({"command": "store report", "version": version, "payload": payload})
+    work = decode_bytes(body.replace('"HERE"', secret).encode())
+    assert work.event_contents
+    assert "hunter2" not in repr((work.event_contents, work.log_contents))
 
 
 def test_a_time_that_is_not_believed_changes_no_hash() -> None:

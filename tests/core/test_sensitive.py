@@ -53,6 +53,31 @@ FORMS: dict[str, Any] = {
     },
     "made by a Deferred, by name": {"__ptype": "Deferred", "name": "new", "arguments": ["Sensitive[String]", SECRET]},
     "made by a Deferred, at once": {"__ptype": "Deferred", "name": "Sensitive.new", "arguments": [SECRET]},
+    "made by a Deferred, from the top": {"__ptype": "Deferred", "name": "::Sensitive", "arguments": [SECRET]},
+    "made by a Deferred of what may be none": {
+        "__ptype": "Deferred",
+        "name": "::new",
+        "arguments": [{"__ptype": "Pcore::OptionalType", "type": {"__ptype": "Pcore::SensitiveType"}}, SECRET],
+    },
+    "made by a Deferred of an alias": {
+        "__ptype": "Deferred",
+        "name": "new",
+        "arguments": [
+            {"__ptype": "Pcore::TypeAliasType", "name": "A", "resolved_type": {"__ptype": "Pcore::SensitiveType"}},
+            SECRET,
+        ],
+    },
+    "made by a Deferred of what was named before": [
+        {"__ptype": "Pcore::SensitiveType"},
+        {
+            "__ptype": "Deferred",
+            "name": "new",
+            "arguments": [{"__ptype": "LocalRef", "__pvalue": "$[0]"}, SECRET],
+        },
+    ],
+    "made by a call": {
+        "__ptype": "Deferred", "name": "call", "arguments": ["new", {"__ptype": "Pcore::SensitiveType"}, SECRET],
+    },
     "as a key": {"__ptype": "Hash", "__pvalue": [rich(SECRET), 1, "a", rich(SECRET)]},
     "as a key of Puppet 5": {
         "__pcore_type__": "Hash",
@@ -61,6 +86,28 @@ FORMS: dict[str, Any] = {
     "in a hash that looks like one": {"__ptype": "Hash", "__pvalue": ["__ptype", "Sensitive", "__pvalue", SECRET]},
     "printed by the terminus": f"Deferred({{'name' => 'new', 'arguments' => [Sensitive, '{SECRET}']}})",
     "printed with a parameter": f"Deferred({{'name' => 'new', 'arguments' => [Sensitive[String[1]], '{SECRET}']}})",
+    "printed with a parameter that has quotes": (
+        f"Deferred({{'name' => 'new', 'arguments' => [Sensitive[Enum['a', 'b]']], '{SECRET}']}})"
+    ),
+    "printed of what may be none": (
+        f"Deferred({{'name' => 'new', 'arguments' => [Optional[Sensitive[String]], '{SECRET}']}})"
+    ),
+    "printed as a call": f"Deferred({{'name' => 'call', 'arguments' => ['new', Sensitive, '{SECRET}']}})",
+    "printed from the top": f"Deferred({{'name' => '::Sensitive', 'arguments' => ['{SECRET}']}})",
+    "printed of a type that only the site knows": (
+        f"Deferred({{'name' => 'new', 'arguments' => [Site::Secret, '{SECRET}']}})"
+    ),
+    "printed of a type without an end": (
+        f"Deferred({{'name' => 'new', 'arguments' => [Enum['{'x' * 400}'], '{SECRET}']}})"
+    ),
+    "printed in an object": (
+        f"Wrap({{'value' => Deferred({{'name' => 'new', 'arguments' => [Sensitive, '{SECRET}']}})}})"
+    ),
+    "as Ruby shows it in a key": {
+        '[#<#<Class:0x0b0>:0x130 @name="new", @arguments=[#<Puppet::Pops::Types::PSensitiveType:0x1f0 '
+        f'@type=#<Puppet::Pops::Types::PAnyType:0x1a0>>, "{SECRET}"]>]': 1
+    },
+    "printed in a key": f"{{\"a\"=>#<Deferred({{'name' => 'new', 'arguments' => [Sensitive, '{SECRET}']}})>}}",
     "printed in another": (
         "Deferred({'name' => 'f', 'arguments' => [1, Deferred({'name' => 'new', "
         f"'arguments' => [Sensitive, '{SECRET}']}})]}})"
@@ -71,6 +118,7 @@ FORMS: dict[str, Any] = {
     ),
     "printed alone": f"Sensitive('{SECRET}')",
     "JSON in a text": json.dumps({"a": [rich(SECRET)]}),
+    "JSON of a file with a mark": "\ufeff" + json.dumps({"a": [rich(SECRET)]}),
     "JSON in a text in a text": json.dumps(json.dumps([rich(SECRET)])),
     "a resource in a parameter": {
         "type": "User", "title": "u", "parameters": {"p": SECRET}, "sensitive_parameters": ["p"],
@@ -283,6 +331,11 @@ INNOCENT = [
     "class a(Sensitive $x) { Sensitive.new('y') Deferred('f', [Sensitive('z')]) }", "# {'__ptype' => 'Sensitive', ...}",
     '{"sensitive": true, "a": 1.0}', "[Sensitive", '{"__ptype": "Sensitive", ', {"Sensitive": "b"},
     {"__ptype": "Deferred", "name": "new", "arguments": ["Integer", "5"]},
+    {"__ptype": "Deferred", "name": "call", "arguments": ["case_insensitive", "sensitive"]},
+    "Deferred({'name' => 'call', 'arguments' => ['case_insensitive', 'x']})",
+    "Deferred({'name' => 'new', 'arguments' => [Struct[{'a' => Integer[1, 2], Optional['b'] => Enum['x]', \"y'\"]}], '5']})",
+    "Deferred({'name' => 'new', 'arguments' => [Pattern[/a[b/], 'Deferred']})",
+    "[a]\nsensitive = \"_ptype\"",
     "Deferred({'name' => 'f', 'arguments' => [Instance of Sensitive[String], Sensitive, 'x']})",
     "#<Sensitive [value redacted]:4711>", "Sensitive [value redacted]",
 ]  # fmt: skip
@@ -315,6 +368,15 @@ def test_both_ways_of_reading_a_resource_agree(value: Any) -> None:
     for family in FAMILIES:
         ways = [normalise_resource(json.dumps(one).encode(), family).resource for one in (short, long)]
         assert ways[0].parameters == ways[1].parameters
+
+
+def test_a_type_of_more_parts_than_one_has_counts_as_sensitive() -> None:
+    """It is not looked through to its end: types lie in each other, and the innermost would be looked at by each."""
+    type_: Any = [1] * 2000
+    for _ in range(5):
+        type_ = {"__ptype": type_}
+    raw = json.dumps({"type": "A", "title": "a", "parameters": {"p": type_, "q": "Sensitive"}}).encode()
+    assert normalise_resource(raw, "puppetdb").resource.parameters == {"p": SENSITIVE, "q": "Sensitive"}
 
 
 @pytest.mark.parametrize(

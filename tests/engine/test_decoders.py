@@ -28,6 +28,9 @@ HEADERS: tuple[dict[str, str], ...] = (
 )
 
 
+TIME = "2026-01-01T00:00:00Z"
+
+
 def decode(body: bytes, headers: dict[str, str]) -> Any:
     return work_of(Decoders(SETTINGS), Descriptor(1, 1, 0, len(body), len(body), LATE, headers), body, {})
 
@@ -108,3 +111,32 @@ def test_what_is_no_message_is_refused_as_a_catalog() -> None:
             with pytest.raises(Rejected) as rejected:
                 decode(body, headers)
             assert rejected.value.reason == reason
+
+
+@pytest.mark.parametrize("spelling", [rb"\ud800", b"\xff", b"\xed\xa0\x80"])
+@pytest.mark.parametrize(
+    ("command", "version", "payload"),
+    [
+        ("deactivate node", 3, {}),
+        ("configure expiration", 1, {"expire": {"facts": True, "HERE": 1}}),
+        ("replace catalog inputs", 1, {"inputs": []}),
+        ("replace facts", 5, {"values": {"a": {"HERE": 1}}}),
+        ("store report", 8, {"start_time": TIME, "end_time": TIME, "logs": [{"HERE": 1}], "metrics": []}),
+        ("replace catalog", 9, {"version": "1", "resources": [], "edges": []}),
+    ],
+)
+def test_a_name_that_is_not_utf8_disturbs_nobody(
+    command: str, version: int, payload: dict[str, Any], spelling: bytes
+) -> None:
+    """Of a member that nobody knows: it is passed over, in each kind of message."""
+    document = {
+        "command": command,
+        "version": version,
+        "payload": payload | {"certname": "a.example", "HERE": 1},
+    }
+    body = json.dumps(document).encode().replace(b"HERE", spelling)
+    assert decode(body, {}).certname == "a.example"
+    # A text like that in the place of something else is refused, and kills nobody.
+    odd = json.dumps(document | {"payload": payload | {"certname": ["HERE"], "logs": "HERE"}}).encode()
+    with pytest.raises(Rejected):
+        decode(odd.replace(b"HERE", spelling), {})

@@ -12,6 +12,7 @@ import msgspec
 from ingest.config.settings import Config
 from ingest.core.delivery.work import Descriptor, Quarantine, Work
 from ingest.engine.decoder import Decoder
+from ingest.engine.kinds import works_type
 from ingest.engine.process import process_names
 from ingest.engine.writer import Writer
 from ingest.ipc.arena import Arena, memory
@@ -24,7 +25,7 @@ from lab.store_model import START
 
 ARENA = 1
 ARENA_BYTES = 64 * 1024 * 1024
-_ENCODER, _WORKS = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(list[Work])
+_ENCODER, _WORKS = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(works_type())
 
 
 class Bench:

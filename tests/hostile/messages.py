@@ -60,6 +60,26 @@ def one(body: Callable[[int], bytes]) -> Callable[[int], list[Message]]:
     return many(body, 1)
 
 
+def typed(levels: int, value: Any) -> Any:
+    """A type that is an object itself, whose type is one, and so on."""
+    for _ in range(levels):
+        value = {"__ptype": value}
+    return value
+
+
+def report(n: int, steps: int, events: int) -> bytes:
+    """Of one resource, with a long path to it and many events."""
+    at = "2026-01-01T00:00:00Z"
+    payload = {
+        "certname": name(n), "start_time": at, "end_time": at, "metrics": [], "logs": [],
+        "resources": [{
+            "resource_type": "File", "resource_title": "/x", "containment_path": [f"a[{n}]"] * steps,
+            "events": [{"status": "success", "message": str(event)} for event in range(events)],
+        }],
+    }  # fmt: skip
+    return json.dumps({"command": "store report", "version": 8, "payload": payload}).encode()
+
+
 def name(n: int) -> str:
     return f"hostile{n % 50}.example.com"
 
@@ -83,6 +103,11 @@ KINDS: dict[str, Callable[[int], list[Message]]] = {
     "16 MB of lone surrogates": one(lambda n: with_value(name(n), '"' + "\\ud800" * (2 * MIB) + '"')),
     "16 MB of one string": one(lambda n: with_value(name(n), '"' + "x" * (16 * MIB) + '"')),
     "16 MB unreadable": one(lambda n: b'{"certname":"%s","x":"' % name(n).encode() + b"abcdefg\n" * (2 * MIB)),
+    "blanks": many(lambda n: b" " * (9000 + n), 30),
+    "strings without an end": many(lambda n: b'{"x%d":"' % n + b'\\"' * 5000, 60),
+    "names that are not UTF-8": many(
+        lambda n: b'{"command":"deactivate node","version":3,"payload":{"certname":"n%d","\xff":1}}' % n, 10
+    ),
     "brackets": one(lambda n: [b"[", b'{"a":'][n % 2] * 500_000),
     # Commands
     "facts without values": many(lambda n: b'{"command":"replace facts","version":5,"payload":{"certname":"n%d"}}' % n, 30),
@@ -102,6 +127,16 @@ KINDS: dict[str, Callable[[int], list[Message]]] = {
     "files of 1 MB": one(lambda n: _wide(n, file=f"/{n}" + "f" * MIB, line=n)),
     "names of parameters of 1 MB": one(lambda n: _wide(n, parameters={f"{n}" + "p" * MIB: 1})),
     "100 000 tags": one(lambda n: _wide(n, tags=[f"t{n}x{at}" for at in range(100_000)])),
+    "40 000 sensitive tags": one(
+        lambda n: _wide(
+            n, tags=[f"t{at}" for at in range(40_000)], sensitive_parameters=["tag"],
+            parameters={"tag": [f"t{n}x{at}" for at in range(40_000)]},
+        )
+    ),
+    "types of types": one(
+        lambda n: with_value(name(n), json.dumps(["Sensitive", typed(190, [1] * (1 + n) * 1_000_000)]))
+    ),
+    "a report with a long path": one(lambda n: report(n, 40_000, 1200)),
     "ever new environments": many(
         lambda n: catalog(name(n), [resource("/x")], environment=f"e{n}" + "e" * 1000, producer=f"p{n}" + "p" * 1000), 50
     ),

@@ -21,6 +21,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ingest.config.loading import load
 from ingest.core.passwords import HIDDEN
+from ingest.embedded.broker.segments import lock_directory
 from ingest.embedded.broker.starting import embedded_broker
 from ingest.embedded.postgresql import HBA_FILE, PASSWORD_FILE, embedded_database
 from ingest.embedded.programs import runnable_programs, system_programs
@@ -305,6 +306,21 @@ def test_the_broker_lets_only_its_login_in(tmp_path: Path) -> None:
                 Publisher(load({"queue_source": f"stomp://{login}{address}"}, {}).config)
 
 
+@pytest.mark.parametrize("spoilt", ["open", "foreign"])
+def test_a_journal_in_a_directory_that_others_have_is_one_clear_line(place: Path, spoilt: str) -> None:
+    """It holds whole messages: who made the directory first, or may write into it, would have them."""
+    (place / "broker").mkdir()
+    if spoilt == "open":
+        (place / "broker").chmod(0o777)
+    elif os.geteuid() == 0:
+        os.chown(place / "broker", 65534, 65534)
+    else:
+        (place / "broker").rmdir()
+        (place / "broker").symlink_to("/")
+    with pytest.raises(Misconfigured, match=r"--data-dir: cannot use .*(others may write|belongs to)"):
+        lock_directory(place / "broker")
+
+
 def test_the_brokers_password_stands_in_no_command_line_and_no_environment() -> None:
     """It went to the process over its standard input."""
     with embedded_broker(0) as url:
@@ -338,7 +354,8 @@ def test_strangers_cannot_fill_the_log_or_stop_the_broker(capfd: pytest.CaptureF
 
 
 def test_an_engine_with_both_parts_keeps_what_it_has_to_itself(place: Path) -> None:
-    """``ingest run`` with nothing configured: no password in any command line of its tree, nor in its log."""
+    """``ingest run`` with nothing configured: no password in any command line of its tree, nor in its log; and whatever the
+    umask is, others read and write nothing that it makes."""
     from lab.servers import free_port
 
     port = free_port()
@@ -346,7 +363,7 @@ def test_an_engine_with_both_parts_keeps_what_it_has_to_itself(place: Path) -> N
         engine = subprocess.Popen(
             [sys.executable, "-c", _RUN, str(port), "run", "--data-dir", str(place / "data"),
              "--metrics-host", f"unix:{place / 'metrics'}", "--workers", "1", "--writers", "1"],
-            stderr=log, cwd=place,
+            stderr=log, cwd=place, umask=0,
             env=os.environ | {"PYTHONPATH": str(REPOSITORY), "RUNTIME_DIRECTORY": str(place / "runtime")},
         )  # fmt: skip
     try:
@@ -371,6 +388,9 @@ def test_an_engine_with_both_parts_keeps_what_it_has_to_itself(place: Path) -> N
                 assert not [secret for secret in secrets if secret in str(process.environ())]
         publish(url, b'{"name": "a", "resources": [], "edges": []}')
         assert mode(place / "metrics") == 0o660
+        made = [place / "data", *(place / "data").rglob("*"), place / "runtime"]
+        assert not [path for path in made if mode(path) & stat.S_IWOTH]
+        assert not [path for path in made if path.is_file() and mode(path) & stat.S_IROTH]
     finally:
         engine.terminate()
         assert engine.wait(60) == 0

@@ -21,6 +21,7 @@ type Rules = Object[{attributes => { at => { type => String, kind => constant, v
   functions => { f => Callable[[Integer], String] }, equality => ['q']}]
 type Rules_too = Rules
 type Empty = Object[{}]
+type Secret_text = Sensitive[String]
 function f(*$given) >> Any { 1 }
 """
 
@@ -261,6 +262,26 @@ SECRETS = [
     "Deferred('f', [Sensitive(Timestamp('2020-01-01')), Sensitive(URI('http://x')), Sensitive(Deferred('f', []))])",
     "Wrap(Sensitive('x'))",
     "{[Sensitive('x')] => 1}",
+]
+
+SECRET = "hunter2"
+# Of these the agent is to make a Sensitive.
+MADE_SECRETS = [
+    f"Deferred('new', [Sensitive, '{SECRET}'])",
+    f"Deferred('new', [Sensitive[String], '{SECRET}'])",
+    f"Deferred('new', [Sensitive[Enum['{SECRET}', 'b']], '{SECRET}'])",
+    f"Deferred('new', [Optional[Sensitive[String]], '{SECRET}'])",
+    f"Deferred('new', [Init[Sensitive], '{SECRET}'])",
+    f"Deferred('new', [Secret_text, '{SECRET}'])",
+    f"Deferred('new', ['Sensitive', '{SECRET}'])",
+    f"Deferred('call', ['new', Sensitive, '{SECRET}'])",
+    f"Deferred('f', [Deferred('new', [Sensitive, '{SECRET}'])])",
+    f"[{{'a' => Deferred('new', [Sensitive, '{SECRET}'])}}]",
+    f"{{[Deferred('new', [Sensitive, '{SECRET}'])] => 1}}",
+    f"{{{{'a' => Deferred('new', [Sensitive, '{SECRET}'])}} => 1}}",
+    f"Wrap(Deferred('new', [Sensitive, '{SECRET}']))",
+    f"Deferred('f', [Sensitive('{SECRET}'), {{Sensitive('{SECRET}') => 1}}])",
+    f"{{[Sensitive('{SECRET}')] => [Sensitive('{SECRET}')]}}",
 ]
 
 PLACES = {

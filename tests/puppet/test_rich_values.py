@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from ingest.core.catalog.formats import Skim, skim
-from ingest.core.catalog.normalise import normalise
+from ingest.core.catalog.normalise import normalise, normalise_resource
 from tests.puppet import temper
-from tests.puppet.rich_values import DROPPED, PREAMBLE, SECRETS, Maker, in_every_place
+from tests.puppet.rich_values import DROPPED, MADE_SECRETS, PREAMBLE, SECRET, SECRETS, Maker, in_every_place
 from tests.puppet.site import Site, messages
 
 TERMINUS = Path("/usr/lib/ruby/vendor_ruby/puppet/indirector/catalog/puppetdb.rb")
@@ -114,6 +114,18 @@ def test_a_secret_is_said_to_be_one_as_the_terminus_says_it(compiled: Callable[.
     """Its kind, within other values, and never what it is."""
     for value, (ours, theirs) in compiled(SECRETS, in_clear=True).items():
         assert ours == theirs, value
+
+
+def test_a_secret_that_the_agent_is_to_make_is_in_neither_form(compiled: Callable[..., Printed]) -> None:
+    """As Puppet has it in its native form, and as the terminus prints it, which is what the engine is sent by others."""
+    for value, (ours, theirs) in compiled(MADE_SECRETS, in_clear=True).items():
+        assert SECRET not in json.dumps(ours), value
+        resource = {"type": "Notify", "title": "x", "parameters": {"message": theirs}}
+        kept = normalise_resource(json.dumps(resource).encode(), "puppetdb").resource.parameters
+        assert SECRET not in json.dumps(kept), (value, theirs)
+        # Puppet's native form has dropped what is in Sensitive[...], and Ruby shows addresses.
+        if "Sensitive[" not in value and "#<" not in json.dumps(theirs):
+            assert kept["message"] == ours, value
 
 
 def test_what_native_form_has_dropped_is_printed_without_it(compiled: Callable[..., Printed]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from ingest.core.delivery.work import Outcome
 from ingest.core.node.freshness import overdue_after_s
 from ingest.errors import Refused
 from ingest.store.connection import Connection
@@ -21,6 +23,7 @@ from ingest.store.node.freshness import (
 from lab.store_model import START, Pipeline, resource, wire_body
 
 FILE = [resource("/a")]
+TIME = "2026-01-01T00:00:00Z"
 MINUTE = timedelta(minutes=1)
 NOW = datetime.now(UTC).replace(microsecond=0)
 # The truth of each node: the minutes before now at which a catalog of it came, and by how many its clock is ahead.
@@ -124,6 +127,46 @@ def test_what_is_asked_for_is_found(connection: Connection) -> None:
     assert list_nodes(connection, failed=True) == []
     reactivate_node(connection, "regular")
     assert list_nodes(connection, inactive=True) == []
+
+
+def test_a_node_that_sends_everything_is_forgotten_whole(connection: Connection) -> None:
+    """Catalog, facts, packages, inputs, expiration, the newest report: no table has it any more; reports go with their days."""
+    pipeline = Pipeline(connection)
+    facts = {
+        "environment": "e",
+        "producer": "p",
+        "producer_timestamp": TIME,
+        "values": {"a": 1, "b": {"c": 2}},
+    }
+    payloads: list[tuple[str, int, dict[str, object]]] = [
+        ("replace facts", 5, facts | {"package_inventory": [["a", "1", "b"]]}),
+        ("store report", 8, {"producer_timestamp": TIME, "start_time": TIME, "end_time": TIME}),
+        (
+            "replace catalog inputs",
+            1,
+            {"producer_timestamp": TIME, "catalog_uuid": None, "inputs": [["a", "b"]]},
+        ),
+        ("configure expiration", 1, {"producer_timestamp": TIME, "expire": {"facts": False}}),
+    ]
+    everything = [wire_body("a", 1, [resource("/a", exported=True)])] + [
+        json.dumps({"command": command, "version": version, "payload": payload | {"certname": "a"}}).encode()
+        for command, version, payload in payloads
+    ]
+    assert pipeline.take(*everything) == [Outcome.STORED] * len(everything)
+    ((node_id,),) = connection.execute("SELECT id FROM nodes").fetchall()
+    forget_node(connection, "a")
+    tables = connection.execute(
+        "SELECT table_name::text FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)"
+        " WHERE column_name = 'node_id' AND table_type = 'BASE TABLE' AND table_schema = 'public'"
+        " AND table_name !~ '^node_reports'"
+    ).fetchall()
+    assert len(tables) > 5
+    for table in ("nodes", *(str(name) for (name,) in tables)):
+        column = "id" if table == "nodes" else "node_id"
+        found = connection.execute(f"SELECT FROM {table} WHERE {column} = %s", [node_id]).fetchall()  # type: ignore[call-overload]
+        assert found == [], table
+    assert pipeline.take(*everything) != [Outcome.UNCHANGED] * len(everything)
+    assert list_nodes(connection, certname="a")[0].state == "active"
 
 
 def test_a_forgotten_node_has_never_been(connection: Connection) -> None:

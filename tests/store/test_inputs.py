@@ -75,6 +75,21 @@ def test_what_is_wrong_is_refused_by_name(pipeline: Pipeline, given: bytes, said
     assert said in refused.value.text
 
 
+@pytest.mark.parametrize("place", ["input", "catalog_uuid", "producer_timestamp", "expiration"])
+def test_a_secret_in_a_place_that_is_not_its_own_is_not_told(pipeline: Pipeline, place: str) -> None:
+    """What stands where it does not belong is quoted, and may be a secret."""
+    secret = {"__ptype": "Sensitive", "__pvalue": "hunter2"}
+    body = {
+        "input": inputs([["hiera", secret]]),
+        "expiration": expiration(True, producer_timestamp=[secret]),
+    }.get(place) or inputs([], **{place: secret})
+    try:
+        said = repr(pipeline.decode(body))
+    except Rejected as refused:
+        said = refused.text
+    assert "hunter2" not in said
+
+
 def test_text_that_no_column_holds_is_kept_as_near_as_may_be(
     connection: Connection, pipeline: Pipeline
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from ingest.core.delivery.work import Outcome
 from ingest.engine.kinds import open_lane
+from ingest.errors import Rejected
 from ingest.store.connection import Connection, connect
 from ingest.store.housekeeping import HousekeepingSettings
 from ingest.store.lane import LaneSettings
@@ -186,6 +187,19 @@ def busy(connect_one: Callable[[], Connection], told: list[BaseException]) -> It
         ended.set()
         for thread in threads:
             thread.join(60)
+
+
+def test_a_day_that_somebody_dropped_is_made_again(connection: Connection) -> None:
+    """By hand, or by an engine that keeps reports for less: a writer that knows the day is refused once, and not from then on."""
+    reports = reports_with(connection)
+    assert reports.send(at(recent(), "a"), at=recent()) == [Outcome.STORED]
+    connection.execute("SELECT drop_report_day((now() + interval '3 days')::date)")
+    with pytest.raises(Rejected, match="no partition"):
+        reports.send(at(recent(), "b"), at=recent())
+    assert reports.send(at(recent(), "b"), at=recent()) == [
+        Outcome.STORED
+    ]  # as a writer does before it refuses one
+    assert counted(connection, "reports") == {"b": 1}
 
 
 def test_dropping_a_day_holds_up_no_writer_and_cancels_no_reader(

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ingest.config.settings import Config
 from ingest.engine.run import keep_house
@@ -52,6 +52,32 @@ def test_what_a_writer_left_behind_is_ended(roles: Roles, called: str) -> None: 
         successor.execute("SELECT pg_stat_clear_snapshot()")
         assert not end_session(successor, name)
     left.close()
+
+
+def test_what_a_role_left_behind_that_becomes_another_at_its_login_is_ended(
+    roles: Roles,  # noqa: F811
+    connection: Connection,
+) -> None:
+    """A site may let people log in by roles of their own and work as one that owns the tables."""
+    owner = conninfo_to_dict(roles.engine)["user"]
+    login = f"login of {owner}"
+    for statement in (
+        f'CREATE ROLE "{login}" LOGIN',
+        f'GRANT "{owner}" TO "{login}"',
+        f'ALTER ROLE "{login}" SET role = "{owner}"',
+    ):
+        connection.execute(statement)  # type: ignore[call-overload]
+    try:
+        left = in_a_copy(make_conninfo(roles.engine, user=login))
+        with connect(
+            make_conninfo(roles.engine, user=login), application_name="ingest writer-0"
+        ) as successor:
+            assert successor.execute("SELECT current_user::text").fetchone() == (owner,)
+            assert end_session(successor, name_of(left))
+            assert successor.execute("SELECT current_user::text").fetchone() == (owner,)
+        left.close()
+    finally:
+        connection.execute(f'DROP ROLE "{login}"')  # type: ignore[call-overload]
 
 
 def test_nobody_else_s_session_is_ended(roles: Roles, connection: Connection) -> None:  # noqa: F811

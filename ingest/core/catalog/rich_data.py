@@ -9,6 +9,7 @@ from __future__ import annotations
 from ingest.core.catalog.model import Json
 from ingest.core.catalog.rich_print import PRINTED_FREE, PRINTED_PER_BYTE_MAX, SENSITIVE, Writer
 from ingest.core.catalog.rich_value import PCORE_TYPE_KEY, TYPE_KEY, VALUE_KEY, pairs_of, rich_value
+from ingest.core.deferred import printed_secret
 
 __all__ = ["SENSITIVE", "TYPE_KEY", "VALUE_KEY", "stringify", "writer_of"]
 
@@ -47,11 +48,18 @@ def _marked(value: dict[str, Json], writer: Writer) -> Json:
     """A hash with one of the keys that say what it stands for."""
     rich = rich_value(value)
     if rich is not None and rich.type != "Hash":
-        return writer.text(value)
+        return _printed(value, writer)
     pairs = value.items() if rich is None else pairs_of(rich)
     return {_key(key, writer): stringify(item, writer) for key, item in pairs}
 
 
 def _key(key: Json, writer: Writer) -> str:
-    text = key if isinstance(key, str) else writer.text(key) or ""
+    text = key if isinstance(key, str) else _printed(key, writer) or ""
     return f"reserved key: {text}" if text in _RESERVED else text
+
+
+def _printed(value: Json, writer: Writer) -> str | None:
+    """Without the arguments that are secret, as they are taken out of what the terminus prints: both are one state."""
+    text = writer.text(value)
+    begin = printed_secret(text) if text is not None else None
+    return text if text is None or begin is None else text[:begin] + SENSITIVE

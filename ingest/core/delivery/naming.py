@@ -15,8 +15,10 @@ START_BYTES = 8192
 END_BYTES = 512
 NAME_BYTES_MAX = 1024  # PostgreSQL's index entries have 2704 at most
 
-_STRING = rb'"(?:[^"\\\x00-\x1f]|\\.)*"'
-_TOKEN = re.compile(rb"\s*(?:(%s)|([\[\]{}:,])|([^\s\[\]{}:,\"]+))" % _STRING, re.DOTALL)
+_INSIDE = rb'(?:[^"\\\x00-\x1f]++|\\.)*+'
+_STRING = b'"' + _INSIDE + b'"'
+# Each byte is looked at once, whatever it is: a string that does not end is not looked for again behind its beginning.
+_TOKEN = re.compile(rb"(%s)|([\[\]{}:,])|(\"%s|[^\s\[\]{}:,\"]++)|\s++" % (_STRING, _INSIDE), re.DOTALL)
 _SCALARS = rb"(?:\s*,\s*%s\s*:\s*(?:%s|[\w.+-]+))*" % (_STRING, _STRING)
 # The last member, or one with nothing but scalars behind it: no resource's parameters end like that.
 _AT_END = re.compile(rb'[\]}"\d]\s*,\s*"(certname)"\s*:\s*(%s)%s\s*\}\s*\}?\s*\Z' % (_STRING, _SCALARS))
@@ -77,7 +79,7 @@ def _members(start: bytes) -> Iterator[tuple[str, str, bytes]]:
                 return
             keys.pop()
             name = last = None
-        else:
+        elif match[3] is not None:
             name = last = None
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from ingest.core.delivery.commands import PUPPETDB, require_version
 from ingest.core.delivery.envelope import Envelope
-from ingest.core.json_text import parse_json
+from ingest.core.json_text import converted, parse_json
 from ingest.core.plain_text import require_plain
 from ingest.core.raw_text import bytes_of
 from ingest.core.times import parse_time
@@ -104,12 +104,9 @@ def _decode(payload: bytes | memoryview) -> _Payload:
     if not isinstance(document, dict):
         raise Rejected("invalid", "the payload of 'replace facts' is not an object")
     values = document.get("values")
-    try:
-        if isinstance(values, dict):
-            document = {**document, "values": {}}
-        found = msgspec.convert(document | {"package_inventory": None}, _Payload)
-    except msgspec.ValidationError as error:
-        raise Rejected("invalid", str(error)) from error
+    if isinstance(values, dict):
+        document = {**document, "values": {}}
+    found = converted(document | {"package_inventory": None}, _Payload)
     if isinstance(values, dict):
         found.values = {name: _raw(value) for name, value in values.items()}
     if document.get("package_inventory") is not None:

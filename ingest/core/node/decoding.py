@@ -10,7 +10,7 @@ import msgspec
 from ingest.core.delivery.decoding import DecoderSettings, Known
 from ingest.core.delivery.envelope import Envelope, open_envelope
 from ingest.core.delivery.work import Deactivate, Descriptor
-from ingest.core.json_text import parse_json
+from ingest.core.json_text import converted, parse_json
 from ingest.core.plain_text import require_plain
 from ingest.core.raw_text import bytes_of
 from ingest.core.times import parse_time
@@ -55,10 +55,7 @@ def _read(envelope: Envelope) -> _Payload:
         raise Rejected("invalid", f"'{envelope.command}' has no payload")
     if isinstance(document, str):
         return _Payload(certname=document)
-    try:
-        return msgspec.convert(document, _Payload)
-    except msgspec.ValidationError as error:
-        raise Rejected("invalid", str(error)) from error
+    return converted(document, _Payload)
 
 
 def _producer_timestamp(payload: _Payload, envelope: Envelope) -> datetime | None:

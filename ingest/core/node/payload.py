@@ -9,13 +9,17 @@ from typing import Any
 from ingest.core.delivery.envelope import Envelope
 from ingest.core.json_text import parse_json
 from ingest.core.plain_text import require_plain
+from ingest.core.sensitive import conceal, may_hold_secrets
 from ingest.core.times import parse_time
 from ingest.errors import Rejected
 
 
 def payload_of(envelope: Envelope) -> Mapping[str, Any]:
     """The payload's members, with underscores in their names. Raises Rejected."""
-    document = parse_json(envelope.payload) if len(envelope.payload) else None
+    raw = bytes(envelope.payload)
+    document = parse_json(raw) if raw else None
+    if may_hold_secrets(raw):
+        document = conceal(document, raw)  # what is refused is quoted
     if not isinstance(document, dict):
         raise Rejected("invalid", f"the payload of '{envelope.command}' is not an object")
     return {key.replace("-", "_"): value for key, value in document.items()}

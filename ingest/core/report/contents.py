@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from ingest.core import pgcopy
 from ingest.core.delivery.work import DIGEST_BYTES
@@ -42,26 +42,44 @@ def value_text(value: Any) -> str:
     return text
 
 
-def event_fields(resource: ReportedResource, event: Event | None) -> bytes:
-    """The encoded fields of an event's content behind its digest; without an event the resource was skipped."""
+class About(NamedTuple):
+    """What all events of a resource say alike, as encoded fields. Made once for a resource: its path may be as long as a
+    message, and its events as many."""
+
+    name: bytes  # type and title
+    place: bytes  # file, line, path, class
+    corrective: bool | None
+
+
+def about(resource: ReportedResource) -> About:
     path = resource.containment_path
-    status = "skipped" if event is None else clean(event.status)
-    corrective = resource.corrective_change if event is None else event.corrective_change
-    has_values = event is not None
+    return About(
+        pgcopy.text(clean(resource.resource_type)) + pgcopy.text(clean(str(resource.resource_title))),
+        b"".join(
+            (
+                pgcopy.text(clean(resource.file)),
+                pgcopy.int8(_line(resource.line)),
+                pgcopy.NULL if path is None else text_array(path),
+                pgcopy.text(containing_class(path)),
+            )
+        ),
+        resource.corrective_change,
+    )
+
+
+def event_fields(resource: About, event: Event | None) -> bytes:
+    """The encoded fields of an event's content behind its digest; without an event the resource was skipped."""
+    corrective = resource.corrective if event is None else event.corrective_change
     return b"".join(
         (
-            pgcopy.text(status),
-            pgcopy.text(clean(resource.resource_type)),
-            pgcopy.text(clean(str(resource.resource_title))),
+            pgcopy.text("skipped" if event is None else clean(event.status)),
+            resource.name,
             pgcopy.text(clean(event.property) if event else None),
             pgcopy.text(clean(event.name) if event else None),
             pgcopy.text(clean(event.message) if event else None),
-            pgcopy.text(value_text(event.new_value) if event and has_values else None),
-            pgcopy.text(value_text(event.old_value) if event and has_values else None),
-            pgcopy.text(clean(resource.file)),
-            pgcopy.int8(_line(resource.line)),
-            pgcopy.NULL if path is None else text_array(path),
-            pgcopy.text(containing_class(path)),
+            pgcopy.text(value_text(event.new_value) if event else None),
+            pgcopy.text(value_text(event.old_value) if event else None),
+            resource.place,
             pgcopy.NULL if corrective is None else pgcopy.boolean(corrective),
         )
     )

@@ -15,6 +15,8 @@ from ingest.core.report.contents import (
     EVENT_SHOWN_BYTES,
     LOG_SHOWN_BYTES,
     METRIC_SHOWN_BYTES,
+    About,
+    about,
     clean,
     digest_of,
     event_fields,
@@ -25,7 +27,6 @@ from ingest.core.report.identity import report_hash
 from ingest.core.report.metrics import MetricShapes
 from ingest.core.report.model import Event, Report, ReportedResource, Scalar, read_report
 from ingest.core.report.work import Parts, ReportHeader, StoreReport
-from ingest.core.sensitive import conceal, may_hold_secrets
 from ingest.core.times import parse_time
 from ingest.errors import Rejected
 
@@ -48,8 +49,6 @@ class ReportDecoder:
         header = _header(report, envelope)
         metrics = len(report.metrics or ())
         require_shown("metrics", metrics, METRIC_SHOWN_BYTES * metrics)
-        if may_hold_secrets(bytes(envelope.payload)):
-            _conceal(report)
         events = _Events(report.resources or [], header.start_time)
         logs = None if report.logs is None else _Logs(report, header.start_time, events.by_message)
         yield StoreReport(
@@ -77,19 +76,20 @@ class _Events:
         self._statuses: Counter[str | None] = Counter()
         self._corrective = self._shown_bytes = 0
         for resource in resources:
+            said = about(resource)
             if resource.skipped:
-                self._add(resource, None, _time(resource.timestamp, "timestamp of a resource", start), start)
+                self._add(said, None, _time(resource.timestamp, "timestamp of a resource", start), start)
             for event in resource.events:
                 if resource.skipped and event.status == "skipped":
                     continue  # PuppetDB's archives say it twice
-                self._add(resource, event, _time(event.timestamp, "timestamp of an event", start), start)
+                self._add(said, event, _time(event.timestamp, "timestamp of an event", start), start)
 
     @property
     def counts(self) -> tuple[int, int, int, int, int]:
         success, failure, noop, skipped = (self._statuses[status] for status in _STATUSES)
         return success, failure, noop, skipped, self._corrective
 
-    def _add(self, resource: ReportedResource, event: Event | None, at: datetime, start: datetime) -> None:
+    def _add(self, resource: About, event: Event | None, at: datetime, start: datetime) -> None:
         fields = event_fields(resource, event)
         digest = digest_of(fields)
         self.contents.setdefault(digest, fields)
@@ -175,16 +175,6 @@ def _header(report: Report, envelope: Envelope) -> ReportHeader:
         corrective_change=report.corrective_change,
         type=type_,
     )
-
-
-def _conceal(report: Report) -> None:
-    """Puppet redacts what it reports. What comes in clear in a form that we know is redacted as in catalogs."""
-    for resource in report.resources or ():
-        for event in resource.events:
-            for name in ("new_value", "old_value"):
-                value = getattr(event, name)
-                if isinstance(value, dict | list):
-                    setattr(event, name, conceal(value, b"ensitive"))
 
 
 def _text(value: Scalar) -> str | None:

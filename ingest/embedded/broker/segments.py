@@ -12,6 +12,7 @@ from typing import NamedTuple, Self
 
 import structlog
 
+from ingest.config.directories import make_private, require_private
 from ingest.embedded.broker.parser import Body
 from ingest.embedded.broker.records import Kind, Record, read_records
 from ingest.errors import Misconfigured
@@ -73,7 +74,8 @@ class Segment:
 def lock_directory(directory: Path) -> int:
     """A descriptor that keeps other brokers out while it is open. Raises Misconfigured."""
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(directory)
+        require_private(directory)  # journals are whole messages
         lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise Misconfigured("--data-dir", f"cannot use {directory}: {error.strerror}") from error

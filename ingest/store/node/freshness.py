@@ -113,6 +113,8 @@ def reactivate_node(connection: Connection, certname: str) -> None:
 def forget_node(connection: Connection, certname: str) -> None:
     """With all that is stored of it. Raises Refused when there is no such node."""
     with translate_errors(), locked_nodes(connection, _find(connection, certname)) as ids:
+        # A node that lives and has facts is deleted by nobody: an engine of an older version would do so unasked.
+        connection.execute(query("deactivate_node"), [ids])
         connection.execute(query("forget_node"), {"ids": ids})
 
 

@@ -62,6 +62,9 @@ class ReportWriter:
     def rolled_back(self) -> None:
         self._contents.rolled_back()
         self._fresh_days.clear()
+        # One that is remembered may have been dropped, by another engine or by hand: then PostgreSQL has refused the row, and
+        # whoever tries it once more asks for its day again.
+        self._days.clear()
 
     def forget(self) -> None:
         self._contents.forget()

@@ -6,8 +6,8 @@ SELECT extract(epoch FROM clock_timestamp())::float8,
        current_setting('max_connections')::integer
            - current_setting('superuser_reserved_connections')::integer
            - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid())::integer,
-       (SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user),
-       (SELECT count(*) FROM pg_stat_activity WHERE usename = current_user AND pid <> pg_backend_pid())::integer,
+       (SELECT rolconnlimit FROM pg_roles WHERE rolname = session_user),
+       (SELECT count(*) FROM pg_stat_activity WHERE usename = session_user AND pid <> pg_backend_pid())::integer,
        (SELECT datconnlimit FROM pg_database WHERE datname = current_database()),
        (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid())::integer,
        current_setting('fsync')::boolean AND current_setting('full_page_writes')::boolean,

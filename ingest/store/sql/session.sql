@@ -82,6 +82,10 @@ ROLLBACK
 -- name: own_backend
 SELECT pg_catalog.pg_backend_pid()
 
+-- name: as_logged_in
+-- A role may become another one at its login (ALTER ROLE ... SET role): sessions are the former's.
+SET LOCAL ROLE NONE
+
 -- name: end_session
 -- Ends a session that this role left behind: by its process id and the name that no other session has. A process id is given
 -- away again, and a pooler gives the same process to somebody else.

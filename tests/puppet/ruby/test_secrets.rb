@@ -28,6 +28,14 @@ class TestSecrets < Minitest::Test
     'in a Deferred' => { '__ptype' => 'Deferred', 'name' => 'f', 'arguments' => [[{ '__ptype' => 'Sensitive', '__pvalue' => SECRET }]] },
     'made by a Deferred' => { '__ptype' => 'Deferred', 'name' => 'new', 'arguments' => [{ '__ptype' => 'Pcore::SensitiveType' }, SECRET] },
     'made by a Deferred, by name' => { '__ptype' => 'Deferred', 'name' => 'new', 'arguments' => ['Sensitive[String]', SECRET] },
+    'made by a Deferred, from the top' => { '__ptype' => 'Deferred', 'name' => '::Sensitive', 'arguments' => [SECRET] },
+    'made by a Deferred of what may be none' => { '__ptype' => 'Deferred', 'name' => 'new', 'arguments' => [
+      { '__ptype' => 'Pcore::OptionalType', 'type' => { '__ptype' => 'Pcore::SensitiveType' } }, SECRET
+    ] },
+    'made by a Deferred of what was named before' => { '__ptype' => 'Deferred', 'name' => 'new', 'arguments' => [
+      { '__ptype' => 'LocalRef', '__pvalue' => '$[0]' }, SECRET
+    ] },
+    'made by a call' => { '__ptype' => 'Deferred', 'name' => 'call', 'arguments' => ['new', { '__ptype' => 'Pcore::SensitiveType' }, SECRET] },
     'as a key' => { '__ptype' => 'Hash', '__pvalue' => [{ '__ptype' => 'Sensitive', '__pvalue' => SECRET }, 1] },
     'in a hash that looks like one' => { '__ptype' => 'Hash', '__pvalue' => ['__ptype', 'Sensitive', '__pvalue', SECRET] },
     'an object' => Types::Sensitive.new,

@@ -66,7 +66,8 @@ module PuppetX
       def self.without_in_hash(hash)
         types = TYPE_KEYS.map { |key| hash[key] }.compact
         return LEFT if types.any? { |type| sensitive?(type) } || (types.include?('Hash') && looks_sensitive?(hash))
-        return without_arguments(hash) if types.include?('Deferred') && makes_sensitive?(hash)
+        kept = kept_arguments(hash) if types.include?('Deferred')
+        return hash.merge('arguments' => without(kept) + [LEFT]) if kept
 
         changed = false
         found = hash.each_with_object({}) do |(key, item), all|
@@ -92,23 +93,38 @@ module PuppetX
       end
       private_class_method :looks_sensitive?
 
-      # Whether the agent makes a Sensitive of the arguments: Deferred('new', [Sensitive, ...]).
-      def self.makes_sensitive?(deferred)
-        name = deferred['name'].to_s
+      # What may stay of the arguments where the agent makes a Sensitive of the others: Deferred('new', [Sensitive, ...]). The
+      # type may stand inside another, behind another name, or elsewhere (LocalRef).
+      def self.kept_arguments(deferred)
+        name = plain(deferred['name'])
         given = deferred['arguments']
-        return false unless given.is_a?(Array)
-        return %w[Sensitive Sensitive.new].include?(name) unless name == 'new'
+        return nil unless given.is_a?(Array) && !given.empty?
+        return [] if maker?(name)
 
-        first = given.first
-        first.is_a?(Hash) ? TYPE_KEYS.any? { |key| first[key].to_s.include?('ensitive') } : first.is_a?(String) && sensitive?(first)
-      end
-      private_class_method :makes_sensitive?
+        place = name == 'call' ? 1 : 0
+        return given.first(1) if place == 1 && maker?(plain(given[0]))
+        return nil unless (place == 1 ? plain(given[0]) : name) == 'new' && given.length > place + 1
 
-      def self.without_arguments(deferred)
-        kept = deferred['name'] == 'new' ? deferred['arguments'].first(1) : []
-        deferred.merge('arguments' => kept + [LEFT])
+        given.first(place + 1) if may_be_sensitive?(given[place])
       end
-      private_class_method :without_arguments
+      private_class_method :kept_arguments
+
+      def self.plain(name)
+        name.to_s.delete_prefix('::')
+      end
+      private_class_method :plain
+
+      def self.maker?(name)
+        SENSITIVE.match?(name.delete_suffix('.new'))
+      end
+      private_class_method :maker?
+
+      def self.may_be_sensitive?(what)
+        return /(?<![a-z])[Ss]ensitive(?![a-z])/.match?(what) if what.is_a?(String)
+
+        what.is_a?(Hash) && (what['__ptype'] == 'LocalRef' || what.inspect.include?('ensitive'))
+      end
+      private_class_method :may_be_sensitive?
     end
   end
 end
