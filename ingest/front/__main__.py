@@ -11,6 +11,10 @@ import sys
 
 import msgspec
 
+from ingest.observe.lean import load_structlog
+
+load_structlog()  # before the others import it
+
 from ingest.config.settings import Config
 from ingest.errors import IngestError, Misconfigured
 from ingest.ipc.parent import Said, end_with_parent
