@@ -27,7 +27,7 @@ def files(peer: Peer, told: Callable[[int, int], None] = lambda done, total: Non
     certnames = sorted(nodes)
     for at in range(0, len(certnames), NODES_AT_ONCE):
         few = certnames[at : at + NODES_AT_ONCE]
-        for folder, payload in _of(peer, few, nodes):
+        for folder, payload in _read_payloads(peer, few, nodes):
             yield Member(*member(folder, payload))
         told(at + len(few), len(certnames))
 
@@ -47,7 +47,7 @@ def _nodes(peer: Peer) -> dict[str, dict[str, Any]]:
             return found
 
 
-def _of(
+def _read_payloads(
     peer: Peer, certnames: list[str], nodes: dict[str, dict[str, Any]]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     for certname in certnames:

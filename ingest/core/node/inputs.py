@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from ingest.core.delivery.decoding import DecoderSettings, Known
+from ingest.core.delivery.decoding import DecoderSettings, KnownDigests
 from ingest.core.delivery.envelope import open_envelope
 from ingest.core.delivery.work import DIGEST_BYTES, Descriptor
 from ingest.core.node.payload import certname_of, payload_of, time_in
@@ -44,7 +44,9 @@ class InputsDecoder:
     def __init__(self, settings: DecoderSettings) -> None:
         pass  # it needs none of them
 
-    def decode(self, descriptor: Descriptor, body: memoryview, known: Known) -> Iterator[ReplaceInputs]:
+    def decode(
+        self, descriptor: Descriptor, body: memoryview, known: KnownDigests
+    ) -> Iterator[ReplaceInputs]:
         envelope = open_envelope(body, descriptor.headers, descriptor.arrived_at)
         payload = payload_of(envelope)
         pairs = sorted(set(_pairs(payload.get("inputs"))))

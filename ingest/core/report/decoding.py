@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
-from ingest.core.delivery.decoding import DecoderSettings, Known
+from ingest.core.delivery.decoding import DecoderSettings, KnownDigests
 from ingest.core.delivery.envelope import Envelope, open_envelope
 from ingest.core.delivery.work import UNPLACED, Descriptor
 from ingest.core.plain_text import require_plain
-from ingest.core.report.contents import (
+from ingest.core.report.identity import report_hash
+from ingest.core.report.metrics import MetricShapes
+from ingest.core.report.model import Event, Report, ReportedResource, Scalar, read_report
+from ingest.core.report.shared_content import (
     EVENT_SHOWN_BYTES,
     LOG_SHOWN_BYTES,
     METRIC_SHOWN_BYTES,
@@ -21,9 +24,6 @@ from ingest.core.report.contents import (
     log_fields,
     require_shown,
 )
-from ingest.core.report.identity import report_hash
-from ingest.core.report.metrics import MetricShapes
-from ingest.core.report.model import Event, Report, ReportedResource, Scalar, read_report
 from ingest.core.report.work import Parts, ReportHeader, StoreReport
 from ingest.core.sensitive import conceal, may_hold_secrets
 from ingest.core.times import parse_time
@@ -39,7 +39,7 @@ class ReportDecoder:
     def __init__(self, settings: DecoderSettings) -> None:
         self._shapes = MetricShapes()
 
-    def decode(self, descriptor: Descriptor, body: memoryview, known: Known) -> Iterator[StoreReport]:
+    def decode(self, descriptor: Descriptor, body: memoryview, known: KnownDigests) -> Iterator[StoreReport]:
         """One report. Raises Rejected."""
         envelope = open_envelope(body, descriptor.headers, descriptor.arrived_at)
         if not len(envelope.payload):

@@ -15,9 +15,9 @@ from ingest.errors import Rejected
 from ingest.store.connection import Connection
 from ingest.store.engines import Placing
 from ingest.store.facts.bases import Bases
-from ingest.store.facts.contents import Fields, column_parameters, list_field
 from ingest.store.facts.layers import LayerPlanner, Layers, Stored
 from ingest.store.facts.packages import Packages
+from ingest.store.facts.shared_content import Fields, column_parameters, list_field
 from ingest.store.lane import LaneSettings
 from ingest.store.names import Names
 from ingest.store.node.nodes import read_nodes
