@@ -7,11 +7,11 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 
+from ingest.observe.lean import load_libraries
+
+load_libraries()  # before the others import them
+
 import msgspec
-
-from ingest.observe.lean import load_structlog
-
-load_structlog()  # before the others import it
 
 from ingest.config.settings import Config
 from ingest.ipc.core_dumps import forbid_core_dumps

@@ -9,11 +9,11 @@ import os
 import signal
 import sys
 
+from ingest.observe.lean import load_libraries
+
+load_libraries()  # before the others import them
+
 import msgspec
-
-from ingest.observe.lean import load_structlog
-
-load_structlog()  # before the others import it
 
 from ingest.config.settings import Config
 from ingest.errors import IngestError, Misconfigured

@@ -1,27 +1,33 @@
-"""Loads structlog without what it takes along for programs unlike ours, which is 3 to 7 MiB in every process.
+"""Loads libraries without what they take along for programs unlike ours, which is 3 to 7 MiB in every process.
 
-rich draws tracebacks, and no process of ours logs one; asyncio is for loggers that nobody here makes. Who does use one of them
-gets it all the same.
+structlog would load rich and colorama for tracebacks and consoles that no process of ours draws, and asyncio for loggers that
+nobody here makes; msgspec typing_extensions for what Python has by itself. Whoever does use one of them gets it all the same.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from importlib import import_module
 from types import ModuleType
 
 
-def load_structlog() -> None:
-    """For the start of a process: where structlog is loaded already this changes nothing."""
-    if "structlog" in sys.modules:
-        return
-    _postpone("asyncio")
-    hides_rich = "rich" not in sys.modules
-    if hides_rich:
-        sys.modules["rich"] = None  # type: ignore[assignment]  how sys.modules says that there is none
-    import_module("structlog")
-    if hides_rich:
-        del sys.modules["rich"]
+def load_libraries() -> None:
+    """For the start of a process, before anybody else imports one of them: later it changes nothing."""
+    if "msgspec" not in sys.modules:
+        _load("msgspec", without=["typing_extensions"])
+    if "structlog" not in sys.modules:
+        _postpone("asyncio")
+        _load("structlog", without=["rich", "colorama"])
+
+
+def _load(name: str, without: Iterable[str]) -> None:
+    hidden = [other for other in without if other not in sys.modules]
+    # How sys.modules says that there is none.
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    import_module(name)
+    for other in hidden:
+        del sys.modules[other]
 
 
 def _postpone(name: str) -> None:

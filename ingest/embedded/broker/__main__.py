@@ -11,9 +11,9 @@ import os
 import signal
 import sys
 
-from ingest.observe.lean import load_structlog
+from ingest.observe.lean import load_libraries
 
-load_structlog()  # before the others import it
+load_libraries()  # before the others import them
 
 from ingest.core.printable import escape_unprintable
 from ingest.embedded.broker.broker_session import Credentials
