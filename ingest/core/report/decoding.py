@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
@@ -27,6 +26,7 @@ from ingest.core.report.shared_content import (
 from ingest.core.report.work import Parts, ReportHeader, StoreReport
 from ingest.core.sensitive import conceal, may_hold_secrets
 from ingest.core.times import parse_time
+from ingest.core.uuids import parse_uuid
 from ingest.errors import Rejected
 
 TYPES = ("agent", "plan")
@@ -164,8 +164,8 @@ def _header(report: Report, envelope: Envelope) -> ReportHeader:
         puppet_version=puppet_version,
         report_format=_small(report.report_format),
         configuration_version=configuration_version,
-        transaction_uuid=_uuid(report.transaction_uuid, "transaction_uuid"),
-        catalog_uuid=_uuid(report.catalog_uuid, "catalog_uuid"),
+        transaction_uuid=parse_uuid(report.transaction_uuid, "transaction_uuid"),
+        catalog_uuid=parse_uuid(report.catalog_uuid, "catalog_uuid"),
         code_id=clean(report.code_id),
         job_id=clean(report.job_id),
         cached_catalog_status=clean(report.cached_catalog_status),
@@ -195,15 +195,6 @@ def _small(number: int | None) -> int | None:
     if number is not None and not -(2**31) <= number < 2**31:
         raise Rejected("number_out_of_range", f"report_format is {number}")
     return number
-
-
-def _uuid(text: str | None, name: str) -> str | None:
-    if not text:
-        return None
-    try:
-        return str(uuid.UUID(text))
-    except ValueError as error:
-        raise Rejected("invalid", f"{name} is not a UUID: {text[:60]!r}") from error
 
 
 def _needed_time(value: Scalar, name: str) -> datetime:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import timedelta
-from typing import Any
+from collections.abc import Sequence
 
 from ingest.core import pgcopy
 from ingest.core.delivery.work import Outcome, Settled
@@ -20,7 +18,7 @@ from ingest.store.facts.packages import Packages
 from ingest.store.facts.shared_content import Fields, column_parameters, list_field
 from ingest.store.lane import LaneSettings
 from ingest.store.names import Names
-from ingest.store.node.nodes import read_nodes
+from ingest.store.node.nodes import reactivate, read_nodes
 from ingest.store.session import Session
 
 _NODE_OIDS = (
@@ -117,7 +115,16 @@ class FactsWriter:
         self._packages.write(session, packages)
         touched = [f for f in same if self._is_new_run(f, stored[f.certname])]
         self._touch(session, touched, stored)
-        self._reactivate(session, (*written, *touched), stored)
+        active = [(f, stored[f.certname]) for f in (*written, *touched)]
+        reactivate(
+            session,
+            [
+                (its.node_id, f.producer_timestamp, f.received_at)
+                for f, its in active
+                if its.deactivated or its.expired
+            ],
+            self._future_tolerance,
+        )
         return outcomes
 
     # Rows
@@ -192,17 +199,6 @@ class FactsWriter:
         ]
         if rows:
             session.execute("touch_node_facts", column_parameters(_TOUCH_OIDS, rows))
-
-    def _reactivate(self, session: Session, factsets: Iterable[Factset], stored: dict[str, Stored]) -> None:
-        asleep = [f for f in factsets if stored[f.certname].deactivated or stored[f.certname].expired]
-        if asleep:
-            parameters: dict[str, list[Any] | timedelta] = {
-                "node_ids": [stored[f.certname].node_id for f in asleep],
-                "producer_timestamps": [f.producer_timestamp for f in asleep],
-                "received_at": [f.received_at for f in asleep],
-                "future_tolerance": self._future_tolerance,
-            }
-            session.execute("reactivate_nodes", parameters)
 
 
 def _write_own_facts(session: Session, rows: dict[int, Fields], emptied: set[int]) -> None:
