@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ingest.core import pgcopy
 from ingest.core.delivery.work import Outcome, Settled
@@ -115,16 +115,7 @@ class FactsWriter:
         self._packages.write(session, packages)
         touched = [f for f in same if self._is_new_run(f, stored[f.certname])]
         self._touch(session, touched, stored)
-        active = [(f, stored[f.certname]) for f in (*written, *touched)]
-        reactivate(
-            session,
-            [
-                (its.node_id, f.producer_timestamp, f.received_at)
-                for f, its in active
-                if its.deactivated or its.expired
-            ],
-            self._future_tolerance,
-        )
+        self._reactivate(session, (*written, *touched), stored)
         return outcomes
 
     # Rows
@@ -199,6 +190,11 @@ class FactsWriter:
         ]
         if rows:
             session.execute("touch_node_facts", column_parameters(_TOUCH_OIDS, rows))
+
+    def _reactivate(self, session: Session, factsets: Iterable[Factset], stored: dict[str, Stored]) -> None:
+        asleep = [f for f in factsets if stored[f.certname].deactivated or stored[f.certname].expired]
+        rows = [(stored[f.certname].node_id, f.producer_timestamp, f.received_at) for f in asleep]
+        reactivate(session, rows, self._future_tolerance)
 
 
 def _write_own_facts(session: Session, rows: dict[int, Fields], emptied: set[int]) -> None:
