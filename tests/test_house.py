@@ -160,3 +160,18 @@ def test_old_words_do_not_come_back() -> None:
         for match in OLD_WORDS.finditer(file.read_text(encoding="utf-8"))
     ]
     assert found == []
+
+
+QUESTIONS = (
+    (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## Where to look")[2]
+)
+
+
+@pytest.mark.parametrize(
+    ("file", "names"), re.findall(r"`([\w/]+\.(?:py|sql))`(?: \(([^)]*)\))?", QUESTIONS), ids=str
+)
+def test_where_to_look_is_where_it_stands(file: str, names: str) -> None:
+    """Each file that docs/architecture.md sends a reader to exists, and has the functions and statements named there."""
+    source = (PACKAGE / file).read_text(encoding="utf-8")
+    for name in re.findall(r"`(\w+)`", names):
+        assert re.search(rf"\b(?:def|name:) ?{name}\b|^    {name}: ", source, re.MULTILINE), name
