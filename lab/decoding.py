@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ingest.core.delivery.decoding import KindDecoder, Known
+from ingest.core.delivery.decoding import KindDecoder, KnownDigests
 from ingest.core.delivery.work import Descriptor
 
 
-def work_of(decoder: KindDecoder, descriptor: Descriptor, body: bytes, known: Known) -> Any:
+def work_of(decoder: KindDecoder, descriptor: Descriptor, body: bytes, known: KnownDigests) -> Any:
     """The work, without what came before it. Raises Rejected."""
     *_, work = decoder.decode(descriptor, memoryview(body), known)
     assert not work.is_early

@@ -10,8 +10,9 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from hypothesis import settings
@@ -30,6 +31,7 @@ RUNTIME = tempfile.TemporaryDirectory(prefix="ingest-runtime-")
 os.environ["RUNTIME_DIRECTORY"] = RUNTIME.name
 
 _numbers = itertools.count()
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 # By where a test stands: what its folder or module needs. The fixtures of a test say it, too.
 FULL = (
@@ -67,10 +69,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = kept
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if session.config.getoption("--no-skips") and reporter is not None and reporter.stats.get("skipped"):
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    return _without_skips(report, item.config)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    return _without_skips(report, collector.config)
+
+
+def _without_skips(report: Report, config: pytest.Config) -> Report:
+    """With --no-skips a skipped test has failed, and is one of those that --lf runs again."""
+    if report.skipped and config.getoption("--no-skips") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped: {report.longreprtext}"
+    return report
 
 
 @pytest.fixture(scope="session")

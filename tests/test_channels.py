@@ -137,7 +137,7 @@ def test_what_is_not_used_any_more_is_given_back() -> None:
     assert pages() == 64
 
 
-# Known
+# Stored digests
 
 
 def table() -> tuple[StoredDigests, mmap.mmap]:

@@ -42,7 +42,8 @@ NAMES_MAX, LINES_MAX, FUNCTION_LINES_MAX = 13, 300, 50
 # Words of the project's own that were given up for those of the field: they shall not come back.
 OLD_WORDS = re.compile(
     r"(?<!\^)\b(?:board|Board|wires|Wires|Handover|handover|lineups?|Lineups?|Met|MetSet|LastSlots|answering_within|_hands"
-    r"|elder)\b"
+    r"|elder|Alike|Ahead|Advance|Hands|Passed|_losing|_taken|telemetry|puppetconf|(?:met|rows|redact|frames|contents?)\.py)\b"
+    r"|\b(?:meaning|visible)\(\)|\bdef (?:_of|_again)\b"
 )
 CORE_FORBIDDEN = {"socket", "os", "time", "subprocess", "threading", "selectors", "multiprocessing", "random"}
 
@@ -150,7 +151,7 @@ def test_what_is_too_long_is_found(source: str) -> None:
 def test_old_words_do_not_come_back() -> None:
     """In code, tests, docs, settings and metrics; the glossary has the words that are used."""
     project = PACKAGE.parent
-    files = [*PACKAGE.rglob("*.sql"), *(project / "docs").rglob("*.md")]
+    files = [*PACKAGE.rglob("*.sql"), *(project / "docs").rglob("*.md"), *project.glob("*.md")]
     for folder in ("ingest", "lab", "bench", "tools", "tests"):
         files += [file for file in (project / folder).rglob("*.py") if file != Path(__file__)]
     found = [
@@ -159,3 +160,18 @@ def test_old_words_do_not_come_back() -> None:
         for match in OLD_WORDS.finditer(file.read_text(encoding="utf-8"))
     ]
     assert found == []
+
+
+QUESTIONS = (
+    (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## Where to look")[2]
+)
+
+
+@pytest.mark.parametrize(
+    ("file", "names"), re.findall(r"`([\w/]+\.(?:py|sql))`(?: \(([^)]*)\))?", QUESTIONS), ids=str
+)
+def test_where_to_look_is_where_it_stands(file: str, names: str) -> None:
+    """Each file that docs/architecture.md sends a reader to exists, and has the functions and statements named there."""
+    source = (PACKAGE / file).read_text(encoding="utf-8")
+    for name in re.findall(r"`(\w+)`", names):
+        assert re.search(rf"\b(?:def|name:) ?{name}\b|^    {name}: ", source, re.MULTILINE), name

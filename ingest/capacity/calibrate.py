@@ -149,6 +149,7 @@ def _measure(
     fleets = [
         [Node(template, clone) for clone in range(scale.clones) for template in group] for group in groups
     ]
+    everybody = [node for nodes in fleets for node in nodes]
     rounds: list[Round] = []
     progress("first catalogs of each role", 0.08)
     for group, nodes in zip(groups, fleets, strict=True):
@@ -156,25 +157,12 @@ def _measure(
             bench.backlog("roles", [(node, "first") for node in nodes[: len(group)]], fresh_pages=False)
         )
     role_bytes = bench.table_bytes()
-    first_bytes: dict[str, int] = {}
-    for step, (kind, times) in enumerate(PLAN):
-        for size, group, nodes in zip(("small", "large"), groups, fleets, strict=True):
-            progress(f"{kind}, {size} catalogs", 0.1 + 0.45 * (step + (size == "large") / 2) / len(PLAN))
-            messages = [(node, kind) for node in (nodes[len(group) :] if kind == "first" else nodes)]
-            for time_ in range(times):
-                rounds.append(bench.backlog(f"{kind} {size}", messages, fresh_pages=time_ == 0))
-        if kind == "first":
-            first_bytes = bench.table_bytes()
+    found, first_bytes = _backlogs(bench, groups, fleets, progress)
+    rounds += found
     pages = store.tables(bench.watcher)["catalogs"].pages
     changed_bytes = bench.table_bytes()
     chance = random.Random(SEED)
-    everybody = [node for nodes in fleets for node in nodes]
-    progress("all kinds, mixed", 0.55)
-    messages = _mixed(everybody, scale.mixed * len(everybody), chance)
-    per_s = _backlog_per_s(rounds)
-    rounds.append(bench.flow("flow", "mixed", messages, FLOW_SHARE * per_s))
-    progress("all kinds, now and then", 0.6)
-    rounds.append(bench.flow("calm", "calm", _mixed(everybody, scale.calm, chance), CALM_SHARE * per_s))
+    rounds += _flows(bench, everybody, _backlog_per_s(rounds), progress, scale, chance)
     progress("all kinds, one at a time", 0.63)
     samples, single_rounds = _one_at_a_time(bench, templates, everybody, scale, chance)
     rounds += single_rounds
@@ -191,6 +179,41 @@ def _measure(
         catalogs_pages=pages,
     )
     return rounds, samples, sizes
+
+
+def _backlogs(
+    bench: Bench,
+    groups: Sequence[Sequence[Template]],
+    fleets: Sequence[Sequence[Node]],
+    progress: Progress,
+) -> tuple[list[Round], dict[str, int]]:
+    """Rounds of one kind each, as fast as they go; and what the tables take after the first catalogs."""
+    rounds: list[Round] = []
+    first_bytes: dict[str, int] = {}
+    for step, (kind, times) in enumerate(PLAN):
+        for size, group, nodes in zip(("small", "large"), groups, fleets, strict=True):
+            progress(f"{kind}, {size} catalogs", 0.1 + 0.45 * (step + (size == "large") / 2) / len(PLAN))
+            messages = [(node, kind) for node in (nodes[len(group) :] if kind == "first" else nodes)]
+            for time_ in range(times):
+                rounds.append(bench.backlog(f"{kind} {size}", messages, fresh_pages=time_ == 0))
+        if kind == "first":
+            first_bytes = bench.table_bytes()
+    return rounds, first_bytes
+
+
+def _flows(
+    bench: Bench,
+    nodes: Sequence[Node],
+    per_s: float,
+    progress: Progress,
+    scale: Scale,
+    chance: random.Random,
+) -> list[Round]:
+    """All kinds mixed, at a share of a backlog's rate."""
+    progress("all kinds, mixed", 0.55)
+    mixed = bench.flow("flow", "mixed", _mixed(nodes, scale.mixed * len(nodes), chance), FLOW_SHARE * per_s)
+    progress("all kinds, now and then", 0.6)
+    return [mixed, bench.flow("calm", "calm", _mixed(nodes, scale.calm, chance), CALM_SHARE * per_s)]
 
 
 def _one_at_a_time(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 
@@ -64,37 +65,47 @@ class Fleet(msgspec.Struct, frozen=True):
         return sum(share * self.run_bytes[kind] for kind, share in self.shares(rank).items())
 
 
-def fleet_of(
-    *,
-    nodes: int,
-    interval_s: float,
-    run_s: float,
-    unchanged: float,
-    parameters: float | None,
-    upgrade: float | None,
-    body_bytes: int | None,
-    body_bytes_max: int,
-    roles: int | None,
-    growth: float,
-    calibration: Calibration | None,
-    kinds: tuple[str, ...] = ("catalog",),
-    reports_changed: float = 0.0,
-) -> Fleet:
-    """The fleet as it was asked for. Raises Misconfigured for one that cannot be.
+class Wanted(NamedTuple):
+    """A fleet as it is asked for. None: as the calibration has it."""
+
+    nodes: int
+    interval_s: float
+    run_s: float
+    unchanged: float
+    parameters: float | None
+    upgrade: float | None
+    body_bytes: int | None
+    roles: int | None
+    growth: float
+    kinds: tuple[str, ...] = ("catalog",)
+    reports_changed: float = 0.0
+
+
+def fleet_of(wanted: Wanted, body_bytes_max: int, calibration: Calibration | None) -> Fleet:
+    """Raises Misconfigured for one that cannot be.
 
     Without a calibration, which takes its time, what was asked for is checked all the same.
     """
-    if nodes < 1:
-        raise Misconfigured("--nodes", f"{nodes} is no fleet: at least 1")
-    if nodes > NODES_MAX:
-        raise Misconfigured("--nodes", f"{nodes} is more than {NODES_MAX}, the most that is planned for")
-    if interval_s <= run_s:
-        raise Misconfigured(
-            "--interval", f"{interval_s:g} s is not longer than a run of the agent, {run_s:g} s (--run)"
-        )
-    parameters, upgrade = _shares(unchanged, parameters, upgrade)
+    _require_possible(wanted)
+    parameters, upgrade = _shares(wanted.unchanged, wanted.parameters, wanted.upgrade)
+    body_bytes, roles = wanted.body_bytes, wanted.roles
     if body_bytes is None:
         body_bytes = mean_body_bytes(calibration) if calibration is not None else BODY_BYTES_MIN
+    _require_bytes(body_bytes, body_bytes_max)
+    if roles is None:
+        roles = min(wanted.nodes, calibration.sizes.roles) if calibration is not None else 1
+    if not 1 <= roles <= wanted.nodes:
+        raise Misconfigured(
+            "--roles", f"{roles} roles for {wanted.nodes} nodes: between 1 and as many as there are nodes"
+        )
+    its = run_bytes(calibration) if calibration is not None else {}
+    return Fleet(
+        wanted.nodes, wanted.interval_s, wanted.unchanged, parameters, upgrade, body_bytes, roles, wanted.growth,
+        kinds=wanted.kinds, run_s=wanted.run_s, reports_changed=wanted.reports_changed, run_bytes=its,
+    )  # fmt: skip
+
+
+def _require_bytes(body_bytes: int, body_bytes_max: int) -> None:
     if body_bytes < BODY_BYTES_MIN:
         raise Misconfigured(
             "--catalog-size", f"{body_bytes} bytes is not a catalog: at least {BODY_BYTES_MIN}"
@@ -104,23 +115,28 @@ def fleet_of(
             "--catalog-size",
             f"{body_bytes} bytes is over body_bytes_max={body_bytes_max}: all would be quarantined",
         )
-    if roles is None:
-        roles = min(nodes, calibration.sizes.roles) if calibration is not None else 1
-    if not 1 <= roles <= nodes:
+
+
+def _require_possible(wanted: Wanted) -> None:
+    if wanted.nodes < 1:
+        raise Misconfigured("--nodes", f"{wanted.nodes} is no fleet: at least 1")
+    if wanted.nodes > NODES_MAX:
         raise Misconfigured(
-            "--roles", f"{roles} roles for {nodes} nodes: between 1 and as many as there are nodes"
+            "--nodes", f"{wanted.nodes} is more than {NODES_MAX}, the most that is planned for"
         )
-    _require_possible(growth, reports_changed)
-    its = run_bytes(calibration) if calibration is not None else {}
-    return Fleet(nodes, interval_s, unchanged, parameters, upgrade, body_bytes, roles, growth,
-                 kinds=kinds, run_s=run_s, reports_changed=reports_changed, run_bytes=its)  # fmt: skip
-
-
-def _require_possible(growth: float, reports_changed: float) -> None:
-    if not -1 <= growth <= GROWTH_MAX:
-        raise Misconfigured("--growth", f"{growth:g} is not between -1 (no fleet left) and {GROWTH_MAX}")
-    if not 0 <= reports_changed <= 1:
-        raise Misconfigured("--reports-changed", f"{reports_changed:g} is not a share: between 0 and 1")
+    if wanted.interval_s <= wanted.run_s:
+        raise Misconfigured(
+            "--interval",
+            f"{wanted.interval_s:g} s is not longer than a run of the agent, {wanted.run_s:g} s (--run)",
+        )
+    if not -1 <= wanted.growth <= GROWTH_MAX:
+        raise Misconfigured(
+            "--growth", f"{wanted.growth:g} is not between -1 (no fleet left) and {GROWTH_MAX}"
+        )
+    if not 0 <= wanted.reports_changed <= 1:
+        raise Misconfigured(
+            "--reports-changed", f"{wanted.reports_changed:g} is not a share: between 0 and 1"
+        )
 
 
 def run_bytes(calibration: Calibration) -> dict[str, int]:

@@ -199,7 +199,7 @@ def _queues(config: Config) -> tuple[int, int, int]:
 
 def _fleet(config: Config, calibration: Calibration | None, options: dict[str, Any]) -> Fleet:
     """The fleet as given, or as the database has it with what was given besides."""
-    from ingest.capacity.fleet import described, fleet_of
+    from ingest.capacity.fleet import Wanted, described, fleet_of
     from ingest.store.capacity import stored_fleet
 
     nodes, interval_s, body_bytes = options["nodes"], options["interval_s"], options["body_bytes"]
@@ -210,21 +210,15 @@ def _fleet(config: Config, calibration: Calibration | None, options: dict[str, A
         nodes, stored_interval_s, stored_bytes = described(stored, calibration)
         interval_s = interval_s or max(stored_interval_s, 1.0)
         body_bytes = body_bytes or stored_bytes
-    fleet = fleet_of(
+    same = ("run_s", "unchanged", "parameters", "upgrade", "roles", "growth", "reports_changed")
+    wanted = Wanted(
         nodes=nodes,
         interval_s=interval_s or INTERVAL_S,
-        run_s=options["run_s"],
-        unchanged=options["unchanged"],
-        parameters=options["parameters"],
-        upgrade=options["upgrade"],
         body_bytes=body_bytes,
-        body_bytes_max=config.body_bytes_max,
-        roles=options["roles"],
-        growth=options["growth"],
-        calibration=calibration,
         kinds=tuple(RANKS[rank] for rank in kinds_of(config.kinds)),
-        reports_changed=options["reports_changed"],
+        **{name: options[name] for name in same},
     )
+    fleet = fleet_of(wanted, config.body_bytes_max, calibration)
     if stored is None:
         return fleet
     return msgspec.structs.replace(

@@ -24,6 +24,7 @@ from ingest.cli.watching import status_command, top_command
 from ingest.config.loading import Origins
 from ingest.engine.signals import leave_on_signals
 from ingest.errors import IngestError, Misconfigured, Unavailable
+from ingest.observe.lean import load_libraries
 
 # docs/operating.md lists these.
 EXIT_UNEXPECTED, EXIT_USAGE, EXIT_UNAVAILABLE, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 3, 5, 130
@@ -130,6 +131,7 @@ for command in (
 @with_settings
 def run_command(settings: Origins) -> int:
     """Run the engine until SIGTERM or Ctrl-C; both let it finish what it has."""
+    load_libraries()
     from ingest.engine.examination import require_settings
     from ingest.engine.run import run
 

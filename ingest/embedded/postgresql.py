@@ -26,6 +26,7 @@ from typing import BinaryIO, NamedTuple
 
 from ingest.config.directories import make_private
 from ingest.core.passwords import HIDDEN
+from ingest.embedded.keeping import kept_running
 from ingest.embedded.postmaster import Postmaster
 from ingest.embedded.programs import runnable_programs, user_for
 from ingest.errors import Misconfigured, Unavailable
@@ -73,7 +74,7 @@ def embedded_database(directory: Path, programs: Path | None = None) -> Iterator
         password_file = _password_file(cluster)
         _write_private(directory / HBA_FILE, HBA, cluster.owner)
         sockets = stack.enter_context(_socket_directory(cluster.owner))
-        stack.enter_context(Postmaster(cluster.directory, partial(_start, cluster, sockets)))
+        stack.enter_context(kept_running(Postmaster(cluster.directory, partial(_start, cluster, sockets))))
         yield (
             f"host={_quoted(sockets)} user={SUPERUSER} dbname=postgres passfile={_quoted(str(password_file))}"
         )

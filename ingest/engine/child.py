@@ -7,16 +7,17 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 
+from ingest.observe.lean import load_libraries
+
+load_libraries()  # before the others import them
+
 import msgspec
 
-# structlog takes rich along for tracebacks that no child ever prints: 5 MiB in each process.
-sys.modules["rich"] = None  # type: ignore[assignment]
-
-from ingest.config.settings import Config  # noqa: E402
-from ingest.ipc.core_dumps import forbid_core_dumps  # noqa: E402
-from ingest.ipc.names import DECODER, RECEIVER, kind_of  # noqa: E402
-from ingest.ipc.parent import end_with_parent  # noqa: E402
-from ingest.observe.log import crashed  # noqa: E402
+from ingest.config.settings import Config
+from ingest.ipc.core_dumps import forbid_core_dumps
+from ingest.ipc.names import DECODER, RECEIVER, kind_of
+from ingest.ipc.parent import end_with_parent
+from ingest.observe.log import crashed
 
 
 def main() -> None:

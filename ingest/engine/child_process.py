@@ -12,6 +12,7 @@ import msgspec
 
 from ingest.config.settings import Config
 from ingest.core.delivery.restarts import Restarts
+from ingest.core.delivery.stuck import Stuck
 from ingest.ipc.control import ParentChannel
 from ingest.ipc.names import DECODER, RECEIVER, WRITER, kind_of
 
@@ -24,10 +25,8 @@ class ChildProcess:
         self.kind = kind_of(name)
         self.incarnation = 0
         self.restarts = Restarts()
-        self.stopped_ticks = 0
+        self.stuck = Stuck()
         self.retires_because: str | None = None  # it said that it ends, to be replaced
-        self.held: int | None = None  # the delivery in its hands when that was last looked at
-        self.held_from_cpu_s = 0.0  # its CPU time when it was first seen there
         self.control: ParentChannel | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.pidfd = -1
@@ -35,9 +34,8 @@ class ChildProcess:
     def start(self, config: Config) -> None:
         self.incarnation += 1
         self.restarts.started(time.monotonic())
-        self.stopped_ticks = 0
+        self.stuck = Stuck()
         self.retires_because = None
-        self.held = None
         self.control = ParentChannel()
         fd = self.control.child.fileno()
         self.process = subprocess.Popen(

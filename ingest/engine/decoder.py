@@ -16,9 +16,9 @@ from ingest.config.settings import Config
 from ingest.core.catalog.formats import skim
 from ingest.core.delivery.arrival import believable
 from ingest.core.delivery.decoding import DecoderSettings
-from ingest.core.delivery.naming import END_BYTES, START_BYTES, look
+from ingest.core.delivery.naming import look
 from ingest.core.delivery.producers import PUBLISHER
-from ingest.core.delivery.routing import lane_of
+from ingest.core.delivery.routing import END_BYTES, START_BYTES, lane_of
 from ingest.core.delivery.work import Descriptor, Forwarded, Quarantine, Work
 from ingest.core.facts.selection import patterns_of
 from ingest.core.metrics import METRICS, Metric

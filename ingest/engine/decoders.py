@@ -8,7 +8,7 @@ from typing import Any
 
 from ingest.config.kinds import kinds
 from ingest.core.delivery.commands import FIRST_MEMBER, Scalar, plain_name, refusal, require_version
-from ingest.core.delivery.decoding import Counts, DecoderSettings, KindDecoder, Known
+from ingest.core.delivery.decoding import Counts, DecoderSettings, KindDecoder, KnownDigests
 from ingest.core.delivery.envelope import read_command
 from ingest.core.delivery.work import Descriptor
 from ingest.errors import Rejected
@@ -37,7 +37,7 @@ class Decoders:
         """What they have measured, by the names of metrics."""
         return {name: total for decoder in self._counting for name, total in decoder.totals.items()}
 
-    def decode(self, descriptor: Descriptor, body: memoryview, known: Known) -> Iterator[Any]:
+    def decode(self, descriptor: Descriptor, body: memoryview, known: KnownDigests) -> Iterator[Any]:
         """The work that a body makes, the last one given, and before it what a writer can have early. Raises Rejected."""
         decoder = self._guess(descriptor, body)
         if decoder is self._unnamed:

@@ -47,7 +47,7 @@ def give_back(
                 raise Refused(f"{whole.id} cannot be given back: {why}; it stays")
             given.append(msgspec.structs.replace(whole, body=None))
             assert whole.body is not None
-            yield whole.body, _headers_again(whole)
+            yield whole.body, _rebuild_headers(whole)
 
     publisher.publish(messages())
     return GivenBack(len(given), drop_given_back(connection, given))
@@ -73,7 +73,7 @@ def _has_changed(found: Quarantined) -> str | None:
     return None if hashlib.sha256(found.body).digest() == found.body_digest else "its body is not as it came"
 
 
-def _headers_again(kept: Quarantined) -> dict[str, str]:
+def _rebuild_headers(kept: Quarantined) -> dict[str, str]:
     """What the message said of itself; and of its time, where its body does not, that it came when it came first: what the
     node has sent since then stays newer."""
     arrived_at = Arrivals().stamped_at(kept.headers) or kept.first_seen

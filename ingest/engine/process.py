@@ -14,6 +14,7 @@ import structlog
 
 from ingest.config.settings import Config
 from ingest.engine.kinds import declare_metrics
+from ingest.engine.memory import give_back
 from ingest.errors import IngestError
 from ingest.ipc.control import ChildChannels
 from ingest.ipc.names import METRICS_TABLE, tree_names
@@ -59,6 +60,7 @@ def start_process(config: Config, name: str, channels: ChildChannels) -> Iterato
         channels.until_go()
         declare_metrics()
         row = MetricsTable(channels.memory[METRICS_TABLE]).row(process_names(config).index(name))
+        give_back()  # what the imports needed for a moment
         # What was imported lives as long as the process, and what a message leaves behind has no cycles: looking
         # for garbage at every 700 new objects costs a tenth of the decoding.
         gc.freeze()

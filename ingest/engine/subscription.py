@@ -105,13 +105,13 @@ class Subscription:
     def read(self) -> Iterator[Message]:
         """The messages that are here now; the caller may stop earlier."""
         if self._link is not None:
-            with self._losing():
+            with self._dropping_if_lost():
                 yield from self._link.read()
 
     def listen(self) -> None:
         """Instead of ``read``, when no message is wanted now."""
         if self._link is not None:
-            with self._losing():
+            with self._dropping_if_lost():
                 self._link.listen()
 
     def source(self, headers: Mapping[str, str]) -> Source:
@@ -130,7 +130,7 @@ class Subscription:
         link = self._link
         if link is None:
             return
-        with self._losing():
+        with self._dropping_if_lost():
             for subscription, acks in self._acks.items():
                 link.acknowledge(acks, subscription)
                 self._row.add(Metric.ACKNOWLEDGED, len(acks))
@@ -179,7 +179,7 @@ class Subscription:
         self.let_go()
 
     @contextlib.contextmanager
-    def _losing(self) -> Iterator[None]:
+    def _dropping_if_lost(self) -> Iterator[None]:
         """For steps that may find the connection broken."""
         try:
             yield
@@ -220,7 +220,7 @@ class Subscription:
 
     def _subscribe_all(self, link: Link) -> None:
         """To each destination, for its part of the window: what waits in one of them leaves the others theirs."""
-        taken = self._taken(link)
+        taken = self._choose_destinations(link)
         messages, bytes_ = windows(taken, self.window_messages), windows(taken, self.config.window_bytes_max)
         self._sources = {}
         for place, destination in enumerate(taken):
@@ -230,7 +230,7 @@ class Subscription:
             self._sources |= {source.subscription: source, destination: source}
             link.subscribe(destination, source.subscription, messages[destination], bytes_[destination])
 
-    def _taken(self, link: Link) -> list[str]:
+    def _choose_destinations(self, link: Link) -> list[str]:
         """Where one acknowledgement settles the earlier messages too, it does not say of which subscription, and StompServer
         loses count of two: there it is the first destination alone."""
         taken = list(self.config.taken)

@@ -40,7 +40,6 @@ from ingest.observe.log import set_level
 
 SIGNALS = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 TICK_S = 1.0
-STOPPED_TICKS_MAX = 3  # a child that somebody stopped (SIGSTOP) this long is replaced
 STOP_GRACE_S = 2.0  # for children to leave after "stop"
 
 
@@ -257,19 +256,13 @@ class Supervisor:
     def _check(self, child: ChildProcess) -> None:
         """Kills a child that somebody stopped, or that a message keeps busy without end."""
         assert child.process is not None
-        child.stopped_ticks = child.stopped_ticks + 1 if child.is_stopped() else 0
-        if child.stopped_ticks >= STOPPED_TICKS_MAX:
+        if child.stuck.is_stopped(child.is_stopped()):
             self.log.warning("child_stuck", child=child.name, reason="it is stopped")
             child.kill()
-        if child.kind == DECODER:
-            self._check_message(child, child.process.pid)
-
-    def _check_message(self, child: ChildProcess, pid: int) -> None:
-        """By the decoder's own clock: a machine that stood still or that others kept busy is no fault of a message."""
+        if child.kind != DECODER:
+            return
         held = self._in_flight.held(child.name)
-        if held != child.held:
-            child.held, child.held_from_cpu_s = held, cpu_s(pid)
-        elif held and cpu_s(pid) - child.held_from_cpu_s > self.config.decode_cpu_max_s:
+        if child.stuck.is_busy(held, cpu_s(child.process.pid), self.config.decode_cpu_max_s):
             self.log.warning(
                 "child_stuck", child=child.name, reason="decode_cpu_max_s is over", delivery=held
             )

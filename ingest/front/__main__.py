@@ -9,6 +9,10 @@ import os
 import signal
 import sys
 
+from ingest.observe.lean import load_libraries
+
+load_libraries()  # before the others import them
+
 import msgspec
 
 from ingest.config.settings import Config

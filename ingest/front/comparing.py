@@ -113,10 +113,10 @@ class Comparison:
             ("facts", "factsets", comparing.compare_factsets),
             ("inputs", "catalog_inputs", comparing.compare_inputs),
         ):
-            theirs, ours = map(_one_each, self._both(_of(entity, certnames)))
+            theirs, ours = map(_one_each, self._both(_select(entity, certnames)))
             for certname in certnames:
                 yield kind, certname, list(compare(theirs.get(certname), ours.get(certname)))
-        there, here = map(_several, self._both(_of("package_inventory", certnames)))
+        there, here = map(_several, self._both(_select("package_inventory", certnames)))
         for certname in certnames:
             lines = comparing.compare_packages(there.get(certname, []), here.get(certname, []))
             yield "packages", certname, list(lines)
@@ -191,7 +191,7 @@ def _any_of(field: str, values: Sequence[str]) -> Tree:
     return ["in", field, ["array", list(values)]]
 
 
-def _of(entity: str, certnames: Sequence[str]) -> Tree:
+def _select(entity: str, certnames: Sequence[str]) -> Tree:
     return ["from", entity, ["and", _any_of("certname", certnames), ["=", "node_state", "any"]]]
 
 

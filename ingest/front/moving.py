@@ -27,7 +27,7 @@ def files(peer: Peer, told: Callable[[int, int], None] = lambda done, total: Non
     certnames = sorted(nodes)
     for at in range(0, len(certnames), NODES_AT_ONCE):
         few = certnames[at : at + NODES_AT_ONCE]
-        for folder, payload in _of(peer, few, nodes):
+        for folder, payload in _read_payloads(peer, few, nodes):
             yield Member(*member(folder, payload))
         told(at + len(few), len(certnames))
 
@@ -47,19 +47,19 @@ def _nodes(peer: Peer) -> dict[str, dict[str, Any]]:
             return found
 
 
-def _of(
+def _read_payloads(
     peer: Peer, certnames: list[str], nodes: dict[str, dict[str, Any]]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
+    """By the folders of an archive, in the order in which they have to be stored."""
     for certname in certnames:
-        if nodes[certname]["expires_facts_updated"] is not None:
-            yield (
-                "configure_expiration",
-                {
-                    "certname": certname,
-                    "expire": {"facts": nodes[certname]["expires_facts"]},
-                    "producer_timestamp": nodes[certname]["expires_facts_updated"],
-                },
-            )
+        node = nodes[certname]
+        if (at := node["expires_facts_updated"]) is not None:
+            payload = {
+                "certname": certname,
+                "expire": {"facts": node["expires_facts"]},
+                "producer_timestamp": at,
+            }
+            yield "configure_expiration", payload
     packages: dict[str, Rows] = {}
     for row in peer.query(_any_state("package_inventory", certnames)):
         packages.setdefault(row["certname"], []).append(row)

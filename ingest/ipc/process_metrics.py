@@ -1,7 +1,7 @@
 """The table of metrics: numbers about the engine in shared memory.
 
-Each process has a row that only it writes; whoever serves them reads all (``telemetry.py``). What there is to
-measure stands in ``metrics.py``.
+Each process has a row that only it writes; whoever serves them reads all (``observe/exposition.py``). What there
+is to measure stands in ``core/metrics.py``.
 """
 
 from __future__ import annotations

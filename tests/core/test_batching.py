@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.core.catalog.model import Header
-from ingest.core.delivery.batching import Stored, is_stale, supersede
+from ingest.core.delivery.batching import Stored, is_stale, judge, supersede
 from ingest.core.delivery.work import Claim, Full, SectionDigests
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -110,3 +111,28 @@ def test_one_by_one_ends_as_all_at_once(batch: list[Full], data: st.DataObject) 
 def test_stale_is_what_is_older_than_the_stored(incoming: Claim | Full, before: Stored, stale: bool) -> None:
     """By time, between equal times by content; the stored one itself, once more, is not stale."""
     assert is_stale(incoming, before) is stale
+
+
+@given(st.lists(works, max_size=6), st.data())
+def test_each_catalog_is_judged_once_by_what_is_stored(
+    batch: list[Claim | Full], data: st.DataObject
+) -> None:
+    """What is older is stale, a claim of something else refuted, other content changed; the rest is unchanged."""
+    newest, _ = supersede(batch)
+    there = {
+        work.certname: stored(data.draw(st.none() | minutes), data.draw(contents))._replace(
+            raw_digest=data.draw(st.sampled_from([None, SECTIONS.raw_digest, b"other"]))
+        )
+        for work in newest
+    }
+    found = judge(newest, there, timedelta(days=1))
+    for work in newest:
+        its = there[work.certname]
+        expected: list[Any] = found.unchanged
+        if is_stale(work, its, timedelta(days=1)):
+            expected = found.stale
+        elif isinstance(work, Claim):
+            expected = found.unchanged if its.raw_digest == SECTIONS.raw_digest else found.refuted
+        elif work.content_digest != its.content_digest:
+            expected = found.changed
+        assert [work in verdict for verdict in found] == [verdict is expected for verdict in found]

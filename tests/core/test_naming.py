@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ingest.core.delivery.naming import _TOKEN, END_BYTES, START_BYTES, Named, look
+from ingest.core.delivery.naming import _TOKEN, Named, look
+from ingest.core.delivery.routing import END_BYTES, START_BYTES
 from lab import real_catalogs as corpus
 
 LATIN1 = (

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from ingest.core import pgcopy
 from ingest.core.delivery.decoding import DecoderSettings
 from ingest.core.delivery.work import DIGEST_BYTES, Descriptor
-from ingest.core.report.contents import containing_class, value_text
 from ingest.core.report.decoding import ReportDecoder
 from ingest.core.report.identity import report_hash
+from ingest.core.report.shared_content import containing_class, value_text
 from ingest.core.report.work import StoreReport
 from ingest.errors import Rejected
 

@@ -192,7 +192,7 @@ def _text(resource: dict[str, Any]) -> str:
     return f"{resource['type']}[{resource['title']}]"
 
 
-def meaning(one: Decoding, writers: Writers, body: bytes) -> tuple[Any, ...]:
+def understood(one: Decoding, writers: Writers, body: bytes) -> tuple[Any, ...]:
     """What a lane has of it in the end, or why it is refused. Not its raw digest: where lone surrogates were read
     otherwise first, that costs a comparison and no more."""
     try:
@@ -212,7 +212,10 @@ def test_a_warm_decoder_and_a_cold_one_agree(cache_bytes_max: int) -> None:
     stored = refused = 0
     for number in range(EXAMPLES // 3):
         body = fleet.next()
-        found, alone = meaning(warm, writers, body), meaning(Decoding(1 << 22, lanes=LANES), Writers(), body)
+        found, alone = (
+            understood(warm, writers, body),
+            understood(Decoding(1 << 22, lanes=LANES), Writers(), body),
+        )
         assert found == alone, f"example {number}: {body!r}"
         if len(alone) > 2:
             stored += 1
@@ -241,8 +244,8 @@ def test_they_agree_on_damaged_real_catalogs(form: str) -> None:
         body = random.choice(bodies)
         if number >= len(bodies):
             body = fleet._damage(body)
-        alone = meaning(Decoding(1 << 24, lanes=LANES), Writers(), body)
-        assert meaning(warm, writers, body) == alone, f"example {number}"
+        alone = understood(Decoding(1 << 24, lanes=LANES), Writers(), body)
+        assert understood(warm, writers, body) == alone, f"example {number}"
 
 
 def test_a_claim_is_of_what_was_stored() -> None:
@@ -264,7 +267,7 @@ def test_a_claim_is_of_what_was_stored() -> None:
         name = work.header.certname
         if isinstance(work, Claim):
             claims += 1
-            assert meaning(Decoding(1 << 22, lanes=LANES), Writers(), body)[1:] == stored[name]
+            assert understood(Decoding(1 << 22, lanes=LANES), Writers(), body)[1:] == stored[name]
         else:
             _, _, *stored[name] = writers.whole(work)
             stored[name] = tuple(stored[name])

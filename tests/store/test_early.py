@@ -18,7 +18,7 @@ BODY = wire_body(NODE, 1, [resource(f"/{n}", tags=[f"tag-{n}"], parameters={"n":
 
 
 class Split(Pipeline):
-    """Hands out what goes early instead of applying it."""
+    """Gives out what goes early instead of applying it."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection, early_bytes=0)

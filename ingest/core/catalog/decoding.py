@@ -31,7 +31,7 @@ from ingest.core.catalog.model import Header
 from ingest.core.catalog.recognise import Recogniser
 from ingest.core.catalog.resource_cache import ResourceCache, content_of
 from ingest.core.delivery.commands import refusal
-from ingest.core.delivery.decoding import DecoderSettings, Known
+from ingest.core.delivery.decoding import DecoderSettings, KnownDigests
 from ingest.core.delivery.routing import lane_of
 from ingest.core.delivery.work import (
     DIGEST_BYTES,
@@ -93,7 +93,7 @@ class Decoding:
             Metric.CACHE_MISSES.declared.name: self.resources.misses,
         }
 
-    def decode(self, descriptor: Descriptor, body: memoryview, known: Known) -> Iterator[Decoded]:
+    def decode(self, descriptor: Descriptor, body: memoryview, known: KnownDigests) -> Iterator[Decoded]:
         """The work that a body makes, measured against what is known of its node: the last one given. Before it comes what a
         writer can have early. Raises Rejected."""
         if not descriptor.complete and (
@@ -110,7 +110,7 @@ class Decoding:
             raise refusal(recognised.command, recognised.version)
         yield from self._catalog(descriptor, recognised, known)
 
-    def _catalog(self, descriptor: Descriptor, recognised: Cut, known: Known) -> Iterable[Decoded]:
+    def _catalog(self, descriptor: Descriptor, recognised: Cut, known: KnownDigests) -> Iterable[Decoded]:
         header = recognised.skimmed.header
         _require_plain(header)
         stored = None if descriptor.complete else known.get(header.certname)

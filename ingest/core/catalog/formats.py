@@ -7,7 +7,6 @@ bytes they are.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -20,6 +19,7 @@ from ingest.core.json_text import parse_json
 from ingest.core.nesting import require_shallow
 from ingest.core.raw_text import bytes_of, plain_surrogates
 from ingest.core.times import parse_time
+from ingest.core.uuids import parse_uuid
 from ingest.errors import Rejected
 
 Raw = msgspec.Raw
@@ -210,11 +210,11 @@ def _header(catalog: _Catalog, certname: str, headers: Mapping[str, str], arrive
         version="" if version is None else version,
         environment=either(catalog.environment, "environment"),
         producer=either(catalog.producer, "producer"),
-        transaction_uuid=_uuid(
+        transaction_uuid=parse_uuid(
             either(catalog.transaction_uuid or catalog.transaction_uuid_dashed, "transaction_uuid"),
             "transaction_uuid",
         ),
-        catalog_uuid=_uuid(_text(catalog.catalog_uuid), "catalog_uuid"),
+        catalog_uuid=parse_uuid(_text(catalog.catalog_uuid), "catalog_uuid"),
         code_id=_text(catalog.code_id),
         job_id=either(catalog.job_id, "job_id"),
     )
@@ -231,15 +231,6 @@ def _producer_timestamp(catalog: _Catalog, headers: Mapping[str, str]) -> dateti
         if given is not None and given != "":
             return parse_time(given, "producer_timestamp")
     return None
-
-
-def _uuid(text: str | None, name: str) -> str | None:
-    if not text:
-        return None
-    try:
-        return str(uuid.UUID(text))
-    except ValueError as error:
-        raise Rejected("invalid", f"{name} is not a UUID: {text[:60]!r}") from error
 
 
 def _text(value: Scalar) -> str | None:

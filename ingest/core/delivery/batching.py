@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from ingest.core.delivery.work import Claim, Full
 
 FUTURE_TOLERANCE = timedelta(days=1)  # the default of future_tolerance_s
+
+
+class OfNode(Protocol):
+    @property
+    def certname(self) -> str: ...
+
+
+W = TypeVar("W", bound=OfNode)
 
 
 class Stored(NamedTuple):
@@ -35,17 +43,24 @@ def supersede(catalogs: Iterable[Claim | Full]) -> tuple[list[Claim | Full], lis
 
     A claim stands behind a whole catalog of the same time: it has nothing to write.
     """
-    newest: dict[str, Claim | Full] = {}
-    others: list[Claim | Full] = []
-    for catalog in catalogs:
-        rival = newest.get(catalog.certname)
+    return newest_of_each(catalogs, _rank)
+
+
+def newest_of_each(
+    works: Iterable[W], rank: Callable[[W], tuple[datetime, bytes]]
+) -> tuple[list[W], list[W]]:
+    """(the newest of each node by that rank, sorted by certname; the others)."""
+    newest: dict[str, W] = {}
+    others: list[W] = []
+    for work in works:
+        rival = newest.get(work.certname)
         if rival is None:
-            newest[catalog.certname] = catalog
-        elif _rank(catalog) > _rank(rival):
-            newest[catalog.certname] = catalog
+            newest[work.certname] = work
+        elif rank(work) > rank(rival):
+            newest[work.certname] = work
             others.append(rival)
         else:
-            others.append(catalog)
+            others.append(work)
     return [newest[certname] for certname in sorted(newest)], others
 
 
@@ -60,6 +75,33 @@ def is_stale(incoming: Claim | Full, stored: Stored, future_tolerance: timedelta
             and stored.producer_timestamp <= incoming.received_at + future_tolerance
         )
     return isinstance(incoming, Full) and incoming.content_digest < (stored.content_digest or b"")
+
+
+class Verdicts(NamedTuple):
+    """What becomes of the newest catalog of each node."""
+
+    stale: list[Claim | Full]
+    refuted: list[Claim]  # something else is stored than it says
+    unchanged: list[Claim | Full]
+    changed: list[Full]
+
+
+def judge(
+    newest: Iterable[Claim | Full], stored: Mapping[str, Stored], future_tolerance: timedelta
+) -> Verdicts:
+    """By what is stored of their nodes."""
+    found = Verdicts([], [], [], [])
+    for catalog in newest:
+        there = stored[catalog.certname]
+        if is_stale(catalog, there, future_tolerance):
+            found.stale.append(catalog)
+        elif isinstance(catalog, Full) and catalog.content_digest != there.content_digest:
+            found.changed.append(catalog)
+        elif isinstance(catalog, Claim) and catalog.sections.raw_digest != there.raw_digest:
+            found.refuted.append(catalog)
+        else:
+            found.unchanged.append(catalog)
+    return found
 
 
 def _rank(catalog: Claim | Full) -> tuple[datetime, bytes]:

@@ -22,7 +22,7 @@ class DecoderSettings(msgspec.Struct, frozen=True, kw_only=True):
     facts_volatile: tuple[str, ...] = ()  # and of those that change with every run
 
 
-class Known(Protocol):
+class KnownDigests(Protocol):
     """What was stored last, by certname. A mapping is one."""
 
     def get(self, certname: str, /) -> SectionDigests | None: ...
@@ -32,7 +32,7 @@ class KindDecoder(Protocol):
     """From a message's bytes to a writer's work: pure but for caches, which are bounded in bytes and only ever save work.
     There is one for each kind in each decoder process."""
 
-    def decode(self, descriptor: Descriptor, body: memoryview, known: Known) -> Iterator[Any]:
+    def decode(self, descriptor: Descriptor, body: memoryview, known: KnownDigests) -> Iterator[Any]:
         """The work that a body makes: the last one given. Before it comes what a writer can have early, each with
         ``is_early``. Raises Rejected.
 

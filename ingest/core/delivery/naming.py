@@ -11,8 +11,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-START_BYTES = 8192
-END_BYTES = 512
 NAME_BYTES_MAX = 1024  # PostgreSQL's index entries have 2704 at most
 
 _INSIDE = rb'(?:[^"\\\x00-\x1f]++|\\.)*+'
@@ -35,7 +33,7 @@ class Named(NamedTuple):
 
 
 def look(headers: Mapping[str, str], start: bytes, end: bytes) -> Named:
-    """``start`` and ``end`` are the body's first START_BYTES and its last END_BYTES, or less."""
+    """``start`` and ``end`` are the body's first START_BYTES and its last END_BYTES (``routing.py``), or less."""
     found: dict[tuple[str, str], str] = {}
     for envelope, name, raw in _members(start):
         if (text := _text(raw)) is not None:

@@ -132,7 +132,7 @@ class Quarantine(msgspec.Struct, array_like=True, frozen=True, tag="quarantine")
     offset: int
     length: int
     body_bytes: int  # as it arrived; more than length when it was too large to keep
-    # Of what lies there: when it differs, another copy was settled and the place is another's.
+    # Of what lies there: when it differs, another attempt was settled and the place is another's.
     body_crc32: int = 0
     producer: str | None = None
     kind: str = ""  # the command, where one was told

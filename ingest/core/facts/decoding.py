@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ingest.core.bounded_cache import BoundedCache
 from ingest.core.catalog.model import Json
 from ingest.core.catalog.storable import nearest_text
-from ingest.core.delivery.decoding import DecoderSettings, Known
+from ingest.core.delivery.decoding import DecoderSettings, KnownDigests
 from ingest.core.delivery.envelope import open_envelope
 from ingest.core.delivery.work import DIGEST_BYTES, Descriptor
 from ingest.core.facts.inventory import InventoryReader
@@ -66,7 +66,7 @@ class FactsDecoder:
     def facts_remembered(self) -> int:
         return len(self._facts)
 
-    def decode(self, descriptor: Descriptor, body: memoryview, known: Known) -> Iterator[Factset]:
+    def decode(self, descriptor: Descriptor, body: memoryview, known: KnownDigests) -> Iterator[Factset]:
         """Raises Rejected."""
         envelope = open_envelope(body, descriptor.headers, descriptor.arrived_at)
         payload = read_payload(envelope)

@@ -5,23 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
+from ingest.core.delivery.batching import newest_of_each
 from ingest.core.facts.work import Factset
 
 
 def supersede(factsets: Iterable[Factset]) -> tuple[list[Factset], list[Factset]]:
     """(the newest of each node, sorted by certname; the others)."""
-    newest: dict[str, Factset] = {}
-    others: list[Factset] = []
-    for factset in factsets:
-        rival = newest.get(factset.certname)
-        if rival is None:
-            newest[factset.certname] = factset
-        elif _rank(factset) > _rank(rival):
-            newest[factset.certname] = factset
-            others.append(rival)
-        else:
-            others.append(factset)
-    return [newest[certname] for certname in sorted(newest)], others
+    return newest_of_each(factsets, _rank)
 
 
 def is_stale(

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import msgspec
 
-from ingest.core.delivery.decoding import DecoderSettings, Known
+from ingest.core.delivery.decoding import DecoderSettings, KnownDigests
 from ingest.core.delivery.envelope import Envelope, open_envelope
 from ingest.core.delivery.work import Deactivate, Descriptor
 from ingest.core.json_text import converted, parse_json
@@ -31,7 +31,7 @@ class DeactivationDecoder:
     def __init__(self, settings: DecoderSettings) -> None:
         pass  # it needs none of them
 
-    def decode(self, descriptor: Descriptor, body: memoryview, known: Known) -> Iterator[Deactivate]:
+    def decode(self, descriptor: Descriptor, body: memoryview, known: KnownDigests) -> Iterator[Deactivate]:
         """One deactivation. Raises Rejected."""
         envelope = open_envelope(body, descriptor.headers, descriptor.arrived_at)
         payload = _read(envelope)

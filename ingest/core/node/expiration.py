@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import msgspec
 
-from ingest.core.delivery.decoding import DecoderSettings, Known
+from ingest.core.delivery.decoding import DecoderSettings, KnownDigests
 from ingest.core.delivery.envelope import open_envelope
 from ingest.core.delivery.work import Descriptor
 from ingest.core.node.payload import certname_of, payload_of, time_in
@@ -38,7 +38,9 @@ class ExpirationDecoder:
     def __init__(self, settings: DecoderSettings) -> None:
         pass  # it needs none of them
 
-    def decode(self, descriptor: Descriptor, body: memoryview, known: Known) -> Iterator[ConfigureExpiration]:
+    def decode(
+        self, descriptor: Descriptor, body: memoryview, known: KnownDigests
+    ) -> Iterator[ConfigureExpiration]:
         envelope = open_envelope(body, descriptor.headers, descriptor.arrived_at)
         payload = payload_of(envelope)
         expire = payload.get("expire")

@@ -7,18 +7,18 @@ Source: PuppetDB, "Catalog inputs wire format", version 1: ``{"certname", "produ
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, ClassVar
 
 import msgspec
 
-from ingest.core.delivery.decoding import DecoderSettings, Known
+from ingest.core.delivery.decoding import DecoderSettings, KnownDigests
 from ingest.core.delivery.envelope import open_envelope
 from ingest.core.delivery.work import DIGEST_BYTES, Descriptor
 from ingest.core.node.payload import certname_of, payload_of, time_in
 from ingest.core.plain_text import UNSTORABLE
+from ingest.core.uuids import parse_uuid
 from ingest.errors import Rejected
 
 
@@ -44,17 +44,20 @@ class InputsDecoder:
     def __init__(self, settings: DecoderSettings) -> None:
         pass  # it needs none of them
 
-    def decode(self, descriptor: Descriptor, body: memoryview, known: Known) -> Iterator[ReplaceInputs]:
+    def decode(
+        self, descriptor: Descriptor, body: memoryview, known: KnownDigests
+    ) -> Iterator[ReplaceInputs]:
         envelope = open_envelope(body, descriptor.headers, descriptor.arrived_at)
         payload = payload_of(envelope)
         pairs = sorted(set(_pairs(payload.get("inputs"))))
         text = msgspec.json.encode(pairs)
+        given = payload.get("catalog_uuid")
         yield ReplaceInputs(
             descriptor.delivery,
             certname_of(envelope, payload),
             time_in(envelope, payload),
             descriptor.received_at,
-            _uuid(payload.get("catalog_uuid")),
+            parse_uuid(str(given) if given else None, "catalog_uuid"),
             hashlib.sha256(text).digest()[:DIGEST_BYTES],
             tuple(type_ for type_, _ in pairs),
             tuple(name for _, name in pairs),
@@ -68,12 +71,3 @@ def _pairs(inputs: Any) -> Iterator[tuple[str, str]]:
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
             raise Rejected("invalid", f"an input is not a type and a name: {str(pair)[:60]}")
         yield UNSTORABLE.sub("\ufffd", pair[0]), UNSTORABLE.sub("\ufffd", pair[1])
-
-
-def _uuid(text: Any) -> str | None:
-    if not text:
-        return None
-    try:
-        return str(uuid.UUID(text))
-    except (ValueError, AttributeError, TypeError) as error:
-        raise Rejected("invalid", f"catalog_uuid is not a UUID: {str(text)[:60]!r}") from error

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
-from ingest.core.delivery.decoding import DecoderSettings, Known
+from ingest.core.delivery.decoding import DecoderSettings, KnownDigests
 from ingest.core.delivery.envelope import Envelope, open_envelope
 from ingest.core.delivery.work import UNPLACED, Descriptor
 from ingest.core.plain_text import require_plain
-from ingest.core.report.contents import (
+from ingest.core.report.identity import report_hash
+from ingest.core.report.metrics import MetricShapes
+from ingest.core.report.model import Event, Report, ReportedResource, Scalar, read_report
+from ingest.core.report.shared_content import (
     EVENT_SHOWN_BYTES,
     LOG_SHOWN_BYTES,
     METRIC_SHOWN_BYTES,
@@ -23,11 +25,9 @@ from ingest.core.report.contents import (
     log_fields,
     require_shown,
 )
-from ingest.core.report.identity import report_hash
-from ingest.core.report.metrics import MetricShapes
-from ingest.core.report.model import Event, Report, ReportedResource, Scalar, read_report
 from ingest.core.report.work import Parts, ReportHeader, StoreReport
 from ingest.core.times import parse_time
+from ingest.core.uuids import parse_uuid
 from ingest.errors import Rejected
 
 TYPES = ("agent", "plan")
@@ -40,7 +40,7 @@ class ReportDecoder:
     def __init__(self, settings: DecoderSettings) -> None:
         self._shapes = MetricShapes()
 
-    def decode(self, descriptor: Descriptor, body: memoryview, known: Known) -> Iterator[StoreReport]:
+    def decode(self, descriptor: Descriptor, body: memoryview, known: KnownDigests) -> Iterator[StoreReport]:
         """One report. Raises Rejected."""
         envelope = open_envelope(body, descriptor.headers, descriptor.arrived_at)
         if not len(envelope.payload):
@@ -164,8 +164,8 @@ def _header(report: Report, envelope: Envelope) -> ReportHeader:
         puppet_version=puppet_version,
         report_format=_small(report.report_format),
         configuration_version=configuration_version,
-        transaction_uuid=_uuid(report.transaction_uuid, "transaction_uuid"),
-        catalog_uuid=_uuid(report.catalog_uuid, "catalog_uuid"),
+        transaction_uuid=parse_uuid(report.transaction_uuid, "transaction_uuid"),
+        catalog_uuid=parse_uuid(report.catalog_uuid, "catalog_uuid"),
         code_id=clean(report.code_id),
         job_id=clean(report.job_id),
         cached_catalog_status=clean(report.cached_catalog_status),
@@ -185,15 +185,6 @@ def _small(number: int | None) -> int | None:
     if number is not None and not -(2**31) <= number < 2**31:
         raise Rejected("number_out_of_range", f"report_format is {number}")
     return number
-
-
-def _uuid(text: str | None, name: str) -> str | None:
-    if not text:
-        return None
-    try:
-        return str(uuid.UUID(text))
-    except ValueError as error:
-        raise Rejected("invalid", f"{name} is not a UUID: {text[:60]!r}") from error
 
 
 def _needed_time(value: Scalar, name: str) -> datetime:

@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 
 from ingest.core import pgcopy
-from ingest.core.report.contents import clean, digest_of
 from ingest.core.report.model import MetricValue
+from ingest.core.report.shared_content import clean, digest_of
 from ingest.core.report.work import Metrics
 
 _DOUBLE_INTEGER_MAX = 2**53  # up to there a double is every integer

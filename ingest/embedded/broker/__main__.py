@@ -7,10 +7,13 @@ SIGINT.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import signal
 import sys
+
+from ingest.observe.lean import load_libraries
+
+load_libraries()  # before the others import them
 
 from ingest.core.printable import escape_unprintable
 from ingest.embedded.broker.broker_session import Credentials
@@ -18,6 +21,7 @@ from ingest.embedded.broker.parser import Limits
 from ingest.embedded.broker.server import Server, Settings
 from ingest.errors import IngestError, Misconfigured
 from ingest.ipc.core_dumps import forbid_core_dumps
+from ingest.ipc.parent import end_with_parent
 from ingest.observe.log import configure
 
 EXIT_USAGE = 2  # as argparse's own
@@ -28,7 +32,7 @@ def main() -> int:
     forbid_core_dumps()
     asked = _arguments().parse_args()
     if asked.with_parent:
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # prctl(2): PR_SET_PDEATHSIG
+        end_with_parent(signal.SIGTERM)
     configure(asked.log_format, asked.log_level, process="embedded-broker")
     try:
         server = Server(asked.host, asked.port, _settings(asked))

@@ -165,29 +165,36 @@ class ClientConnection:
         if self._shaking_hands:
             self._shake_hands()
             return
-        budget = WRITE_BYTES_MAX
         was_reading = self.wants_read
         try:
-            while self._outbox and budget > 0:
-                wanted, sent = self._write_some()
-                if sent:
-                    self.last_write_s = now_s
-                    for delivery in self._outbox.sent(sent):
-                        self._delivered(delivery)
-                    budget -= sent
-                if sent < wanted:
-                    break
+            self._write_out(now_s)
             if not was_reading and self.wants_read:
                 self.last_read_s = now_s  # what we did not read cannot be missing
-            if self.closing and not self._outbox and not self._shut:
-                # Not close(): what the client sent meanwhile would turn our last frame into a reset.
-                self._shut = True
-                self.socket.shutdown(socket.SHUT_WR)
-                self._tls = None  # Python's shutdown ends the TLS layer as well
+            if self.closing and not self._outbox:
+                self._shut_down()
         except BLOCKED:
             return
         except OSError as error:
             raise Gone from error
+
+    def _write_out(self, now_s: float) -> None:
+        budget = WRITE_BYTES_MAX
+        while self._outbox and budget > 0:
+            wanted, sent = self._write_some()
+            if sent:
+                self.last_write_s = now_s
+                for delivery in self._outbox.sent(sent):
+                    self._delivered(delivery)
+                budget -= sent
+            if sent < wanted:
+                return
+
+    def _shut_down(self) -> None:
+        """Not close(): what the client sent meanwhile would turn our last frame into a reset."""
+        if not self._shut:
+            self._shut = True
+            self.socket.shutdown(socket.SHUT_WR)
+            self._tls = None  # Python's shutdown ends the TLS layer as well
 
     def _write_some(self) -> tuple[int, int]:
         """(bytes offered, bytes taken)."""

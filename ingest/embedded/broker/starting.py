@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import structlog
-
-from ingest.errors import IngestError, Misconfigured, Unavailable
+from ingest.embedded.keeping import kept_running
+from ingest.errors import Misconfigured, Unavailable
 
 USER = "ingest"
-RESTARTED_AFTER_S = 0.5
 
 
 class BrokerOptions(NamedTuple):
@@ -42,87 +40,45 @@ def embedded_broker(port: int, options: BrokerOptions | None = None) -> Iterator
 
     Raises Unavailable when the port is taken or the directory is in use.
     """
-    keeper = _Keeper(options or BrokerOptions(), secrets.token_urlsafe(24))
-    try:
-        address = keeper.start(port)
-        yield f"stomp://{USER}:{keeper.password}@{address}"
-    finally:
-        keeper.stop()
+    broker = _Broker(options or BrokerOptions(), port)
+    with kept_running(broker):
+        yield f"stomp://{USER}:{broker.password}@127.0.0.1:{broker.port}"
 
 
-class _Keeper:
-    """Starts the process, and another on the same port when it ends without being told to."""
+class _Broker:
+    """The program; each process after the first has the port and the login of the first."""
 
-    def __init__(self, options: BrokerOptions, password: str) -> None:
-        self.password = password
+    name = "embedded_broker"
+    stop_signal = signal.SIGTERM
+    stop_timeout_s = 5.0
+
+    def __init__(self, options: BrokerOptions, port: int) -> None:
+        self.password = secrets.token_urlsafe(24)
+        self.port = port
         self._options = options
-        self._process: subprocess.Popen[str] | None = None
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()  # who starts one looks first whether it shall
 
-    def start(self, port: int) -> str:
-        """Its HOST:PORT. Raises Unavailable or Misconfigured."""
-        address = self._start(port)
-        self._thread = threading.Thread(
-            target=self._keep, args=(int(address.rpartition(":")[2]),), daemon=True
-        )
-        self._thread.start()
-        return address
-
-    def stop(self) -> None:
-        with self._lock:
-            self._stopping.set()
-            process = self._process
-        if process is not None:
-            _end(process)
-        if self._thread is not None:
-            self._thread.join()
-
-    def _keep(self, port: int) -> None:
-        log = structlog.get_logger()
-        while not self._stopping.is_set():
-            assert self._process is not None
-            code = self._process.wait()
-            if self._stopping.wait(RESTARTED_AFTER_S):
-                return
-            log.error("embedded_broker_died", exit_code=code, note="started again")
-            try:
-                self._start(port)
-            except IngestError as error:
-                log.warning("embedded_broker_not_started", reason=str(error))
-
-    def _start(self, port: int) -> str:
-        with self._lock:
-            if self._stopping.is_set():
-                return ""
-            self._process = process = subprocess.Popen(
-                [sys.executable, "-m", "ingest.embedded.broker", "--port", str(port), "--with-parent",
-                 "--login-file", "-", *self._options.arguments()],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                start_new_session=True,
-                text=True,
-            )  # fmt: skip
+    def start(self) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ingest.embedded.broker", "--port", str(self.port), "--with-parent",
+             "--login-file", "-", *self._options.arguments()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )  # fmt: skip
         assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
+            stdin.write(f"{USER}:{self.password}\n".encode())
+        return process
+
+    def wait_until_ready(self, process: subprocess.Popen[bytes], _: Callable[[], bool]) -> None:
+        """Until it has said its one line: "listening HOST:PORT", or why it does not."""
         assert process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(f"{USER}:{self.password}\n")
-            process.stdin.close()
         with process.stdout as stdout:
-            word, _, said = stdout.readline().strip().partition(" ")
-        if word != "listening":
-            setting, colon, text = said.partition(": ")
-            if setting.startswith("--") and colon:
-                raise Misconfigured(setting, text)
-            raise Unavailable(said or "the embedded broker did not start")
-        return said
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    process.terminate()
-    try:
-        process.wait(5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+            word, _space, said = stdout.readline().decode().strip().partition(" ")
+        if word == "listening":
+            self.port = int(said.rpartition(":")[2])
+            return
+        setting, colon, text = said.partition(": ")
+        if setting.startswith("--") and colon:
+            raise Misconfigured(setting, text)
+        raise Unavailable(said or "the embedded broker did not start")

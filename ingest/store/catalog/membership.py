@@ -20,6 +20,7 @@ def write_chunks(
     node_ids: dict[int, int],
     slots: dict[int, array[int]],
 ) -> None:
+    """``node_ids`` and ``slots`` (the ids of a catalog's resources) are by delivery."""
     known = [node_ids[c.delivery] for c in catalogs if stored[c.certname].slots]
     before: dict[int, dict[int, array[int]]] = defaultdict(dict)
     if known:
@@ -31,16 +32,8 @@ def write_chunks(
     for catalog in catalogs:
         node_id = node_ids[catalog.delivery]
         diff = diff_chunks(before.get(node_id, {}), slots[catalog.delivery])
-        for known_, chunks in ((True, diff.changed), (False, diff.added)):
-            staged += [
-                pgcopy.row(
-                    pgcopy.int4(node_id),
-                    pgcopy.int4(chunk),
-                    pgcopy.boolean(known_),
-                    pgcopy.int4_array(chunk_ids),
-                )
-                for chunk, chunk_ids in chunks
-            ]
+        staged += [_chunk_row(node_id, True, chunk, ids) for chunk, ids in diff.changed]
+        staged += [_chunk_row(node_id, False, chunk, ids) for chunk, ids in diff.added]
         changed += len(diff.changed)
         added += len(diff.added)
         if diff.shrunk:
@@ -53,6 +46,12 @@ def write_chunks(
         session.execute("insert_chunks")
     if shrunk:
         session.execute("delete_chunks", [[n for n, _ in shrunk], [c for _, c in shrunk]])
+
+
+def _chunk_row(node_id: int, is_known: bool, chunk: int, ids: array[int]) -> bytes:
+    return pgcopy.row(
+        pgcopy.int4(node_id), pgcopy.int4(chunk), pgcopy.boolean(is_known), pgcopy.int4_array(ids)
+    )
 
 
 def write_exports(

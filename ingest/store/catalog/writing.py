@@ -8,7 +8,7 @@ from itertools import compress
 from operator import not_
 
 from ingest.core import pgcopy
-from ingest.core.delivery.batching import Stored, is_stale, supersede
+from ingest.core.delivery.batching import Stored, judge, supersede
 from ingest.core.delivery.work import Claim, Content, EarlyContents, Full, Outcome, Settled
 from ingest.errors import Rejected
 from ingest.store.catalog.content_store import Contents
@@ -19,7 +19,7 @@ from ingest.store.engines import Placing
 from ingest.store.lane import LaneSettings
 from ingest.store.names import Names
 from ingest.store.node.hearing import hear_of, learn_rhythms, stored_after_s
-from ingest.store.node.nodes import read_nodes
+from ingest.store.node.nodes import reactivate, read_nodes
 from ingest.store.queries import query
 from ingest.store.session import Session
 
@@ -82,46 +82,36 @@ class CatalogWriter:
         batch: Sequence[Claim | Full],
         early: dict[bytes, Content],
     ) -> list[Settled]:
-        settled: list[Settled] = []
-        full: list[Full] = []
-        headers: list[HeaderFields] = []
-        touched: list[Claim | Full] = []
-        stale = {c.delivery for c in newest if is_stale(c, stored[c.certname], self._future_tolerance)}
-        self._names.resolve(
-            session, [(c.header.environment, c.header.producer) for c in newest if c.delivery not in stale]
-        )
-        for catalog in newest:
-            there = stored[catalog.certname]
-            if catalog.delivery in stale:
-                settled.append(Settled(catalog.delivery, Outcome.STALE))
-            elif isinstance(catalog, Full) and catalog.content_digest != there.content_digest:
-                full.append(catalog)
-            elif isinstance(catalog, Claim) and catalog.sections.raw_digest != there.raw_digest:
-                settled.append(Settled(catalog.delivery, Outcome.REDO))
-            else:
-                settled.append(Settled(catalog.delivery, Outcome.UNCHANGED))
-                if there.expired or not _is_same_run(catalog, there):
-                    headers.append(self._header_fields(catalog, there))
-                    touched.append(catalog)
-        if full or early:
+        found = judge(newest, stored, self._future_tolerance)
+        current = (*found.refuted, *found.unchanged, *found.changed)
+        self._names.resolve(session, [(c.header.environment, c.header.producer) for c in current])
+        touched = [c for c in found.unchanged if _is_new_run(c, stored[c.certname])]
+        headers = [self._header_fields(c, stored[c.certname]) for c in touched]
+        missing: set[int] = set()
+        if found.changed or early:
             # A superseded catalog may have brought what the newest one refers to.
             sources = [c for c in batch if isinstance(c, Full)]
-            rows_, missing = self._store_contents(session, full, stored, sources, early)
-            for catalog in full:
-                if catalog.delivery in missing:
-                    settled.append(Settled(catalog.delivery, Outcome.REDO))
-                else:
-                    settled.append(Settled(catalog.delivery, Outcome.STORED))
-                    headers.append(rows_[catalog.delivery])
-                    touched.append(catalog)
+            rows, missing = self._store_contents(session, found.changed, stored, sources, early)
+            touched += [c for c in found.changed if c.delivery not in missing]
+            headers += rows
         known = [stored[c.certname].producer_timestamp is not None for c in touched]
         _write_headers(session, "update_catalogs", list(compress(headers, known)), self._future_tolerance)
         _write_headers(session, "insert_catalogs", list(compress(headers, map(not_, known))))
         learn_rhythms(session, touched, stored)
-        if stale:
-            hear_of(session, [c for c in newest if c.delivery in stale], stored)
-        self._reactivate(session, touched, stored)
-        return settled
+        if found.stale:
+            hear_of(session, found.stale, stored)
+        asleep = [c for c in touched if stored[c.certname].deactivated or stored[c.certname].expired]
+        reactivate(
+            session,
+            [(stored[c.certname].node_id, c.header.producer_timestamp, c.received_at) for c in asleep],
+            self._future_tolerance,
+        )
+        return [
+            *(Settled(c.delivery, Outcome.STALE) for c in found.stale),
+            *(Settled(c.delivery, Outcome.REDO) for c in found.refuted),
+            *(Settled(c.delivery, Outcome.UNCHANGED) for c in found.unchanged),
+            *(Settled(c.delivery, Outcome.REDO if c.delivery in missing else Outcome.STORED) for c in found.changed),
+        ]  # fmt: skip
 
     def _store_contents(
         self,
@@ -130,9 +120,9 @@ class CatalogWriter:
         stored: dict[str, Stored],
         sources: Sequence[Full],
         early: dict[bytes, Content],
-    ) -> tuple[dict[int, HeaderFields], set[int]]:
-        """Writes what is new of these catalogs. Returns the header's fields of each, and the deliveries of which a
-        content is nowhere to be found."""
+    ) -> tuple[list[HeaderFields], set[int]]:
+        """Writes what is new of these catalogs. Returns the deliveries of which a content is nowhere to be found, behind the
+        header's fields of each of the others."""
         found = self._contents.resolve(session, catalogs, sources, early)
         missing = {
             c.delivery
@@ -148,14 +138,14 @@ class CatalogWriter:
         slots = {c.delivery: found.slots[c.delivery].ids for c in present}
         write_chunks(session, present, stored, node_ids, slots)
         write_exports(session, present, stored, node_ids, slots)
-        headers = {
-            c.delivery: self._header_fields(
+        headers = [
+            self._header_fields(
                 c,
                 stored[c.certname],
                 (found.edge_sets[c.edge_set], found.position_sets[c.position_set], c.slots),
             )
             for c in present
-        }
+        ]
         return headers, missing
 
     def _header_fields(
@@ -185,21 +175,6 @@ class CatalogWriter:
             pgcopy.int4(stored_after_s(catalog.received_at, datetime.now(UTC))),
         )
 
-    def _reactivate(
-        self, session: Session, catalogs: Sequence[Claim | Full], stored: dict[str, Stored]
-    ) -> None:
-        asleep = [c for c in catalogs if stored[c.certname].deactivated or stored[c.certname].expired]
-        if asleep:
-            session.execute(
-                "reactivate_nodes",
-                {
-                    "node_ids": [stored[c.certname].node_id for c in asleep],
-                    "producer_timestamps": [c.header.producer_timestamp for c in asleep],
-                    "received_at": [c.received_at for c in asleep],
-                    "future_tolerance": self._future_tolerance,
-                },
-            )
-
 
 def _write_headers(
     session: Session, statement: str, headers: Sequence[HeaderFields], *more: timedelta
@@ -212,10 +187,10 @@ def _write_headers(
         )
 
 
-def _is_same_run(catalog: Claim | Full, stored: Stored) -> bool:
-    """The same message once more: not even its header differs."""
-    return (
-        catalog.header.producer_timestamp == stored.producer_timestamp
-        and catalog.header.transaction_uuid == stored.transaction_uuid
-        and catalog.sections.raw_digest == stored.raw_digest
+def _is_new_run(catalog: Claim | Full, stored: Stored) -> bool:
+    """Not the same message once more, of which not even the header differs; that only wakes an expired node."""
+    return stored.expired is not None or (
+        catalog.header.producer_timestamp != stored.producer_timestamp
+        or catalog.header.transaction_uuid != stored.transaction_uuid
+        or catalog.sections.raw_digest != stored.raw_digest
     )

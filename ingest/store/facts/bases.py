@@ -11,7 +11,7 @@ from ingest.core.bounded_cache import BoundedCache
 from ingest.core.delivery.work import DIGEST_BYTES
 from ingest.core.facts.stable import firsts_of, is_like
 from ingest.core.facts.work import Factset, Shape
-from ingest.store.facts.contents import FactContents, Fields, list_field
+from ingest.store.facts.shared_content import FactContents, Fields, list_field
 from ingest.store.queries import query
 from ingest.store.session import Session
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
-from typing import Any
 
 from ingest.core import pgcopy
 from ingest.core.delivery.work import Outcome, Settled
@@ -15,12 +13,12 @@ from ingest.errors import Rejected
 from ingest.store.connection import Connection
 from ingest.store.engines import Placing
 from ingest.store.facts.bases import Bases
-from ingest.store.facts.contents import Fields, column_parameters, list_field
 from ingest.store.facts.layers import LayerPlanner, Layers, Stored
 from ingest.store.facts.packages import Packages
+from ingest.store.facts.shared_content import Fields, column_parameters, list_field
 from ingest.store.lane import LaneSettings
 from ingest.store.names import Names
-from ingest.store.node.nodes import read_nodes
+from ingest.store.node.nodes import reactivate, read_nodes
 from ingest.store.session import Session
 
 _NODE_OIDS = (
@@ -195,14 +193,8 @@ class FactsWriter:
 
     def _reactivate(self, session: Session, factsets: Iterable[Factset], stored: dict[str, Stored]) -> None:
         asleep = [f for f in factsets if stored[f.certname].deactivated or stored[f.certname].expired]
-        if asleep:
-            parameters: dict[str, list[Any] | timedelta] = {
-                "node_ids": [stored[f.certname].node_id for f in asleep],
-                "producer_timestamps": [f.producer_timestamp for f in asleep],
-                "received_at": [f.received_at for f in asleep],
-                "future_tolerance": self._future_tolerance,
-            }
-            session.execute("reactivate_nodes", parameters)
+        rows = [(stored[f.certname].node_id, f.producer_timestamp, f.received_at) for f in asleep]
+        reactivate(session, rows, self._future_tolerance)
 
 
 def _write_own_facts(session: Session, rows: dict[int, Fields], emptied: set[int]) -> None:

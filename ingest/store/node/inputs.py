@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from ingest.core.delivery.work import Outcome, Settled
 from ingest.core.node.inputs import ReplaceInputs
 from ingest.store.connection import Connection
 from ingest.store.engines import Placing
 from ingest.store.lane import LaneSettings
-from ingest.store.node.nodes import read_nodes
+from ingest.store.node.nodes import reactivate, read_nodes
 from ingest.store.session import Session
 
 
@@ -29,7 +30,7 @@ class InputsWriter:
         stored = {row[0]: row[1:] for row in read_nodes(session, "read_inputs", sorted(newest))}
         outcomes: dict[int, Outcome] = {}
         same: list[tuple[object, ...]] = []
-        back: list[tuple[int, ReplaceInputs]] = []
+        asleep: list[tuple[int, datetime, datetime]] = []
         for certname, one in newest.items():
             node_id, is_out, since, digest = stored[certname]
             if (
@@ -45,23 +46,11 @@ class InputsWriter:
                 row = (node_id, one.producer_timestamp, one.received_at, one.catalog_uuid, one.digest)
                 session.execute("put_inputs", [*row, list(one.types), list(one.names)])
             if is_out and outcomes[one.delivery] is not Outcome.STALE:
-                back.append((node_id, one))
+                asleep.append((node_id, one.producer_timestamp, one.received_at))
         if same:
             session.execute("touch_inputs", [list(column) for column in zip(*same, strict=True)])
-        self._reactivate(session, back)
+        reactivate(session, asleep, self._future_tolerance)
         return [Settled(one.delivery, outcomes.get(one.delivery, Outcome.SUPERSEDED)) for one in works]
-
-    def _reactivate(self, session: Session, back: Sequence[tuple[int, ReplaceInputs]]) -> None:
-        if back:
-            session.execute(
-                "reactivate_nodes",
-                {
-                    "node_ids": [node_id for node_id, _ in back],
-                    "producer_timestamps": [one.producer_timestamp for _, one in back],
-                    "received_at": [one.received_at for _, one in back],
-                    "future_tolerance": self._future_tolerance,
-                },
-            )
 
     def committed(self) -> None:
         pass  # it remembers nothing

@@ -14,7 +14,7 @@ from ingest.store.engines import Placing
 from ingest.store.lane import LaneSettings
 from ingest.store.node.nodes import read_nodes
 from ingest.store.queries import query
-from ingest.store.report.contents import Found, ReportContents, header_digest, ids_of
+from ingest.store.report.shared_content import Found, ReportContents, header_digest, ids_of
 from ingest.store.session import Session
 
 ALWAYS = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ingest.core import pgcopy
 from ingest.core.bounded_cache import BoundedCache
 from ingest.core.delivery.work import DIGEST_BYTES
-from ingest.core.report.contents import digest_of
+from ingest.core.report.shared_content import digest_of
 from ingest.core.report.work import Parts, ReportHeader, StoreReport
 from ingest.store.content_table import ContentTable
 from ingest.store.queries import query
