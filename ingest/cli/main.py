@@ -13,6 +13,7 @@ from ingest.cli.comparing import compare_command
 from ingest.cli.completion import VARIABLE, completion_command
 from ingest.cli.configuring import config_group
 from ingest.cli.doctor import doctor_command
+from ingest.cli.joining import puppet_command
 from ingest.cli.nodes import node_group, nodes_command
 from ingest.cli.numbers import FiniteRange
 from ingest.cli.printing import complain, say
@@ -124,6 +125,9 @@ for command in (
     completion_command,
 ):
     cli.add_command(command)
+
+
+config_group.add_command(puppet_command)
 
 
 @cli.command("run")

@@ -136,7 +136,8 @@ def of_running_engine(config: Config, *, by_metrics: bool = False) -> Config:
     taken = {
         name: getattr(engine, name)
         for name in RunningEngine.__struct_fields__
-        if name not in ("instance", "pid")
+        if name in DEFAULTS.__struct_fields__
+        and name != "instance"
         and getattr(config, name) == getattr(DEFAULTS, name)
         and not (
             config.queue_source and name.endswith("destination")

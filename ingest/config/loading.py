@@ -29,7 +29,12 @@ SITE_TOML = Path(
     "/etc/puppet-ingest/ingest.toml"
 )  # what the package installs; it counts where no other is here
 # A unit's LoadCredential=ingest:DIRECTORY gives each file in it as ingest_NAME; these become settings by themselves.
-CREDENTIALS = {"queue_password_file": "broker-password", "tls_key_file": "tls-key", "ssl_key": "http-key"}
+CREDENTIALS = {
+    "queue_password_file": "broker-password",
+    "tls_key_file": "tls-key",
+    "ssl_key": "http-key",
+    "embedded_broker_key_file": "embedded-broker-key",
+}
 DATABASE_CREDENTIAL = "database"  # the conninfo itself: libpq refuses a passfile with a credential's mode
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 

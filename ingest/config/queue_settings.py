@@ -50,6 +50,18 @@ class QueueSettings(FrontSettings, frozen=True, kw_only=True):
         ),
     ] = "catalog,facts,report"
 
+    embedded_broker_listen: Annotated[
+        str,
+        About(
+            "HOST:PORT where the embedded broker takes messages of other machines' Puppet servers too, with TLS; "
+            "their login is in puppet-login in data_dir; empty: on 127.0.0.1:61613 alone"
+        ),
+    ] = ""
+    embedded_broker_cert_file: Annotated[
+        str, About("the certificate that it shows there, PEM, with those between it and the CA")
+    ] = ""
+    embedded_broker_key_file: Annotated[str, About("its key; empty: it is in the certificate's file")] = ""
+
     @property
     def destinations(self) -> tuple[str, str, str]:
         """The queue of each kind, by rank."""

@@ -15,6 +15,7 @@ from ingest.config.address import split_address
 from ingest.config.planned import load_plan
 from ingest.config.producers import load_producer_rules
 from ingest.config.settings import Config
+from ingest.embedded.broker.producers import public_place
 from ingest.engine.examining_cluster import (
     examine_hosts,
     examine_queues,
@@ -52,6 +53,8 @@ def require_settings(config: Config) -> None:
     load_plan(config.plan_file)
     if config.listen:
         split_address(config.listen)
+    if not config.queue_source:
+        public_place(config)
     if not (config.queue_source and config.database):
         require_directory(config.data_dir)
 
@@ -67,6 +70,8 @@ def examine_all(
         load_plan(config.plan_file)
         if config.listen:
             split_address(config.listen)
+        if not config.queue_source:
+            public_place(config)
     except IngestError as error:
         yield found_wrong("settings", error)
     yield from examine_machine(config, surroundings)

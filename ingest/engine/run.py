@@ -16,6 +16,7 @@ import structlog
 
 from ingest.config.settings import Config
 from ingest.core.metrics import Metric
+from ingest.embedded.broker.producers import producers_login, public_place, source_of_producers
 from ingest.embedded.broker.starting import BrokerOptions, embedded_broker
 from ingest.embedded.postgresql import embedded_database
 from ingest.engine.examination import require_settings
@@ -64,6 +65,7 @@ def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str]
     raise_descriptor_limit()
     require_free(config)
     with ExitStack() as stack:
+        asked = config
         config = add_embedded(config, stack)
         prepare_database(config)
         connect_first(config).close()
@@ -77,7 +79,7 @@ def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str]
             health = front.health
         if config.metrics_port or config.metrics_host.startswith(UNIX):
             _serve_metrics(config, supervisor, health, stack, FleetCollector(fleet.current))
-        stack.enter_context(told_of(config))
+        stack.enter_context(told_of(config, "" if asked.queue_source else source_of_producers(config)))
         stop = threading.Event()
         threading.Thread(target=fleet.run, args=(stop,), daemon=True).start()
         keeper = threading.Thread(target=keep_house, args=(stop, supervisor), daemon=True)
@@ -111,6 +113,8 @@ def add_embedded(config: Config, stack: ExitStack, *, broker_port: int = STOMP_P
         options = BrokerOptions(
             Path(config.data_dir) / "broker",
             config.embedded_broker_disk_bytes_max,
+            producers_login(Path(config.data_dir)),
+            public_place(config),
             config.log_format,
             config.log_level,
         )

@@ -39,10 +39,11 @@ class RunningEngine(msgspec.Struct, frozen=True):
     destination: str = DEFAULTS.destination  # an engine of the version before does not tell
     facts_destination: str = DEFAULTS.facts_destination
     reports_destination: str = DEFAULTS.reports_destination
+    producers_source: str = ""  # of the embedded broker, with the login of those who only send
 
 
 @contextmanager
-def told_of(config: Config) -> Iterator[None]:
+def told_of(config: Config, producers_source: str = "") -> Iterator[None]:
     """Commands of the same user, and of root, find this engine meanwhile. An engine runs on without that."""
     import structlog  # not what a command that only looks for an engine waits for
 
@@ -56,6 +57,7 @@ def told_of(config: Config) -> Iterator[None]:
         config.metrics_host,
         config.metrics_port,
         *config.destinations,
+        producers_source,
     )
     path = _directory() / f"{config.instance}{SUFFIX}"
     try:

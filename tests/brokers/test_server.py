@@ -26,9 +26,10 @@ import stomp
 from stomp.exception import ConnectFailedException
 
 from ingest.embedded.broker.admission import Admission
-from ingest.embedded.broker.broker_session import Credentials, Faults
+from ingest.embedded.broker.broker_session import Faults
 from ingest.embedded.broker.client_connection import ClientConnection
 from ingest.embedded.broker.depths import read_depths
+from ingest.embedded.broker.logins import Credentials, Logins
 from ingest.embedded.broker.messages import Depth
 from ingest.embedded.broker.parser import Frame, Limits, Parser
 from ingest.embedded.broker.queues import Queues
@@ -294,7 +295,7 @@ def test_a_breach_is_answered_with_an_error_and_the_end(start: Start, wire: byte
 
 def test_a_wrong_login_is_an_error_frame(start: Start) -> None:
     """And the right one is let in, also to ask for depths."""
-    server = start(Settings(credentials=Credentials("user", "secret")))
+    server = start(Settings(logins=Logins(Credentials("user", "secret"))))
     with Client(server, login="user", passcode="wrong") as client:
         assert client.connected.command == "ERROR"
         assert client.connected.headers["message"] == "login refused"
@@ -581,7 +582,7 @@ def test_stomp_py_notices_missing_heart_beats(start: Start) -> None:
 @pytest.mark.parametrize("version", CLASSES)
 def test_stomp_py_hears_why_its_login_is_refused(start: Start, version: str) -> None:
     """As an ERROR frame, and connect fails."""
-    server = start(Settings(credentials=Credentials("user", "other")))
+    server = start(Settings(logins=Logins(Credentials("user", "other"))))
     client = StompPy(server, version)
     with pytest.raises(ConnectFailedException):
         client.connection.connect("user", "secret", wait=True)
