@@ -132,8 +132,8 @@ deb: $(VENV)/.made  ## dist/puppet-ingest_VERSION_ARCH.deb, for this system's Py
 	packaging/deb/build
 	! command -v lintian >/dev/null || lintian --allow-root --fail-on error,warning dist/*.deb
 
-test-deb: deb  ## installs the package in a fresh Debian 12 and runs the commands of docs/install.md; as root, some minutes
-	packaging/deb/test
+test-deb: deb  ## a fresh Debian 12 that systemd boots: the commands of docs/install.md, and what the units promise; as root, minutes
+	packaging/deb/test.py $(ARGS)
 
 check-wheels: $(VENV)/.made  ## that everything installs from wheels on x86_64 and aarch64, Python 3.11 to 3.14; asks the registry
 	@for python in 3.11 3.12 3.13 3.14; do for machine in x86_64 aarch64; do \
