@@ -88,7 +88,8 @@ def _module_settings(settings: Origins) -> str:
         engine = running_engine("" if config.instance == DEFAULTS.instance else config.instance)
         if engine is None:
             raise Misconfigured(
-                "--queue-source", "name the broker, stomp://USER:PASSWORD@HOST:PORT; no engine runs here"
+                "--queue-source",
+                "name the broker, with the login that Puppet servers shall have; no engine runs here",
             )
         source = engine.producers_source
         if not source:

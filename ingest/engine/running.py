@@ -85,12 +85,7 @@ def told_of(config: Config, producers_source: str = "") -> Iterator[None]:
 def running_engine(instance: str, metrics: tuple[str, int] | None = None) -> RunningEngine | None:
     """The one of that name; where it is empty, the only one that runs (and serves its metrics there). Raises Misconfigured
     when there are several."""
-    found: dict[str, RunningEngine] = {}
-    for directory in _directories():
-        for path in sorted(directory.glob(f"*{SUFFIX}")):
-            engine = _read(path)
-            if engine is not None:
-                found.setdefault(engine.instance, engine)
+    found = _running()
     if instance:
         return found.get(instance)
     if metrics is not None:
@@ -102,11 +97,30 @@ def running_engine(instance: str, metrics: tuple[str, int] | None = None) -> Run
     return next(iter(found.values()), None)
 
 
+def require_running(instance: str) -> None:
+    """Raises Misconfigured where no engine of that name runs here, with those that do."""
+    found = _running()
+    if instance not in found:
+        others = f"there is {', '.join(sorted(found))}" if found else "nor does any other"
+        raise Misconfigured("--instance", f"no engine {instance!r} runs here; {others}")
+
+
+def _running() -> dict[str, RunningEngine]:
+    found: dict[str, RunningEngine] = {}
+    for directory in _directories():
+        for path in sorted(directory.glob(f"*{SUFFIX}")):
+            engine = _read(path)
+            if engine is not None:
+                found.setdefault(engine.instance, engine)
+    return found
+
+
 def require_instance(instance: str) -> None:
     """Raises Misconfigured for what cannot be a file's name."""
     if not INSTANCE.fullmatch(instance) or instance.startswith("."):
         raise Misconfigured(
-            "--instance", f"{instance!r} has other characters than letters, digits, _, . and -"
+            "--instance",
+            f"{instance!r} is not a name of 1 to 64 letters, digits, _, . and -, with another first than .",
         )
 
 

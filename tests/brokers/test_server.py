@@ -750,7 +750,7 @@ def test_the_command_listens_and_ends_on_sigterm(tmp_path: Path) -> None:
         (["--login-file", "/dev/null"], 2, "ingest.embedded.broker: --login-file: its first line is not"),
         (["--login-file", "/nowhere"], 2, "ingest.embedded.broker: --login-file: /nowhere: No such file"),
         (["--login-file", "/"], 2, "ingest.embedded.broker: --login-file: /: Is a directory"),
-        (["--certfile", "/nowhere"], 2, "ingest.embedded.broker: --certfile: cannot be used: "),
+        (["--certfile", "/nowhere"], 2, "ingest.embedded.broker: --certfile: /nowhere: No such file"),
         (
             ["--host", "192.0.2.1"],
             69,

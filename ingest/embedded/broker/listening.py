@@ -76,5 +76,7 @@ def tls_context(place: Place) -> ssl.SSLContext | None:
     try:
         context.load_cert_chain(place.certfile, place.keyfile or None)
     except OSError as error:
-        raise Misconfigured(place.setting, f"cannot be used: {error}") from error
+        why = "no certificate in PEM with its key" if isinstance(error, ssl.SSLError) else error.strerror
+        files = " and ".join(file for file in (place.certfile, place.keyfile) if file)
+        raise Misconfigured(place.setting, f"{files}: {why}") from error
     return context

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from ingest.config.address import split_address
 from ingest.config.settings import Config
-from ingest.embedded.broker.listening import Place
+from ingest.embedded.broker.listening import Place, tls_context
 from ingest.embedded.broker.logins import Credentials, credentials_of
 from ingest.errors import Misconfigured
 
@@ -33,7 +33,9 @@ def producers_login(data_dir: Path) -> Path:
             with os.fdopen(fd, "w", encoding="ascii") as opened:
                 opened.write(f"{USER}:{secrets.token_urlsafe(24)}\n")
     except OSError as error:
-        raise Misconfigured("--data-dir", f"cannot write {file}: {error.strerror}") from error
+        raise Misconfigured(
+            "--data-dir", f"cannot write {file}: {error.strerror}: name a directory of your own"
+        ) from error
     _read(file)
     return file
 
@@ -55,14 +57,9 @@ def public_place(config: Config) -> Place | None:
         raise Misconfigured(
             "--embedded-broker-cert-file", "name a certificate: others are let in with TLS alone"
         )
-    for setting, file in (("cert", certfile), ("key", keyfile)):
-        try:
-            if file:
-                open(file, "rb").close()
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise Misconfigured(f"--embedded-broker-{setting}-file", f"{file}: {why}") from error
-    return Place(host, port, certfile, keyfile, "--embedded-broker-cert-file")
+    place = Place(host, port, certfile, keyfile, "--embedded-broker-cert-file")
+    tls_context(place)
+    return place
 
 
 def _read(file: Path) -> Credentials:
