@@ -272,6 +272,10 @@ def test_a_setting_that_is_wrong(
         (["config", "puppet", "nowhere"], "DIRECTORY", "puppet config print confdir"),
         (["config", "puppet", "wrong.json"], "DIRECTORY", "puppet config print confdir"),
         (["config", "puppet", "."], "--queue-source", "name the broker"),
+        (["show", ""], "CERTNAME", "empty"),
+        (["node", ""], "NODE", "empty"),
+        (["node", "forget", " "], "NODE", "empty"),
+        (["query", "exported", "--type", ""], "--type", "empty"),
         (["publish", "-", "--queue-source", "stomp://h:0"], "--queue-source", "61613"),
         (["publish", "-", "--queue-source", "stomp://h:port"], "--queue-source", "a number"),
         (["publish", "-", "--queue-source", "stomp+ssl://h", "--tls-key-file", "k"], "--tls-cert-file", "--tls-key-file"),
@@ -335,7 +339,10 @@ def taken() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-@pytest.mark.parametrize(("flag", "address"), [("--metrics-port", "{}"), ("--listen", "127.0.0.1:{}")])
+@pytest.mark.parametrize(
+    ("flag", "address"),
+    [("--metrics-port", "{}"), ("--listen", "127.0.0.1:{}"), ("--embedded-broker-port", "{}")],
+)
 def test_a_port_that_is_taken(
     flag: str, address: str, taken: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from msgspec import Meta
+
 from ingest.config.front_settings import FrontSettings
 from ingest.config.setting import About
 from ingest.core.delivery.destinations import kinds_of, taken
@@ -50,11 +52,14 @@ class QueueSettings(FrontSettings, frozen=True, kw_only=True):
         ),
     ] = "catalog,facts,report"
 
+    embedded_broker_port: Annotated[
+        int, Meta(ge=0, le=65535), About("the embedded broker's on 127.0.0.1; 0: a free one")
+    ] = 61613
     embedded_broker_listen: Annotated[
         str,
         About(
             "HOST:PORT where the embedded broker takes messages of other machines' Puppet servers too, with TLS; "
-            "their login is in puppet-login in data_dir; empty: on 127.0.0.1:61613 alone"
+            "their login is in puppet-login in data_dir; empty: on 127.0.0.1 alone"
         ),
     ] = ""
     embedded_broker_cert_file: Annotated[

@@ -25,7 +25,12 @@ from ingest.engine.examining_cluster import (
 )
 from ingest.engine.finding import Finding, State, found_wrong, wrong
 from ingest.engine.running import require_instance
-from ingest.engine.surroundings import Surroundings, examine_machine, require_directory
+from ingest.engine.surroundings import (
+    Surroundings,
+    examine_embedded_broker,
+    examine_machine,
+    require_directory,
+)
 from ingest.errors import IngestError
 from ingest.store.connection import (
     Connection,
@@ -81,7 +86,7 @@ def examine_all(
 
 def _examine_brokers(config: Config) -> Iterator[Finding]:
     if not config.queue_source:
-        yield Finding("broker", State.OK, "none is named: 'ingest run' starts the embedded one")
+        yield examine_embedded_broker(config)
         return
     try:
         listed = brokers(config)

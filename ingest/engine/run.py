@@ -46,7 +46,6 @@ from ingest.store.connection import (
 )
 from ingest.store.migrate import migrate, note_on_open, require_current
 from ingest.transport.protocol import connect_first
-from ingest.transport.stomp.address import STOMP_PORT
 
 HOUSEKEEPING_TICK_S = 1.0  # how late a changed gc_interval_s may be noticed
 DESCRIPTORS = 65536  # more than the engine ever needs, and no limit on what others may have
@@ -106,7 +105,7 @@ def _completed(wanted: Config, running: Config) -> Config:
     )
 
 
-def add_embedded(config: Config, stack: ExitStack, *, broker_port: int = STOMP_PORT) -> Config:
+def add_embedded(config: Config, stack: ExitStack) -> Config:
     """Starts the embedded broker and database where none is named."""
     log = structlog.get_logger()
     if not config.queue_source:
@@ -118,7 +117,7 @@ def add_embedded(config: Config, stack: ExitStack, *, broker_port: int = STOMP_P
             config.log_format,
             config.log_level,
         )
-        url = stack.enter_context(embedded_broker(broker_port, options))
+        url = stack.enter_context(embedded_broker(config.embedded_broker_port, options))
         log.warning(
             "embedded_broker",
             url=url,

@@ -187,8 +187,8 @@ def require_free(config: Config) -> None:
         found.append(_examine_listening(config))
     if config.listen:
         found.append(_examine_front(config))
-    if not config.queue_source and config.embedded_broker_listen:
-        found.append(_examine_public(config))
+    if not config.queue_source:
+        found.append(examine_embedded_broker(config))
     for finding in found:
         if finding.state is State.WRONG:
             raise Misconfigured(finding.setting, f"{finding.text}: {finding.remedy}")
@@ -198,8 +198,23 @@ def _examine_front(config: Config) -> Finding:
     return _examine_address("front", config.listen, "--listen")
 
 
-def _examine_public(config: Config) -> Finding:
-    return _examine_address("broker", config.embedded_broker_listen, "--embedded-broker-listen")
+def examine_embedded_broker(config: Config) -> Finding:
+    """Whether it can be started."""
+    if config.embedded_broker_listen:
+        finding = _examine_address("broker", config.embedded_broker_listen, "--embedded-broker-listen")
+        if finding.state is State.WRONG:
+            return finding
+    try:
+        if config.embedded_broker_port:
+            _bind("127.0.0.1", config.embedded_broker_port)
+    except OSError as error:
+        return wrong(
+            "broker",
+            f"the embedded broker cannot listen on 127.0.0.1:{config.embedded_broker_port}: {error.strerror}",
+            "name another port, or by --queue-source the broker that is there; 'ss -ltnp' tells who has it",
+            "--embedded-broker-port",
+        )
+    return Finding("broker", State.OK, "none is named: 'ingest run' starts the embedded one")
 
 
 def _examine_address(what: str, address: str, setting: str) -> Finding:
