@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import grp
 import os
-import tempfile
 from pathlib import Path
 
 import click
@@ -112,6 +111,8 @@ def _group() -> int | None:
 
 def _write(file: Path, text: str, mode: int, group: int | None) -> None:
     """Whole or not at all; a file that was there keeps its owner and mode. Raises Misconfigured."""
+    import tempfile  # not what every command waits for
+
     try:
         fd, made = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
         try:
