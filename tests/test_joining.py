@@ -5,6 +5,8 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+import msgspec
+import psycopg
 import pytest
 from click.testing import CliRunner
 
@@ -13,8 +15,11 @@ from ingest.config.loading import load
 from ingest.config.puppet_conf import read_puppet_conf, with_publishing
 from ingest.config.settings import Config
 from ingest.embedded.broker.producers import FILE, producers_login, public_place, source_of_producers
+from ingest.embedded.postgresql import embedded_database
+from ingest.engine.run import admit_collectors, prepare_database
 from ingest.engine.running import told_of
 from ingest.errors import Misconfigured
+from lab.servers import free_port
 
 SWITCHES = ["storeconfigs = true", "storeconfigs_backend = catalog_queue"]
 
@@ -70,6 +75,32 @@ def test_puppet_gets_the_login_that_may_only_send(engine_of_its_own: Config, tmp
     assert password not in done.output
     assert load({}, {}, puppet_conf=file).config.destinations == engine_of_its_own.destinations
     assert "storeconfigs = true" in (confdir / "puppet.conf").read_text()
+    assert "embedded_database_port" in done.output  # collectors cannot ask it
+
+
+@pytest.mark.server
+def test_collectors_get_a_login_that_may_only_read_the_views(
+    engine_of_its_own: Config, tmp_path: Path
+) -> None:
+    """Over TCP, where that has a port; nobody else comes that way, and the second start changes nothing."""
+    (tmp_path / "puppet").mkdir()
+    config = msgspec.structs.replace(engine_of_its_own, embedded_database_port=free_port())
+    with embedded_database(tmp_path / "data" / "postgresql", port=config.embedded_database_port) as own:
+        config = msgspec.structs.replace(config, database=own)
+        prepare_database(config)
+        conninfo = admit_collectors(config)
+        assert admit_collectors(config) == conninfo
+        with told_of(config, source_of_producers(config), conninfo):
+            assert CliRunner().invoke(cli, ["config", "puppet", str(tmp_path / "puppet")]).exit_code == 0
+        found = read_puppet_conf(tmp_path / "puppet" / "catalog_queue.conf")["database"]
+        with psycopg.connect(found) as connection:
+            assert connection.execute("SELECT count(*) FROM exported_resources").fetchone() == (0,)
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute("SELECT * FROM nodes")
+        with pytest.raises(psycopg.OperationalError, match="no pg_hba"):
+            psycopg.connect(found, user="postgres")
+        with pytest.raises(psycopg.OperationalError, match="password"):
+            psycopg.connect(found, password="wrong")
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,17 @@ queue_destination = {destination}
 facts_destination = {facts_destination}
 reports_destination = {reports_destination}
 """
+DATABASE_TEXT = """\
+dbserver = {host}
+dbport = {port}
+dbname = {dbname}
+dbuser = {user}
+dbpassword = {password}
+"""
+NO_COLLECTING = (
+    "collectors (<<| |>>) have no database to ask: set embedded_database_port in ingest.toml, start the engine anew and run "
+    "this again, or write dbserver, dbname, dbuser and dbpassword into it"
+)
 
 
 @click.command("puppet")
@@ -52,6 +63,7 @@ def puppet_command(settings: Origins, directory: Path | None) -> None:
         raise Misconfigured("DIRECTORY", f"{puppet_conf}: {why}") from error
     after = with_publishing(before, puppet_conf)
     text = _module_settings(settings)
+    collects = "dbserver" in text
     _write(directory / SETTINGS_FILE, text, 0o640 if _group() is not None else 0o600, _group())
     if after != before:
         _write(puppet_conf, after, 0o644, None)
@@ -59,6 +71,8 @@ def puppet_command(settings: Origins, directory: Path | None) -> None:
     say(
         f"written: {directory / SETTINGS_FILE} and puppet.conf; what a Puppet run sends goes to {source} from now on"
     )
+    if not collects:
+        say(NO_COLLECTING)
     if "puppetlabs" in directory.parts and MODULE.exists():
         say(f"Puppet has to find the module: ln -s {MODULE} {directory.parent}/code/modules/")
 
@@ -82,7 +96,7 @@ def _module_settings(settings: Origins) -> str:
     from ingest.cli.settings import DEFAULTS, of_running_engine
     from ingest.engine.running import running_engine
 
-    config, source = settings.config, settings.config.queue_source
+    config, source, database = settings.config, settings.config.queue_source, ""
     if not source:
         engine = running_engine("" if config.instance == DEFAULTS.instance else config.instance)
         if engine is None:
@@ -96,11 +110,13 @@ def _module_settings(settings: Origins) -> str:
                 "--queue-source",
                 "the engine that runs here has a broker of yours: name it with the login that Puppet servers shall have",
             )
+        database = engine.collectors_database
         config = of_running_engine(config)
     destinations = dict(
         zip(("destination", "facts_destination", "reports_destination"), config.destinations, strict=True)
     )
-    return TEXT.format(source=source, **destinations)
+    parts = dict(pair.split("=", 1) for pair in database.split())
+    return TEXT.format(source=source, **destinations) + (DATABASE_TEXT.format(**parts) if parts else "")
 
 
 def _group() -> int | None:

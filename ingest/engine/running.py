@@ -40,10 +40,13 @@ class RunningEngine(msgspec.Struct, frozen=True):
     facts_destination: str = DEFAULTS.facts_destination
     reports_destination: str = DEFAULTS.reports_destination
     producers_source: str = ""  # of the embedded broker, with the login of those who only send
+    collectors_database: str = (
+        ""  # of the embedded PostgreSQL, with the login of those who only read its views
+    )
 
 
 @contextmanager
-def told_of(config: Config, producers_source: str = "") -> Iterator[None]:
+def told_of(config: Config, producers_source: str = "", collectors_database: str = "") -> Iterator[None]:
     """Commands of the same user, and of root, find this engine meanwhile. An engine runs on without that."""
     import structlog  # not what a command that only looks for an engine waits for
 
@@ -58,6 +61,7 @@ def told_of(config: Config, producers_source: str = "") -> Iterator[None]:
         config.metrics_port,
         *config.destinations,
         producers_source,
+        collectors_database,
     )
     path = _directory() / f"{config.instance}{SUFFIX}"
     try:

@@ -189,6 +189,9 @@ def require_free(config: Config) -> None:
         found.append(_examine_front(config))
     if not config.queue_source:
         found.append(examine_embedded_broker(config))
+    if not config.database and config.embedded_database_port:
+        address = f"127.0.0.1:{config.embedded_database_port}"
+        found.append(_examine_address("database", address, "--embedded-database-port"))
     for finding in found:
         if finding.state is State.WRONG:
             raise Misconfigured(finding.setting, f"{finding.text}: {finding.remedy}")
@@ -226,7 +229,7 @@ def _examine_address(what: str, address: str, setting: str) -> Finding:
         return wrong(
             what,
             f"cannot listen on {address}: {getattr(error, 'strerror', None) or error}",
-            "name another HOST:PORT; 'ss -ltnp' tells who has it",
+            f"name another {'port' if setting.endswith('port') else 'HOST:PORT'}; 'ss -ltnp' tells who has it",
             setting,
         )
     return Finding(what, State.OK, f"{address} is free")

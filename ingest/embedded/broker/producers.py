@@ -23,26 +23,31 @@ FILE = "puppet-login"
 
 
 def producers_login(data_dir: Path) -> Path:
-    """The file with it, made where there is none; another password there counts from the next start on.
+    """The file with it. Raises Misconfigured."""
+    return kept_login(data_dir / FILE, USER)
+
+
+def kept_login(file: Path, user: str) -> Path:
+    """The file, made where there is none, with USER:PASSWORD; another password there counts from the next start on.
     Raises Misconfigured."""
-    file = data_dir / FILE
+    data_dir = file.parent
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with os.fdopen(fd, "w", encoding="ascii") as opened:
-                opened.write(f"{USER}:{secrets.token_urlsafe(24)}\n")
+                opened.write(f"{user}:{secrets.token_urlsafe(24)}\n")
     except OSError as error:
         raise Misconfigured(
             "--data-dir", f"cannot write {file}: {error.strerror}: name a directory of your own"
         ) from error
-    _read(file)
+    read_login(file)
     return file
 
 
 def source_of_producers(config: Config) -> str:
     """``queue_source`` of the embedded broker that runs, with their login. Raises Misconfigured."""
-    login, passcode = _read(Path(config.data_dir) / FILE)
+    login, passcode = read_login(Path(config.data_dir) / FILE)
     address = config.queue_source.rpartition("@")[2]
     return f"stomp://{quote(login, safe='')}:{quote(passcode, safe='')}@{address}"
 
@@ -62,7 +67,8 @@ def public_place(config: Config) -> Place | None:
     return place
 
 
-def _read(file: Path) -> Credentials:
+def read_login(file: Path) -> Credentials:
+    """Raises Misconfigured."""
     try:
         line = file.read_text(encoding="utf-8").partition("\n")[0]
     except (OSError, UnicodeDecodeError) as error:
