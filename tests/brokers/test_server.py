@@ -25,17 +25,21 @@ os.environ.setdefault("STOMP_SKIP_HOSTNAME_SCAN", "1")
 import stomp
 from stomp.exception import ConnectFailedException
 
+from ingest.config.loading import load
 from ingest.embedded.broker.admission import Admission
 from ingest.embedded.broker.broker_session import Faults
 from ingest.embedded.broker.client_connection import ClientConnection
 from ingest.embedded.broker.depths import read_depths
+from ingest.embedded.broker.listening import Place
 from ingest.embedded.broker.logins import Credentials, Logins
 from ingest.embedded.broker.messages import Depth
 from ingest.embedded.broker.parser import Frame, Limits, Parser
 from ingest.embedded.broker.queues import Queues
 from ingest.embedded.broker.server import Server, Settings
 from ingest.errors import Misconfigured, Unavailable
+from ingest.transport.publisher import Publisher
 from ingest.transport.stomp.codec import write_head
+from lab.servers import free_port
 
 PATIENCE_S = 20.0  # until a test is given up; no claim about speed
 QUEUE = "/queue/catalog"
@@ -708,6 +712,20 @@ def test_a_client_without_tls_is_no_harm(start: Start, certificate: Path) -> Non
                 pass
     with Client(server, tls=ssl.create_default_context(cafile=str(certificate))) as client:
         assert client.connected.command == "CONNECTED"
+
+
+def test_a_second_address_speaks_tls_and_the_first_does_not(start: Start, certificate: Path) -> None:
+    """Both lead to the same queues; a producer's login is good at both."""
+    place = Place("127.0.0.1", free_port(), str(certificate))
+    logins = Logins(Credentials("user", "secret"), Credentials("puppet", "other"))
+    start(Settings(logins=logins, public=(place,)))
+    # The own publisher, as Puppet servers' is another's: it checks the certificate.
+    source = f"stomp+ssl://puppet:other@127.0.0.1:{place.port}"
+    publisher = Publisher(load({"queue_source": source, "tls_ca_file": str(certificate)}, {}).config)
+    assert publisher.publish([(b"x", {})]) == 1
+    publisher.close()
+    with pytest.raises(Unavailable):
+        Publisher(load({"queue_source": f"stomp://puppet:other@127.0.0.1:{place.port}"}, {}).config)
 
 
 def test_a_certificate_that_is_not_there_is_named() -> None:
