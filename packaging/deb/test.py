@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -25,7 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT, FRONT = "puppet-ingest", "puppet-ingest-serve"
-NODE = "web-01.example.com"
+NODE, OTHER = "web-01.example.com", "web-02.example.com"
 INCLUDED = "ca-certificates,systemd,systemd-sysv,dbus,procps,puppet-agent"  # minbase has none of them, an installed Debian has
 PAGE = "http://127.0.0.1:8080"
 INSTALL_S_MAX = 300
@@ -168,7 +169,7 @@ def fetch(root: Path, package: Path) -> float:
     began_s = time.monotonic()
     (root / "etc/hostname").write_text(f"{NODE}\n")
     (root / "etc/hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {NODE} {NODE.partition('.')[0]}\n")
-    for command in ("apt-get update -qq", f"apt-get install -y -qq --download-only ./{package.name}"):
+    for command in ("apt-get update -qq", f"apt-get install -y -qq --download-only ./{package.name} ruby-pg"):
         subprocess.run(["chroot", root, *ENVIRONMENT, "sh", "-ec", f"cd /root; {command}"],
                        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
     return time.monotonic() - began_s
@@ -267,6 +268,27 @@ def killed(system: System) -> None:
     tell("the main process killed: started again by Restart=, ready after", f"{seconds:.1f} s")
 
 
+def collecting(system: System) -> None:
+    """Puppet on this machine collects from the embedded PostgreSQL what another node exports."""
+    system.run("apt-get install -y -qq ruby-pg")
+    system.run(
+        f"echo 'embedded_database_port = 5433' >>/etc/puppet-ingest/ingest.toml; systemctl restart {UNIT}"
+    )
+    system.run("ingest config puppet")
+    catalog = {
+        "name": OTHER, "version": 1, "environment": "production", "edges": [], "classes": [],
+        "resources": [{"type": "Notify", "title": f"from {OTHER}", "tags": ["notify"], "exported": True, "parameters": {}}],
+    }  # fmt: skip
+    (system.root / "root/other.json").write_text(json.dumps(catalog))
+    system.run("ingest publish other.json")
+    wait_for(
+        "the other node's catalog", lambda: OTHER in system.says("ingest query exported --type Notify"), 30
+    )
+    said = system.says("puppet apply -e 'Notify <<| |>>'")
+    assert f"from {OTHER}" in said, said
+    tell("puppet apply collects what another node exports, from the embedded PostgreSQL")
+
+
 def stop(system: System) -> None:
     """Clean, in time, and nothing is left running."""
     system.run("puppet apply -e 'notify { \"once more\": }'")
@@ -331,7 +353,7 @@ def main() -> None:
                 f"{time.monotonic() - at_s:.1f} s",
             )
             install(system, fetched_s)
-            parts = (service, credential, watchdog, killed, stop, removal)
+            parts = (service, credential, watchdog, killed, collecting, stop, removal)
             for part in parts:
                 part(system)
         finally:
