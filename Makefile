@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order bench-page test-freshness-long test-one-box docs deb test-deb check-wheels fuzz-front bench-query test-cluster test-cluster-random test-cluster-outage bench-sharing bench-capacity-runs
+.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order bench-page test-freshness-long test-one-box docs deb test-deb check-wheels fuzz-front bench-query test-cluster test-cluster-random test-cluster-outage bench-sharing bench-capacity-runs bench-one-box bench-receipts
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -88,6 +88,12 @@ bench-sharing: $(VENV)/.made  ## CPU of a catalog and waits for locks with one, 
 bench-load: $(VENV)/.made  ## 3000 nodes at sixty times their pace against an engine started here; three minutes
 	$(BIN)/python -m bench.load $(ARGS)
 
+bench-one-box: $(VENV)/.made  ## the same with nothing named: whole runs through the embedded broker and PostgreSQL, both with fsync
+	$(BIN)/python -m bench.load --one-box $(ARGS)
+
+bench-receipts: $(VENV)/.made  ## what a receipt of the embedded broker costs, on disk and in memory; a minute
+	$(BIN)/python -m bench.receipts $(ARGS)
+
 bench-order: $(VENV)/.made  ## a lone catalog's latency while 100 000 reports wait, and without them; about ten minutes
 	$(BIN)/python -m bench.order $(ARGS)
 
@@ -132,8 +138,8 @@ deb: $(VENV)/.made  ## dist/puppet-ingest_VERSION_ARCH.deb, for this system's Py
 	packaging/deb/build
 	! command -v lintian >/dev/null || lintian --allow-root --fail-on error,warning dist/*.deb
 
-test-deb: deb  ## installs the package in a fresh Debian 12 and runs the commands of docs/install.md; as root, some minutes
-	packaging/deb/test
+test-deb: deb  ## a fresh Debian 12 that systemd boots: the commands of docs/install.md, and what the units promise; as root, minutes
+	packaging/deb/test.py $(ARGS)
 
 check-wheels: $(VENV)/.made  ## that everything installs from wheels on x86_64 and aarch64, Python 3.11 to 3.14; asks the registry
 	@for python in 3.11 3.12 3.13 3.14; do for machine in x86_64 aarch64; do \

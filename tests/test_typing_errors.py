@@ -176,9 +176,9 @@ def wrong_values(setting: Setting) -> list[str]:
     if setting.type is bool:
         return ["perhaps", "", "2"]
     if setting.type is int:
-        return ["many", "", "1.5x", "9" * 30, "-1", "1 2", "0x10"]
+        return ["many", "", "1.5x", "9" * 30, "-1", "1 2", "0x10", "\u0663"]
     if setting.type is float:
-        return ["many", "", "5 parsecs", "-1", "nan", "inf", "1e400", "9" * 30]
+        return ["many", "", "5 parsecs", "-1", "nan", "inf", "1e400", "9" * 30, "\u0663"]
     return ["a\0b"]
 
 
@@ -259,6 +259,23 @@ def test_a_setting_that_is_wrong(
         (["run", "--data-dir", ""], "--data-dir", "name a directory"),
         (["run", "--data-dir", "wrong.json"], "--data-dir", "no directory"),
         (["run", "--data-dir", "wrong.json/below/it"], "--data-dir", "no directory"),
+        (["run", "--metrics-host", "unix:"], "--metrics-host", "unix:DIRECTORY/FILE"),
+        (["run", "--queue-source", ","], "--queue-source", "stomp://HOST:PORT"),
+        (["run", "--workers", "\u0663"], "--workers", "a whole number"),
+        (["run", "--instance", "a" * 65], "--instance", "1 to 64"),
+        (["run", "--embedded-broker-listen", "61612"], "--embedded-broker-listen", "HOST:PORT"),
+        (["run", "--embedded-broker-listen", "0.0.0.0:61612"], "--embedded-broker-cert-file", "name a certificate"),
+        (["run", "--embedded-broker-listen", "[::]:1", "--embedded-broker-cert-file", "wrong.json"],
+         "--embedded-broker-cert-file", "wrong.json: no certificate in PEM"),
+        (["status", "--instance", "nobody"], "--instance", "no engine 'nobody' runs here"),
+        (["publish", "-", "--instance", "nobody"], "--instance", "no engine 'nobody' runs here"),
+        (["config", "puppet", "nowhere"], "DIRECTORY", "puppet config print confdir"),
+        (["config", "puppet", "wrong.json"], "DIRECTORY", "puppet config print confdir"),
+        (["config", "puppet", "."], "--queue-source", "name the broker"),
+        (["show", ""], "CERTNAME", "empty"),
+        (["node", ""], "NODE", "empty"),
+        (["node", "forget", " "], "NODE", "empty"),
+        (["query", "exported", "--type", ""], "--type", "empty"),
         (["publish", "-", "--queue-source", "stomp://h:0"], "--queue-source", "61613"),
         (["publish", "-", "--queue-source", "stomp://h:port"], "--queue-source", "a number"),
         (["publish", "-", "--queue-source", "stomp+ssl://h", "--tls-key-file", "k"], "--tls-cert-file", "--tls-key-file"),
@@ -322,7 +339,10 @@ def taken() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-@pytest.mark.parametrize(("flag", "address"), [("--metrics-port", "{}"), ("--listen", "127.0.0.1:{}")])
+@pytest.mark.parametrize(
+    ("flag", "address"),
+    [("--metrics-port", "{}"), ("--listen", "127.0.0.1:{}"), ("--embedded-broker-port", "{}")],
+)
 def test_a_port_that_is_taken(
     flag: str, address: str, taken: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -340,6 +360,8 @@ def test_a_port_that_is_taken(
     [
         ("workers = \n", "ingest.toml"),
         ("workrs = 2\n", "workrs"),
+        ("workrs = 2\n", "is it workers?"),
+        ("qqq = 2\n", "'ingest config' lists them"),
         ("[engine]\nworkers = 2\n", "engine"),
         ("workers = [2]\n", "--workers"),
         ("workers = true\n", "--workers"),

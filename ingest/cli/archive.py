@@ -74,12 +74,15 @@ def _written(file: str) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
+    if os.path.isdir(file):
+        raise Misconfigured("FILE", f"{file} is a directory: name a file in it")
     partial = f"{file}.part"
     try:
         # Nobody else's: it has whatever nodes keep in parameters and facts.
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     except (OSError, ValueError) as error:
-        raise Misconfigured(partial, getattr(error, "strerror", None) or str(error)) from error
+        why = getattr(error, "strerror", None) or error
+        raise Misconfigured("FILE", f"cannot write {partial}: {why}") from error
     try:
         with open(descriptor, "wb") as output:
             yield output
@@ -87,7 +90,7 @@ def _written(file: str) -> Iterator[BinaryIO]:
             os.fsync(output.fileno())
         os.replace(partial, file)
     except OSError as error:
-        raise Misconfigured(file, error.strerror or str(error)) from error
+        raise Misconfigured("FILE", f"cannot write {file}: {error.strerror or error}") from error
     finally:
         if os.path.exists(partial):
             os.unlink(partial)

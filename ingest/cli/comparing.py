@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ingest.cli.numbers import FiniteRange
 from ingest.cli.printing import complain, say
 from ingest.cli.settings import database, with_settings
+from ingest.cli.values import FiniteRange
 from ingest.config.loading import Origins
 from ingest.errors import IngestError, Misconfigured
 

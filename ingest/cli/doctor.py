@@ -32,7 +32,9 @@ def doctor_command(settings: Origins, as_json_: bool) -> int:
     )
     findings = []
     config = settings.config
-    at_work = config if config.queue_source and config.database else of_running_engine(config)
+    at_work = (
+        config if config.queue_source and config.database else of_running_engine(config, may_be_away=True)
+    )
     for finding in examine_all(config, surroundings, at_work):
         findings.append(finding)
         if not as_json_:

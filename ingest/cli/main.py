@@ -13,13 +13,14 @@ from ingest.cli.comparing import compare_command
 from ingest.cli.completion import VARIABLE, completion_command
 from ingest.cli.configuring import config_group
 from ingest.cli.doctor import doctor_command
+from ingest.cli.joining import puppet_command
 from ingest.cli.nodes import node_group, nodes_command
-from ingest.cli.numbers import FiniteRange
 from ingest.cli.printing import complain, say
 from ingest.cli.publishing import publish_command
 from ingest.cli.quarantine import quarantine_group
 from ingest.cli.reading import query_group, show_command
 from ingest.cli.settings import database, of_running_engine, warn_of_passwords, with_settings
+from ingest.cli.values import FiniteRange
 from ingest.cli.watching import status_command, top_command
 from ingest.config.loading import Origins
 from ingest.engine.signals import leave_on_signals
@@ -125,6 +126,9 @@ for command in (
     completion_command,
 ):
     cli.add_command(command)
+
+
+config_group.add_command(puppet_command)
 
 
 @cli.command("run")

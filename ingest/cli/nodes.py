@@ -10,6 +10,7 @@ import msgspec
 
 from ingest.cli.printing import say, say_json, say_table
 from ingest.cli.settings import database, with_settings
+from ingest.cli.values import not_empty
 from ingest.config.loading import Origins
 from ingest.errors import Misconfigured, Refused
 
@@ -122,7 +123,7 @@ def node_group() -> None:
 
 
 @node_group.command("show")
-@click.argument("certname", metavar="NODE")
+@click.argument("certname", metavar="NODE", callback=not_empty)
 @click.option("--json", "as_json", is_flag=True, help="as one JSON object")
 @with_settings
 def show_command(settings: Origins, certname: str, as_json: bool) -> None:
@@ -191,7 +192,7 @@ def _changing(name: str, doc: str, say_done: str) -> Callable[..., Any]:
     """A command that changes one node."""
 
     @node_group.command(name, help=doc)
-    @click.argument("certname", metavar="NODE")
+    @click.argument("certname", metavar="NODE", callback=not_empty)
     @click.option("--json", "as_json", is_flag=True, help="what was done as one JSON object")
     @with_settings
     def command(settings: Origins, certname: str, as_json: bool) -> None:
@@ -216,7 +217,7 @@ reactivate_command = _changing(
 
 
 @node_group.command("forget")
-@click.argument("certname", metavar="NODE")
+@click.argument("certname", metavar="NODE", callback=not_empty)
 @click.option("--yes", is_flag=True, help="do not ask")
 @click.option("--json", "as_json", is_flag=True, help="what was done as one JSON object")
 @with_settings

@@ -10,12 +10,13 @@ import click
 
 from ingest.cli.printing import say_json
 from ingest.cli.settings import database, with_settings
+from ingest.cli.values import not_empty
 from ingest.config.loading import Origins
 from ingest.errors import Misconfigured, Refused
 
 
 @click.command("show")
-@click.argument("certname")
+@click.argument("certname", callback=not_empty)
 @click.option("--facts", "shows_facts", is_flag=True, help="its facts and packages instead of its catalog")
 @click.option("--reports", "lists_reports", is_flag=True, help="its reports, a line each, the newest first")
 @click.option("--report", "report", metavar="HASH", help="one of its reports, whole")
@@ -51,7 +52,9 @@ def query_group() -> None:
 
 
 @query_group.command("exported")
-@click.option("--type", "type_", required=True, metavar="T", help="resource type, capitalised")
+@click.option(
+    "--type", "type_", required=True, metavar="T", callback=not_empty, help="resource type, capitalised"
+)
 @click.option("--tag", "tags", multiple=True, help="must be among its tags; several: all of them")
 @click.option("--title")
 @click.option(
@@ -74,7 +77,7 @@ def exported_command(
 
 
 @query_group.command("who-has")
-@click.argument("type_", metavar="TYPE")
+@click.argument("type_", metavar="TYPE", callback=not_empty)
 @click.argument("title")
 @with_settings
 def who_has_command(settings: Origins, type_: str, title: str) -> None:
@@ -86,7 +89,7 @@ def who_has_command(settings: Origins, type_: str, title: str) -> None:
 
 
 @query_group.command("facts")
-@click.argument("name")
+@click.argument("name", callback=not_empty)
 @click.argument("value", required=False)
 @with_settings
 def facts_command(settings: Origins, name: str, value: str | None) -> None:

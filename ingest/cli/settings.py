@@ -121,22 +121,26 @@ def warn_of_passwords(settings: Origins) -> None:
         structlog.get_logger().warning("password_on_command_line", reason=line)
 
 
-def of_running_engine(config: Config, *, by_metrics: bool = False) -> Config:
+def of_running_engine(config: Config, *, by_metrics: bool = False, may_be_away: bool = False) -> Config:
     """With what is not named as the engine that runs here has it, and a line that says so. ``by_metrics``: where an address of
-    metrics is named, nothing is taken of an engine that has another."""
-    from ingest.engine.running import RunningEngine, running_engine
+    metrics is named, nothing is taken of an engine that has another. Raises Misconfigured for an ``--instance`` that does not
+    run here, unless it ``may_be_away``."""
+    from ingest.engine.running import RunningEngine, require_running, running_engine
 
     named = config.instance if config.instance != DEFAULTS.instance else ""
     metrics = (config.metrics_host, config.metrics_port)
-    is_named = by_metrics and not named and metrics != (DEFAULTS.metrics_host, DEFAULTS.metrics_port)
-    engine = running_engine(named, metrics if is_named else None)
+    is_named = by_metrics and metrics != (DEFAULTS.metrics_host, DEFAULTS.metrics_port)
+    engine = running_engine(named, metrics if is_named and not named else None)
     if engine is None:
+        if named and not is_named and not may_be_away:
+            require_running(named)
         return config
     complain(f"talking to the engine {engine.instance!r}, process {engine.pid}")
     taken = {
         name: getattr(engine, name)
         for name in RunningEngine.__struct_fields__
-        if name not in ("instance", "pid")
+        if name in DEFAULTS.__struct_fields__
+        and name != "instance"
         and getattr(config, name) == getattr(DEFAULTS, name)
         and not (
             config.queue_source and name.endswith("destination")

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from ingest.cli.numbers import FiniteRange
 from ingest.cli.printing import say, say_json, say_lines
 from ingest.cli.settings import of_running_engine, with_settings
+from ingest.cli.values import FiniteRange
 from ingest.config.loading import Origins
 from ingest.config.planned import load_plan
 from ingest.config.settings import Config

@@ -29,7 +29,12 @@ SITE_TOML = Path(
     "/etc/puppet-ingest/ingest.toml"
 )  # what the package installs; it counts where no other is here
 # A unit's LoadCredential=ingest:DIRECTORY gives each file in it as ingest_NAME; these become settings by themselves.
-CREDENTIALS = {"queue_password_file": "broker-password", "tls_key_file": "tls-key", "ssl_key": "http-key"}
+CREDENTIALS = {
+    "queue_password_file": "broker-password",
+    "tls_key_file": "tls-key",
+    "ssl_key": "http-key",
+    "embedded_broker_key_file": "embedded-broker-key",
+}
 DATABASE_CREDENTIAL = "database"  # the conninfo itself: libpq refuses a passfile with a credential's mode
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
@@ -177,8 +182,17 @@ def _from_toml(file: Path | None) -> tuple[Path, dict[str, Any]]:
         raise Misconfigured("--config", f"{path}: {getattr(error, 'strerror', None) or error}") from error
     for name in document:
         if name not in _BY_NAME and name not in RETIRED:
-            raise Misconfigured(name, f"no setting has this name (in {path}); 'ingest config' lists them")
+            raise Misconfigured(name, f"no setting has this name (in {path}); {_near(name)}")
     return path, document
+
+
+def _near(name: str) -> str:
+    """What was meant, perhaps."""
+    import difflib  # not what every command waits for
+
+    if found := difflib.get_close_matches(name, _BY_NAME, 1):
+        return f"is it {found[0]}?"
+    return "'ingest config' lists them"
 
 
 def _checked(setting: Setting, value: Any, origin: str) -> Any:
@@ -235,8 +249,15 @@ def _read_bool(_: str, value: Any) -> bool:
     return _WORDS[str(value).strip().lower()]
 
 
+def _require_ascii(value: str) -> None:
+    """Python takes the digits of any script."""
+    if not value.isascii():
+        raise ValueError(value)
+
+
 def _read_int(name: str, value: Any) -> int:
     if isinstance(value, str):
+        _require_ascii(value)
         return size_bytes(value) if "_bytes_" in name else int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(value)
@@ -244,8 +265,10 @@ def _read_int(name: str, value: Any) -> int:
 
 
 def _read_float(name: str, value: Any) -> float:
-    if isinstance(value, str) and name.endswith("_s"):
-        return duration_s(value)
+    if isinstance(value, str):
+        _require_ascii(value)
+        if name.endswith("_s"):
+            return duration_s(value)
     number = float(value)
     if isinstance(value, bool) or not math.isfinite(number):
         raise ValueError(value)

@@ -73,3 +73,43 @@ def _values(text: str) -> dict[str, str]:
     for name in SECTIONS:
         values |= by_section.get(name, {})
     return values
+
+
+BACKEND = "catalog_queue"  # the Puppet module's name for itself
+_REPORTS = re.compile(r"^(\s*reports\s*=\s*)(.*?)\s*$")
+_STORECONFIGS = re.compile(r"^\s*storeconfigs\s*=")
+
+
+def with_publishing(text: str, file: Path) -> str:
+    """A puppet.conf, changed so that what a run sends is published, too. Raises Misconfigured where that would take the place
+    of something else."""
+    values = _values(text)
+    backend = values.get("storeconfigs_backend", BACKEND)
+    if backend != BACKEND:
+        raise Misconfigured(
+            "DIRECTORY",
+            f"{file} has storeconfigs_backend = {backend}: take that line out first, and what else names {backend} "
+            "(reports, routes.yaml)",
+        )
+    lines = [_published(line) for line in text.splitlines() if not _STORECONFIGS.match(line)]
+    added = ["storeconfigs = true"]
+    if "storeconfigs_backend" not in values:
+        added.append(f"storeconfigs_backend = {BACKEND}")
+    if "reports" not in values:
+        added.append(f"reports = store,{BACKEND}")
+    mains = [
+        at for at, line in enumerate(lines) if (match := _SECTION.match(line)) and match[1].lower() == "main"
+    ]
+    if not mains:
+        return "\n".join(["[main]", *added, "", *lines]).rstrip("\n") + "\n"
+    at = mains[0] + 1
+    return "\n".join([*lines[:at], *added, *lines[at:]]) + "\n"
+
+
+def _published(line: str) -> str:
+    """With our report processor beside those that it names."""
+    match = _REPORTS.match(line)
+    if match is None:
+        return line
+    names = [name.strip() for name in match[2].split(",") if name.strip() not in ("", "none")]
+    return line if BACKEND in names else f"{match[1]}{','.join([*names, BACKEND])}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from msgspec import Meta
+
 from ingest.config.front_settings import FrontSettings
 from ingest.config.setting import About
 from ingest.core.delivery.destinations import kinds_of, taken
@@ -49,6 +51,21 @@ class QueueSettings(FrontSettings, frozen=True, kw_only=True):
             "of whatever kind it is"
         ),
     ] = "catalog,facts,report"
+
+    embedded_broker_port: Annotated[
+        int, Meta(ge=0, le=65535), About("the embedded broker's on 127.0.0.1; 0: a free one")
+    ] = 61613
+    embedded_broker_listen: Annotated[
+        str,
+        About(
+            "HOST:PORT where the embedded broker takes messages of other machines' Puppet servers too, with TLS; "
+            "their login is in puppet-login in data_dir; empty: on 127.0.0.1 alone"
+        ),
+    ] = ""
+    embedded_broker_cert_file: Annotated[
+        str, About("the certificate that it shows there, PEM, with those between it and the CA")
+    ] = ""
+    embedded_broker_key_file: Annotated[str, About("its key; empty: it is in the certificate's file")] = ""
 
     @property
     def destinations(self) -> tuple[str, str, str]:

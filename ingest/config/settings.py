@@ -224,6 +224,13 @@ class Config(ProcessSettings, frozen=True, kw_only=True):
             "what the embedded broker's files may take; a third is for messages, over it publishers are refused"
         ),
     ] = 10 * 1024 * MIB
+    embedded_database_port: Annotated[
+        int,
+        Meta(ge=0, le=65535),
+        About(
+            "a port on 127.0.0.1 where the embedded PostgreSQL answers collectors of this machine's Puppet server; 0: none"
+        ),
+    ] = 0
     data_dir: Annotated[str, About("where the embedded broker and PostgreSQL keep what they have")] = (
         platformdirs.user_data_dir("puppet-ingest")
     )

@@ -35,8 +35,10 @@ SUPERUSER = "postgres"
 PASSWORD_FILE = "ingest.pgpass"
 HBA_FILE = "ingest_hba.conf"
 HBA = "local all all scram-sha-256\n"  # no other way in, whatever the cluster's own pg_hba.conf says
+COLLECTOR = "collector"  # the role that may come over TCP, where there is a port
+HBA_TCP = f"host postgres {COLLECTOR} 127.0.0.1/32 scram-sha-256\n"
 SOCKET_PATH_BYTES_MAX = 107  # unix(7): sun_path has 108 with its end
-SOCKET_NAME = ".s.PGSQL.5432"
+SOCKET_NAME = ".s.PGSQL.65535"  # the longest
 LOCK_PATIENCE_S = 5.0  # for a server whose ingest was killed to end, before it counts as in use
 # Should this process be killed: an immediate shutdown, postgres(1). PostgreSQL 18 that is told to stop fast while it recovers
 # may wait for ever, and would keep its successor from these files.
@@ -54,29 +56,33 @@ class Cluster(NamedTuple):
     privileges: Sequence[str]  # before each command line: what makes it another user's
     owner: tuple[int, int]
     programs: Path
+    port: int = 0  # on 127.0.0.1; 0: no TCP
 
     def command(self, program: str, *arguments: str) -> list[str]:
         return [*self.privileges, str(self.programs / program), *arguments]
 
 
 @contextmanager
-def embedded_database(directory: Path, programs: Path | None = None) -> Iterator[str]:
+def embedded_database(directory: Path, programs: Path | None = None, port: int = 0) -> Iterator[str]:
     """Runs a PostgreSQL with its files in the directory until the end of the block, or of this process; gives its
-    conninfo. Without ``programs``, those that made the files, else the extra's, else the system's.
+    conninfo. Without ``programs``, those that made the files, else the extra's, else the system's. With a ``port`` the role
+    COLLECTOR may come over TCP.
 
     Raises Misconfigured and Unavailable.
     """
     directory = _make(directory)
     with ExitStack() as stack:
         cluster = _cluster(directory, stack.enter_context(_only_one(directory)), programs)
+        cluster = cluster._replace(port=port)
         if not (directory / "PG_VERSION").exists():
             _initialise(cluster)
         password_file = _password_file(cluster)
-        _write_private(directory / HBA_FILE, HBA, cluster.owner)
+        _write_private(directory / HBA_FILE, HBA + HBA_TCP if port else HBA, cluster.owner)
         sockets = stack.enter_context(_socket_directory(cluster.owner))
         stack.enter_context(kept_running(Postmaster(cluster.directory, partial(_start, cluster, sockets))))
         yield (
-            f"host={_quoted(sockets)} user={SUPERUSER} dbname=postgres passfile={_quoted(str(password_file))}"
+            f"host={_quoted(sockets)} {f'port={port} ' if port else ''}user={SUPERUSER} dbname=postgres "
+            f"passfile={_quoted(str(password_file))}"
         )
 
 
@@ -226,10 +232,10 @@ def _may_enter(place: str, owner: tuple[int, int]) -> bool:
 
 def _start(cluster: Cluster, sockets: str) -> subprocess.Popen[bytes]:
     settings = {
-        "listen_addresses": "",
+        "listen_addresses": "127.0.0.1" if cluster.port else "",
         "unix_socket_directories": sockets,
         "unix_socket_permissions": "0700",
-        "port": "5432",
+        "port": str(cluster.port or 5432),
         "jit": "off",  # a unit may forbid memory that is both written and executed; and our statements are short
         "hba_file": f"{cluster.data}/{HBA_FILE}",
     }

@@ -15,6 +15,7 @@ from ingest.config.address import split_address
 from ingest.config.planned import load_plan
 from ingest.config.producers import load_producer_rules
 from ingest.config.settings import Config
+from ingest.embedded.broker.producers import public_place
 from ingest.engine.examining_cluster import (
     examine_hosts,
     examine_queues,
@@ -24,7 +25,12 @@ from ingest.engine.examining_cluster import (
 )
 from ingest.engine.finding import Finding, State, found_wrong, wrong
 from ingest.engine.running import require_instance
-from ingest.engine.surroundings import Surroundings, examine_machine, require_directory
+from ingest.engine.surroundings import (
+    Surroundings,
+    examine_embedded_broker,
+    examine_machine,
+    require_directory,
+)
 from ingest.errors import IngestError
 from ingest.store.connection import (
     Connection,
@@ -52,6 +58,8 @@ def require_settings(config: Config) -> None:
     load_plan(config.plan_file)
     if config.listen:
         split_address(config.listen)
+    if not config.queue_source:
+        public_place(config)
     if not (config.queue_source and config.database):
         require_directory(config.data_dir)
 
@@ -67,6 +75,8 @@ def examine_all(
         load_plan(config.plan_file)
         if config.listen:
             split_address(config.listen)
+        if not config.queue_source:
+            public_place(config)
     except IngestError as error:
         yield found_wrong("settings", error)
     yield from examine_machine(config, surroundings)
@@ -76,7 +86,7 @@ def examine_all(
 
 def _examine_brokers(config: Config) -> Iterator[Finding]:
     if not config.queue_source:
-        yield Finding("broker", State.OK, "none is named: 'ingest run' starts the embedded one")
+        yield examine_embedded_broker(config)
         return
     try:
         listed = brokers(config)

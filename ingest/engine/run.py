@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import socket
 import threading
@@ -16,8 +17,15 @@ import structlog
 
 from ingest.config.settings import Config
 from ingest.core.metrics import Metric
+from ingest.embedded.broker.producers import (
+    kept_login,
+    producers_login,
+    public_place,
+    read_login,
+    source_of_producers,
+)
 from ingest.embedded.broker.starting import BrokerOptions, embedded_broker
-from ingest.embedded.postgresql import embedded_database
+from ingest.embedded.postgresql import COLLECTOR, embedded_database
 from ingest.engine.examination import require_settings
 from ingest.engine.fleet import FleetNumbers
 from ingest.engine.front import FrontChild
@@ -43,12 +51,14 @@ from ingest.store.connection import (
     require_own_session,
     require_writable,
 )
-from ingest.store.migrate import migrate, note_on_open, require_current
+from ingest.store.migrate import let_in, migrate, note_on_open, require_current
 from ingest.transport.protocol import connect_first
-from ingest.transport.stomp.address import STOMP_PORT
 
 HOUSEKEEPING_TICK_S = 1.0  # how late a changed gc_interval_s may be noticed
 DESCRIPTORS = 65536  # more than the engine ever needs, and no limit on what others may have
+PLAIN = re.compile(
+    r"[\w.-]+", re.ASCII
+)  # a password that needs no quotes in a conninfo, nor in the Puppet module's file
 LEAVE_TIMEOUT_S = 2.0  # for a last word to the other engines
 DRAIN_FAILED = 7  # exit code: the time was up; nothing is lost, the broker has what was not settled
 
@@ -64,8 +74,10 @@ def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str]
     raise_descriptor_limit()
     require_free(config)
     with ExitStack() as stack:
+        asked = config
         config = add_embedded(config, stack)
         prepare_database(config)
+        collectors = "" if asked.database else admit_collectors(config)
         connect_first(config).close()
         supervisor = Supervisor(config, lambda: _completed(read_again(), config))
         fleet = FleetNumbers(lambda: supervisor.config)
@@ -77,7 +89,9 @@ def run(config: Config, read_again: Callable[[], Config], retired: Sequence[str]
             health = front.health
         if config.metrics_port or config.metrics_host.startswith(UNIX):
             _serve_metrics(config, supervisor, health, stack, FleetCollector(fleet.current))
-        stack.enter_context(told_of(config))
+        stack.enter_context(
+            told_of(config, "" if asked.queue_source else source_of_producers(config), collectors)
+        )
         stop = threading.Event()
         threading.Thread(target=fleet.run, args=(stop,), daemon=True).start()
         keeper = threading.Thread(target=keep_house, args=(stop, supervisor), daemon=True)
@@ -104,17 +118,19 @@ def _completed(wanted: Config, running: Config) -> Config:
     )
 
 
-def add_embedded(config: Config, stack: ExitStack, *, broker_port: int = STOMP_PORT) -> Config:
+def add_embedded(config: Config, stack: ExitStack) -> Config:
     """Starts the embedded broker and database where none is named."""
     log = structlog.get_logger()
     if not config.queue_source:
         options = BrokerOptions(
             Path(config.data_dir) / "broker",
             config.embedded_broker_disk_bytes_max,
+            producers_login(Path(config.data_dir)),
+            public_place(config),
             config.log_format,
             config.log_level,
         )
-        url = stack.enter_context(embedded_broker(broker_port, options))
+        url = stack.enter_context(embedded_broker(config.embedded_broker_port, options))
         log.warning(
             "embedded_broker",
             url=url,
@@ -124,7 +140,7 @@ def add_embedded(config: Config, stack: ExitStack, *, broker_port: int = STOMP_P
         config = msgspec.structs.replace(config, queue_source=url)
     if not config.database:
         directory = Path(config.data_dir) / "postgresql"
-        uri = stack.enter_context(embedded_database(directory))
+        uri = stack.enter_context(embedded_database(directory, port=config.embedded_database_port))
         log.warning(
             "embedded_database",
             directory=str(directory),
@@ -167,6 +183,27 @@ def prepare_database(config: Config) -> None:
             log.warning("schema_open_to_others", schema=home.schema, note=note_on_open(home))
     finally:
         connection.close()
+
+
+def admit_collectors(config: Config) -> str:
+    """Lets this machine's Puppet server ask the embedded database over TCP, where that has a port; the conninfo for it."""
+    if not config.embedded_database_port:
+        return ""
+    file = kept_login(Path(config.data_dir) / "collector-login", COLLECTOR)
+    login = read_login(file)
+    if not PLAIN.fullmatch(login.passcode):
+        raise Misconfigured(
+            "--data-dir", f"the password in {file} has other characters than letters, digits, _, . and -"
+        )
+    connection = open_database(config)
+    try:
+        let_in(connection, COLLECTOR, login.passcode)
+    finally:
+        connection.close()
+    return (
+        f"host=127.0.0.1 port={config.embedded_database_port} dbname=postgres user={COLLECTOR} "
+        f"password={login.passcode}"
+    )
 
 
 def _serve_metrics(

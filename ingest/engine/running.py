@@ -40,10 +40,14 @@ class RunningEngine(msgspec.Struct, frozen=True):
     destination: str = DEFAULTS.destination  # an engine of the version before does not tell
     facts_destination: str = DEFAULTS.facts_destination
     reports_destination: str = DEFAULTS.reports_destination
+    producers_source: str = ""  # of the embedded broker, with the login of those who only send
+    collectors_database: str = (
+        ""  # of the embedded PostgreSQL, with the login of those who only read its views
+    )
 
 
 @contextmanager
-def told_of(config: Config) -> Iterator[None]:
+def told_of(config: Config, producers_source: str = "", collectors_database: str = "") -> Iterator[None]:
     """Commands of the same user, and of root, find this engine meanwhile. An engine runs on without that."""
     import structlog  # not what a command that only looks for an engine waits for
 
@@ -57,6 +61,8 @@ def told_of(config: Config) -> Iterator[None]:
         config.metrics_host,
         config.metrics_port,
         *config.destinations,
+        producers_source,
+        collectors_database,
     )
     path = _directory() / f"{config.instance}{SUFFIX}"
     try:
@@ -84,12 +90,7 @@ def told_of(config: Config) -> Iterator[None]:
 def running_engine(instance: str, metrics: tuple[str, int] | None = None) -> RunningEngine | None:
     """The one of that name; where it is empty, the only one that runs (and serves its metrics there). Raises Misconfigured
     when there are several."""
-    found: dict[str, RunningEngine] = {}
-    for directory in _directories():
-        for path in sorted(directory.glob(f"*{SUFFIX}")):
-            engine = _read(path)
-            if engine is not None:
-                found.setdefault(engine.instance, engine)
+    found = _running()
     if instance:
         return found.get(instance)
     if metrics is not None:
@@ -101,11 +102,30 @@ def running_engine(instance: str, metrics: tuple[str, int] | None = None) -> Run
     return next(iter(found.values()), None)
 
 
+def require_running(instance: str) -> None:
+    """Raises Misconfigured where no engine of that name runs here, with those that do."""
+    found = _running()
+    if instance not in found:
+        others = f"there is {', '.join(sorted(found))}" if found else "nor does any other"
+        raise Misconfigured("--instance", f"no engine {instance!r} runs here; {others}")
+
+
+def _running() -> dict[str, RunningEngine]:
+    found: dict[str, RunningEngine] = {}
+    for directory in _directories():
+        for path in sorted(directory.glob(f"*{SUFFIX}")):
+            engine = _read(path)
+            if engine is not None:
+                found.setdefault(engine.instance, engine)
+    return found
+
+
 def require_instance(instance: str) -> None:
     """Raises Misconfigured for what cannot be a file's name."""
     if not INSTANCE.fullmatch(instance) or instance.startswith("."):
         raise Misconfigured(
-            "--instance", f"{instance!r} has other characters than letters, digits, _, . and -"
+            "--instance",
+            f"{instance!r} is not a name of 1 to 64 letters, digits, _, . and -, with another first than .",
         )
 
 

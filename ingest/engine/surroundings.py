@@ -187,24 +187,52 @@ def require_free(config: Config) -> None:
         found.append(_examine_listening(config))
     if config.listen:
         found.append(_examine_front(config))
+    if not config.queue_source:
+        found.append(examine_embedded_broker(config))
+    if not config.database and config.embedded_database_port:
+        address = f"127.0.0.1:{config.embedded_database_port}"
+        found.append(_examine_address("database", address, "--embedded-database-port"))
     for finding in found:
         if finding.state is State.WRONG:
             raise Misconfigured(finding.setting, f"{finding.text}: {finding.remedy}")
 
 
 def _examine_front(config: Config) -> Finding:
+    return _examine_address("front", config.listen, "--listen")
+
+
+def examine_embedded_broker(config: Config) -> Finding:
+    """Whether it can be started."""
+    if config.embedded_broker_listen:
+        finding = _examine_address("broker", config.embedded_broker_listen, "--embedded-broker-listen")
+        if finding.state is State.WRONG:
+            return finding
     try:
-        _bind(*split_address(config.listen))
+        if config.embedded_broker_port:
+            _bind("127.0.0.1", config.embedded_broker_port)
+    except OSError as error:
+        return wrong(
+            "broker",
+            f"the embedded broker cannot listen on 127.0.0.1:{config.embedded_broker_port}: {error.strerror}",
+            "name another port, or by --queue-source the broker that is there; 'ss -ltnp' tells who has it",
+            "--embedded-broker-port",
+        )
+    return Finding("broker", State.OK, "none is named: 'ingest run' starts the embedded one")
+
+
+def _examine_address(what: str, address: str, setting: str) -> Finding:
+    try:
+        _bind(*split_address(address, setting))
     except IngestError as error:
-        return found_wrong("front", error)
+        return found_wrong(what, error)
     except (OSError, UnicodeError) as error:
         return wrong(
-            "front",
-            f"cannot listen on {config.listen}: {getattr(error, 'strerror', None) or error}",
-            "name another HOST:PORT; 'ss -ltnp' tells who has it",
-            "--listen",
+            what,
+            f"cannot listen on {address}: {getattr(error, 'strerror', None) or error}",
+            f"name another {'port' if setting.endswith('port') else 'HOST:PORT'}; 'ss -ltnp' tells who has it",
+            setting,
         )
-    return Finding("front", State.OK, f"{config.listen} is free")
+    return Finding(what, State.OK, f"{address} is free")
 
 
 def _bind(host: str, port: int) -> None:
@@ -237,7 +265,12 @@ def _examine_listening(config: Config) -> Finding:
     setting = "--metrics-host" if config.metrics_host.startswith(UNIX) else "--metrics-port"
     try:
         if config.metrics_host.startswith(UNIX):
-            parent = Path(config.metrics_host.removeprefix(UNIX)).parent
+            path = Path(config.metrics_host.removeprefix(UNIX))
+            if path.is_dir():  # also where there is no name at all
+                return wrong(
+                    "port", f"{path} is a directory", "name a file in it, unix:DIRECTORY/FILE", setting
+                )
+            parent = path.parent
             if not os.access(parent, os.W_OK | os.X_OK):
                 return wrong(
                     "port",

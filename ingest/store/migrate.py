@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
 
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Identifier, Literal
 
 from ingest.core.printable import escape_unprintable
 from ingest.errors import Misconfigured, Refused
@@ -171,6 +171,18 @@ def grant(
         with _creating(connection):
             for _, name, role in wanted:
                 connection.execute(query(name).format(role=Identifier(role), **named))
+
+
+def let_in(connection: Connection, role: str, password: str) -> None:
+    """Lets a role that reads the views in with this password; makes it where there is none."""
+    with translate_errors():
+        if connection.execute(query("find_role"), [role]).fetchone() is None:
+            connection.execute(query("create_role").format(role=Identifier(role)))
+        verifier = connection.pgconn.encrypt_password(
+            password.encode(), role.encode(), b"scram-sha-256"
+        ).decode()
+        connection.execute(query("set_login").format(role=Identifier(role), verifier=Literal(verifier)))
+    grant(connection, None, role)
 
 
 def _require_role(connection: Connection, setting: str, role: str) -> None:

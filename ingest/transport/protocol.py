@@ -71,6 +71,8 @@ def brokers(config: Config) -> Sequence[Broker]:
             "--queue-type", f"no transport is called {config.queue_type!r}; known are: {names}"
         )
     found: Sequence[Broker] = known[config.queue_type].load()(config)
+    if config.queue_source and not found:
+        raise Misconfigured("--queue-source", "it names no broker: stomp://HOST:PORT, or nothing at all")
     return found
 
 

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from ingest.embedded.broker.broker_session import BrokerSession, Credentials, Faults
+from ingest.embedded.broker.broker_session import BrokerSession, Faults
+from ingest.embedded.broker.logins import Credentials, Logins
 from ingest.embedded.broker.parser import Frame, HangUp, Head, Parser
 from ingest.embedded.broker.queues import Queues
 
@@ -20,12 +21,12 @@ class Client:
         self,
         queues: Queues | None = None,
         version: str | None = "1.2",
-        credentials: Credentials | None = None,
+        logins: Logins | None = None,
         faults: Faults | None = None,
     ) -> None:
         self.queues = queues or Queues("b")
         self.written = bytearray()
-        self.session = BrokerSession(self.queues, "test", self.written.extend, credentials, faults)
+        self.session = BrokerSession(self.queues, "test", self.written.extend, logins, faults)
         if version:
             self.tell("CONNECT", {"accept-version": version})
             self.answers()
@@ -102,10 +103,26 @@ def test_only_send_has_a_body() -> None:
 )
 def test_a_wrong_login_is_refused(headers: Headers) -> None:
     """Both have to be right, and the refusal repeats neither."""
-    client = Client(version=None, credentials=Credentials("user", "secret"))
+    client = Client(version=None, logins=Logins(Credentials("user", "secret")))
     assert client.refusal("CONNECT", headers) == "login refused"
     client.tell("CONNECT", {"login": "user", "passcode": "secret"})
     assert client.answers()[0].command == "CONNECTED"
+
+
+def test_a_producers_login_only_sends() -> None:
+    """It takes no message from a queue, and learns nothing of them; the other login is not restricted."""
+    logins = Logins(Credentials("ingest", "all"), Credentials("puppet", "some"))
+    producer = Client(version=None, logins=logins)
+    assert producer.refusal("CONNECT", {"login": "puppet", "passcode": "all"}) == "login refused"
+    producer.tell("CONNECT", {"login": "puppet", "passcode": "some"})
+    producer.tell("SEND", {"destination": "/queue/catalog"}, b"x")
+    said = "this login may only send messages"
+    assert producer.refusal("SUBSCRIBE", {"destination": "/queue/catalog", "id": "1"}) == said
+    assert producer.refusal("SEND", {"destination": "/admin/depths", "reply-to": "/queue/catalog"}) == said
+    engine = Client(producer.queues, version=None, logins=logins)
+    engine.tell("CONNECT", {"login": "ingest", "passcode": "all"})
+    engine.tell("SUBSCRIBE", {"destination": "/queue/catalog", "id": "1"})
+    assert [frame.body for frame in engine.deliveries()] == [b"x"]
 
 
 @pytest.mark.parametrize(

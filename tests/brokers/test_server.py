@@ -25,16 +25,21 @@ os.environ.setdefault("STOMP_SKIP_HOSTNAME_SCAN", "1")
 import stomp
 from stomp.exception import ConnectFailedException
 
+from ingest.config.loading import load
 from ingest.embedded.broker.admission import Admission
-from ingest.embedded.broker.broker_session import Credentials, Faults
+from ingest.embedded.broker.broker_session import Faults
 from ingest.embedded.broker.client_connection import ClientConnection
 from ingest.embedded.broker.depths import read_depths
+from ingest.embedded.broker.listening import Place
+from ingest.embedded.broker.logins import Credentials, Logins
 from ingest.embedded.broker.messages import Depth
 from ingest.embedded.broker.parser import Frame, Limits, Parser
 from ingest.embedded.broker.queues import Queues
 from ingest.embedded.broker.server import Server, Settings
 from ingest.errors import Misconfigured, Unavailable
+from ingest.transport.publisher import Publisher
 from ingest.transport.stomp.codec import write_head
+from lab.servers import free_port
 
 PATIENCE_S = 20.0  # until a test is given up; no claim about speed
 QUEUE = "/queue/catalog"
@@ -294,7 +299,7 @@ def test_a_breach_is_answered_with_an_error_and_the_end(start: Start, wire: byte
 
 def test_a_wrong_login_is_an_error_frame(start: Start) -> None:
     """And the right one is let in, also to ask for depths."""
-    server = start(Settings(credentials=Credentials("user", "secret")))
+    server = start(Settings(logins=Logins(Credentials("user", "secret"))))
     with Client(server, login="user", passcode="wrong") as client:
         assert client.connected.command == "ERROR"
         assert client.connected.headers["message"] == "login refused"
@@ -581,7 +586,7 @@ def test_stomp_py_notices_missing_heart_beats(start: Start) -> None:
 @pytest.mark.parametrize("version", CLASSES)
 def test_stomp_py_hears_why_its_login_is_refused(start: Start, version: str) -> None:
     """As an ERROR frame, and connect fails."""
-    server = start(Settings(credentials=Credentials("user", "other")))
+    server = start(Settings(logins=Logins(Credentials("user", "other"))))
     client = StompPy(server, version)
     with pytest.raises(ConnectFailedException):
         client.connection.connect("user", "secret", wait=True)
@@ -709,6 +714,20 @@ def test_a_client_without_tls_is_no_harm(start: Start, certificate: Path) -> Non
         assert client.connected.command == "CONNECTED"
 
 
+def test_a_second_address_speaks_tls_and_the_first_does_not(start: Start, certificate: Path) -> None:
+    """Both lead to the same queues; a producer's login is good at both."""
+    place = Place("127.0.0.1", free_port(), str(certificate))
+    logins = Logins(Credentials("user", "secret"), Credentials("puppet", "other"))
+    start(Settings(logins=logins, public=(place,)))
+    # The own publisher, as Puppet servers' is another's: it checks the certificate.
+    source = f"stomp+ssl://puppet:other@127.0.0.1:{place.port}"
+    publisher = Publisher(load({"queue_source": source, "tls_ca_file": str(certificate)}, {}).config)
+    assert publisher.publish([(b"x", {})]) == 1
+    publisher.close()
+    with pytest.raises(Unavailable):
+        Publisher(load({"queue_source": f"stomp://puppet:other@127.0.0.1:{place.port}"}, {}).config)
+
+
 def test_a_certificate_that_is_not_there_is_named() -> None:
     """As a setting to change."""
     with pytest.raises(Misconfigured, match="--certfile"):
@@ -749,7 +768,7 @@ def test_the_command_listens_and_ends_on_sigterm(tmp_path: Path) -> None:
         (["--login-file", "/dev/null"], 2, "ingest.embedded.broker: --login-file: its first line is not"),
         (["--login-file", "/nowhere"], 2, "ingest.embedded.broker: --login-file: /nowhere: No such file"),
         (["--login-file", "/"], 2, "ingest.embedded.broker: --login-file: /: Is a directory"),
-        (["--certfile", "/nowhere"], 2, "ingest.embedded.broker: --certfile: cannot be used: "),
+        (["--certfile", "/nowhere"], 2, "ingest.embedded.broker: --certfile: /nowhere: No such file"),
         (
             ["--host", "192.0.2.1"],
             69,

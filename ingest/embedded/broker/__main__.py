@@ -15,8 +15,10 @@ from ingest.observe.lean import load_libraries
 
 load_libraries()  # before the others import them
 
+from ingest.config.address import split_address
 from ingest.core.printable import escape_unprintable
-from ingest.embedded.broker.broker_session import Credentials
+from ingest.embedded.broker.listening import Place
+from ingest.embedded.broker.logins import Credentials, Logins, credentials_of
 from ingest.embedded.broker.parser import Limits
 from ingest.embedded.broker.server import Server, Settings
 from ingest.errors import IngestError, Misconfigured
@@ -62,6 +64,9 @@ def _arguments() -> argparse.ArgumentParser:
         metavar="F",
         help="its first line is USER:PASSWORD, refuse everybody else; -: standard input",
     )
+    parser.add_argument(
+        "--producers-login-file", metavar="F", help="of one more login, USER:PASSWORD, which may only send"
+    )
     parser.add_argument("--ready-file", metavar="F", help="write HOST:PORT there when ready")
     parser.add_argument("--memory-bytes-max", type=int, default=Settings().memory_bytes_max)
     parser.add_argument(
@@ -76,23 +81,39 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     parser.add_argument("--certfile", default="", help="PEM; with it the broker speaks TLS only")
     parser.add_argument("--keyfile", default="", help="PEM, if not in the certificate's file")
+    parser.add_argument("--public", metavar="HOST:PORT", help="listen there too, with TLS")
+    parser.add_argument("--public-certfile", default="", help="PEM, for --public")
+    parser.add_argument("--public-keyfile", default="", help="PEM, if not in the certificate's file")
     return parser
 
 
 def _settings(asked: argparse.Namespace) -> Settings:
     return Settings(
-        credentials=None if asked.login_file is None else _login(asked.login_file),
+        logins=Logins(
+            _login(asked.login_file, "--login-file"),
+            _login(asked.producers_login_file, "--producers-login-file"),
+        ),
         memory_bytes_max=asked.memory_bytes_max,
         directory=asked.directory,
         disk_bytes_max=asked.disk_bytes_max,
         limits=Limits(body_bytes_max=asked.body_bytes_max),
         certfile=asked.certfile,
         keyfile=asked.keyfile,
+        public=_public(asked),
     )
 
 
-def _login(file: str) -> Credentials:
+def _public(asked: argparse.Namespace) -> tuple[Place, ...]:
+    if not asked.public:
+        return ()
+    host, port = split_address(asked.public)
+    return (Place(host, port, asked.public_certfile, asked.public_keyfile, "--embedded-broker-cert-file"),)
+
+
+def _login(file: str | None, setting: str) -> Credentials | None:
     """From a file, never from the command line: that is for everybody to see."""
+    if file is None:
+        return None
     try:
         if file == "-":
             line = sys.stdin.readline()
@@ -100,11 +121,11 @@ def _login(file: str) -> Credentials:
             with open(file, encoding="utf-8") as opened:
                 line = opened.readline()
     except (OSError, UnicodeDecodeError) as error:
-        raise Misconfigured("--login-file", f"{file}: {getattr(error, 'strerror', None) or error}") from error
-    login, colon, passcode = line.rstrip("\r\n").partition(":")
-    if not (login and colon):
-        raise Misconfigured("--login-file", "its first line is not USER:PASSWORD")
-    return Credentials(login, passcode)
+        raise Misconfigured(setting, f"{file}: {getattr(error, 'strerror', None) or error}") from error
+    found = credentials_of(line)
+    if found is None:
+        raise Misconfigured(setting, "its first line is not USER:PASSWORD")
+    return found
 
 
 def _announce(address: str, ready_file: str | None) -> None:

@@ -5,12 +5,12 @@ It touches no socket and no clock; whoever owns it passes it whole frames and wr
 
 from __future__ import annotations
 
-import hmac
 import json
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ingest.embedded.broker.logins import Logins
 from ingest.embedded.broker.messages import Consumer, Delivery
 from ingest.embedded.broker.parser import Frame, HangUp, Head
 from ingest.embedded.broker.queues import Queues
@@ -42,13 +42,6 @@ _NOT_PASSED_ON = frozenset(
 )
 
 
-class Credentials(NamedTuple):
-    """Without them everybody may connect."""
-
-    login: str
-    passcode: str
-
-
 class Faults(NamedTuple):
     """What a test may make the broker do badly."""
 
@@ -63,7 +56,7 @@ class BrokerSession:
         queues: Queues,
         name: str,
         write: Callable[[bytes], None],
-        credentials: Credentials | None = None,
+        logins: Logins | None = None,
         faults: Faults | None = None,
     ) -> None:
         self.name = name
@@ -75,7 +68,8 @@ class BrokerSession:
         )  # asked for, and from which position on they are true
         self.send_every_ms = self.expect_every_ms = 0  # heart-beats as agreed, 0: none
         self._queues = queues
-        self._credentials = credentials
+        self._logins = logins or Logins()
+        self._only_sends = False
         self._faults = faults or Faults()
         self._write = write
         self._commands: dict[str, Callable[[dict[str, str]], None]] = {
@@ -164,8 +158,9 @@ class BrokerSession:
         version = next((version for version in VERSIONS if version in asked), None)
         if version is None:
             raise HangUp(f"supported protocol versions are {' '.join(reversed(VERSIONS))}")
-        if not self._may_enter(headers):
+        if not self._logins.may_enter(headers):
             raise HangUp("login refused")
+        self._only_sends = self._logins.is_restricted(headers)
         answer = {"server": SERVER, "session": self.name}
         if "accept-version" in headers:
             answer["version"] = version
@@ -177,21 +172,12 @@ class BrokerSession:
         self.version = version
         self._answer("CONNECTED", answer)
 
-    def _may_enter(self, headers: dict[str, str]) -> bool:
-        if self._credentials is None:
-            return True
-        given = (headers.get("login", ""), headers.get("passcode", ""))
-        # Not ==, which takes the longer the more is right.
-        return all(
-            hmac.compare_digest(one.encode("utf-8", "surrogateescape"), other.encode())
-            for one, other in zip(given, self._credentials, strict=True)
-        )
-
     def _send(self, frame: Frame) -> None:
         headers = frame.headers
         if "transaction" in headers:
             raise HangUp("transactions are not supported")
         if headers["destination"] == DEPTHS_DESTINATION:
+            self._require_all_rights()
             self._tell_depths(headers)
             return
         kept = {name: value for name, value in headers.items() if name not in _NOT_PASSED_ON}
@@ -217,7 +203,12 @@ class BrokerSession:
             raise HangUp(f"{frame.command} has no body")
         command(frame.headers)
 
+    def _require_all_rights(self) -> None:
+        if self._only_sends:
+            raise HangUp("this login may only send messages")
+
     def _subscribe(self, headers: dict[str, str]) -> None:
+        self._require_all_rights()
         destination = _needed(headers, "SUBSCRIBE", "destination")
         id = self._subscription_id("SUBSCRIBE", headers)
         ack = headers.get("ack", "auto")

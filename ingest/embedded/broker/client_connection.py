@@ -11,7 +11,8 @@ import socket
 import ssl
 
 from ingest.embedded.broker.admission import Admission
-from ingest.embedded.broker.broker_session import DEPTHS_DESTINATION, BrokerSession, Credentials, Faults
+from ingest.embedded.broker.broker_session import DEPTHS_DESTINATION, BrokerSession, Faults
+from ingest.embedded.broker.logins import Logins
 from ingest.embedded.broker.messages import Delivery, held_bytes
 from ingest.embedded.broker.outbox import Outbox
 from ingest.embedded.broker.parser import HangUp, Head, Limits, Parser
@@ -38,14 +39,14 @@ class ClientConnection:
         queues: Queues,
         admission: Admission,
         limits: Limits,
-        credentials: Credentials | None,
+        logins: Logins,
         faults: Faults,
         *,
         now_s: float,
     ) -> None:
         self.socket = opened
         self._outbox = Outbox()
-        self.session = BrokerSession(queues, name, self._outbox.add_control, credentials, faults)
+        self.session = BrokerSession(queues, name, self._outbox.add_control, logins, faults)
         self.session.consumer.owner = self
         self.reason = ""  # why it was hung up
         self.closing = False  # the last frame is on its way; nothing that comes counts any more

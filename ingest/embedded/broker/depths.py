@@ -6,7 +6,8 @@ import json
 import os
 import socket
 
-from ingest.embedded.broker.broker_session import DEPTHS_DESTINATION, Credentials
+from ingest.embedded.broker.broker_session import DEPTHS_DESTINATION
+from ingest.embedded.broker.logins import Credentials
 from ingest.embedded.broker.messages import Depth
 from ingest.embedded.broker.parser import Frame, Parser
 from ingest.errors import Unavailable

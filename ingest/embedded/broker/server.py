@@ -17,11 +17,12 @@ from typing import NamedTuple, cast
 import structlog
 
 from ingest.embedded.broker.admission import Admission
-from ingest.embedded.broker.broker_session import SERVER, Credentials, Faults
+from ingest.embedded.broker.broker_session import SERVER, Faults
 from ingest.embedded.broker.client_connection import ClientConnection, Gone
 from ingest.embedded.broker.client_warnings import ClientWarnings
 from ingest.embedded.broker.journal import Journal
-from ingest.embedded.broker.listening import listen, tls_context
+from ingest.embedded.broker.listening import Listener, Place, open_listeners
+from ingest.embedded.broker.logins import Logins
 from ingest.embedded.broker.messages import Depth
 from ingest.embedded.broker.parser import Limits
 from ingest.embedded.broker.queues import Queues
@@ -33,12 +34,13 @@ LOOK_AROUND_S = 1.0  # the longest wait
 
 
 class Settings(NamedTuple):
-    credentials: Credentials | None = None
+    logins: Logins = Logins()
     memory_bytes_max: int = 1024**3  # of all messages held; over it, producers wait
     limits: Limits = Limits()
     connections_max: int = CONNECTIONS_MAX
     certfile: str = ""  # with it, TLS
     keyfile: str = ""
+    public: tuple[Place, ...] = ()  # where it listens, too
     directory: str = ""  # of the journal; empty: there is none
     disk_bytes_max: int = 10 * 1024**3  # of the journal; over it, producers are refused
 
@@ -71,24 +73,27 @@ class Server:
         self._touched: set[ClientConnection] = set()  # whose interests may have changed in this turn
         self._look_at_s = 0.0  # when the next heart-beat or time limit is due
         self._stopping = False
-        self._tls = tls_context(settings.certfile, settings.keyfile)
-        self._listener = listen(host, port)
+        self._listeners = open_listeners(
+            Place(host, port, settings.certfile, settings.keyfile), *settings.public
+        )
         self._journal = self._open_journal()
         self._queues = Queues(instance or os.urandom(4).hex(), clock_ms, self._journal)
-        self.address: tuple[str, int] = self._listener.getsockname()[:2]
+        self.address: tuple[str, int] = self._listeners[0].listening.getsockname()[:2]
         self._waker, self._wakened = socket.socketpair()
         self._waker.setblocking(False)
         self._wakened.setblocking(False)
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._listener, selectors.EVENT_READ, None)
+        for listener in self._listeners:
+            self._selector.register(listener.listening, selectors.EVENT_READ, None)
         self._selector.register(self._wakened, selectors.EVENT_READ, None)
         self._log.info(
             "embedded_broker_started",
             server=SERVER,
             host=self.address[0],
             port=self.address[1],
-            tls=self._tls is not None,
-            login=settings.credentials is not None,
+            tls=self._listeners[0].tls is not None,
+            public=[place.address for place in settings.public],
+            login=settings.logins.all_rights is not None,
             memory_bytes_max=settings.memory_bytes_max,
             journal=settings.directory or None,
             note=None if self._journal else "for evaluation and tests: messages end with this process",
@@ -101,7 +106,8 @@ class Server:
         try:
             return Journal(Path(settings.directory), settings.disk_bytes_max, wake=self._wake)
         except BaseException:
-            self._listener.close()
+            for listener in self._listeners:
+                listener.listening.close()
             raise
 
     def run(self) -> None:
@@ -130,7 +136,7 @@ class Server:
                 connection.write(self._clock())  # what the kernel takes at once
             self._part_with(connection)
         lost = sum(depth.ready for depth in self._queues.depths().values())
-        for opened in (self._listener, self._waker, self._wakened):
+        for opened in (*(each.listening for each in self._listeners), self._waker, self._wakened):
             opened.close()
         self._selector.close()
         self._log.info(
@@ -183,11 +189,13 @@ class Server:
         return min(LOOK_AROUND_S, max(0.0, self._look_at_s - self._clock()))
 
     def _look_at(self, opened: object, now_s: float) -> None:
-        if opened is self._listener:
-            self._accept(now_s)
-        elif opened is self._wakened:
+        if opened is self._wakened:
             with contextlib.suppress(BlockingIOError):
                 self._wakened.recv(4096)
+            return
+        for listener in self._listeners:
+            if opened is listener.listening:
+                self._accept(listener, now_s)
 
     def _attempt(self, connection: ClientConnection, action: Callable[[float], None], now_s: float) -> None:
         if connection not in self._connections:
@@ -218,10 +226,10 @@ class Server:
 
     # Connections
 
-    def _accept(self, now_s: float) -> None:
+    def _accept(self, listener: Listener, now_s: float) -> None:
         for _ in range(ACCEPTS_MAX):
             try:
-                opened, peer = self._listener.accept()
+                opened, peer = listener.accept()
             except OSError:
                 return  # none left, or it has gone again
             if not self._has_place():
@@ -230,18 +238,14 @@ class Server:
                 )
                 opened.close()
                 continue
-            opened.setblocking(False)
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._tls is not None:
-                opened = self._tls.wrap_socket(opened, server_side=True, do_handshake_on_connect=False)
             self._accepted += 1
             connection = ClientConnection(
                 opened,
-                f"{peer[0]}:{peer[1]}-{self._accepted}",
+                f"{peer}-{self._accepted}",
                 self._queues,
                 self._admission,
                 self._settings.limits,
-                self._settings.credentials,
+                self._settings.logins,
                 self._faults,
                 now_s=now_s,
             )

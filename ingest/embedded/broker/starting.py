@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from ingest.embedded.broker.listening import Place
 from ingest.embedded.keeping import kept_running
 from ingest.errors import Misconfigured, Unavailable
 
@@ -23,6 +24,8 @@ class BrokerOptions(NamedTuple):
 
     directory: Path | None = None  # where it keeps what it gave a receipt for; None: everything ends with it
     disk_bytes_max: int = 10 * 1024**3  # there; over it, publishers are refused
+    producers_login_file: Path | None = None  # of those who may only send
+    public: Place | None = None  # where it listens, too
     log_format: str = "console"
     log_level: str = "warning"
 
@@ -30,6 +33,11 @@ class BrokerOptions(NamedTuple):
         kept = []
         if self.directory is not None:
             kept = ["--directory", str(self.directory), "--disk-bytes-max", str(self.disk_bytes_max)]
+        if self.producers_login_file is not None:
+            kept += ["--producers-login-file", str(self.producers_login_file)]
+        if self.public is not None:
+            kept += ["--public", self.public.address, "--public-certfile", self.public.certfile]
+            kept += ["--public-keyfile", self.public.keyfile]
         return [*kept, "--log-format", self.log_format, "--log-level", self.log_level]
 
 

@@ -66,6 +66,13 @@ GRANT SELECT ON schema_migrations, nodes, environments, producers, catalogs, cat
     fleet_rhythm TO {role};
 GRANT SELECT (reason, attempts, last_seen, certname) ON quarantine TO {role}
 
+-- name: create_role
+CREATE ROLE {role}
+
+-- name: set_login
+-- The password as PostgreSQL keeps it, so that no log has it.
+ALTER ROLE {role} LOGIN PASSWORD {verifier}
+
 -- name: find_role
 -- Not "public", which is everybody.
 SELECT rolname::text FROM pg_roles WHERE rolname::text = %s::text

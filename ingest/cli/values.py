@@ -1,4 +1,4 @@
-"""Numbers as options take them."""
+"""Values as options and arguments take them."""
 
 from __future__ import annotations
 
@@ -16,3 +16,10 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(found):
             self.fail(f"{value!r} is not a number in the range {self._describe_range()}.", param, ctx)
         return found
+
+
+def not_empty(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """A callback: for what names something."""
+    if not value.strip():
+        raise click.BadParameter("it is empty", context, parameter)
+    return value
