@@ -28,6 +28,7 @@ from ingest.store.query.lookups import (
 from ingest.store.query.values import Parameters
 
 CONTENT_HERE = "true /* content */"
+PATH_HERE, LEAF_HERE = "'[]'::jsonb /* path */", "fact.value /* leaf */"
 _AGGREGATES = frozenset({"count", "avg", "sum", "min", "max"})
 
 
@@ -82,6 +83,9 @@ class Compiler:
         text = " " + statement(source.name).removeprefix("SELECT ")
         if source.content is not None:
             text = text.replace(CONTENT_HERE, self.condition(entity, source.content) or "true")
+        if source.path:
+            text = text.replace(PATH_HERE, self.parameters.json(list(source.path)))
+            text = text.replace(LEAF_HERE, operators.below(self.parameters, "fact.value", source.path[1:]))
         return text
 
     def _group(self, entity: Entity, column: ast.Column, shown: list[Shown]) -> str:

@@ -6,7 +6,10 @@ PuppetDB's is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ingest.core.query import ast
+from ingest.core.query.paging import plain
 from ingest.store.query import values
 from ingest.store.query.entity import EntityField, Type
 from ingest.store.query.values import Parameters
@@ -16,6 +19,8 @@ ORDERED = (">", "<", ">=", "<=")
 
 def compare(parameters: Parameters, op: str, field: ast.Field, found: EntityField, value: object) -> str:
     """A comparison as a condition. Raises BadQuery."""
+    if op == "=" and value is None and found.type is not Type.ENCODED:
+        return is_null(parameters, field, found, True)
     if found.type is Type.DOCUMENT:
         return _document(parameters, op, field, found, value)
     if op == "=":
@@ -57,6 +62,8 @@ def _matches(parameters: Parameters, field: ast.Field, found: EntityField, value
             return f"EXISTS (SELECT FROM unnest({found.sql}) AS element (value) WHERE element.value ~ {placeholder})"
         case Type.SCALAR:
             return f"(({found.sql} #>> '{{}}') ~ {placeholder})"
+        case Type.PATH_TEXT:
+            return f"(fact_path_text({found.sql}) ~ {placeholder})"
     raise ast.BadQuery(f"Query operator ~ is not allowed on field {field.text}")
 
 
@@ -70,7 +77,7 @@ def _ordered(parameters: Parameters, op: str, field: ast.Field, found: EntityFie
         raise ast.BadQuery(f"Query operators >,>=,<,<= are not allowed on field {field.text}")
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if found.type is not Type.TIMESTAMP and not is_number:
-        raise ast.BadQuery(f'Argument "{value}" and operator "{op}" have incompatible types.')
+        raise ast.BadQuery(f'Argument "{plain(value)}" and operator "{op}" have incompatible types.')
     placeholder = values.one(parameters, found.type, value, field.text)
     condition = f"({found.sql} {op} {placeholder})"
     if found.type is Type.SCALAR:  # of jsonb, every boolean is more than every number
@@ -83,7 +90,8 @@ def is_null(parameters: Parameters, field: ast.Field, found: EntityField, wanted
     if field.name == "tag" or found.type is Type.ENCODED:
         return f"({found.sql} IS NULL)"  # whatever is wanted: as PuppetDB has it
     if found.type is Type.DOCUMENT or found.type is Type.SCALAR:
-        inside = _inside(parameters, found, field.literal)
+        # Whatever place in an array is named: whether there is one at all, as PuppetDB has it.
+        inside = _inside(parameters, found, field.literal_names())
         return f"(jsonb_typeof({inside}) {'=' if wanted else '<>'} 'null')"
     return f"({found.sql} IS {'' if wanted else 'NOT '}NULL)"
 
@@ -114,8 +122,12 @@ def _inside(parameters: Parameters, found: EntityField, parts: tuple[str | int |
         return found.sql
     if any(isinstance(part, ast.Match) for part in parts):
         raise ast.BadQuery("match() is understood on the left of =, ~, >, <, >= and <= alone")
-    sql = _named(parameters, found, str(parts[0]))
-    for part in parts[1:]:
+    return below(parameters, _named(parameters, found, str(parts[0])), parts[1:])
+
+
+def below(parameters: Parameters, sql: str, parts: Sequence[str | int | ast.Match]) -> str:
+    """What stands at a path within it: names are an object's, numbers places in an array."""
+    for part in parts:
         sql += f" -> {part}" if isinstance(part, int) else f" -> {parameters.text(str(part))}"
     return f"({sql})"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from ingest.core.pgcopy import name_digest
 from ingest.core.query.ast import BadQuery
@@ -15,6 +15,9 @@ NUL, REPLACEMENT = (
     "\0",
     "\ufffd",
 )  # neither text nor jsonb holds the first; what is stored has the second in its place
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Parameters:
@@ -63,7 +66,9 @@ def one(parameters: Parameters, type_: Type, value: object, field: str) -> str:
             return parameters.add(found, "boolean")
         case Type.TIMESTAMP:
             return parameters.add(timestamp(value), "timestamptz")
-        case Type.SCALAR | Type.ENCODED | Type.DOCUMENT | Type.PATH | Type.PATH_TEXT:
+        case Type.PATH | Type.PATH_TEXT:
+            return parameters.json(_path(value))
+        case Type.SCALAR | Type.ENCODED | Type.DOCUMENT:
             return parameters.json(value)
     raise BadQuery(f"Argument {json.dumps(value)[:200]} is incompatible with field {field!r}.")
 
@@ -94,17 +99,22 @@ def many(parameters: Parameters, type_: Type, values: tuple[object, ...], field:
                 return parameters.add(found, "boolean[]")
         case Type.TIMESTAMP:
             return parameters.add([timestamp(value) for value in values], "timestamptz[]")
-        case Type.SCALAR | Type.ENCODED | Type.DOCUMENT | Type.PATH | Type.PATH_TEXT:
+        case Type.PATH | Type.PATH_TEXT:
+            return parameters.add([to_json(_path(value)) for value in values], "jsonb[]")
+        case Type.SCALAR | Type.ENCODED | Type.DOCUMENT:
             return parameters.add([to_json(value) for value in values], "jsonb[]")
     raise BadQuery(f"'in' with an array is not supported on field {field!r}")
 
 
 def timestamp(value: object) -> datetime:
-    """Raises BadQuery."""
+    """Of text, of a year alone, of milliseconds since 1970. Raises BadQuery."""
     try:
         if isinstance(value, str):
-            return parse_time(value, "timestamp")
-    except Rejected:
+            is_year = len(value) == 4 and value.isascii() and value.isdigit()
+            return parse_time(f"{value}-01-01" if is_year else value, "timestamp")
+        if isinstance(value, int) and not isinstance(value, bool):
+            return EPOCH + timedelta(milliseconds=value)
+    except (Rejected, OverflowError):
         pass
     raise BadQuery(f"'{str(value)[:200]}' is not a valid timestamp value")
 
@@ -116,6 +126,12 @@ def pattern(parameters: Parameters, value: object, field: str) -> str:
             f"~ takes a regular expression as a string, but field {field!r} was given {json.dumps(value)[:200]}"
         )
     return parameters.text(value)
+
+
+def _path(value: object) -> object:
+    if not (isinstance(value, list) and all(isinstance(part, str | int) for part in value)):
+        raise BadQuery("Path array element wasnt string or integer: a path is an array of names and indexes")
+    return value
 
 
 def _digest(value: object) -> bytes:

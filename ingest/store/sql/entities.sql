@@ -10,6 +10,15 @@ LEFT JOIN node_facts f ON f.node_id = n.id
 LEFT JOIN environments fe ON fe.id = f.environment_id
 LEFT JOIN node_latest_reports l ON l.node_id = n.id
 
+-- name: from_nodes_with_expiration
+SELECT FROM nodes n
+LEFT JOIN catalogs c ON c.node_id = n.id
+LEFT JOIN environments e ON e.id = c.environment_id
+LEFT JOIN node_facts f ON f.node_id = n.id
+LEFT JOIN environments fe ON fe.id = f.environment_id
+LEFT JOIN node_latest_reports l ON l.node_id = n.id
+LEFT JOIN node_expirations x ON x.node_id = n.id
+
 -- name: from_catalogs
 SELECT FROM catalogs c
 JOIN nodes n ON n.id = c.node_id
@@ -167,16 +176,38 @@ LEFT JOIN node_own_facts o ON o.node_id = n.id
 LEFT JOIN environments e ON e.id = f.environment_id
 
 -- name: from_fact_contents
+-- By way of the nodes, whose facts are taken apart leaf by leaf; only those whose names are asked for, if any are.
 SELECT FROM nodes n
 JOIN node_facts f ON f.node_id = n.id
 JOIN fact_bases b ON b.id = f.base_id
 JOIN fact_shapes s ON s.id = b.shape_id
-CROSS JOIN LATERAL unnest(s.names, s.templates, s.firsts, s.firsts[2:], b.leaves)
-    WITH ORDINALITY AS v (name, template, first_place, next_place, leaves, number)
+JOIN LATERAL unnest(s.names, s.templates, s.firsts, s.firsts[2:], b.leaves)
+    WITH ORDINALITY AS v (name, template, first_place, next_place, leaves, number) ON true /* content */
 CROSS JOIN LATERAL (SELECT NULL::text AS json /* fact_of_base */) AS shared
 LEFT JOIN node_own_facts o ON o.node_id = n.id
 LEFT JOIN environments e ON e.id = f.environment_id
 CROSS JOIN LATERAL fact_leaves(v.name, (SELECT NULL::text AS json /* fact_in_place */)::jsonb) AS leaf
+
+-- name: from_fact_contents_at_path
+-- One path is asked for: what stands there in each node's fact, if it is a leaf. Bases are looked through first, as for facts.
+SELECT FROM (
+    SELECT b.id AS base_id, v.name, v.template, v.first_place, v.next_place, v.leaves, v.number, shared.json
+    FROM fact_bases b
+    JOIN fact_shapes s ON s.id = b.shape_id
+    CROSS JOIN LATERAL unnest(s.names, s.templates, s.firsts, s.firsts[2:], b.leaves)
+        WITH ORDINALITY AS v (name, template, first_place, next_place, leaves, number)
+    CROSS JOIN LATERAL (SELECT NULL::text AS json /* fact_of_base */) AS shared
+    WHERE true /* content */
+    OFFSET 0
+) AS v
+JOIN node_facts f ON f.base_id = v.base_id
+JOIN nodes n ON n.id = f.node_id
+CROSS JOIN LATERAL (SELECT v.json) AS shared
+LEFT JOIN node_own_facts o ON o.node_id = n.id
+LEFT JOIN environments e ON e.id = f.environment_id
+CROSS JOIN LATERAL (SELECT (SELECT NULL::text AS json /* fact_in_place */)::jsonb AS value OFFSET 0) AS fact
+CROSS JOIN LATERAL (SELECT '[]'::jsonb /* path */ AS path, fact.value /* leaf */ AS value OFFSET 0) AS at_path
+JOIN LATERAL (SELECT at_path.path, at_path.value) AS leaf ON jsonb_typeof(leaf.value) NOT IN ('object', 'array')
 
 -- name: from_factsets
 SELECT FROM nodes n
@@ -242,7 +273,35 @@ SELECT CASE
 END AS json
 
 -- name: from_fact_paths
-SELECT FROM fact_paths fp
+-- From one base of each shape, and each template once; all of them are walked through together, a level at a time.
+SELECT FROM (
+    WITH RECURSIVE fact AS MATERIALIZED (
+        SELECT DISTINCT ON (fp.name COLLATE "C", fp.template COLLATE "C") fp.name, fp.template, fp.leaves
+        FROM (SELECT DISTINCT ON (shape_id) shape_id, leaves FROM fact_bases ORDER BY shape_id) AS b
+        JOIN fact_shapes s ON s.id = b.shape_id
+        CROSS JOIN LATERAL unnest(s.names, s.templates, b.leaves) AS fp (name, template, leaves)
+        WHERE true /* content */
+        ORDER BY fp.name COLLATE "C", fp.template COLLATE "C"
+    ), walk (name, path, value, kind) AS (
+        SELECT v.name, jsonb_build_array(v.name), shared.value, jsonb_typeof(shared.value)
+        FROM fact v
+        CROSS JOIN LATERAL (SELECT (SELECT NULL::text AS json /* fact_of_base */)::jsonb AS value OFFSET 0) AS shared
+        UNION ALL
+        SELECT walk.name, walk.path || jsonb_build_array(child.key), child.value, jsonb_typeof(child.value)
+        FROM walk
+        CROSS JOIN LATERAL (
+            SELECT to_jsonb(o.key) AS key, o.value
+            FROM jsonb_each(CASE walk.kind WHEN 'object' THEN walk.value END) AS o
+            UNION ALL
+            SELECT to_jsonb(a.number - 1), a.value
+            FROM jsonb_array_elements(CASE walk.kind WHEN 'array' THEN walk.value END) WITH ORDINALITY AS a (value, number)
+        ) AS child
+        WHERE walk.kind IN ('object', 'array')
+    )
+    SELECT DISTINCT walk.name, walk.path AS path_array, fact_type(walk.value) AS type
+    FROM walk
+    WHERE walk.kind NOT IN ('object', 'array')
+) AS fp
 
 -- name: from_fact_names
 SELECT FROM fact_names fp
@@ -252,6 +311,12 @@ SELECT FROM node_package_versions v
 
 -- name: from_packages
 SELECT FROM packages v
+
+-- name: packages_json
+-- The packages of a node, as the text of a JSON array.
+SELECT '[' || coalesce(string_agg(json_build_array(v.package_name, v.version, v.provider)::text, ','), '') || ']'
+FROM node_package_versions v
+WHERE v.node_id = %(node_id)s::integer
 
 -- name: fact_by_name
 -- One fact of the node of a row f of node_facts: the compiler puts its columns and the name where the parameters are. By its place in
