@@ -62,14 +62,14 @@ def measure(options: argparse.Namespace, directory: Path, stack: ExitStack) -> l
     front = Front(server.conninfo("ingest"), broker, log=directory / "front.log")
     stack.callback(front.stop)
     front.wait_ready()
-    board = Puppetboard(directory, front.port)
-    stack.callback(board.stop)
+    dashboard = Puppetboard(directory, front.port)
+    stack.callback(dashboard.stop)
     report = ask(front.port, f"{V4}/nodes/{certname}").json["latest_report_hash"]
     rows = []
     with browser() as tab:
         for path in pages(certname, report):
             if options.only in path:
-                rows.append(open_page(tab, board, path, options.photographs))
+                rows.append(open_page(tab, dashboard, path, options.photographs))
                 print(line(rows[-1]), flush=True)
     return rows
 
@@ -83,19 +83,19 @@ def pages(certname: str, report: str) -> Iterator[str]:
     yield from ("/metric/puppetlabs.puppetdb.population%3Aname%3Dnum-nodes", "/radiator", "/query")
 
 
-def open_page(tab: Browser, board: Puppetboard, path: str, photographs: Path | None) -> dict[str, Any]:
+def open_page(tab: Browser, dashboard: Puppetboard, path: str, photographs: Path | None) -> dict[str, Any]:
     found: list[float] = []
     for _ in range(TIMES + 1):
         tab.show("about:blank")
         tab.until("location.href === 'about:blank'")
-        before = len(board.answered())
-        tab.show(f"http://127.0.0.1:{board.port}{path}")
+        before = len(dashboard.answered())
+        tab.show(f"http://127.0.0.1:{dashboard.port}{path}")
         tab.until("location.pathname !== 'blank'")
         found.append(tab.until(COMPLETE))
     if photographs is not None:
         photographs.mkdir(exist_ok=True)
         tab.photograph(photographs / f"{path.strip('/').replace('/', '_')[:60] or 'index'}.png")
-    made = [one for one in board.answered()[before:] if "/static/" not in one["path"]]
+    made = [one for one in dashboard.answered()[before:] if "/static/" not in one["path"]]
     made = [one for one in made if "/offline/" not in one["path"]]
     return {
         "page": path,

@@ -220,7 +220,7 @@ WRONG = [
     ("nodes{certname ~> ['a']}", "Query operator ~> is not allowed on field certname"),
     ("nodes{certname = 5}", "incompatible with field 'certname'"),
     ("nodes{expired = 'x'}", "'x' is not a valid timestamp value"),
-    ("nodes{expired > 5}", "'5' is not a valid timestamp value"),
+    ("nodes{expired > 5.5}", "'5.5' is not a valid timestamp value"),
     ("resources{line = 'a'}", 'Argument "a" is incompatible with numeric field "line".'),
     ("resources{line > 'a'}", 'Argument "a" and operator ">" have incompatible types.'),
     ("resources{exported = 'x'}", "incompatible with field 'exported'"),

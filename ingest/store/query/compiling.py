@@ -29,7 +29,7 @@ from ingest.store.query.values import Parameters
 
 CONTENT_HERE = "true /* content */"
 PATH_HERE, LEAF_HERE = "'[]'::jsonb /* path */", "fact.value /* leaf */"
-_AGGREGATES = frozenset({"count", "avg", "sum", "min", "max"})
+AGGREGATES = frozenset({"count", "avg", "sum", "min", "max"})
 
 
 class Compiled(NamedTuple):
@@ -176,7 +176,7 @@ class Compiler:
         return condition
 
     def _compare_call(self, entity: Entity, op: str, call: ast.Function, value: object) -> str:
-        if call.name in _AGGREGATES:
+        if call.name in AGGREGATES:
             raise ast.BadQuery(f"{call.name} is no condition on a row: extract it, with group_by")
         found = columns.call(self.parameters, entity, call)
         if op == "~":

@@ -117,9 +117,9 @@ def _is_of_certname(part: ast.Node) -> bool:
 FACTS = Entity(
     "facts",
     {
-        "certname": EntityField("n.certname"),
-        "environment": EntityField("e.name"),
-        "name": EntityField("v.name"),
+        "certname": EntityField("n.certname", json="texts.certname"),
+        "environment": EntityField("e.name", json="texts.environment"),
+        "name": EntityField("v.name", json="texts.name"),
         "value": EntityField(f"{_IN_PLACE}::jsonb", Type.SCALAR, json=_IN_PLACE),
     },
     _facts_source,

@@ -101,8 +101,9 @@ def in_array(parameters: Parameters, field: ast.Field, found: EntityField, wante
     if found.type in (Type.ARRAY, Type.TAGS, Type.ENCODED):
         raise ast.BadQuery("Operator in...array is not supported on array types")
     placeholder = values.many(parameters, found.type, wanted, field.text)
-    sql = _inside(parameters, found, field.parts) if found.type is Type.DOCUMENT else found.sql
-    return f"({sql} = ANY ({placeholder}))"
+    if found.type is Type.DOCUMENT:
+        return _unknown_share(f"{_inside(parameters, found, field.parts)} = ANY ({placeholder})")
+    return f"({found.sql} = ANY ({placeholder}))"
 
 
 def inside(parameters: Parameters, found: EntityField, field: ast.Field) -> str:
@@ -152,8 +153,14 @@ def _document(parameters: Parameters, op: str, field: ast.Field, found: EntityFi
 
 def _leaf(parameters: Parameters, op: str, sql: str, value: object, text: str) -> str:
     if op == "~":
-        return f"(({sql} #>> '{{}}') ~ {values.pattern(parameters, value, text)})"
-    return f"({sql} {op} {parameters.json(value)})"
+        return _unknown_share(f"({sql} #>> '{{}}') ~ {values.pattern(parameters, value, text)}")
+    return _unknown_share(f"{sql} {op} {parameters.json(value)}")
+
+
+def _unknown_share(condition: str) -> str:
+    """As an expression of its own the planner takes it for true of half of the rows, and joins so that it is no harm if it is
+    true of all; else it believes in one row of a hundred, and compares each with all others when most are found."""
+    return f"(SELECT {condition})"
 
 
 def _contains(parameters: Parameters, names: tuple[str, ...], found: EntityField, value: object) -> str:
@@ -161,14 +168,14 @@ def _contains(parameters: Parameters, names: tuple[str, ...], found: EntityField
     if any(name.isascii() and name.isdigit() for name in names):
         # It may be the place in an array, of which @> knows nothing.
         path = parameters.add([values.clean(name) for name in rest], "text[]")
-        return f"({_named(parameters, found, first)} #> {path} = {parameters.json(value)})"
+        return _unknown_share(f"{_named(parameters, found, first)} #> {path} = {parameters.json(value)}")
     for name in reversed(names):
         value = {name: value}
     if found.by_name is None:
         return f"({found.sql} @> {parameters.json(value)})"
     # Put back into a document: by itself, an array contains what is one of its elements.
     document = f"jsonb_build_object({parameters.text(first)}, {_named(parameters, found, first)})"
-    return f"({document} @> {parameters.json(value)})"
+    return _unknown_share(f"{document} @> {parameters.json(value)}")
 
 
 _CHILDREN = (

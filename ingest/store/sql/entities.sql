@@ -47,25 +47,33 @@ LEFT JOIN positions p ON p.id = slots.ids[m.place]
 -- name: from_resources_by_content
 -- From resources to their nodes, without an index that catalogs would have to keep. Few resources are looked for in every
 -- node's arrays, 32 ms for each of them at 3000 nodes of 1000 resources; from 30 on it is quicker to take all arrays apart
--- once (1 s). Of the two halves one is not carried out at all.
+-- once (1 s). Of the two halves one is not carried out at all. Nodes are joined to the arrays, and not to what comes out of them:
+-- nobody can estimate how much that is.
 SELECT FROM (
     WITH wanted AS MATERIALIZED (
         SELECT r.id FROM resources r WHERE true /* content */
+    ), held AS NOT MATERIALIZED (
+        SELECT cr.node_id, cr.chunk, cr.resource_ids, n.certname, n.deactivated, n.expired, c.environment_id, c.position_set_id
+        FROM catalog_resources cr
+        JOIN nodes n ON n.id = cr.node_id
+        JOIN catalogs c ON c.node_id = cr.node_id
+        OFFSET 0
     )
-    SELECT cr.node_id, cr.chunk, array_position(cr.resource_ids, w.id) AS place, w.id AS resource_id
+    SELECT h.node_id, h.chunk, h.certname, h.deactivated, h.expired, h.environment_id, h.position_set_id,
+           array_position(h.resource_ids, w.id) AS place, w.id AS resource_id
     FROM wanted w
-    JOIN catalog_resources cr ON w.id = ANY (cr.resource_ids)
+    JOIN held h ON w.id = ANY (h.resource_ids)
     WHERE (SELECT count(*) <= 30 FROM wanted)
     UNION ALL
-    SELECT cr.node_id, cr.chunk, u.place, u.resource_id
-    FROM catalog_resources cr
-    CROSS JOIN LATERAL unnest(cr.resource_ids) WITH ORDINALITY AS u (resource_id, place)
+    SELECT h.node_id, h.chunk, h.certname, h.deactivated, h.expired, h.environment_id, h.position_set_id, u.place, u.resource_id
+    FROM held h
+    CROSS JOIN LATERAL unnest(h.resource_ids) WITH ORDINALITY AS u (resource_id, place)
     JOIN wanted w ON w.id = u.resource_id
     WHERE (SELECT count(*) > 30 FROM wanted)
 ) AS m
 JOIN resources r ON r.id = m.resource_id
-JOIN nodes n ON n.id = m.node_id
-JOIN catalogs c ON c.node_id = n.id
+CROSS JOIN LATERAL (SELECT m.node_id AS id, m.certname, m.deactivated, m.expired) AS n
+CROSS JOIN LATERAL (SELECT m.environment_id, m.position_set_id) AS c
 LEFT JOIN environments e ON e.id = c.environment_id
 LEFT JOIN position_sets ps ON ps.id = c.position_set_id
 LEFT JOIN positions p ON p.id = ps.position_ids[m.chunk * 256 + m.place]
@@ -87,16 +95,17 @@ SELECT FROM (
 JOIN nodes n ON n.id = r.node_id
 JOIN catalogs c ON c.node_id = n.id
 LEFT JOIN environments e ON e.id = c.environment_id
-CROSS JOIN LATERAL (
-    SELECT (
+LEFT JOIN LATERAL (
+    SELECT p.file, p.line
+    FROM positions p
+    WHERE p.id = (
         SELECT ps.position_ids[cr.chunk * 256 + array_position(cr.resource_ids, r.id)]
         FROM catalog_resources cr
         JOIN position_sets ps ON ps.id = c.position_set_id
         WHERE cr.node_id = n.id AND r.id = ANY (cr.resource_ids)
-    ) AS id
+    )
     OFFSET 0
-) AS place
-LEFT JOIN positions p ON p.id = place.id
+) AS p ON true
 
 -- name: from_edges
 SELECT FROM nodes n
@@ -156,11 +165,16 @@ CROSS JOIN LATERAL unnest(s.names, s.templates, s.firsts, s.firsts[2:], b.leaves
 CROSS JOIN LATERAL (SELECT NULL::text AS json /* fact_of_base */) AS shared
 LEFT JOIN node_own_facts o ON o.node_id = n.id
 LEFT JOIN environments e ON e.id = f.environment_id
+CROSS JOIN LATERAL (
+    SELECT to_json(n.certname)::text AS certname, to_json(e.name)::text AS environment, to_json(v.name)::text AS name
+) AS texts
 
 -- name: from_facts_by_base
--- From what nodes share to the nodes: few bases are taken apart, and only the facts that are asked for, instead of each node's.
+-- From what nodes share to the nodes: few bases are taken apart, and only the facts that are asked for, instead of each node's. What is
+-- shown of a node, of a name, is made JSON once, and not in each row; by LEFT JOIN of a group, so not at all where nobody asks for it.
 SELECT FROM (
-    SELECT b.id AS base_id, v.name, v.template, v.first_place, v.next_place, v.leaves, v.number, shared.json
+    SELECT b.id AS base_id, v.name, v.template, v.first_place, v.next_place, v.leaves, v.number, shared.json,
+           to_json(v.name)::text AS name_text
     FROM fact_bases b
     JOIN fact_shapes s ON s.id = b.shape_id
     CROSS JOIN LATERAL unnest(s.names, s.templates, s.firsts, s.firsts[2:], b.leaves)
@@ -174,6 +188,12 @@ JOIN nodes n ON n.id = f.node_id
 CROSS JOIN LATERAL (SELECT v.json) AS shared
 LEFT JOIN node_own_facts o ON o.node_id = n.id
 LEFT JOIN environments e ON e.id = f.environment_id
+LEFT JOIN (SELECT id, to_json(certname)::text AS certname FROM nodes GROUP BY id) AS node_texts ON node_texts.id = f.node_id
+LEFT JOIN (SELECT id, to_json(name)::text AS name FROM environments GROUP BY id) AS environment_texts
+    ON environment_texts.id = f.environment_id
+CROSS JOIN LATERAL (
+    SELECT node_texts.certname, environment_texts.name AS environment, v.name_text AS name
+) AS texts
 
 -- name: from_fact_contents
 -- By way of the nodes, whose facts are taken apart leaf by leaf; only those whose names are asked for, if any are.
