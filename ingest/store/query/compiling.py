@@ -86,7 +86,7 @@ class Compiler:
         if source.path:
             text = text.replace(PATH_HERE, self.parameters.json(list(source.path)))
             text = text.replace(LEAF_HERE, operators.below(self.parameters, "fact.value", source.path[1:]))
-        return text
+        return self.parameters.heavy(text, is_source=True)
 
     def _group(self, entity: Entity, column: ast.Column, shown: list[Shown]) -> str:
         """By its place where it is shown: two parameters of the same text are two expressions to PostgreSQL."""

@@ -19,6 +19,8 @@ ORDERED = (">", "<", ">=", "<=")
 
 def compare(parameters: Parameters, op: str, field: ast.Field, found: EntityField, value: object) -> str:
     """A comparison as a condition. Raises BadQuery."""
+    if not field.parts:
+        parameters.heavy(found.sql)
     if op == "=" and value is None and found.type is not Type.ENCODED:
         return is_null(parameters, field, found, True)
     if found.type is Type.DOCUMENT:
@@ -103,7 +105,7 @@ def in_array(parameters: Parameters, field: ast.Field, found: EntityField, wante
     placeholder = values.many(parameters, found.type, wanted, field.text)
     if found.type is Type.DOCUMENT:
         return _unknown_share(f"{_inside(parameters, found, field.parts)} = ANY ({placeholder})")
-    return f"({found.sql} = ANY ({placeholder}))"
+    return f"({parameters.heavy(found.sql)} = ANY ({placeholder}))"
 
 
 def inside(parameters: Parameters, found: EntityField, field: ast.Field) -> str:
@@ -114,13 +116,13 @@ def inside(parameters: Parameters, found: EntityField, field: ast.Field) -> str:
 def _named(parameters: Parameters, found: EntityField, name: str) -> str:
     """What stands under a name of a document itself."""
     if found.by_name is not None:
-        return found.by_name.replace("{name}", parameters.text(name))
-    return f"({found.sql} -> {parameters.text(name)})"
+        return parameters.heavy(found.by_name.replace("{name}", parameters.text(name)))
+    return f"({parameters.heavy(found.sql)} -> {parameters.text(name)})"
 
 
 def _inside(parameters: Parameters, found: EntityField, parts: tuple[str | int | ast.Match, ...]) -> str:
     if not parts:
-        return found.sql
+        return parameters.heavy(found.sql)
     if any(isinstance(part, ast.Match) for part in parts):
         raise ast.BadQuery("match() is understood on the left of =, ~, >, <, >= and <= alone")
     return below(parameters, _named(parameters, found, str(parts[0])), parts[1:])
