@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -159,6 +159,16 @@ def test_heads_are_bounded_in_size_and_in_time(serve: Serve) -> None:
             client.sendall(beginning)
             client.settimeout(20)
             assert client.recv(1000)[:12] in (b"", b"HTTP/1.1 408", b"HTTP/1.1 400")
+    assert front.get("/pdb/meta/v1/version").status == 200
+
+
+@pytest.mark.parametrize("endless", [b"GET / HTTP/1.1\r\n" + b"a" * 4_000_000, b"\r\n" * 2_000_000])
+def test_what_never_becomes_a_head_is_not_kept(serve: Serve, endless: bytes) -> None:
+    """A name without an end is hung up on when it is too long, and not only after a while."""
+    front = serve()
+    with socket.create_connection(("127.0.0.1", front.port), timeout=10) as client, suppress(ConnectionError):
+        client.sendall(endless)
+        assert client.recv(1000)[:12] in (b"", b"HTTP/1.1 400")
     assert front.get("/pdb/meta/v1/version").status == 200
 
 

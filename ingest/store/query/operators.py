@@ -192,6 +192,8 @@ def _walk(parameters: Parameters, op: str, field: ast.Field, found: EntityField,
     parts, above = list(field.parts), found.sql
     if found.by_name is not None and isinstance(parts[0], str):
         above = _named(parameters, found, str(parts.pop(0)))
+    else:
+        parameters.heavy(above)
     tables, conditions = [], []
     for number, part in enumerate(parts):
         level = f"level{number}"
