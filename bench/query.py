@@ -1,5 +1,5 @@
-"""Queries beside PuppetDB: what puppetboard's pages, the collectors of a compile and prometheus-puppetdb-exporter ask, of the
-same fleet in both, in turn.
+"""Queries beside PuppetDB: what puppetboard's pages, the collectors of a compile, prometheus-puppetdb-exporter and scripts ask,
+of the same fleet in both, in turn.
 
 Real catalogs and facts (``lab``), cloned, with a report a day for each node; one PostgreSQL. A figure is the median of some
 requests over a kept connection, until the last byte; the ratio is PuppetDB's time over ours.
@@ -160,7 +160,7 @@ def store(conninfo: str, bodies: list[bytes]) -> float:
 
 
 def requests(certname: str, report: str, now: datetime) -> list[Asked]:
-    return [*pages(certname, report, now), *collectors(certname), *exporter(report)]
+    return [*pages(certname, report, now), *collectors(certname), *exporter(report), *scripts(certname)]
 
 
 def pages(certname: str, report: str, now: datetime) -> Iterator[Asked]:
@@ -263,6 +263,27 @@ def exporter(report: str) -> Iterator[Asked]:
     either = ["or", ["=", ["node", "active"], False], ["=", ["node", "active"], True]]
     yield Asked("exporter", "exporter: nodes", "/nodes", {"query": either})
     yield Asked("exporter", "exporter: metrics of a report", f"/reports/{report}/metrics")
+
+
+def scripts(certname: str) -> Iterator[Asked]:
+    """What pypuppetdb, bolt and people's own programs ask and no page does."""
+    latest = {"query": ["=", "latest_report?", True]}
+    yield Asked("scripts", "fact paths", "/fact-paths")
+    yield Asked("scripts", "fact paths: by pattern", "/fact-paths", {"query": ["~>", "path", ["os", ".*"]]})
+    family = ["=", "path", ["os", "family"]]
+    yield Asked("scripts", "fact contents: of a path", "/fact-contents", {"query": family})
+    yield Asked("scripts", "factset", f"/factsets/{certname}")
+    yield Asked("scripts", "inventory of a node", "/inventory", {"query": ["=", "certname", certname]})
+    yield Asked("scripts", "edges", f"/catalogs/{certname}/edges")
+    for group in ("certname", "resource", "containing_class"):
+        by = {"summarize_by": group}
+        yield Asked("scripts", f"event counts: by {group}", "/event-counts", by)
+        yield Asked("scripts", f"event counts: latest by {group}", "/event-counts", latest | by)
+    nodes = latest | {"summarize_by": "resource", "count_by": "certname"}
+    yield Asked("scripts", "event counts: nodes by resource", "/event-counts", nodes)
+    groups = {"summarize_by": "certname,resource,containing_class"}
+    yield Asked("scripts", "aggregate event counts", "/aggregate-event-counts", groups)
+    yield Asked("scripts", "aggregate event counts: latest", "/aggregate-event-counts", latest | groups)
 
 
 # Measuring

@@ -24,6 +24,7 @@ from ingest.front.paths import Target
 from ingest.front.readers import Readers, away
 from ingest.front.refusal import JSON, Refusal, json_response, unknown
 from ingest.store.connection import Connection
+from ingest.store.query.asked import gives_one_row
 from ingest.store.query.compiling import Compiled
 from ingest.store.query.running import RunningQuery, TooSlow, cancel, object_exists
 
@@ -46,13 +47,14 @@ class Answerer:
         self, request: Request, send: Send, target: Target, asked: Asked, compiled: Compiled
     ) -> None:
         """Sends the whole answer. Raises Refusal or BadQuery while nothing has been sent."""
-        timeout_s = min(asked.timeout_s or self._config.query_timeout_s, self._config.query_timeout_s)
+        usual_s = self._config.query_timeout_s
+        timeout_s = min(asked.timeout_s or usual_s, usual_s)
         async with self._readers.connection() as connection, _present(request, connection) as client:
             if target.parent is not None and not await client.wait(
                 self._readers.step(object_exists, connection, *target.parent)
             ):
                 raise unknown(*target.parent)
-            running = RunningQuery(connection, timeout_s)
+            running = RunningQuery(connection, timeout_s, is_usual=timeout_s == usual_s)
             try:
                 await self._run(client, running, send, target, asked, compiled)
             finally:
@@ -71,9 +73,14 @@ class Answerer:
             plan = await client.wait(self._readers.step(running.explain, compiled))
             await _send_whole(client.request, send, b'[{"query plan":' + plan + b"}]")
             return
-        await client.wait(self._readers.step(lambda: running.open(compiled, with_total=asked.include_total)))
-        piece = await client.wait(self._readers.step(running.next_piece))
-        if target.single is not None or target.is_first_value:
+        is_alone = target.single is not None or target.is_first_value
+        is_one_row = is_alone or gives_one_row(asked.query)
+        piece = await client.wait(
+            self._readers.step(
+                lambda: running.begin(compiled, with_total=asked.include_total, is_one_row=is_one_row)
+            )
+        )
+        if is_alone:
             if not piece:
                 raise unknown(*(target.single or target.parent or ("", "")))
             row = _first_value(piece[0]) if target.is_first_value else piece[0]

@@ -91,6 +91,8 @@ class Front:
             case ["pdb", "query", "v4", *rest]:
                 require_json(request)
                 await self._query(request, send, rest)
+            case ["pdb", "query", ("v1" | "v2" | "v3") as old, *_]:
+                raise Refusal(404, f"The {old} API has been retired; please use v4")
             case ["pdb", "cmd", "v1"]:
                 require_json(request)
                 response = await self._commands.take(request)
@@ -146,6 +148,8 @@ def _parts(scope: Scope) -> list[str]:
     """Of the path, each decoded by itself: a title may hold slashes."""
     raw = scope.get("raw_path") or scope["path"].encode()
     parts = [unquote(part, errors="replace") for part in raw.decode("latin-1").split("/")[1:]]
+    if parts[:2] == ["pdb", "query"]:
+        return parts  # /facts/NAME/ asks for an empty value
     while parts and not parts[-1]:
         parts.pop()
     return parts

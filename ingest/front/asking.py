@@ -12,7 +12,7 @@ from starlette.requests import Request
 from ingest.core.nesting import require_shallow
 from ingest.core.query import ast
 from ingest.core.query.ast import BadQuery
-from ingest.core.query.paging import orders, whole_number
+from ingest.core.query.paging import orders, shown, whole_number
 from ingest.core.query.pql import parse_pql
 from ingest.core.query.reading import read_filter, read_query
 from ingest.errors import Rejected
@@ -23,6 +23,10 @@ from ingest.front.refusal import Refusal
 FORM = "application/x-www-form-urlencoded"
 PARAMETERS_MAX = 100
 _BOOLEANS = ("ast_only", "include_total", "pretty", "distinct_resources")
+_WIDER = {
+    "nodes": ("include_facts_expiration", "nodes_with_expiration"),
+    "factsets": ("include_package_inventory", "factsets_with_packages"),
+}
 _NO_CERTNAME = ("fact_paths", "environments", "packages")
 
 
@@ -42,7 +46,7 @@ class Asked(msgspec.Struct, frozen=True):
 async def read_parameters(request: Request, *, bytes_max: int, silence_s: float) -> dict[str, Any]:
     """Raises Refusal or BadQuery."""
     found = read_pairs(request.scope["query_string"].decode("latin-1"))
-    if request.method not in ("GET", "HEAD", "POST"):
+    if request.method not in ("GET", "POST"):
         raise BadQuery("PuppetDB queries must be made via GET/POST")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if request.method == "POST":
@@ -73,6 +77,7 @@ def read_pairs(text: str) -> dict[str, Any]:
 
 def _json_object(body: bytes) -> dict[str, Any]:
     found = parse_json(body.decode("utf-8", "replace")) if body else {}
+    found = {} if found is None else found
     if not isinstance(found, dict):
         raise BadQuery('the body of a POST is a JSON object, such as {"query": ...}')
     return found
@@ -113,9 +118,10 @@ def understand(target: Target, parameters: dict[str, Any]) -> Asked:
         query, given = _of_entity(target, given)
     else:
         query, given = _of_root(given, restrict=not flags["ast_only"])
-    query = _with_parameters(query, parameters)
+    query = _wider(target, query, parameters)
+    paged = _with_parameters(query, parameters)
     return Asked(
-        query,
+        paged if target.single is None else query,
         given,
         include_total=flags["include_total"],
         pretty=flags["pretty"],
@@ -138,7 +144,10 @@ def _of_root(given: object, *, restrict: bool) -> tuple[ast.Query, object]:
 
 def _of_entity(target: Target, given: object) -> tuple[ast.Query, object]:
     tree = (parse_json(given) if given.strip() else None) if isinstance(given, str) else given
-    query = msgspec.structs.replace(read_filter(tree), entity=target.entity)
+    if target.single is None:
+        query = msgspec.structs.replace(read_filter(tree), entity=target.entity)
+    else:
+        query = ast.Query(target.entity)  # the path says it all
     if target.only_active:
         query = _active_only(query)
     for condition in target.filters:
@@ -152,22 +161,28 @@ def _active_only(query: ast.Query) -> ast.Query:
     return query.restricted(ast.equals("node_state", "active"))
 
 
+def _wider(target: Target, query: ast.Query, parameters: dict[str, Any]) -> ast.Query:
+    """With what a parameter adds to an entity. PuppetDB adds no packages to a single factset."""
+    parameter, entity = _WIDER.get(query.entity, ("", ""))
+    if not _boolean(parameters.get(parameter)) or (target.single and query.entity != "nodes"):
+        return query
+    return msgspec.structs.replace(query, entity=entity)
+
+
 def _with_parameters(query: ast.Query, parameters: dict[str, Any]) -> ast.Query:
-    """Those of the request count where the query itself says nothing."""
+    """Those of the request count before what the query itself says."""
     changes: dict[str, Any] = {}
-    if (limit := parameters.get("limit")) is not None and query.limit is None:
+    if (limit := parameters.get("limit")) is not None:
         changes["limit"] = whole_number("limit", limit, 1)
-    if (offset := parameters.get("offset")) is not None and query.offset is None:
+    if (offset := parameters.get("offset")) is not None:
         changes["offset"] = whole_number("offset", offset, 0)
-    if (order_by := parameters.get("order_by")) is not None and not query.order_by:
-        changes["order_by"] = orders(_order_pairs(order_by))
+    if pairs := _order_pairs(parameters.get("order_by")):
+        changes["order_by"] = orders(pairs)
     return msgspec.structs.replace(query, **changes)
 
 
 def _order_pairs(given: object) -> list[list[str]]:
-    if given in (None, [], ""):
-        return []
-    if isinstance(given, str):
+    if isinstance(given, str) and given:
         text, given = given, None
         try:
             given = json.loads(text)
@@ -175,22 +190,23 @@ def _order_pairs(given: object) -> list[list[str]]:
             raise BadQuery(
                 f"Illegal value '{text[:200]}' for :order_by; expected a JSON array of maps."
             ) from error
-    if given in (None, [], ""):
+    if given in (None, [], "", {}):
         return []
     if not (isinstance(given, list) and all(isinstance(one, dict) for one in given)):
-        raise BadQuery(f"Illegal value '{str(given)[:200]}' for :order_by; expected an array of maps.")
-    found = []
-    for one in given:
-        shown = str(one)[:200]
-        if extra := [name for name in one if name not in ("field", "order")]:
-            raise BadQuery(f"Illegal value '{shown}' in :order_by; unknown key '{extra[0]}'.")
-        if not isinstance(one.get("field"), str):
-            raise BadQuery(f"Illegal value '{shown}' in :order_by; missing required key 'field'.")
-        direction = str(one.get("order") or "asc").lower()
-        if direction not in ("asc", "desc"):
-            raise BadQuery(f"Illegal value '{shown}' in :order_by; 'order' must be either 'asc' or 'desc'")
-        found.append([one["field"], direction])
-    return found
+        raise BadQuery(f"Illegal value '{shown(given)}' for :order_by; expected an array of maps.")
+    return [_order_pair(one) for one in given]
+
+
+def _order_pair(given: dict[str, Any]) -> list[str]:
+    if extra := [name for name in given if name not in ("field", "order")]:
+        raise BadQuery(f"Illegal value '{shown(given)}' in :order_by; unknown key '{extra[0]}'.")
+    if not isinstance(given.get("field"), str):
+        raise BadQuery(f"Illegal value '{shown(given)}' in :order_by; missing required key 'field'.")
+    order = given.get("order")
+    direction = "asc" if order is None else str(order).lower()
+    if direction not in ("asc", "desc"):
+        raise BadQuery(f"Illegal value '{shown(given)}' in :order_by; 'order' must be either 'asc' or 'desc'")
+    return [given["field"], direction]
 
 
 def _boolean(given: object) -> bool:

@@ -9,7 +9,7 @@ import asyncio
 import mmap
 import tempfile
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import IO
 
 from starlette.requests import ClientDisconnect, Request
@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from ingest.front.refusal import Refusal
 
 IN_MEMORY_BYTES = 1024 * 1024  # most catalogs have less
+SMALL_BYTES = 64 * 1024  # of each of as many clients as there may be connections
 INFLATED_BYTES = 256 * 1024  # what is taken out of a compressed piece at once
 DRAINED_BYTES = (
     1024 * 1024 * 1024
@@ -78,8 +79,15 @@ async def read_body(request: Request, bytes_max: int, silence_s: float) -> bytes
     return b"".join(found)
 
 
-async def read_into(body: Body, request: Request, *, bytes_max: int, silence_s: float) -> None:
-    """The request's body, unpacked. Raises Refusal."""
+async def read_into(
+    body: Body,
+    request: Request,
+    *,
+    bytes_max: int,
+    silence_s: float,
+    before_large: Callable[[], Awaitable[None]],
+) -> None:
+    """The request's body, unpacked. ``before_large`` is waited for before a body takes room. Raises Refusal."""
     encoding = request.headers.get("content-encoding", "").strip().lower()
     if encoding not in ENCODINGS:
         raise Refusal(415, f"content encoding {encoding[:100]} not supported")
@@ -95,6 +103,8 @@ async def read_into(body: Body, request: Request, *, bytes_max: int, silence_s: 
             body.write(plain)
             if body.size > limit:
                 break
+        if body.size > SMALL_BYTES:
+            await before_large()
     if body.size > limit:
         raise Refusal(413, "Command size exceeds max-command-size")
     if inflating is not None and not inflating.eof:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ COMMANDS = {
 REQUIRED = ("certname", "version", "command")
 ALLOWED = frozenset({*REQUIRED, "checksum", "secondsToWaitForCompletion", "producer-timestamp"})
 WAIT_S_MAX = 600.0
+_VERSION = re.compile(r"-?[0-9]{1,9}")
 
 
 class Command(NamedTuple):
@@ -69,13 +71,8 @@ def refused(name: str, certname: object, text: str) -> Refusal:
 
 
 def _version(given: object) -> int | None:
-    if isinstance(given, bool):
-        return None
-    try:
-        found = int(str(given))
-    except ValueError:
-        return None
-    return found if 0 <= found < 2**31 else None
+    text = str(given)
+    return int(text) if _VERSION.fullmatch(text) else None
 
 
 def _wait_s(given: object, name: str, certname: str) -> float:

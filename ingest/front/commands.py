@@ -29,7 +29,7 @@ from ingest.front.readers import Readers
 from ingest.front.refusal import Refusal, json_response
 from ingest.store.query.running import is_stored
 
-AT_ONCE_MAX = 64  # bodies that are being read or sent, as many as the publisher sends without a receipt; others wait unread
+AT_ONCE_MAX = 64  # bodies that are large or being sent, as many as the publisher sends without a receipt; others wait unread
 HEADER_LENGTH_MAX = 1024  # four times what a name of the DNS may have
 POLL_S = 0.05  # how often it is looked whether a command has been stored
 
@@ -45,6 +45,23 @@ class _Envelope(msgspec.Struct):
     command: Any = None
     version: Any = None
     payload: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Slot:
+    """Of a request, once its body takes room or is complete: who sends a little and then nothing is in nobody's way."""
+
+    def __init__(self, slots: asyncio.Semaphore) -> None:
+        self._slots = slots
+        self._is_taken = False
+
+    async def take(self) -> None:
+        if not self._is_taken:
+            await self._slots.acquire()
+            self._is_taken = True
+
+    def release(self) -> None:
+        if self._is_taken:
+            self._slots.release()
 
 
 class Commands:
@@ -67,20 +84,20 @@ class Commands:
         if kind and kind != "application/json":
             raise Refusal(415, f"content type {kind} not supported")
         parameters = read_pairs(request.scope["query_string"].decode("latin-1"))
-        async with self._slots:
-            body = Body()
-            try:
-                if "command" in parameters:
-                    return await self._take_payload(request, body, read_command(parameters))
-                return await self._take_envelope(request, body)
-            finally:
-                body.close()
+        body, slot = Body(), _Slot(self._slots)
+        try:
+            if "command" in parameters:
+                return await self._take_payload(request, body, slot, read_command(parameters))
+            return await self._take_envelope(request, body, slot)
+        finally:
+            slot.release()
+            body.close()
 
-    async def _take_payload(self, request: Request, body: Body, command: Command) -> Response:
+    async def _take_payload(self, request: Request, body: Body, slot: _Slot, command: Command) -> Response:
         head = {"command": command.name, "version": command.version, "certname": command.certname}
         body.write(json.dumps(head).encode()[:-1] + b',"payload":')
         begins_at = body.size
-        await self._read(request, body)
+        await self._read(request, body, slot)
         is_empty = body.size == begins_at
         body.write(b"null}" if is_empty else b"}")
         view = body.view()
@@ -88,8 +105,8 @@ class Commands:
         self._require_own(request, command, payload)
         return await self._publish(view, command, payload)
 
-    async def _take_envelope(self, request: Request, body: Body) -> Response:
-        await self._read(request, body)
+    async def _take_envelope(self, request: Request, body: Body, slot: _Slot) -> Response:
+        await self._read(request, body, slot)
         view = body.view()
         found = _decode(_Envelope, view)
         if found is None or not (found.command and found.version and memoryview(found.payload).nbytes):
@@ -113,10 +130,15 @@ class Commands:
             found = _decode(_Payload, payload)
             require_own(request, command.certname, found.certname if found else None)
 
-    async def _read(self, request: Request, body: Body) -> None:
+    async def _read(self, request: Request, body: Body, slot: _Slot) -> None:
         await read_into(
-            body, request, bytes_max=self._config.body_bytes_max, silence_s=self._config.client_timeout_s
+            body,
+            request,
+            bytes_max=self._config.body_bytes_max,
+            silence_s=self._config.client_timeout_s,
+            before_large=slot.take,
         )
+        await slot.take()
 
     async def _publish(self, view: bytes | memoryview, command: Command, payload: memoryview) -> Response:
         token = str(uuid.uuid4())

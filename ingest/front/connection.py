@@ -31,7 +31,7 @@ class FrontProtocol(HttpToolsProtocol):
         self._has_tokens = has_tokens
         self._silence_s = silence_s
         self._cn: str | None = None
-        self._head_bytes = 0
+        self._head_bytes = self._unread_bytes = 0
         self._too_late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -42,6 +42,15 @@ class FrontProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_came()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        # The parser tells of a name when all of it has come, and keeps it until then.
+        if self._too_late is not None:
+            self._unread_bytes += len(data)
+            if self._unread_bytes > HEAD_BYTES_MAX + len(data):
+                self.send_400_response("Invalid HTTP request received.")
+                return
+        super().data_received(data)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -77,6 +86,7 @@ class FrontProtocol(HttpToolsProtocol):
         self._too_late = self.loop.call_later(self._silence_s, self.transport.close)
 
     def _head_came(self) -> None:
+        self._unread_bytes = 0
         if self._too_late is not None:
             self._too_late.cancel()
             self._too_late = None

@@ -24,7 +24,12 @@ from ingest.store.query.running import count_population
 
 INTERFACE_VERSION = "7.12.1"
 DATABASE_ANSWERS_S = 2.0  # PuppetDB waits a second; a monitor waits longer than this
-SERVICE = "puppetdb-status"
+SERVICE, OF_STATUS = "puppetdb-status", "status-service"
+LEVELS = ("critical", "info", "debug")
+_OF_STATUS = {
+    "service_version": "1.1.1", "service_status_version": 1, "detail_level": "info", "state": "running", "status": {},
+    "active_alerts": [],
+}  # fmt: skip
 
 
 class Meta:
@@ -40,10 +45,11 @@ class Meta:
         match parts:
             case ["pdb", "meta", "v1", *rest]:
                 return self._meta(request, rest)
-            case ["status", "v1", "simple", *names]:
+            case ["status", "v1", "simple", *names] if request.method in ("GET", "HEAD"):
+                _require_timeout(request)
                 return await self._simple(names)
-            case ["status", "v1", "services", *names]:
-                return await self._services(names)
+            case ["status", "v1", "services", *names] if request.method in ("GET", "HEAD"):
+                return await self._services(request, names)
             case ["metrics", "v2", *rest]:
                 return await self._mbeans.answer(request, rest)
         return None
@@ -70,17 +76,24 @@ class Meta:
         state = (await self._state())["state"]
         return text_response(state, 200 if state == "running" else 503)
 
-    async def _services(self, names: list[str]) -> Response | None:
+    async def _services(self, request: Request, names: list[str]) -> Response | None:
+        """By all of its names, as PuppetDB's has it: the service itself, and the one that tells of it."""
         if len(names) > 1:
             return None
-        if names and names[0] != SERVICE:
+        level = request.query_params.get("level", "info")
+        if level not in LEVELS:
+            return _invalid(f"Invalid level: :{level[:200]}")
+        timeout = request.query_params.get("timeout", "1")
+        if not (timeout.isascii() and timeout.isdigit()):
+            return _invalid(f"Invalid timeout. Should be an integer but was {timeout[:200]}")
+        if names and names[0] not in (SERVICE, OF_STATUS):
             text = f"No status information found for service {names[0][:200]}"
             return json_response({"kind": "service-not-found", "msg": text}, 404)
-        state = await self._state()
-        status = 200 if state["state"] == "running" else 503
-        if names:
-            return json_response(state | {"service_name": SERVICE}, status)
-        return json_response({SERVICE: state}, status)
+        found = {SERVICE: await self._state(), OF_STATUS: _OF_STATUS}
+        found = {name: state | {"detail_level": level} for name, state in found.items()}
+        is_running = found[names[0] if names else SERVICE]["state"] == "running"
+        answer = found if not names else found[names[0]] | {"service_name": names[0]}
+        return json_response(answer, 200 if is_running else 503)
 
     async def _state(self) -> dict[str, Any]:
         """The database is asked; of the broker it counts what the last command told."""
@@ -109,6 +122,16 @@ class Meta:
         except (TimeoutError, IngestError, Refusal):
             return False
         return True
+
+
+def _require_timeout(request: Request) -> None:
+    timeout = request.query_params.get("timeout", "1")
+    if not (timeout.isascii() and timeout.isdigit()):
+        raise Refusal(400, f"Invalid timeout. Should be an integer but was {timeout[:200]}")
+
+
+def _invalid(text: str) -> Response:
+    return json_response({"kind": "data-invalid", "msg": text}, 400)
 
 
 def _now() -> str:

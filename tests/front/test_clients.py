@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from ingest.store.connection import Connection
-from lab.front import Front
+from lab.front import Front, ask
 from tests.front.conftest import Serve
 
 V4 = "/pdb/query/v4"
@@ -159,6 +159,16 @@ def test_heads_are_bounded_in_size_and_in_time(serve: Serve) -> None:
             client.sendall(beginning)
             client.settimeout(20)
             assert client.recv(1000)[:12] in (b"", b"HTTP/1.1 408", b"HTTP/1.1 400")
+    assert front.get("/pdb/meta/v1/version").status == 200
+
+
+@pytest.mark.parametrize("endless", [b"GET / HTTP/1.1\r\n" + b"a" * 4_000_000, b"\r\n" * 2_000_000])
+def test_what_never_becomes_a_head_is_not_kept(serve: Serve, endless: bytes) -> None:
+    """A name without an end is hung up on when it is too long, and not only after a while."""
+    front = serve()
+    with socket.create_connection(("127.0.0.1", front.port), timeout=10) as client, suppress(ConnectionError):
+        client.sendall(endless)
+        assert client.recv(1000)[:12] in (b"", b"HTTP/1.1 400")
     assert front.get("/pdb/meta/v1/version").status == 200
 
 
@@ -353,6 +363,12 @@ def test_what_is_said_of_the_service(serve: Serve, connection: Connection) -> No
         k: v for k, v in state.items() if k != "service_name"
     }
     assert front.get("/status/v1/services/x").json["kind"] == "service-not-found"
+    assert (
+        front.get("/status/v1/services", {"level": "debug"}).json["status-service"]["detail_level"] == "debug"
+    )
+    for path, wrong in (("services", "level"), ("services", "timeout"), ("simple", "timeout")):
+        assert front.get(f"/status/v1/{path}", {wrong: "x"}).status == 400
+    assert front.post("/status/v1/services", {}).status == 404
     population = "puppetlabs.puppetdb.population:name=num-nodes"
     for written in (population, "puppetlabs.puppetdb.population%3Aname%3Dnum-nodes"):
         assert front.get(f"/metrics/v2/read/{written}").json["value"] == {"Value": 20000}
@@ -364,3 +380,34 @@ def test_what_is_said_of_the_service(serve: Serve, connection: Connection) -> No
     for path in ("/pdb", "/pdb/query/v3", "/pdb/cmd/v2", "/status", "/x" * 1000, "/%ff%00/..%2f"):
         assert front.get(path).status == 404, path
     assert json.loads(front.get("/metrics/v2").body)["status"] == 200
+
+
+def test_agents_of_monitors_read_many_numbers_at_once(serve: Serve) -> None:
+    """As Jolokia's clients post it; patterns, attributes, and what is not there, each with a status of its own."""
+    front = serve()
+    nodes, depth = "puppetlabs.puppetdb.population:name=num-nodes", "puppetlabs.puppetdb.mq:name=global.depth"
+    posted = [
+        {"type": "read", "mbean": nodes, "attribute": "Value"},
+        {"type": "READ", "mbean": depth},
+        {"type": "read", "mbean": "puppetlabs.puppetdb.population:*"},
+        {"type": "search", "mbean": "*:name=num-*"},
+        {"type": "list", "path": "puppetlabs.puppetdb.mq"},
+        {"type": "version"},
+        {"type": "read", "mbean": nodes, "attribute": "Nope"},
+        {"type": "read", "mbean": "x:name=y"},
+        {"type": "read"},
+        {"type": "exec"},
+        5,
+    ]
+    answers = front.post("/metrics/v2", posted).json
+    assert [one["status"] for one in answers] == [200, 200, 200, 200, 200, 200, 404, 404, 400, 400, 400]
+    assert answers[0]["value"] == 0
+    assert answers[1]["value"] == {"Count": 0}
+    assert answers[2]["value"][nodes] == {"Value": 0}
+    assert nodes in answers[3]["value"]
+    assert list(answers[4]["value"]["name=global.depth"]["attr"]) == ["Count"]
+    assert front.post("/metrics/v2", posted[0]).json["request"] == posted[0]
+    assert front.get(f"/metrics/v2/read/{nodes}/Nope").json["status"] == 404
+    assert nodes in front.get("/metrics/v2/search/puppetlabs.puppetdb.population:*").json["value"]
+    for body in (b"{", b"[" * 5000, b"", b'"x"', json.dumps([{}] * 51).encode()):
+        assert ask(front.port, "/metrics/v2", method="POST", body=body).json["status"] == 400, body[:20]

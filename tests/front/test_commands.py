@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from ingest.front.commands import AT_ONCE_MAX
 from ingest.store.connection import Connection
 from lab.engine import Start
 from lab.front import Answer, Front
@@ -33,12 +34,14 @@ def payload(minute: int = 1, certname: str = "n1") -> dict[str, Any]:
     return found
 
 
-def send(front: Front, body: bytes, parameters: dict[str, str] | None = None, **headers: str) -> Answer:
+def send(
+    front: Front, body: bytes, parameters: dict[str, str] | None = None, timeout_s: float = 60, **headers: str
+) -> Answer:
     """As a terminus does."""
     sent = {"Content-Type": "application/json; charset=utf-8", "Accept": "application/json"} | {
         name.replace("_", "-"): value for name, value in headers.items()
     }
-    return front.get(CMD, parameters, method="POST", body=body, headers=sent)
+    return front.get(CMD, parameters, method="POST", body=body, headers=sent, timeout_s=timeout_s)
 
 
 @pytest.fixture
@@ -197,6 +200,25 @@ def test_a_broker_that_is_away_is_503_in_time_and_nothing_is_kept(
     assert "the broker is away" in answer.json["error"]
     assert nobody.get("/status/v1/simple").text == "error"
     assert nobody.get("/pdb/query/v4/nodes").status == 200
+
+
+def test_bodies_that_never_end_hold_up_no_other(serve: Serve, queued: Any) -> None:
+    """However many clients begin a command and fall silent."""
+    front = serve()
+    head = (
+        b"POST /pdb/cmd/v1?command=replace_catalog&version=9&certname=n2 HTTP/1.1\r\nHost: x\r\n"
+        b'Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"a":\r\n'
+    )
+    silent = [socket.create_connection(("127.0.0.1", front.port)) for _ in range(2 * AT_ONCE_MAX)]
+    try:
+        for client in silent:
+            client.sendall(head)
+        # Before they are given up, which is after half a minute.
+        assert send(front, json.dumps(payload()).encode(), QUERY, timeout_s=15).status == 200
+        assert json.loads(queued().body)["payload"] == payload()
+    finally:
+        for client in silent:
+            client.close()
 
 
 def test_completion_is_waited_for(serve: Serve, start: Start, connection: Connection) -> None:

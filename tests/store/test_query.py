@@ -14,6 +14,7 @@ from ingest.core.query.pql import parse_pql
 from ingest.core.query.reading import read_query
 from ingest.store.connection import Connection, connect
 from ingest.store.migrate import grant, require_current
+from ingest.store.query.asked import compile_asked
 from ingest.store.query.compiling import compile_query
 from ingest.store.query.entities import ENTITIES
 from ingest.store.query.running import RunningQuery, TooSlow, count_population, object_exists, open_reader
@@ -220,7 +221,7 @@ WRONG = [
     ("nodes{certname ~> ['a']}", "Query operator ~> is not allowed on field certname"),
     ("nodes{certname = 5}", "incompatible with field 'certname'"),
     ("nodes{expired = 'x'}", "'x' is not a valid timestamp value"),
-    ("nodes{expired > 5}", "'5' is not a valid timestamp value"),
+    ("nodes{expired > 5.5}", "'5.5' is not a valid timestamp value"),
     ("resources{line = 'a'}", 'Argument "a" is incompatible with numeric field "line".'),
     ("resources{line > 'a'}", 'Argument "a" and operator ">" have incompatible types.'),
     ("resources{exported = 'x'}", "incompatible with field 'exported'"),
@@ -349,3 +350,35 @@ def test_a_role_for_queries_reads_what_they_need_and_no_more(
         opened.close()
     finally:
         connection.execute("DROP OWNED BY asks; DROP ROLE asks")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["from", "inventory", ["or", *(["=", f"facts.x{n}.y", n] for n in range(300))]],
+        ["from", "inventory", ["or", *(["null?", f"facts.x{n}", True] for n in range(300))]],
+        ["from", "inventory", ["or", *(["in", f"facts.x{n}", ["array", [n]]] for n in range(300))]],
+        ["from", "inventory", ["or", *(["=", f'facts.match("{n}").y', n] for n in range(300))]],
+        ["from", "inventory", ["extract", [["function", "count"]], ["group_by", *(f"facts.x{n}" for n in range(300))]]],
+        ["from", "facts", ["or", *(["=", "value", n] for n in range(300))]],
+        ["from", "facts", ["or", *(["in", "value", ["array", [n]]] for n in range(300))]],
+        ["from", "nodes", ["or", *(["subquery", "facts", ["=", "name", str(n)]] for n in range(300))]],
+        ["from", "nodes", ["or", *(["=", ["fact", str(n)], "x"] for n in range(300))]],
+        ["from", "nodes",
+         ["or", *(["in", "certname", ["from", "events", ["extract", "certname"]]] for _ in range(300))]],
+    ],
+)  # fmt: skip
+def test_a_query_for_too_much_at_once_is_not_even_planned(asked: list[Any]) -> None:
+    """Each place where facts or another entity are looked for costs PostgreSQL megabytes before the first row."""
+    with pytest.raises(BadQuery, match="in more than 200 places"):
+        compile_query(read_query(asked))
+    fewer = json.loads(json.dumps(asked))
+    filtered = fewer[2][2] if fewer[2][0] == "extract" else fewer[2]
+    del filtered[60:]
+    compile_query(read_query(fewer))
+
+
+def test_counts_are_of_so_many_groups() -> None:
+    """Each is a part of the statement."""
+    with pytest.raises(BadQuery, match="more than 10 values"):
+        compile_asked(Query("aggregate_event_counts"), {"summarize_by": ",".join(["certname"] * 11)}, 0.0)

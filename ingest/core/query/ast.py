@@ -33,6 +33,13 @@ class Field(msgspec.Struct, frozen=True):
     literal: tuple[str, ...]  # the same parts with an index still in its name
     text: str  # as it was asked for
 
+    def literal_names(self) -> tuple[str, ...]:
+        """The parts but for places in arrays; ``match()`` is a name as well."""
+        named = [part for part in self.parts if not isinstance(part, int)]
+        return tuple(
+            text if isinstance(part, Match) else part for part, text in zip(named, self.literal, strict=True)
+        )
+
 
 class Function(msgspec.Struct, frozen=True):
     """``["function", "count", ...]``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ingest.core.query.ast import BadQuery, Field, Match
+from ingest.core.query.paging import shown
 
 PARTS_MAX = 100  # deeper than any fact; each part is an operator of the statement
 
@@ -19,7 +20,7 @@ _INDEXED = re.compile(r"(.+)\[([0-9]{1,9})\]", re.DOTALL)
 def read_field(text: object) -> Field:
     """Raises BadQuery."""
     if not isinstance(text, str):
-        raise BadQuery(f"{text!r} is not the name of a field")
+        raise BadQuery(f"{shown(text)} is not the name of a field")
     top = _TOP.match(text)
     if top is None:
         if not text:

@@ -48,14 +48,17 @@ class _Reader:
         }
 
     def query(self, given: object, depth: int = 0) -> ast.Query:
-        if not (isinstance(given, list) and len(given) >= 2 and operator(given) == "from"):
+        if not (
+            isinstance(given, list)
+            and len(given) >= 2
+            and operator(given) == "from"
+            and isinstance(given[1], str)
+        ):
             raise BadQuery(
                 'Your initial query must be of the form: ["from",<entity>,(<optional-query>)]. '
                 "Check your query and try again."
             )
         entity, rest = given[1], given[2:]
-        if not isinstance(entity, str):
-            raise BadQuery(f"Invalid entity {shown(entity)} in query")
         body: object = None
         if rest and not is_paging(rest[0]):
             body, rest = rest[0], rest[1:]
@@ -137,15 +140,13 @@ class _Reader:
         if len(arguments) != 2:
             raise BadQuery(f"{op} requires exactly two arguments")
         subject, value = arguments
-        if op == "=" and value is None and isinstance(subject, str):
-            return ast.IsNull(read_field(subject), True)
         if (isinstance(value, dict) and op != "=") or (isinstance(value, list) and op not in ("=", "~>")):
             raise BadQuery(f"Invalid {op} clause")
         return ast.Compare(op, self._subject(subject), value)
 
     def _subject(self, given: object) -> ast.Field | ast.Function | ast.Pair:
         if not isinstance(given, list):
-            return read_field(given)
+            return _named(given)
         if given and given[0] == "function":
             return self._function(given)
         if len(given) == 2 and given[0] in _PAIRS and isinstance(given[1], str):
@@ -208,8 +209,8 @@ class _Reader:
         if len(given) != 3 or not (isinstance(given[2], list) and given[2] and isinstance(given[2][0], str)):
             raise BadQuery('a subquery is of the form: ["extract",<columns>,["select_<entity>",<query>]]')
         name, rest = given[2][0], given[2][1:]
-        if not name.startswith("select_"):
-            hint = name.replace("-", "_")
+        hint = name.replace("-", "_")
+        if not name.startswith("select_") or hint != name:
             known = f" - did you mean `{hint}`?" if hint.startswith("select_") else ""
             raise BadQuery(f"Unsupported subquery `{name}`{known}")
         body = rest.pop(0) if rest and not is_paging(rest[0]) else None
@@ -221,7 +222,7 @@ class _Reader:
     def _related(self, op: str, arguments: list[object], depth: int) -> ast.Node:
         if not 1 <= len(arguments) <= 2 or not isinstance(arguments[0], str):
             raise BadQuery('a subquery is of the form: ["subquery",<entity>,<query>]')
-        filtered = len(arguments) == 2 and arguments[1] is not None
+        filtered = len(arguments) == 2 and arguments[1] not in (None, [])
         where = self.node(arguments[1], depth + 1) if filtered else None
         return ast.Related(arguments[0].replace("-", "_"), where)
 
@@ -229,6 +230,17 @@ class _Reader:
         self._nodes += more
         if self._nodes > NODES_MAX:
             raise BadQuery(f"the query has more than {NODES_MAX} operators")
+
+
+def _named(given: object) -> ast.Field:
+    """What is no name is told by the entity, which lists those that it has."""
+    try:
+        return read_field(given)
+    except BadQuery:
+        if isinstance(given, str) and "." in given:
+            raise
+    name = given if isinstance(given, str) else shown(given)
+    return ast.Field(name, (), (), name)
 
 
 def _is_null(op: str, arguments: list[object], depth: int) -> ast.Node:

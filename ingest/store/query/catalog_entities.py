@@ -59,6 +59,17 @@ NODES = Entity(
     OF_NODES,
 )
 
+# With include_facts_expiration.
+NODES_WITH_EXPIRATION = NODES._replace(
+    name="nodes_with_expiration",
+    fields={
+        **NODES.fields,
+        "expires_facts": EntityField("coalesce(x.expires, true)", Type.BOOLEAN),
+        "expires_facts_updated": _time("x.producer_timestamp"),
+    },
+    source=always("from_nodes_with_expiration"),
+)
+
 
 def _part(name: str, href: str) -> EntityField:
     """A part of a catalog as ``{data, href}``, for the nodes n and catalogs c of a row."""
@@ -201,4 +212,4 @@ PRODUCERS = Entity(
     {name: Relation(("name",), ("producer",)) for name in ("factsets", "catalogs", "reports")},
 )
 
-CATALOG_ENTITIES = (NODES, CATALOGS, RESOURCES, EDGES, ENVIRONMENTS, PRODUCERS)
+CATALOG_ENTITIES = (NODES, NODES_WITH_EXPIRATION, CATALOGS, RESOURCES, EDGES, ENVIRONMENTS, PRODUCERS)

@@ -28,7 +28,8 @@ from ingest.store.query.lookups import (
 from ingest.store.query.values import Parameters
 
 CONTENT_HERE = "true /* content */"
-_AGGREGATES = frozenset({"count", "avg", "sum", "min", "max"})
+PATH_HERE, LEAF_HERE = "'[]'::jsonb /* path */", "fact.value /* leaf */"
+AGGREGATES = frozenset({"count", "avg", "sum", "min", "max"})
 
 
 class Compiled(NamedTuple):
@@ -82,7 +83,10 @@ class Compiler:
         text = " " + statement(source.name).removeprefix("SELECT ")
         if source.content is not None:
             text = text.replace(CONTENT_HERE, self.condition(entity, source.content) or "true")
-        return text
+        if source.path:
+            text = text.replace(PATH_HERE, self.parameters.json(list(source.path)))
+            text = text.replace(LEAF_HERE, operators.below(self.parameters, "fact.value", source.path[1:]))
+        return self.parameters.heavy(text, is_source=True)
 
     def _group(self, entity: Entity, column: ast.Column, shown: list[Shown]) -> str:
         """By its place where it is shown: two parameters of the same text are two expressions to PostgreSQL."""
@@ -172,7 +176,7 @@ class Compiler:
         return condition
 
     def _compare_call(self, entity: Entity, op: str, call: ast.Function, value: object) -> str:
-        if call.name in _AGGREGATES:
+        if call.name in AGGREGATES:
             raise ast.BadQuery(f"{call.name} is no condition on a row: extract it, with group_by")
         found = columns.call(self.parameters, entity, call)
         if op == "~":

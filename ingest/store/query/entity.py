@@ -45,10 +45,11 @@ class EntityField(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A statement of ``entities.sql``, and the condition that goes into the middle of it."""
+    """A statement of ``entities.sql``, and what goes into the middle of it: a condition, a path into a fact."""
 
     name: str
     content: Node | None = None
+    path: tuple[str | int, ...] = ()
 
 
 class Relation(NamedTuple):

@@ -24,6 +24,8 @@ from ingest.store.query.entity import (
 )  # fmt: skip
 
 _OF_PACKAGES = {state: sql.replace("n.", "v.") for state, sql in OF_NODES.items()}
+PARTS_MAX = 100  # of a path that is looked up: each is an operator of the statement
+_NAME = ast.Field("name", (), (), "name")
 _IN_PLACE = subselect("fact_in_place", **OF_FACTS)
 
 
@@ -36,6 +38,49 @@ def _facts_source(where: ast.Node | None) -> Source:
     if content:
         return Source("from_facts_by_base", ast.And(content))
     return Source("from_facts" if any(map(_is_about_nodes, parts)) else "from_facts_by_base")
+
+
+def _contents_source(where: ast.Node | None) -> Source:
+    """A path begins with the name of its fact: no other fact is taken apart. One path of all nodes is looked up."""
+    parts = conjuncts(where)
+    names = ast.And(tuple(name for part in parts if (name := _names_in(part)) is not None))
+    path = next(filter(None, map(_path_of, parts)), ())
+    if not path or any(map(names_nodes, parts)):
+        return Source("from_fact_contents", names)
+    return Source("from_fact_contents_at_path", names, path)
+
+
+def _paths_source(where: ast.Node | None) -> Source:
+    parts = conjuncts(where)
+    names = (_names_in(part, whole=True) for part in parts)
+    return Source("from_fact_paths", ast.And(tuple(name for name in names if name is not None)))
+
+
+def _path_of(part: ast.Node) -> tuple[str | int, ...]:
+    """The whole path that a condition names, if it can be looked up."""
+    match part:
+        case ast.Compare("=", ast.Field(text="path"), [str(first), *rest]) if len(rest) < PARTS_MAX:
+            steps = [one for one in rest if isinstance(one, str) or (type(one) is int and 0 <= one < 2**31)]
+            return (first, *steps) if len(steps) == len(rest) else ()
+    return ()
+
+
+def _names_in(part: ast.Node, *, whole: bool = False) -> ast.Node | None:
+    """What a condition says of the fact's name. ``whole``: a pattern for a part of a path is one for all of it."""
+    match part:
+        case ast.Or(parts):
+            found = [_names_in(one, whole=whole) for one in parts]
+            return ast.Or(tuple(one for one in found if one is not None)) if None not in found else None
+        case ast.Compare("=", ast.Field(text="path"), [str(first), *_]):
+            return ast.equals("name", first)
+        case ast.Compare("~>", ast.Field(text="path"), [str(first), *_]):
+            return ast.Compare("~", _NAME, f"^(?:{first})$" if whole else first)
+        case ast.InArray(ast.Field(text="path"), values) if all(
+            isinstance(one, list) and one for one in values
+        ):
+            firsts = tuple(one[0] for one in values if isinstance(one, list))
+            return ast.InArray(_NAME, firsts) if all(isinstance(one, str) for one in firsts) else None
+    return part if _is_about_names(part) else None
 
 
 def _is_about_names(part: ast.Node) -> bool:
@@ -72,9 +117,9 @@ def _is_of_certname(part: ast.Node) -> bool:
 FACTS = Entity(
     "facts",
     {
-        "certname": EntityField("n.certname"),
-        "environment": EntityField("e.name"),
-        "name": EntityField("v.name"),
+        "certname": EntityField("n.certname", json="texts.certname"),
+        "environment": EntityField("e.name", json="texts.environment"),
+        "name": EntityField("v.name", json="texts.name"),
         "value": EntityField(f"{_IN_PLACE}::jsonb", Type.SCALAR, json=_IN_PLACE),
     },
     _facts_source,
@@ -91,7 +136,7 @@ FACT_CONTENTS = Entity(
         "name": EntityField("v.name"),
         "value": EntityField("leaf.value", Type.SCALAR),
     },
-    always("from_fact_contents"),
+    _contents_source,
     BY_CERTNAME | BY_ENVIRONMENT | {"facts": Relation(("certname", "name"), ("certname", "name"))},
     OF_NODES,
 )
@@ -117,6 +162,16 @@ FACTSETS = Entity(
     OF_NODES,
 )
 
+_PACKAGES = subselect("packages_json", node_id="f.node_id")
+# With include_package_inventory.
+FACTSETS_WITH_PACKAGES = FACTSETS._replace(
+    name="factsets_with_packages",
+    fields={
+        **FACTSETS.fields,
+        "package_inventory": EntityField(f"{_PACKAGES}::json", Type.JSON, queryable=False, json=_PACKAGES),
+    },
+)
+
 _OBJECT = subselect("factset_object", **_OF_NODE)
 _BY_NAME = subselect("fact_by_name", **_OF_NODE, name="{name}")
 _TRUSTED = subselect("fact_by_name", **_OF_NODE, name="'trusted'")
@@ -138,9 +193,9 @@ FACT_PATHS = Entity(
         "name": EntityField("fp.name"),
         "path": EntityField("fp.path_array", Type.PATH_TEXT),
         "type": EntityField("fp.type"),
-        "depth": EntityField("fp.depth", Type.NUMERIC, projectable=False),
+        "depth": EntityField("(jsonb_array_length(fp.path_array) - 1)", Type.NUMERIC, projectable=False),
     },
-    always("from_fact_paths"),
+    _paths_source,
     {"facts": Relation(("name",), ("name",)), "fact_contents": Relation(("path",), ("path",))},
 )
 
@@ -163,5 +218,5 @@ PACKAGE_INVENTORY = Entity(
 )
 
 FACT_ENTITIES = (
-    FACTS, FACT_CONTENTS, FACTSETS, INVENTORY, FACT_PATHS, FACT_NAMES, PACKAGES, PACKAGE_INVENTORY,
+    FACTS, FACT_CONTENTS, FACTSETS, FACTSETS_WITH_PACKAGES, INVENTORY, FACT_PATHS, FACT_NAMES, PACKAGES, PACKAGE_INVENTORY,
 )  # fmt: skip

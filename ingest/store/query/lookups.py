@@ -81,7 +81,8 @@ def ordered(entity: Entity, order: ast.Order) -> str:
             f"Unrecognized column '{order.field}' specified in :order_by; "
             f"Supported columns are '{quote_between.join(entity.queryable())}'"
         )
-    return f"{found.shown or found.sql}{' DESC' if order.descending else ''}"
+    sql = f"fact_path_text({found.sql})" if found.type is Type.PATH_TEXT else found.shown or found.sql
+    return f"{sql}{' DESC' if order.descending else ''}"
 
 
 def latest(entity: Entity, op: str, value: object) -> str:

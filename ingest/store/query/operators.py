@@ -6,7 +6,10 @@ PuppetDB's is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ingest.core.query import ast
+from ingest.core.query.paging import plain
 from ingest.store.query import values
 from ingest.store.query.entity import EntityField, Type
 from ingest.store.query.values import Parameters
@@ -16,6 +19,10 @@ ORDERED = (">", "<", ">=", "<=")
 
 def compare(parameters: Parameters, op: str, field: ast.Field, found: EntityField, value: object) -> str:
     """A comparison as a condition. Raises BadQuery."""
+    if not field.parts:
+        parameters.heavy(found.sql)
+    if op == "=" and value is None and found.type is not Type.ENCODED:
+        return is_null(parameters, field, found, True)
     if found.type is Type.DOCUMENT:
         return _document(parameters, op, field, found, value)
     if op == "=":
@@ -57,6 +64,8 @@ def _matches(parameters: Parameters, field: ast.Field, found: EntityField, value
             return f"EXISTS (SELECT FROM unnest({found.sql}) AS element (value) WHERE element.value ~ {placeholder})"
         case Type.SCALAR:
             return f"(({found.sql} #>> '{{}}') ~ {placeholder})"
+        case Type.PATH_TEXT:
+            return f"(fact_path_text({found.sql}) ~ {placeholder})"
     raise ast.BadQuery(f"Query operator ~ is not allowed on field {field.text}")
 
 
@@ -70,7 +79,7 @@ def _ordered(parameters: Parameters, op: str, field: ast.Field, found: EntityFie
         raise ast.BadQuery(f"Query operators >,>=,<,<= are not allowed on field {field.text}")
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if found.type is not Type.TIMESTAMP and not is_number:
-        raise ast.BadQuery(f'Argument "{value}" and operator "{op}" have incompatible types.')
+        raise ast.BadQuery(f'Argument "{plain(value)}" and operator "{op}" have incompatible types.')
     placeholder = values.one(parameters, found.type, value, field.text)
     condition = f"({found.sql} {op} {placeholder})"
     if found.type is Type.SCALAR:  # of jsonb, every boolean is more than every number
@@ -83,7 +92,8 @@ def is_null(parameters: Parameters, field: ast.Field, found: EntityField, wanted
     if field.name == "tag" or found.type is Type.ENCODED:
         return f"({found.sql} IS NULL)"  # whatever is wanted: as PuppetDB has it
     if found.type is Type.DOCUMENT or found.type is Type.SCALAR:
-        inside = _inside(parameters, found, field.literal)
+        # Whatever place in an array is named: whether there is one at all, as PuppetDB has it.
+        inside = _inside(parameters, found, field.literal_names())
         return f"(jsonb_typeof({inside}) {'=' if wanted else '<>'} 'null')"
     return f"({found.sql} IS {'' if wanted else 'NOT '}NULL)"
 
@@ -93,8 +103,9 @@ def in_array(parameters: Parameters, field: ast.Field, found: EntityField, wante
     if found.type in (Type.ARRAY, Type.TAGS, Type.ENCODED):
         raise ast.BadQuery("Operator in...array is not supported on array types")
     placeholder = values.many(parameters, found.type, wanted, field.text)
-    sql = _inside(parameters, found, field.parts) if found.type is Type.DOCUMENT else found.sql
-    return f"({sql} = ANY ({placeholder}))"
+    if found.type is Type.DOCUMENT:
+        return _unknown_share(f"{_inside(parameters, found, field.parts)} = ANY ({placeholder})")
+    return f"({parameters.heavy(found.sql)} = ANY ({placeholder}))"
 
 
 def inside(parameters: Parameters, found: EntityField, field: ast.Field) -> str:
@@ -105,17 +116,21 @@ def inside(parameters: Parameters, found: EntityField, field: ast.Field) -> str:
 def _named(parameters: Parameters, found: EntityField, name: str) -> str:
     """What stands under a name of a document itself."""
     if found.by_name is not None:
-        return found.by_name.replace("{name}", parameters.text(name))
-    return f"({found.sql} -> {parameters.text(name)})"
+        return parameters.heavy(found.by_name.replace("{name}", parameters.text(name)))
+    return f"({parameters.heavy(found.sql)} -> {parameters.text(name)})"
 
 
 def _inside(parameters: Parameters, found: EntityField, parts: tuple[str | int | ast.Match, ...]) -> str:
     if not parts:
-        return found.sql
+        return parameters.heavy(found.sql)
     if any(isinstance(part, ast.Match) for part in parts):
         raise ast.BadQuery("match() is understood on the left of =, ~, >, <, >= and <= alone")
-    sql = _named(parameters, found, str(parts[0]))
-    for part in parts[1:]:
+    return below(parameters, _named(parameters, found, str(parts[0])), parts[1:])
+
+
+def below(parameters: Parameters, sql: str, parts: Sequence[str | int | ast.Match]) -> str:
+    """What stands at a path within it: names are an object's, numbers places in an array."""
+    for part in parts:
         sql += f" -> {part}" if isinstance(part, int) else f" -> {parameters.text(str(part))}"
     return f"({sql})"
 
@@ -140,8 +155,14 @@ def _document(parameters: Parameters, op: str, field: ast.Field, found: EntityFi
 
 def _leaf(parameters: Parameters, op: str, sql: str, value: object, text: str) -> str:
     if op == "~":
-        return f"(({sql} #>> '{{}}') ~ {values.pattern(parameters, value, text)})"
-    return f"({sql} {op} {parameters.json(value)})"
+        return _unknown_share(f"({sql} #>> '{{}}') ~ {values.pattern(parameters, value, text)}")
+    return _unknown_share(f"{sql} {op} {parameters.json(value)}")
+
+
+def _unknown_share(condition: str) -> str:
+    """As an expression of its own the planner takes it for true of half of the rows, and joins so that it is no harm if it is
+    true of all; else it believes in one row of a hundred, and compares each with all others when most are found."""
+    return f"(SELECT {condition})"
 
 
 def _contains(parameters: Parameters, names: tuple[str, ...], found: EntityField, value: object) -> str:
@@ -149,14 +170,14 @@ def _contains(parameters: Parameters, names: tuple[str, ...], found: EntityField
     if any(name.isascii() and name.isdigit() for name in names):
         # It may be the place in an array, of which @> knows nothing.
         path = parameters.add([values.clean(name) for name in rest], "text[]")
-        return f"({_named(parameters, found, first)} #> {path} = {parameters.json(value)})"
+        return _unknown_share(f"{_named(parameters, found, first)} #> {path} = {parameters.json(value)}")
     for name in reversed(names):
         value = {name: value}
     if found.by_name is None:
         return f"({found.sql} @> {parameters.json(value)})"
     # Put back into a document: by itself, an array contains what is one of its elements.
     document = f"jsonb_build_object({parameters.text(first)}, {_named(parameters, found, first)})"
-    return f"({document} @> {parameters.json(value)})"
+    return _unknown_share(f"{document} @> {parameters.json(value)}")
 
 
 _CHILDREN = (
@@ -171,6 +192,8 @@ def _walk(parameters: Parameters, op: str, field: ast.Field, found: EntityField,
     parts, above = list(field.parts), found.sql
     if found.by_name is not None and isinstance(parts[0], str):
         above = _named(parameters, found, str(parts.pop(0)))
+    else:
+        parameters.heavy(above)
     tables, conditions = [], []
     for number, part in enumerate(parts):
         level = f"level{number}"

@@ -46,20 +46,38 @@ def open_reader(conninfo: str, *, connect_timeout_s: float, timeout_s: float) ->
         statement_timeout_s=timeout_s,
     )
     with translate_errors():
-        connection.execute(query("only_reads"))
+        connection.execute(query("only_reads"), [f"{IDLE_S_MAX}s"])
     return connection
 
 
 class RunningQuery:
-    """Begun by ``open``; then ``next_piece`` until it gives nothing, and ``close`` in any case."""
+    """Begun by ``open``; then ``next_piece`` until it gives nothing, and ``close`` in any case.
 
-    def __init__(self, connection: Connection, timeout_s: float) -> None:
+    ``timeout_s``: where it is another one than the connection was opened with.
+    """
+
+    def __init__(self, connection: Connection, timeout_s: float, *, is_usual: bool = False) -> None:
         self._connection = connection
         self._timeout_s = timeout_s
+        # What a session was told does not count when a pooler gives each transaction another one.
+        self._is_told = is_usual and not connection.pinned.is_pooled
         self._ends_s = 0.0
         self._rows = 1
         self._is_over = False
         self.total: int | None = None
+
+    def begin(self, compiled: Compiled, *, with_total: bool = False, is_one_row: bool = False) -> list[bytes]:
+        """Opens it; its first rows. A statement for one row goes to PostgreSQL as it is, without a cursor."""
+        if is_one_row and self._is_told and not with_total:
+            self._is_over = True
+            with _told():
+                result = self._connection.execute(
+                    NamedQuery(compiled.rows), compiled.parameters, prepare=False
+                ).pgresult
+            assert result is not None
+            return [result.get_value(number, 0) or b"null" for number in range(result.ntuples)]
+        self.open(compiled, with_total=with_total)
+        return self.next_piece()
 
     def open(self, compiled: Compiled, *, with_total: bool = False) -> None:
         """Until PostgreSQL has planned it. Raises BadQuery, TooSlow or Unavailable."""
@@ -67,8 +85,9 @@ class RunningQuery:
         self._ends_s = time.monotonic() + self._timeout_s
         with _told():
             connection.execute(query("begin_query"))
-            limits = [f"{max(1, int(self._timeout_s * 1000))}ms", f"{IDLE_S_MAX}s"]
-            connection.execute(query("limit_query"), limits)
+            if not self._is_told:
+                limits = [f"{max(1, int(self._timeout_s * 1000))}ms", f"{IDLE_S_MAX}s"]
+                connection.execute(query("limit_query"), limits)
             if with_total:
                 row = connection.execute(
                     NamedQuery(compiled.total), compiled.parameters, prepare=False

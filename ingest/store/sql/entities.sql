@@ -10,6 +10,15 @@ LEFT JOIN node_facts f ON f.node_id = n.id
 LEFT JOIN environments fe ON fe.id = f.environment_id
 LEFT JOIN node_latest_reports l ON l.node_id = n.id
 
+-- name: from_nodes_with_expiration
+SELECT FROM nodes n
+LEFT JOIN catalogs c ON c.node_id = n.id
+LEFT JOIN environments e ON e.id = c.environment_id
+LEFT JOIN node_facts f ON f.node_id = n.id
+LEFT JOIN environments fe ON fe.id = f.environment_id
+LEFT JOIN node_latest_reports l ON l.node_id = n.id
+LEFT JOIN node_expirations x ON x.node_id = n.id
+
 -- name: from_catalogs
 SELECT FROM catalogs c
 JOIN nodes n ON n.id = c.node_id
@@ -38,25 +47,33 @@ LEFT JOIN positions p ON p.id = slots.ids[m.place]
 -- name: from_resources_by_content
 -- From resources to their nodes, without an index that catalogs would have to keep. Few resources are looked for in every
 -- node's arrays, 32 ms for each of them at 3000 nodes of 1000 resources; from 30 on it is quicker to take all arrays apart
--- once (1 s). Of the two halves one is not carried out at all.
+-- once (1 s). Of the two halves one is not carried out at all. Nodes are joined to the arrays, and not to what comes out of them:
+-- nobody can estimate how much that is.
 SELECT FROM (
     WITH wanted AS MATERIALIZED (
         SELECT r.id FROM resources r WHERE true /* content */
+    ), held AS NOT MATERIALIZED (
+        SELECT cr.node_id, cr.chunk, cr.resource_ids, n.certname, n.deactivated, n.expired, c.environment_id, c.position_set_id
+        FROM catalog_resources cr
+        JOIN nodes n ON n.id = cr.node_id
+        JOIN catalogs c ON c.node_id = cr.node_id
+        OFFSET 0
     )
-    SELECT cr.node_id, cr.chunk, array_position(cr.resource_ids, w.id) AS place, w.id AS resource_id
+    SELECT h.node_id, h.chunk, h.certname, h.deactivated, h.expired, h.environment_id, h.position_set_id,
+           array_position(h.resource_ids, w.id) AS place, w.id AS resource_id
     FROM wanted w
-    JOIN catalog_resources cr ON w.id = ANY (cr.resource_ids)
+    JOIN held h ON w.id = ANY (h.resource_ids)
     WHERE (SELECT count(*) <= 30 FROM wanted)
     UNION ALL
-    SELECT cr.node_id, cr.chunk, u.place, u.resource_id
-    FROM catalog_resources cr
-    CROSS JOIN LATERAL unnest(cr.resource_ids) WITH ORDINALITY AS u (resource_id, place)
+    SELECT h.node_id, h.chunk, h.certname, h.deactivated, h.expired, h.environment_id, h.position_set_id, u.place, u.resource_id
+    FROM held h
+    CROSS JOIN LATERAL unnest(h.resource_ids) WITH ORDINALITY AS u (resource_id, place)
     JOIN wanted w ON w.id = u.resource_id
     WHERE (SELECT count(*) > 30 FROM wanted)
 ) AS m
 JOIN resources r ON r.id = m.resource_id
-JOIN nodes n ON n.id = m.node_id
-JOIN catalogs c ON c.node_id = n.id
+CROSS JOIN LATERAL (SELECT m.node_id AS id, m.certname, m.deactivated, m.expired) AS n
+CROSS JOIN LATERAL (SELECT m.environment_id, m.position_set_id) AS c
 LEFT JOIN environments e ON e.id = c.environment_id
 LEFT JOIN position_sets ps ON ps.id = c.position_set_id
 LEFT JOIN positions p ON p.id = ps.position_ids[m.chunk * 256 + m.place]
@@ -78,16 +95,17 @@ SELECT FROM (
 JOIN nodes n ON n.id = r.node_id
 JOIN catalogs c ON c.node_id = n.id
 LEFT JOIN environments e ON e.id = c.environment_id
-CROSS JOIN LATERAL (
-    SELECT (
+LEFT JOIN LATERAL (
+    SELECT p.file, p.line
+    FROM positions p
+    WHERE p.id = (
         SELECT ps.position_ids[cr.chunk * 256 + array_position(cr.resource_ids, r.id)]
         FROM catalog_resources cr
         JOIN position_sets ps ON ps.id = c.position_set_id
         WHERE cr.node_id = n.id AND r.id = ANY (cr.resource_ids)
-    ) AS id
+    )
     OFFSET 0
-) AS place
-LEFT JOIN positions p ON p.id = place.id
+) AS p ON true
 
 -- name: from_edges
 SELECT FROM nodes n
@@ -147,9 +165,51 @@ CROSS JOIN LATERAL unnest(s.names, s.templates, s.firsts, s.firsts[2:], b.leaves
 CROSS JOIN LATERAL (SELECT NULL::text AS json /* fact_of_base */) AS shared
 LEFT JOIN node_own_facts o ON o.node_id = n.id
 LEFT JOIN environments e ON e.id = f.environment_id
+CROSS JOIN LATERAL (
+    SELECT to_json(n.certname)::text AS certname, to_json(e.name)::text AS environment, to_json(v.name)::text AS name
+) AS texts
 
 -- name: from_facts_by_base
--- From what nodes share to the nodes: few bases are taken apart, and only the facts that are asked for, instead of each node's.
+-- From what nodes share to the nodes: few bases are taken apart, and only the facts that are asked for, instead of each node's. What is
+-- shown of a node, of a name, is made JSON once, and not in each row; by LEFT JOIN of a group, so not at all where nobody asks for it.
+SELECT FROM (
+    SELECT b.id AS base_id, v.name, v.template, v.first_place, v.next_place, v.leaves, v.number, shared.json,
+           to_json(v.name)::text AS name_text
+    FROM fact_bases b
+    JOIN fact_shapes s ON s.id = b.shape_id
+    CROSS JOIN LATERAL unnest(s.names, s.templates, s.firsts, s.firsts[2:], b.leaves)
+        WITH ORDINALITY AS v (name, template, first_place, next_place, leaves, number)
+    CROSS JOIN LATERAL (SELECT NULL::text AS json /* fact_of_base */) AS shared
+    WHERE true /* content */
+    OFFSET 0
+) AS v
+JOIN node_facts f ON f.base_id = v.base_id
+JOIN nodes n ON n.id = f.node_id
+CROSS JOIN LATERAL (SELECT v.json) AS shared
+LEFT JOIN node_own_facts o ON o.node_id = n.id
+LEFT JOIN environments e ON e.id = f.environment_id
+LEFT JOIN (SELECT id, to_json(certname)::text AS certname FROM nodes GROUP BY id) AS node_texts ON node_texts.id = f.node_id
+LEFT JOIN (SELECT id, to_json(name)::text AS name FROM environments GROUP BY id) AS environment_texts
+    ON environment_texts.id = f.environment_id
+CROSS JOIN LATERAL (
+    SELECT node_texts.certname, environment_texts.name AS environment, v.name_text AS name
+) AS texts
+
+-- name: from_fact_contents
+-- By way of the nodes, whose facts are taken apart leaf by leaf; only those whose names are asked for, if any are.
+SELECT FROM nodes n
+JOIN node_facts f ON f.node_id = n.id
+JOIN fact_bases b ON b.id = f.base_id
+JOIN fact_shapes s ON s.id = b.shape_id
+JOIN LATERAL unnest(s.names, s.templates, s.firsts, s.firsts[2:], b.leaves)
+    WITH ORDINALITY AS v (name, template, first_place, next_place, leaves, number) ON true /* content */
+CROSS JOIN LATERAL (SELECT NULL::text AS json /* fact_of_base */) AS shared
+LEFT JOIN node_own_facts o ON o.node_id = n.id
+LEFT JOIN environments e ON e.id = f.environment_id
+CROSS JOIN LATERAL fact_leaves(v.name, (SELECT NULL::text AS json /* fact_in_place */)::jsonb) AS leaf
+
+-- name: from_fact_contents_at_path
+-- One path is asked for: what stands there in each node's fact, if it is a leaf. Bases are looked through first, as for facts.
 SELECT FROM (
     SELECT b.id AS base_id, v.name, v.template, v.first_place, v.next_place, v.leaves, v.number, shared.json
     FROM fact_bases b
@@ -165,18 +225,9 @@ JOIN nodes n ON n.id = f.node_id
 CROSS JOIN LATERAL (SELECT v.json) AS shared
 LEFT JOIN node_own_facts o ON o.node_id = n.id
 LEFT JOIN environments e ON e.id = f.environment_id
-
--- name: from_fact_contents
-SELECT FROM nodes n
-JOIN node_facts f ON f.node_id = n.id
-JOIN fact_bases b ON b.id = f.base_id
-JOIN fact_shapes s ON s.id = b.shape_id
-CROSS JOIN LATERAL unnest(s.names, s.templates, s.firsts, s.firsts[2:], b.leaves)
-    WITH ORDINALITY AS v (name, template, first_place, next_place, leaves, number)
-CROSS JOIN LATERAL (SELECT NULL::text AS json /* fact_of_base */) AS shared
-LEFT JOIN node_own_facts o ON o.node_id = n.id
-LEFT JOIN environments e ON e.id = f.environment_id
-CROSS JOIN LATERAL fact_leaves(v.name, (SELECT NULL::text AS json /* fact_in_place */)::jsonb) AS leaf
+CROSS JOIN LATERAL (SELECT (SELECT NULL::text AS json /* fact_in_place */)::jsonb AS value OFFSET 0) AS fact
+CROSS JOIN LATERAL (SELECT '[]'::jsonb /* path */ AS path, fact.value /* leaf */ AS value OFFSET 0) AS at_path
+JOIN LATERAL (SELECT at_path.path, at_path.value) AS leaf ON jsonb_typeof(leaf.value) NOT IN ('object', 'array')
 
 -- name: from_factsets
 SELECT FROM nodes n
@@ -242,7 +293,35 @@ SELECT CASE
 END AS json
 
 -- name: from_fact_paths
-SELECT FROM fact_paths fp
+-- From one base of each shape, and each template once; all of them are walked through together, a level at a time.
+SELECT FROM (
+    WITH RECURSIVE fact AS MATERIALIZED (
+        SELECT DISTINCT ON (fp.name COLLATE "C", fp.template COLLATE "C") fp.name, fp.template, fp.leaves
+        FROM (SELECT DISTINCT ON (shape_id) shape_id, leaves FROM fact_bases ORDER BY shape_id) AS b
+        JOIN fact_shapes s ON s.id = b.shape_id
+        CROSS JOIN LATERAL unnest(s.names, s.templates, b.leaves) AS fp (name, template, leaves)
+        WHERE true /* content */
+        ORDER BY fp.name COLLATE "C", fp.template COLLATE "C"
+    ), walk (name, path, value, kind) AS (
+        SELECT v.name, jsonb_build_array(v.name), shared.value, jsonb_typeof(shared.value)
+        FROM fact v
+        CROSS JOIN LATERAL (SELECT (SELECT NULL::text AS json /* fact_of_base */)::jsonb AS value OFFSET 0) AS shared
+        UNION ALL
+        SELECT walk.name, walk.path || jsonb_build_array(child.key), child.value, jsonb_typeof(child.value)
+        FROM walk
+        CROSS JOIN LATERAL (
+            SELECT to_jsonb(o.key) AS key, o.value
+            FROM jsonb_each(CASE walk.kind WHEN 'object' THEN walk.value END) AS o
+            UNION ALL
+            SELECT to_jsonb(a.number - 1), a.value
+            FROM jsonb_array_elements(CASE walk.kind WHEN 'array' THEN walk.value END) WITH ORDINALITY AS a (value, number)
+        ) AS child
+        WHERE walk.kind IN ('object', 'array')
+    )
+    SELECT DISTINCT walk.name, walk.path AS path_array, fact_type(walk.value) AS type
+    FROM walk
+    WHERE walk.kind NOT IN ('object', 'array')
+) AS fp
 
 -- name: from_fact_names
 SELECT FROM fact_names fp
@@ -252,6 +331,12 @@ SELECT FROM node_package_versions v
 
 -- name: from_packages
 SELECT FROM packages v
+
+-- name: packages_json
+-- The packages of a node, as the text of a JSON array.
+SELECT '[' || coalesce(string_agg(json_build_array(v.package_name, v.version, v.provider)::text, ','), '') || ']'
+FROM node_package_versions v
+WHERE v.node_id = %(node_id)s::integer
 
 -- name: fact_by_name
 -- One fact of the node of a row f of node_facts: the compiler puts its columns and the name where the parameters are. By its place in

@@ -2,9 +2,11 @@
 
 -- name: only_reads
 -- For as long as the session lives. A cursor is planned for all of its rows, and never compiled: that takes longer than most
--- queries.
+-- queries. Nobody can estimate how many rows come out of arrays: where the planner believes in one, it would compare each of
+-- thousands with each of thousands that it keeps for that. Without keeping them it makes a hash of them.
 SELECT set_config('default_transaction_read_only', 'on', false), set_config('cursor_tuple_fraction', '1', false),
-       set_config('jit', 'off', false)
+       set_config('jit', 'off', false), set_config('enable_material', 'off', false),
+       set_config('idle_in_transaction_session_timeout', %s, false)
 
 -- name: begin_query
 -- What is counted and what is shown is of one moment.
