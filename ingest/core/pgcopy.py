@@ -53,7 +53,10 @@ def bytea(value: bytes | None) -> bytes:
 
 def text(value: str | None) -> bytes:
     """A string without U+0000 and without lone surrogates, or NULL."""
-    return NULL if value is None else bytea(value.encode())
+    if value is None:
+        return NULL
+    data = value.encode()
+    return _length.pack(len(data)) + data
 
 
 def boolean(value: bool) -> bytes:

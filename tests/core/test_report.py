@@ -253,6 +253,26 @@ def test_any_value_is_stored(value: Any) -> None:
     decode(report(resources=[resource("/x", event(new_value=value, old_value=value))]))
 
 
+@pytest.mark.parametrize(
+    "value", ["\\u0000", "a\\\\u0000", {"a": "\\u0000"}, ["\\ud800", "\\\\u0000"], '\t\x01\x7f"/\\']
+)
+def test_a_text_that_spells_an_escape_is_no_escape(value: Any) -> None:
+    """What looks like U+0000 behind a backslash is six characters, and comes back as they are."""
+    assert json.loads(value_text(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [("a\0", "a\ufffd"), ("\\u0000", "\\u0000"), ({"é": [2**60]}, {"é": [2**60]})]
+)
+def test_a_metric_of_any_value_can_be_shown(value: Any, shown: Any) -> None:
+    """What no double holds is kept as JSON that PostgreSQL takes."""
+    metrics = decode(report(metrics=[{"category": "\\u0000", "name": "a", "value": value}])).metrics
+    assert metrics is not None
+    assert metrics.exact is not None
+    assert json.loads(metrics.exact) == [shown]
+    assert b"\\\\u0000" in metrics.names
+
+
 def test_metrics_are_a_shape_and_numbers() -> None:
     """Values that are integers stay so by their shape; names that differ are another one."""
     values = [
