@@ -29,7 +29,7 @@ class MetricShapes:
             self._shape, self._key = digest_of(self._names), key
         values = [one.value for one in metrics]
         if all(map(_fits, values)):
-            return Metrics(self._shape, self._names, pgcopy.float8_array(values), None)
+            return Metrics(self._shape, self._names, pgcopy.float8_array_zeros_null(values), None)
         return Metrics(
             self._shape,
             self._names,
