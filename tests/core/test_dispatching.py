@@ -13,6 +13,7 @@ from ingest.core.delivery.bursts import (
     DECODER_DEPTH,
     LESSER_GIVEN_MAX,
     MANY_CATALOGS,
+    OFTEN_S,
 )
 from ingest.core.delivery.dispatching import READ_AHEAD_BYTES, STUCK_S, Dispatcher
 from ingest.core.delivery.importance import CATALOG, FACTS, PASSED_MAX, REPORT
@@ -241,10 +242,19 @@ def test_when_no_catalog_is_to_be_expected_nobody_waits() -> None:
     """That depends on how far apart the last ones came."""
     book = Kinds(cores=2)
     for place in range(100):
-        book.one_catalog(place / 100)
+        book.one_catalog(place / 10)
     book.come(REPORT, 140)
-    assert len(book.all_due(1.5)) == BURST
-    assert len(book.all_due(2.5)) == 140 - BURST
+    assert len(book.all_due(10.5)) == BURST
+    assert len(book.all_due(11.5)) == 140 - BURST
+
+
+def test_catalogs_that_come_all_the_time_leave_more_room_to_the_rest() -> None:
+    """As many facts and reports come as catalogs do."""
+    book = Kinds(cores=2)
+    for place in range(100):
+        book.one_catalog(place * OFTEN_S / 2)
+    book.come(REPORT, 140)
+    assert len(book.all_due(50 * OFTEN_S)) == LESSER_GIVEN_MAX
 
 
 def test_without_catalogs_reports_have_all_the_room() -> None:

@@ -15,10 +15,12 @@ DECODER_DEPTH = 32  # descriptors at one decoder: enough that it never waits for
 # While a catalog is to be expected: so many, for each core but one, and the next ones when none of them is left. So they keep
 # all cores but one busy at most, and no transaction of theirs is long. ``make bench-order``
 BURST, BURST_BYTES = 8, 256 * 1024
-# While catalogs wait for each other: what lies at a decoder, or is in decoders and writers together. With a quarter of it whole
-# runs go at half the rate.
+# While catalogs wait for each other, or come all the time: what lies at a decoder, or is in decoders and writers together. With
+# a quarter of it whole runs go at half the rate.
 LESSER_DEPTH, LESSER_GIVEN_MAX = 8, 32
 MANY_CATALOGS = 8  # that are not settled: the next one waits for those, whatever else is done
+# Between two, at the mean: 36 000 nodes at half an hour. Bursts come thirty times a second and would not keep up with many more.
+OFTEN_S = 0.05
 
 # In a fleet whose catalogs come at random, the next one is later than so many times the mean gap once in three thousand.
 GAPS = 8.0
@@ -57,7 +59,7 @@ class Bursts:
         ``is_stuck``: some decoder is, and what it has is not waited for."""
         if not self._expecting.is_near(now_s):
             return Room(DECODER_DEPTH)
-        if catalogs >= MANY_CATALOGS or is_stuck:
+        if catalogs >= MANY_CATALOGS or self._expecting.gap_s < OFTEN_S or is_stuck:
             if given >= LESSER_GIVEN_MAX:
                 return None
             return Room(DECODER_DEPTH if is_owed else LESSER_DEPTH)
@@ -71,13 +73,13 @@ class Expecting:
 
     def __init__(self) -> None:
         self._last_s = -math.inf
-        self._gap_s = 0.0  # their mean
+        self.gap_s = 0.0  # their mean
 
     def came(self, now_s: float) -> None:
         """A catalog."""
-        self._gap_s += GAP_WEIGHT * (min(now_s - self._last_s, EXPECTED_MAX_S) - self._gap_s)
+        self.gap_s += GAP_WEIGHT * (min(now_s - self._last_s, EXPECTED_MAX_S) - self.gap_s)
         self._last_s = now_s
 
     def is_near(self, now_s: float) -> bool:
         """The next one."""
-        return now_s - self._last_s < min(max(GAPS * self._gap_s, EXPECTED_MIN_S), EXPECTED_MAX_S)
+        return now_s - self._last_s < min(max(GAPS * self.gap_s, EXPECTED_MIN_S), EXPECTED_MAX_S)
