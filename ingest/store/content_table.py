@@ -18,7 +18,7 @@ from ingest.store.queries import query
 ROUNDS_MAX = 10
 # So many rows or fewer go one by one, as parameters: the commit of a transaction that touched a staging table empties all of
 # them, which costs PostgreSQL more.
-FEW_ROWS = 12
+FEW_ROWS = 32
 ID_BYTES = 150  # a digest and its id in a dict
 
 
