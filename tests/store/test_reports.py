@@ -128,6 +128,28 @@ def test_what_puppet_sent_is_stored(connection: Connection, reports: Reports, ru
     ]
 
 
+def test_zeros_take_no_room_and_read_as_zeros(connection: Connection, reports: Reports) -> None:
+    """Integers and others, beside what the version before writes: zeros, and empty arrays where there are no events."""
+    values = [0, 0.0, 1.5, 3, -0.0, 0]
+    metrics = [{"category": "c", "name": str(place), "value": value} for place, value in enumerate(values)]
+    reports.send(at(NOW, metrics=metrics, logs=[log()]))
+    shown = (
+        "SELECT (SELECT jsonb_agg(value ORDER BY place)::text FROM report_metrics),"
+        " (SELECT count(*) FROM resource_events), (SELECT count(*) FROM report_logs)"
+    )
+    (found,) = rows(connection, shown)
+    assert json.loads(found[0]) == values
+    assert found[1:] == (0, 1)
+    assert rows(connection, "SELECT metrics, event_ids FROM node_reports") == [
+        ([None, None, 1.5, 3, -0.0, None], None)
+    ]
+    connection.execute(
+        "UPDATE node_reports SET event_ids = '{}', event_offsets = '{}', metrics = ARRAY("
+        "SELECT coalesce(value, 0) FROM unnest(metrics) WITH ORDINALITY AS m (value, place) ORDER BY place)"
+    )
+    assert rows(connection, shown) == [found]
+
+
 def test_few_new_contents_are_stored_as_many_are(connection: Connection, reports: Reports) -> None:
     """Whether they go one by one or together: the same rows, NULLs and empty arrays too."""
     odd = [
