@@ -1,9 +1,9 @@
 """What a fleet's reports take on disk: a part of the reports of 14 days stored, the rest extrapolated.
 
-A report every 30 minutes of so many nodes, of them one in fifty with changes, all 14 days, through decoder and lane without
-processes. What grows with reports (the days' partitions with their indexes) is multiplied; what nodes share (contents, shapes,
-headers) and what there is once a node are not taken for more than they are: they are multiplied too, which is too much rather
-than too little.
+A report every 30 minutes of so many nodes, of them one in fifty with changes, for so many of the 14 days, through decoder and
+lane without processes. What grows with reports (the days' partitions with their indexes) is multiplied; what nodes share
+(contents, shapes, headers) and what there is once a node are not taken for more than they are: they are multiplied too, which is
+too much rather than too little.
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ def main() -> None:
     leave_on_signals()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, default=NODES // 10, help="of 3000")
+    parser.add_argument(
+        "--days", type=int, default=DAYS, help="of 14: contents grow with them, as reports do"
+    )
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="ingest-bench-"))
     directory.chmod(0o755)
@@ -56,25 +59,25 @@ def main() -> None:
     try:
         server.start(**POSTGRESQL)
         with connect(server.conninfo("postgres")) as connection:
-            row = measure(connection, options.nodes)
+            row = measure(connection, options.nodes, options.days)
     finally:
         server.stop()
         shutil.rmtree(directory)
     print(
-        f"{row['reports']} reports of {options.nodes} nodes and {DAYS} days: {row['bytes'] / 1024**2:.0f} MiB, "
+        f"{row['reports']} reports of {options.nodes} nodes and {options.days} days: {row['bytes'] / 1024**2:.0f} MiB, "
         f"{row['bytes_each']:.0f} bytes each; {row['of_all']} of {NODES} nodes, extrapolated: "
         f"{row['gb_extrapolated']:.2f} GB (goal {GOAL_GB:g}, PuppetDB 40)"
     )
     print("record:", record("disk", vars(options), [row]))
 
 
-def measure(connection: Connection, nodes: int) -> dict[str, Any]:
+def measure(connection: Connection, nodes: int, days: int) -> dict[str, Any]:
     """Stores them as they would have come, and weighs."""
     migrate(connection)
     lane = open_lane(connection, LaneSettings(4000, report_ttl=timedelta(days=DAYS + 1)))
     decoder = ReportDecoder(DecoderSettings(cache_bytes_max=0))
-    runs = int(timedelta(days=DAYS) / INTERVAL)
-    first = datetime.now(UTC) - timedelta(days=DAYS)
+    runs = int(timedelta(days=days) / INTERVAL)
+    first = datetime.now(UTC) - timedelta(days=days)
     began = time.perf_counter()
     works: list[Any] = []
     count = 0
@@ -99,9 +102,10 @@ def measure(connection: Connection, nodes: int) -> dict[str, Any]:
     rows: Any = connection.execute(SIZES, [list(SHARED)]).fetchall()
     sizes = {("reports" if grows else "shared"): (int(table), int(index)) for grows, table, index in rows}
     total = sum(map(sum, sizes.values()))
+    of_all = int(timedelta(days=DAYS) / INTERVAL) * NODES
     return {
-        "reports": count, "nodes": nodes, "days": DAYS, "seconds": seconds, "bytes": total, "sizes": sizes,
-        "bytes_each": total / count, "of_all": runs * NODES, "gb_extrapolated": total / count * runs * NODES / 1e9,
+        "reports": count, "nodes": nodes, "days": days, "seconds": seconds, "bytes": total, "sizes": sizes,
+        "bytes_each": total / count, "of_all": of_all, "gb_extrapolated": total / count * of_all / 1e9,
     }  # fmt: skip
 
 

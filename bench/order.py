@@ -10,6 +10,7 @@ import argparse
 import itertools
 import json
 import statistics
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,7 +30,7 @@ from lab.peer_reports import payloads
 from lab.servers import Postgres
 
 NODES = 3000
-STREAMS, WARM = 16, 60  # of catalogs, prepared; of one of them for each engine that has just been started
+WARM = 60  # catalogs for each engine that has just been started
 PATIENCE_S = 1800.0  # for what is left of the reports
 
 
@@ -44,7 +45,8 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=1, help="phases with reports, each between two without")
     options = parser.parse_args()
     rounds = fleet(options.catalogs, options.clones)
-    streams = _streams(rounds[2], options.samples)
+    phases = 1 + 2 * options.times
+    streams = _streams(rounds[2], options.samples, 2 * phases)
     numbers = itertools.count()
     rows: list[dict[str, Any]] = []
     with workplace() as (directory, stack):
@@ -67,11 +69,22 @@ def main() -> None:
             engine.wait_ready()
             for body in next(streams)[:WARM]:  # the decoders know the nodes again
                 publisher.publish([(body, {})])
+            before, began = _settled_reports(engine), time.perf_counter()
             row = latency(publisher, connection, 2, next(streams))
-            left = reports - _settled_reports(engine)
-            rows.append(row | {"reports": reports, "reports_left": left})
-            print(f"  {reports} reports waited before, {left} of them at the end")
+            after, ended = _settled_reports(engine), time.perf_counter()
+            left = reports - after
+            row |= {
+                "reports": reports,
+                "reports_left": left,
+                "reports_per_s": (after - before) / (ended - began),
+            }
             wait_for(lambda: _settled_reports(engine) >= reports, engine, "all reports", PATIENCE_S)
+            row["reports_per_s_alone"] = left / (time.perf_counter() - ended)
+            rows.append(row)
+            print(
+                f"  {reports} reports waited before, {left} of them at the end; {row['reports_per_s']:.0f}/s with catalogs, "
+                f"{row['reports_per_s_alone']:.0f}/s without"
+            )
             engine.stop()
 
         for body in (rounds[1], rounds[2]):
@@ -84,9 +97,9 @@ def main() -> None:
     print("record:", record("order", vars(options), rows))
 
 
-def _streams(bodies: list[bytes], samples: int) -> Iterator[list[bytes]]:
+def _streams(bodies: list[bytes], samples: int, times: int) -> Iterator[list[bytes]]:
     """So many of the same catalogs, compiled later each time."""
-    every = again(bodies, STREAMS * (samples // len(bodies) + 1))
+    every = again(bodies, times * samples // len(bodies) + 1)
     for number in itertools.count():
         yield every[number * samples : (number + 1) * samples]
 

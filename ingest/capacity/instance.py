@@ -5,7 +5,6 @@ What decides who gets a message and when a batch closes is the engine's own: ``c
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -14,12 +13,7 @@ import simpy
 from ingest.capacity.cores import Cores
 from ingest.capacity.world import Message, World
 from ingest.capacity.writer import Writer
-from ingest.core.delivery.dispatching import (
-    CATALOGS_COME_S,
-    DECODER_DEPTH,
-    LESSER_DEPTH,
-    LESSER_GIVEN_MAX,
-)
+from ingest.core.delivery.bursts import DECODER_DEPTH, Bursts, Room
 from ingest.core.delivery.importance import CATALOG, RANKS, Turns
 from ingest.core.delivery.routing import choose, decoders_at_work
 from ingest.core.delivery.windows import windows
@@ -40,7 +34,8 @@ class Instance:
         self._waiting: list[deque[Message]] = [deque() for _ in RANKS]
         self._turns = Turns()
         self._lesser_given = 0  # to decoders, and not settled yet
-        self._catalog_s = -math.inf  # when the last one was given to a decoder
+        self._catalogs = 0  # that are here
+        self._bursts = Bursts(decoders_at_work(setup.cores))
         queues = [str(queue) for queue in sorted(set(setup.queues))]
         self._messages_max = windows(queues, setup.window_messages_max)
         self._bytes_max = windows(queues, setup.window_bytes_max)
@@ -70,6 +65,7 @@ class Instance:
     def received(self, message: Message) -> None:
         """All of its body is here."""
         self._waiting[message.rank].append(message)
+        self._catalogs += message.rank == CATALOG
         self._dispatch()
 
     def settled(self, messages: Sequence[Message]) -> None:
@@ -78,6 +74,7 @@ class Instance:
             self._messages[queue] -= 1
             self._bytes[queue] -= message.arrival.body_bytes
             self._lesser_given -= message.rank != CATALOG
+            self._catalogs -= message.rank == CATALOG
         self._world.committed(messages)
         self._world.deliver()
         self._dispatch()
@@ -93,31 +90,37 @@ class Instance:
         """The first, in the order of their turns, for which there is room; as the engine's dispatcher does."""
         for rank in self._turns.order(waits):
             message = self._waiting[rank][0]
-            depth = self._depth(rank)
-            chosen = int(choose(message.arrival.node, self._names, lambda name: self._loads[int(name)]))
-            if rank != CATALOG and self._loads[chosen] >= depth:
-                chosen = min(self.useful, key=lambda number: self._loads[number])
-            if self._loads[chosen] < depth:
+            if (chosen := self._decoder_for(message)) is not None:
                 self._waiting[rank].popleft()
                 self._turns.took(rank, waits)
                 self._decode(message, chosen)
                 return True
         return False
 
-    def _depth(self, rank: int) -> int:
-        """How many may lie at a decoder before one of that rank is put behind them."""
-        if rank == CATALOG or self._world.env.now - self._catalog_s >= CATALOGS_COME_S:
-            return DECODER_DEPTH
-        if self._lesser_given >= LESSER_GIVEN_MAX:
-            return 0
-        return DECODER_DEPTH if self._turns.is_owed(rank) else LESSER_DEPTH
+    def _decoder_for(self, message: Message) -> int | None:
+        room = Room(DECODER_DEPTH)
+        if message.rank != CATALOG:
+            found = self._bursts.room(
+                message.arrival.body_bytes,
+                self._world.env.now,
+                given=self._lesser_given,
+                catalogs=self._catalogs,
+                is_owed=self._turns.is_owed(message.rank),
+                is_stuck=False,
+            )
+            if found is None:
+                return None
+            room = found
+        names = [str(len(self._loads) - 1)] if room.is_apart else self._names
+        chosen = int(choose(message.arrival.node, names, lambda name: self._loads[int(name)]))
+        if message.rank != CATALOG and self._loads[chosen] >= room.depth:
+            chosen = min(map(int, names), key=lambda number: self._loads[number])
+        return chosen if self._loads[chosen] < room.depth else None
 
     def _decode(self, message: Message, chosen: int) -> None:
         costs, arrival = self._world.costs, message.arrival
-        if message.rank == CATALOG:
-            self._catalog_s = self._world.env.now
-        else:
-            self._lesser_given += 1
+        self._bursts.gave(message.rank, arrival.body_bytes, self._world.env.now, self._lesser_given)
+        self._lesser_given += message.rank != CATALOG
         self._loads[chosen] += 1
         factor = costs.rest_factor("decoder", message.found_rest)
         demand_s = costs.decoder[arrival.kind].at(arrival.body_bytes) * message.noise * factor

@@ -19,6 +19,7 @@ TRAILER = struct.pack(">h", -1)
 NULL = struct.pack(">i", -1)
 TRUE = struct.pack(">i?", 1, True)
 FALSE = struct.pack(">i?", 1, False)
+_ZERO = struct.pack(">id", 8, 0.0)
 
 _length = struct.Struct(">i")
 _int4 = struct.Struct(">ii")
@@ -42,6 +43,19 @@ def count(fields: int) -> bytes:
     return _count.pack(fields)
 
 
+def read_row(encoded: bytes) -> list[bytes | None]:
+    """The fields of a row, without the lengths in front; None is NULL."""
+    (fields,) = _count.unpack_from(encoded)
+    found: list[bytes | None] = []
+    at = _count.size
+    for _ in range(fields):
+        (length,) = _length.unpack_from(encoded, at)
+        at += _length.size
+        found.append(None if length < 0 else encoded[at : at + length])
+        at += max(0, length)
+    return found
+
+
 def name_digest(name: str) -> bytes:
     """The key of a short name (a tag) among the content tables: 20 bytes."""
     return hashlib.sha256(name.encode()).digest()[:20]
@@ -53,7 +67,10 @@ def bytea(value: bytes | None) -> bytes:
 
 def text(value: str | None) -> bytes:
     """A string without U+0000 and without lone surrogates, or NULL."""
-    return NULL if value is None else bytea(value.encode())
+    if value is None:
+        return NULL
+    data = value.encode()
+    return _length.pack(len(data)) + data
 
 
 def boolean(value: bool) -> bytes:
@@ -124,6 +141,16 @@ def int8_array(values: Collection[int]) -> bytes:
 def float8_array(values: Collection[float]) -> bytes:
     """A float8[] field; integers become the nearest doubles."""
     return _array_of_eight(FLOAT8_OID, "d", values)
+
+
+def float8_array_zeros_null(values: Collection[float]) -> bytes:
+    """The same with NULL for each zero, -0.0 aside: PostgreSQL has a bit for it instead of eight bytes."""
+    field = float8_array(values)
+    if not values:
+        return field
+    # A zero's twelve bytes stand nowhere but where an element begins: the last one of its length is no zero.
+    body = field[24:].replace(_ZERO, NULL)
+    return _length.pack(20 + len(body)) + _array_header.pack(1, 1, FLOAT8_OID, len(values), 1) + body
 
 
 def _array_of_eight(element_oid: int, code: str, values: Collection[float]) -> bytes:

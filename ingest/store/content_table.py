@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import psycopg
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
 from ingest.core.bounded_cache import BoundedCache
-from ingest.core.pgcopy import HEADER, TRAILER, digest_array
+from ingest.core.pgcopy import HEADER, TRAILER, digest_array, read_row
 from ingest.store.queries import query
 
 # Rounds of insert-and-look. A second one happens when another transaction brought the row, a third when
 # the cycling sequence met an id in use; ten in a row mean that something else is wrong.
 ROUNDS_MAX = 10
+# So many rows or fewer go one by one, as parameters: the commit of a transaction that touched a staging table empties all of
+# them, which costs PostgreSQL more.
+FEW_ROWS = 32
 ID_BYTES = 150  # a digest and its id in a dict
 
 
@@ -109,14 +113,24 @@ class ContentTable:
             if not missing:
                 self._fresh.update(ids)
                 return ids
-            copy_into(cursor, f"copy_{self.name}", [rows[digest]() for digest in missing])
-            cursor.execute(query(f"insert_{self.name}"), binary=True)
-            inserted = {bytes(digest): int(id_) for digest, id_ in cursor}  # type: ignore[call-overload]
+            inserted = self._insert(cursor, [rows[digest]() for digest in missing])
             self.rows_written += len(inserted)
             ids.update(inserted)
             if len(ids) < len(rows):
                 ids.update(self.find(cursor, [digest for digest in missing if digest not in inserted]))
         raise psycopg.OperationalError(f"{self.name}: no free id after {ROUNDS_MAX} rounds")
+
+    def _insert(self, cursor: psycopg.Cursor[tuple[object, ...]], rows: Sequence[bytes]) -> dict[bytes, int]:
+        """The ids of those that were not there."""
+        found: list[tuple[Any, ...]] = []
+        if len(rows) <= FEW_ROWS:
+            for row in rows:
+                values = [None if value is None else Encoded(value) for value in read_row(row)]
+                found += cursor.execute(query(f"insert_one_{self.name}"), values, binary=True).fetchall()
+        else:
+            copy_into(cursor, f"copy_{self.name}", rows)
+            found = cursor.execute(query(f"insert_{self.name}"), binary=True).fetchall()
+        return {bytes(digest): int(id_) for digest, id_ in found}
 
     def committed(self) -> None:
         self._ids.put(self._fresh)

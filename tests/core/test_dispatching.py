@@ -5,15 +5,17 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from itertools import pairwise
 
-from ingest.core.delivery.dispatching import (
-    CATALOGS_COME_S,
+import pytest
+
+from ingest.core.delivery.bursts import (
+    BURST,
+    BURST_BYTES,
     DECODER_DEPTH,
-    LESSER_DEPTH,
     LESSER_GIVEN_MAX,
-    READ_AHEAD_BYTES,
-    STUCK_S,
-    Dispatcher,
+    MANY_CATALOGS,
+    OFTEN_S,
 )
+from ingest.core.delivery.dispatching import READ_AHEAD_BYTES, STUCK_S, Dispatcher
 from ingest.core.delivery.importance import CATALOG, FACTS, PASSED_MAX, REPORT
 from ingest.core.delivery.ledger import Delivery, Ledger
 from ingest.core.delivery.work import Outcome, Settled
@@ -140,11 +142,27 @@ def test_at_the_end_no_suspect_waits() -> None:
 class Kinds(Book):
     """Messages by their rank."""
 
-    def come(self, rank: int, count: int = 1) -> None:
+    def come(self, rank: int, count: int = 1, *, length: int = 1000) -> None:
         for _ in range(count):
             self._last += 1
-            delivery = Delivery(self._last, 1, "", "", 0, 1000, 1000, AT, 0.0, {}, rank=rank)
+            delivery = Delivery(self._last, 1, "", "", 0, length, length, AT, 0.0, {}, rank=rank)
             self.ledger.add(delivery)
+
+    def one_catalog(self, now_s: float = 0) -> None:
+        """It comes and is settled."""
+        self.come(CATALOG)
+        for ids in self.due(now_s).values():
+            self.settle(ids)
+
+    def all_due(self, now_s: float) -> list[int]:
+        """What decoders get until there is no more, each passing on at once what it got."""
+        given: list[int] = []
+        while due := self.due(now_s):
+            for ids in due.values():
+                given += ids
+                for id_ in ids:
+                    self.ledger.forwarded(id_, "writer-0")
+        return given
 
     def settle(self, ids: list[int]) -> None:
         for id_ in ids:
@@ -152,32 +170,91 @@ class Kinds(Book):
 
 
 def test_a_catalog_does_not_wait_behind_reports() -> None:
-    """However many wait, it is given out before them all, and finds no more at its decoder than may lie there."""
+    """However many wait, it is given out before them all, to a decoder that has none of them."""
     book = Kinds(cores=2)
-    book.come(CATALOG)
-    book.settle(book.due(0)["decoder-0"])
+    book.one_catalog()
     book.come(REPORT, 140)
     book.come(FACTS, 140)
-    assert book.due(1) == {"decoder-0": list(range(142, 142 + LESSER_DEPTH))}  # facts before reports
+    assert book.due(1) == {"decoder-2": list(range(142, 142 + BURST))}  # facts before reports
     book.come(CATALOG)
     assert book.due(1) == {"decoder-0": [282]}
 
 
-def test_with_catalogs_about_only_so_many_others_are_worked_on() -> None:
-    """In decoders and writers together: that is what the next catalog may find before it."""
-    book = Kinds(cores=2)
-    book.come(CATALOG)
-    book.settle(book.due(0)["decoder-0"])
+def test_who_has_one_decoder_gives_it_few_reports_at_a_time() -> None:
+    """The next catalog finds no more than those before it."""
+    book = Kinds(cores=2, decoders=1)
+    book.one_catalog()
     book.come(REPORT, 140)
-    given: list[int] = []
-    while due := book.due(1):
-        given += due["decoder-0"]
-        for id_ in due["decoder-0"]:
-            book.ledger.forwarded(id_, "writer-0")
-    assert len(given) == book.ledger.lesser_given == LESSER_GIVEN_MAX
-    book.settle(given[:3])
-    assert sum(map(len, book.due(1).values())) == min(3, LESSER_DEPTH)
-    assert book.due(1 + CATALOGS_COME_S) != {}  # none came for a while: nobody is kept waiting
+    assert book.due(1) == {"decoder-0": list(range(2, 2 + BURST))}
+    book.come(CATALOG)
+    assert book.due(1) == {"decoder-0": [142]}
+
+
+@pytest.mark.parametrize(
+    ("cores", "together"), [(1, BURST), (2, BURST), (3, 2 * BURST), (64, LESSER_GIVEN_MAX)]
+)
+def test_with_a_catalog_to_come_others_are_worked_on_in_bursts(cores: int, together: int) -> None:
+    """So many together in decoders and writers, and the next ones when all of those are settled."""
+    book = Kinds(cores)
+    book.one_catalog()
+    book.come(REPORT, 140)
+    given = book.all_due(1)
+    assert len(given) == book.ledger.lesser_given == together
+    book.settle(given[1:])
+    assert book.all_due(1) == []
+    book.settle(given[:1])
+    assert len(book.all_due(1)) == together
+
+
+def test_a_large_report_is_a_burst_of_its_own() -> None:
+    """It is given out whatever its size, and nothing with it: what a writer does at once is bounded in bytes, too."""
+    book = Kinds(cores=2)
+    book.one_catalog()
+    book.come(REPORT, 2)
+    book.come(REPORT, length=2 * BURST_BYTES)
+    book.come(REPORT)
+    for expected in ([2, 3], [4], [5]):
+        assert book.all_due(1) == expected
+        book.settle(expected)
+
+
+def test_a_report_that_takes_long_stops_no_others() -> None:
+    """What a stuck decoder has is not waited for."""
+    book = Kinds(cores=2)
+    book.one_catalog()
+    book.come(REPORT, 10 + LESSER_GIVEN_MAX)
+    assert sum(map(len, book.due(0.1).values())) == BURST
+    assert book.due(0.1) == {}
+    assert book.due(0.2 + STUCK_S) != {}
+
+
+def test_catalogs_that_wait_for_each_other_leave_more_room_to_the_rest() -> None:
+    """One more does not get on faster, whatever is done of other kinds, and runs come as a whole."""
+    book = Kinds(cores=2)
+    book.come(CATALOG, MANY_CATALOGS)
+    book.come(REPORT, 140)
+    given = book.all_due(0)
+    assert len(given) == MANY_CATALOGS + LESSER_GIVEN_MAX
+    assert book.ledger.lesser_given == LESSER_GIVEN_MAX
+
+
+def test_when_no_catalog_is_to_be_expected_nobody_waits() -> None:
+    """That depends on how far apart the last ones came."""
+    book = Kinds(cores=2)
+    for place in range(100):
+        book.one_catalog(place / 10)
+    book.come(REPORT, 140)
+    assert len(book.all_due(10.5)) == BURST
+    assert len(book.all_due(11.5)) == 140 - BURST
+
+
+def test_catalogs_that_come_all_the_time_leave_more_room_to_the_rest() -> None:
+    """As many facts and reports come as catalogs do."""
+    book = Kinds(cores=2)
+    for place in range(100):
+        book.one_catalog(place * OFTEN_S / 2)
+    book.come(REPORT, 140)
+    assert len(book.all_due(50 * OFTEN_S)) == LESSER_GIVEN_MAX
 
 
 def test_without_catalogs_reports_have_all_the_room() -> None:
@@ -217,12 +294,12 @@ def test_what_is_less_important_is_read_past() -> None:
 
 def test_what_a_dead_process_had_is_again_where_its_kind_waits() -> None:
     """Reports that a decoder had behind catalogs that came since."""
-    book = Kinds(cores=2)
-    book.come(REPORT, LESSER_DEPTH)
+    book = Kinds(cores=2, decoders=1)
+    book.come(REPORT, BURST + 1)
     book.due(0)
     book.ledger.reassign("decoder-0", None)
     assert book.ledger.lesser_given == 0
     book.come(CATALOG)
     assert book.ledger.waits() == [True, False, True]
-    assert book.due(0) == {"decoder-0": [LESSER_DEPTH + 1, *range(1, LESSER_DEPTH)]}
+    assert book.due(0) == {"decoder-0": [BURST + 2, *range(1, BURST + 1)]}
     assert book.ledger.waits() == [False, False, True]

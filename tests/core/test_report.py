@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -253,6 +254,26 @@ def test_any_value_is_stored(value: Any) -> None:
     decode(report(resources=[resource("/x", event(new_value=value, old_value=value))]))
 
 
+@pytest.mark.parametrize(
+    "value", ["\\u0000", "a\\\\u0000", {"a": "\\u0000"}, ["\\ud800", "\\\\u0000"], '\t\x01\x7f"/\\']
+)
+def test_a_text_that_spells_an_escape_is_no_escape(value: Any) -> None:
+    """What looks like U+0000 behind a backslash is six characters, and comes back as they are."""
+    assert json.loads(value_text(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [("a\0", "a\ufffd"), ("\\u0000", "\\u0000"), ({"é": [2**60]}, {"é": [2**60]})]
+)
+def test_a_metric_of_any_value_can_be_shown(value: Any, shown: Any) -> None:
+    """What no double holds is kept as JSON that PostgreSQL takes."""
+    metrics = decode(report(metrics=[{"category": "\\u0000", "name": "a", "value": value}])).metrics
+    assert metrics is not None
+    assert metrics.exact is not None
+    assert json.loads(metrics.exact) == [shown]
+    assert b"\\\\u0000" in metrics.names
+
+
 def test_metrics_are_a_shape_and_numbers() -> None:
     """Values that are integers stay so by their shape; names that differ are another one."""
     values = [
@@ -263,7 +284,7 @@ def test_metrics_are_a_shape_and_numbers() -> None:
     assert work is not None
     assert other is not None
     assert work.shape != other.shape
-    assert work.values == pgcopy.float8_array([1.5, 3.0])
+    assert work.values == pgcopy.float8_array_zeros_null([1.5, 3.0])
     assert work.exact is None
     whole = decode(report(metrics=[values[0] | {"value": 1}, values[1]])).metrics
     assert whole is not None
@@ -281,11 +302,28 @@ def test_a_metric_that_no_double_holds_is_kept_as_it_is(value: Any) -> None:
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53)))
 def test_arrays_of_doubles_are_postgresqls(values: list[float]) -> None:
     """Each element behind its length, in network order."""
-    import struct
-
     field = pgcopy.float8_array(values)
     body = b"".join(struct.pack(">id", 8, value) for value in values)
     head = struct.pack(">iiiii", 1, 0, 701, len(values), 1) if values else struct.pack(">iii", 0, 0, 701)
+    assert field == struct.pack(">i", len(head + body)) + head + body
+
+
+@given(
+    st.lists(
+        st.sampled_from([0, 0.0, -0.0, 4.24e-314, 2**-1022, 8, 1])
+        | st.binary(min_size=8, max_size=8).map(lambda raw: struct.unpack(">d", raw)[0])
+    )
+)
+def test_zeros_are_nulls_and_nothing_else_is(values: list[float]) -> None:
+    """Whatever bytes the other doubles consist of."""
+    field = pgcopy.float8_array_zeros_null(values)
+    if not values:
+        assert field == pgcopy.float8_array(())
+        return
+    elements = [struct.pack(">id", 8, value) for value in values]
+    zero = struct.pack(">id", 8, 0.0)
+    body = b"".join(pgcopy.NULL if element == zero else element for element in elements)
+    head = struct.pack(">iiiii", 1, 1, 701, len(values), 1)
     assert field == struct.pack(">i", len(head + body)) + head + body
 
 

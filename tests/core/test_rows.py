@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ingest.core import pgcopy
 from ingest.core.catalog.wire import canonical_json
 from ingest.store.connection import Connection, connect
+from ingest.store.content_table import Encoded
 from lab.servers import Postgres
 
 FEWER = settings(max_examples=60)  # each asks a server
@@ -88,6 +89,19 @@ def test_postgresql_reads_what_was_written(table: Connection, values: list[dict[
     for found, value in zip(copy_in(table, values), values, strict=True):
         expected = value | {"u": value["u"] and uuid.UUID(value["u"])}
         assert dict(zip(COLUMNS, found, strict=True)) == expected
+
+
+@FEWER
+@given(VALUES)
+def test_a_row_as_parameters_is_the_same_row(table: Connection, value: dict[str, Any]) -> None:
+    """Its fields, taken apart again, go one by one where the row would go by COPY."""
+    encoded = pgcopy.row(*(encode(value[name]) for name, (_, encode) in COLUMNS.items()))
+    fields = [None if field is None else Encoded(field) for field in pgcopy.read_row(encoded)]
+    (copied,) = copy_in(table, [value])
+    inserted = table.execute(
+        f"INSERT INTO everything VALUES ({', '.join(['%s'] * len(fields))}) RETURNING *", fields
+    ).fetchone()
+    assert inserted == copied
 
 
 def test_arrays_of_any_size_are_arrays_of_one_dimension(table: Connection) -> None:

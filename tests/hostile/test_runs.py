@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ingest.config.loading import load
 from ingest.store.connection import Connection
 from lab.engine import Start, publish
-from tests.core.test_report import event, log, report, resource
+from tests.core.test_report import event, log, old, report, resource
 from tests.hostile.watching import watched
 
 MIB = 1024 * 1024
@@ -41,6 +41,15 @@ def run(certname: str, minute: float, **more: Any) -> bytes:
     made = report(producer_timestamp=when, start_time=when, end_time=when) | more
     del made["certname"], made["producer_timestamp"]
     return command("store report", 8, certname, minute, **made)
+
+
+def old_run(certname: str, events: int) -> bytes:
+    """In the flat form of version 5: each event says all of its resource."""
+    when = NOW.isoformat()
+    made = old(5) | {"start_time": when, "end_time": when}
+    made["resource_events"] = made["resource_events"][:2] * (events // 2)
+    del made["certname"], made["producer_timestamp"]
+    return command("store report", 5, certname, 0, **made)
 
 
 def inputs(certname: str, minute: float, pairs: list[list[str]]) -> bytes:
@@ -104,6 +113,12 @@ CASES = {
     "report-of-one-text": Case(
         lambda n: [run(n, 0, resources=[resource("/x", event(new_value="x" * LARGE))], logs=[log("y" * 1000)])],
         asked=EVENTS, answer=1,
+    ),
+    "report-of-old": Case(lambda n: [old_run(n, 10_000)], asked=EVENTS, answer=10_000),
+    # The long form: all of its resources, although nothing happened to any of them.
+    "report-in-full": Case(
+        lambda n: [with_many(run(n, 0, resources="@"), b'"@"', (each := json.dumps(resource()).encode()), LARGE // len(each))],
+        asked="SELECT count(*) FROM reports WHERE certname = %(name)s", answer=1,
     ),
     # As text 3 bytes each; as JSON for whoever reads the report 700.
     "report-of-nothing": Case(

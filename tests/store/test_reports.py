@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from ingest.core.delivery.work import Outcome
 from ingest.engine.kinds import open_lane
 from ingest.store.connection import Connection, connect
+from ingest.store.content_table import FEW_ROWS
 from ingest.store.housekeeping import HousekeepingSettings, expire_nodes, forget_nodes
 from ingest.store.lane import LaneSettings
 from ingest.store.queries import query
@@ -125,6 +126,76 @@ def test_what_puppet_sent_is_stored(connection: Connection, reports: Reports, ru
     assert fractions == [
         isinstance(one["value"], float) and bool(one["value"] % 1) for one in payload["metrics"]
     ]
+
+
+def test_zeros_take_no_room_and_read_as_zeros(connection: Connection, reports: Reports) -> None:
+    """Integers and others, beside what the version before writes: zeros, and empty arrays where there are no events."""
+    values = [0, 0.0, 1.5, 3, -0.0, 0]
+    metrics = [{"category": "c", "name": str(place), "value": value} for place, value in enumerate(values)]
+    reports.send(at(NOW, metrics=metrics, logs=[log()]))
+    shown = (
+        "SELECT (SELECT jsonb_agg(value ORDER BY place)::text FROM report_metrics),"
+        " (SELECT count(*) FROM resource_events), (SELECT count(*) FROM report_logs)"
+    )
+    (found,) = rows(connection, shown)
+    assert json.loads(found[0]) == values
+    assert found[1:] == (0, 1)
+    assert rows(connection, "SELECT metrics, event_ids FROM node_reports") == [
+        ([None, None, 1.5, 3, -0.0, None], None)
+    ]
+    connection.execute(
+        "UPDATE node_reports SET event_ids = '{}', event_offsets = '{}', metrics = ARRAY("
+        "SELECT coalesce(value, 0) FROM unnest(metrics) WITH ORDINALITY AS m (value, place) ORDER BY place)"
+    )
+    assert rows(connection, shown) == [found]
+
+
+def test_few_new_contents_are_stored_as_many_are(connection: Connection, reports: Reports) -> None:
+    """Whether they go one by one or together: the same rows, NULLs and empty arrays too."""
+    odd = [
+        {"status": None, "name": None, "message": "", "new_value": ["é"], "old_value": None},
+        {"message": None},
+    ]
+
+    def resources(shape: str) -> list[dict[str, Any]]:
+        return [
+            resource(
+                f"/{place}",
+                event(property=shape, **(odd[place % 2] if place < 4 else {})),
+                containment_path=[],
+            )
+            for place in range(2 * FEW_ROWS)
+        ]
+
+    def logs(shape: str) -> list[dict[str, Any]]:
+        return [log(f"{shape} {place}", line=place, tags=[]) for place in range(2 * FEW_ROWS)]
+
+    def stored(shape: str) -> list[list[tuple[Any, ...]]]:
+        return [
+            rows(
+                connection,
+                "SELECT status, resource_type, resource_title, name, message, new_value, old_value, file, line,"
+                " containment_path, containing_class, corrective_change FROM event_contents WHERE property = %s"
+                " ORDER BY resource_title", shape,
+            ),
+            rows(
+                connection,
+                "SELECT level, source, tags, file, line, event_id FROM log_contents WHERE message LIKE %s ORDER BY line",
+                f"{shape} %",
+            ),
+        ]  # fmt: skip
+
+    reports.send(at(NOW, resources=resources("many"), logs=logs("many")))
+    for place in range(2 * FEW_ROWS):
+        reports.send(
+            at(
+                NOW + timedelta(minutes=1 + place),
+                resources=resources("few")[place : place + 1],
+                logs=logs("few")[place : place + 1],
+            )
+        )
+    assert len(stored("few")[1]) == 2 * FEW_ROWS
+    assert stored("few") == stored("many")
 
 
 def test_the_next_run_shares_what_did_not_change(connection: Connection, reports: Reports) -> None:

@@ -9,19 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ingest.core.delivery.bursts import DECODER_DEPTH, Bursts
 from ingest.core.delivery.importance import CATALOG, Turns
 from ingest.core.delivery.ledger import Delivery, Ledger
 from ingest.core.delivery.routing import choose, decoders_at_work
 
-DECODER_DEPTH = 32  # descriptors at one decoder: enough that it never waits for the receiver
 STUCK_S = 0.5  # ten times what the largest real catalog takes
 # That no decoder has done yet, for each of them: what the cores' caches hold.
 READ_AHEAD_BYTES = 8 * 1024 * 1024
-# While catalogs come: what lies at a decoder, or is in decoders and writers together, is what the next one may find
-# before it: a writer's transaction of them. With a quarter of it whole runs go at half the rate; ``make bench-order`` measures
-# the other side.
-LESSER_DEPTH, LESSER_GIVEN_MAX = 8, 32
-CATALOGS_COME_S = 60.0  # after the last one; in a fleet of a hundred nodes the next comes within twenty
 
 
 class Dispatcher:
@@ -32,7 +27,7 @@ class Dispatcher:
         self._moved_s: dict[str, float] = {}  # when a decoder last began or ended something
         self._reserved: str | None = None  # the decoder in which a suspect is tried alone
         self._turns = Turns()
-        self._catalog_s = -math.inf  # when the last one was given out
+        self._bursts = Bursts(self._at_work_max)
 
     def moved(self, decoder: str, now_s: float) -> None:
         """It has passed something on."""
@@ -67,23 +62,34 @@ class Dispatcher:
         for rank in self._turns.order(waits):
             delivery = self._ledger.next(rank)
             assert delivery is not None
-            depth = self._depth(rank, now_s)
-            decoder = choose(delivery.routing_key, decoders, self._ledger.count_at)
-            if rank != CATALOG and self._ledger.count_at(decoder) >= depth:
-                decoder = min(decoders, key=self._ledger.count_at)
-            if self._ledger.count_at(decoder) < depth:
+            if (decoder := self._decoder_for(delivery, decoders, now_s)) is not None:
                 self._assign(delivery, decoder, found, now_s)
                 self._turns.took(rank, waits)
                 return True
         return False
 
-    def _depth(self, rank: int, now_s: float) -> int:
-        """How many may lie at a decoder before one of that rank is put behind them."""
-        if rank == CATALOG or now_s - self._catalog_s >= CATALOGS_COME_S:
-            return DECODER_DEPTH
-        if self._ledger.lesser_given >= LESSER_GIVEN_MAX:
-            return 0
-        return DECODER_DEPTH if self._turns.is_owed(rank) else LESSER_DEPTH
+    def _decoder_for(self, delivery: Delivery, useful: Sequence[str], now_s: float) -> str | None:
+        """None: it waits."""
+        load = self._ledger.count_at
+        if delivery.rank == CATALOG:
+            decoder = choose(delivery.routing_key, useful, load)
+            return decoder if load(decoder) < DECODER_DEPTH else None
+        room = self._bursts.room(
+            delivery.length,
+            now_s,
+            given=self._ledger.lesser_given,
+            catalogs=self._ledger.unsettled(CATALOG)[0],
+            is_owed=self._turns.is_owed(delivery.rank),
+            is_stuck=any(self._is_stuck(decoder, now_s) for decoder in self._decoders),
+        )
+        if room is None:
+            return None
+        apart = [decoder for decoder in self._decoders if decoder not in (*useful, self._reserved)][-1:]
+        decoders = apart if room.is_apart and apart else useful
+        decoder = choose(delivery.routing_key, decoders, load)
+        if load(decoder) >= room.depth:
+            decoder = min(decoders, key=load)
+        return decoder if load(decoder) < room.depth else None
 
     def is_ahead(self, now_s: float) -> bool:
         """What nobody can decode yet stays with the broker: read now, it would be out of the cores' caches by then.
@@ -99,8 +105,7 @@ class Dispatcher:
     ) -> None:
         if not self._ledger.count_at(decoder):
             self._moved_s[decoder] = now_s
-        if delivery.rank == CATALOG:
-            self._catalog_s = now_s
+        self._bursts.gave(delivery.rank, delivery.length, now_s, self._ledger.lesser_given)
         found.setdefault(decoder, []).append(delivery)
         self._ledger.assign(delivery, decoder)
 

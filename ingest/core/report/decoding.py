@@ -18,6 +18,8 @@ from ingest.core.report.shared_content import (
     LOG_SHOWN_BYTES,
     METRIC_SHOWN_BYTES,
     About,
+    Arrays,
+    Fields,
     about,
     clean,
     digest_of,
@@ -49,8 +51,9 @@ class ReportDecoder:
         header = _header(report, envelope)
         metrics = len(report.metrics or ())
         require_shown("metrics", metrics, METRIC_SHOWN_BYTES * metrics)
-        events = _Events(report.resources or [], header.start_time)
-        logs = None if report.logs is None else _Logs(report, header.start_time, events.by_message)
+        texts = Fields()
+        events = _Events(report.resources or [], header.start_time, texts)
+        logs = None if report.logs is None else _Logs(report, header.start_time, events.by_message, texts)
         yield StoreReport(
             delivery=descriptor.delivery,
             received_at=descriptor.received_at,
@@ -68,15 +71,16 @@ class ReportDecoder:
 class _Events:
     """Each event's digest and time, and the contents once each."""
 
-    def __init__(self, resources: list[ReportedResource], start: datetime) -> None:
+    def __init__(self, resources: list[ReportedResource], start: datetime, known: Fields) -> None:
         self.digests: list[bytes] = []
         self.offsets: list[int] = []
         self.contents: dict[bytes, bytes] = {}
         self.by_message: dict[str, bytes] = {}  # for logs that repeat one
         self._statuses: Counter[str | None] = Counter()
         self._corrective = self._shown_bytes = 0
+        self._known = known
         for resource in resources:
-            said = about(resource)
+            said = about(resource, known)
             if resource.skipped:
                 self._add(said, None, _time(resource.timestamp, "timestamp of a resource", start), start)
             for event in resource.events:
@@ -90,7 +94,7 @@ class _Events:
         return success, failure, noop, skipped, self._corrective
 
     def _add(self, resource: About, event: Event | None, at: datetime, start: datetime) -> None:
-        fields = event_fields(resource, event)
+        fields = event_fields(resource, event, self._known)
         digest = digest_of(fields)
         self.contents.setdefault(digest, fields)
         self.digests.append(digest)
@@ -108,16 +112,17 @@ class _Logs:
     """The same of logs. One that repeats an event's message refers to that: its content has the event's digest in it, so that
     it is used only by reports that have that event."""
 
-    def __init__(self, report: Report, start: datetime, by_message: dict[str, bytes]) -> None:
+    def __init__(self, report: Report, start: datetime, by_message: dict[str, bytes], known: Fields) -> None:
         self.digests: list[bytes] = []
         self.offsets: list[int] = []
         self.contents: dict[bytes, tuple[bytes, bytes]] = {}
         self.repeats: dict[bytes, bytes] = {}
         shown_bytes = 0
+        lists = Arrays()
         for log in report.logs or ():
             message = None if log.message is None else str(log.message)
             event = by_message.get(message) if message else None
-            before, behind = log_fields(log, None if event is not None else clean(message))
+            before, behind = log_fields(log, None if event is not None else clean(message), known, lists)
             digest = digest_of(before, event or b"", behind)
             if digest not in self.contents:
                 self.contents[digest] = (before, behind)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ingest.core import pgcopy
 from ingest.core.report.model import MetricValue
-from ingest.core.report.shared_content import clean, digest_of
+from ingest.core.report.shared_content import clean, digest_of, value_text
 from ingest.core.report.work import Metrics
 
 _DOUBLE_INTEGER_MAX = 2**53  # up to there a double is every integer
@@ -25,18 +25,16 @@ class MetricShapes:
         key = [(one.category, one.name, isinstance(one.value, int)) for one in metrics]
         if key != self._key or not self._shape:
             names = [[clean(category), clean(name), is_integer] for category, name, is_integer in key]
-            self._names = pgcopy.jsonb(
-                json.dumps(names, ensure_ascii=False).replace("\\u0000", "\ufffd").encode()
-            )
+            self._names = pgcopy.jsonb(json.dumps(names, ensure_ascii=False).encode())
             self._shape, self._key = digest_of(self._names), key
         values = [one.value for one in metrics]
         if all(map(_fits, values)):
-            return Metrics(self._shape, self._names, pgcopy.float8_array(values), None)
+            return Metrics(self._shape, self._names, pgcopy.float8_array_zeros_null(values), None)
         return Metrics(
             self._shape,
             self._names,
             pgcopy.float8_array(()),
-            json.dumps(values).replace("\\u0000", "\\ufffd"),
+            value_text(values),
         )
 
 

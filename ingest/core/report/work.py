@@ -49,7 +49,7 @@ class Metrics(msgspec.Struct, array_like=True, frozen=True):
 
     shape: bytes  # its digest
     names: bytes  # encoded COPY fields of the shape
-    values: bytes  # an encoded COPY field, float8[]
+    values: bytes  # an encoded COPY field, float8[]; NULL is zero
     exact: str | None  # the values as JSON, where doubles cannot hold them
 
 

@@ -177,7 +177,7 @@ def _row(report: StoreReport, node_id: int, found: Found) -> bytes:
         pgcopy.text(header.configuration_version),
         pgcopy.text(header.code_id),
         pgcopy.text(header.job_id),
-        *_parts(report.events, found.events),
+        *_parts(report.events if report.events.offsets else None, found.events),
         *_parts(report.logs, found.logs),
         pgcopy.NULL if metrics is None else metrics.values,
         pgcopy.text(None if metrics is None else metrics.exact),

@@ -19,9 +19,19 @@ INSERT INTO tags (digest, name)
 SELECT digest, name FROM stage_tags ORDER BY digest
 ON CONFLICT DO NOTHING RETURNING digest, id
 
+-- name: insert_one_tags
+INSERT INTO tags (digest, name)
+VALUES (%s, %s)
+ON CONFLICT DO NOTHING RETURNING digest, id
+
 -- name: insert_positions
 INSERT INTO positions (digest, file, line, exact)
 SELECT digest, file, line, exact FROM stage_positions ORDER BY digest
+ON CONFLICT DO NOTHING RETURNING digest, id
+
+-- name: insert_one_positions
+INSERT INTO positions (digest, file, line, exact)
+VALUES (%s, %s, %s, %s)
 ON CONFLICT DO NOTHING RETURNING digest, id
 
 -- name: insert_resources
@@ -29,14 +39,29 @@ INSERT INTO resources (digest, exported, type, title, kind, tag_ids, parameters,
 SELECT digest, exported, type, title, kind, tag_ids, parameters, exact FROM stage_resources ORDER BY digest
 ON CONFLICT DO NOTHING RETURNING digest, id
 
+-- name: insert_one_resources
+INSERT INTO resources (digest, exported, type, title, kind, tag_ids, parameters, exact)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT DO NOTHING RETURNING digest, id
+
 -- name: insert_edge_sets
 INSERT INTO edge_sets (digest, sources, targets, relationships)
 SELECT digest, sources, targets, relationships FROM stage_edge_sets ORDER BY digest
 ON CONFLICT DO NOTHING RETURNING digest, id
 
+-- name: insert_one_edge_sets
+INSERT INTO edge_sets (digest, sources, targets, relationships)
+VALUES (%s, %s, %s, %s)
+ON CONFLICT DO NOTHING RETURNING digest, id
+
 -- name: insert_position_sets
 INSERT INTO position_sets (digest, position_ids)
 SELECT digest, position_ids FROM stage_position_sets ORDER BY digest
+ON CONFLICT DO NOTHING RETURNING digest, id
+
+-- name: insert_one_position_sets
+INSERT INTO position_sets (digest, position_ids)
+VALUES (%s, %s)
 ON CONFLICT DO NOTHING RETURNING digest, id
 
 -- name: insert_environments

@@ -41,12 +41,22 @@ SELECT digest, id FROM unnest(%s::bytea[]) AS asked (digest) JOIN log_contents U
 INSERT INTO metric_shapes (digest, names) SELECT digest, names FROM stage_metric_shapes ORDER BY digest
 ON CONFLICT DO NOTHING RETURNING digest, id
 
+-- name: insert_one_metric_shapes
+INSERT INTO metric_shapes (digest, names)
+VALUES (%s, %s)
+ON CONFLICT DO NOTHING RETURNING digest, id
+
 -- name: insert_report_headers
 INSERT INTO report_headers (digest, report_format, noop, noop_pending, corrective_change, is_plan, status, environment,
     producer, puppet_version, cached_catalog_status)
 SELECT digest, report_format, noop, noop_pending, corrective_change, is_plan, status, environment, producer,
     puppet_version, cached_catalog_status
 FROM stage_report_headers ORDER BY digest
+ON CONFLICT DO NOTHING RETURNING digest, id
+
+-- name: insert_one_report_headers
+INSERT INTO report_headers (digest, report_format, noop, noop_pending, corrective_change, is_plan, status, environment, producer, puppet_version, cached_catalog_status)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT DO NOTHING RETURNING digest, id
 
 -- name: insert_event_contents
@@ -57,9 +67,19 @@ SELECT digest, status, resource_type, resource_title, property, name, message, n
 FROM stage_event_contents ORDER BY digest
 ON CONFLICT DO NOTHING RETURNING digest, id
 
+-- name: insert_one_event_contents
+INSERT INTO event_contents (digest, status, resource_type, resource_title, property, name, message, new_value, old_value, file, line, containment_path, containing_class, corrective_change)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT DO NOTHING RETURNING digest, id
+
 -- name: insert_log_contents
 INSERT INTO log_contents (digest, level, message, event_id, source, tags, file, line)
 SELECT digest, level, message, event_id, source, tags, file, line FROM stage_log_contents ORDER BY digest
+ON CONFLICT DO NOTHING RETURNING digest, id
+
+-- name: insert_one_log_contents
+INSERT INTO log_contents (digest, level, message, event_id, source, tags, file, line)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT DO NOTHING RETURNING digest, id
 
 -- name: use_metric_shapes
