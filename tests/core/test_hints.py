@@ -85,3 +85,23 @@ def test_aliases_that_are_no_list_are_refused() -> None:
     """A text there would become its letters."""
     with pytest.raises(Rejected, match="aliases"):
         read(body(thing("a", aliases="other")))
+
+
+def test_an_alias_that_is_a_rich_value_is_what_puppet_prints() -> None:
+    """As a relation would name it."""
+    found = read(
+        body(
+            thing("a", parameters={}, aliases=[{"__ptype": "Regexp", "__pvalue": "b"}]),
+            thing("c", parameters={"require": "Thing[/b/]"}, aliases=[]),
+        )
+    )
+    assert [(edge.source.title, edge.target.title) for edge in found.edges] == [("a", "c")]
+
+
+def test_a_resource_with_every_member_has_no_extra_ones() -> None:
+    """Of all that Puppet and our module say of one."""
+    every = thing(
+        "a", exported=False, tags=["t"], parameters={"x": 1}, kind="class", file="/m.pp", line=3,
+        aliases=[], virtual=False, sensitive_parameters=[],
+    )  # fmt: skip
+    assert read(body(every)).resources[0].extra is None

@@ -111,6 +111,41 @@ def test_sets_are_made_once() -> None:
     assert sets.edges(b"[]", some).digest != edges.digest
 
 
+THREE = [{"type": "T", "title": title, "parameters": {}} for title in "abc"]
+SAYS_OTHERWISE: dict[str, list[list[dict[str, Any]]]] = {
+    "a relation": [[{"parameters": {"require": f"T[{title}]"}}, {}, {}] for title in "bc"],
+    "another relation": [
+        [{"parameters": {name: "T[b]"}}, {}, {}] for name in ("before", "require", "notify")
+    ],
+    "one relation more": [
+        [{"parameters": {"require": refs}}, {}, {}] for refs in (["T[b]"], ["T[b]", "T[c]"])
+    ],
+    "an alias": [
+        [{"parameters": {"require": "T[x]"}}, *others]
+        for others in (({"parameters": {"alias": "x"}}, {}), ({}, {"parameters": {"alias": "x"}}))
+    ],
+    "exported": [
+        [{"parameters": {"require": "T[b]"}, "exported": is_exported}, {}, {}]
+        for is_exported in (False, True)
+    ],
+    "not collected": [[{"exported": True, "virtual": is_virtual}, {}, {}] for is_virtual in (False, True)],
+}
+
+
+@pytest.mark.parametrize("case", SAYS_OTHERWISE)
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_a_resource_says_of_others_decides_about_edges(case: str, turned: bool) -> None:
+    """A catalog of the same resources by name, which say otherwise, has the edges that it has in a decoder that never met the
+    first."""
+    bodies = [
+        body("n", [one | members for one, members in zip(THREE, said, strict=True)], "native")
+        for said in SAYS_OTHERWISE[case]
+    ]
+    warm = Decoding(1 << 22)
+    for raw in reversed(bodies) if turned else bodies:
+        assert decode(warm, raw).edge_set == full(Decoding(1 << 22), raw).edge_set  # type: ignore[union-attr]
+
+
 def test_edges_that_were_guessed_are_made_again() -> None:
     """They depend on parameters, which are not part of what they are found by."""
     said = made({"type": "File", "title": "/x", "parameters": {"require": "Thing[bob]"}})

@@ -23,24 +23,18 @@ def writer_of(bytes_: int) -> Writer:
 
 
 def stringify(value: Json, writer: Writer) -> Json:
-    """The value with rich data as strings. Plain values are returned as they are, not copied."""
+    """The value with rich data as strings: in its place where it is a hash or a list, which is the caller's own."""
     # Most items of most values are plain: they are told here, without a call for each.
     if isinstance(value, dict):
         if TYPE_KEY in value or VALUE_KEY in value or PCORE_TYPE_KEY in value:
             return _marked(value, writer)
-        changed = value
         for key, item in value.items():
-            if isinstance(item, _NESTED) and (new := stringify(item, writer)) is not item:
-                changed = dict(value) if changed is value else changed
-                changed[key] = new
-        return changed
-    if isinstance(value, list):
-        items = value
+            if isinstance(item, _NESTED):
+                value[key] = stringify(item, writer)
+    elif isinstance(value, list):
         for at, item in enumerate(value):
-            if isinstance(item, _NESTED) and (new := stringify(item, writer)) is not item:
-                items = list(value) if items is value else items
-                items[at] = new
-        return items
+            if isinstance(item, _NESTED):
+                value[at] = stringify(item, writer)
     return value
 
 
