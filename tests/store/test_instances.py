@@ -59,7 +59,7 @@ def test_two_instances_end_at_the_newest_of_every_node(
     engines: tuple[str, list[Engine]], connection: Connection, postgres: Postgres
 ) -> None:
     """Catalogs in random order, many twice, split between two engines while both collect garbage: the newest of
-    every node is stored, and PostgreSQL has logged no deadlock, no retry and no other error."""
+    every node is stored, and PostgreSQL has logged no deadlock, no retry and no error but that a collector gave way."""
     broker, started = engines
     log_before = len(postgres.log())
     for engine in started:
@@ -84,7 +84,5 @@ def test_two_instances_end_at_the_newest_of_every_node(
         assert stored(connection, f"n{node}.example.com") == expected(newest)
     rows: Any = connection.execute("SELECT count(*) FROM exported_resources WHERE type = 'Sshkey'").fetchone()
     assert rows[0] == NODES
-    said = postgres.log()[log_before:]
-    assert not [
-        line for line in said.splitlines() if "ERROR" in line or "deadlock" in line or "serialize" in line
-    ]
+    said = [line for line in postgres.log()[log_before:].splitlines() if "due to lock timeout" not in line]
+    assert not [line for line in said if "ERROR" in line or "deadlock" in line or "serialize" in line]
