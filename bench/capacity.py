@@ -38,11 +38,10 @@ from ingest.capacity.simulation import Outcome, simulate
 from ingest.capacity.world import Arrival, Setup
 from ingest.config.loading import load as load_config
 from ingest.config.settings import Config
-from ingest.embedded.broker.starting import embedded_broker
 from ingest.engine.signals import leave_on_signals
 from ingest.store.capacity import backends
 from ingest.store.connection import connect
-from lab.servers import Postgres
+from lab.servers import Postgres, embedded_broker
 
 WINDOW_MESSAGES = 64  # fewer than nodes: a node has one catalog under way, as in life, and none is superseded
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95)
@@ -161,7 +160,7 @@ def loads(
 ) -> tuple[list[dict[str, Any]], Line]:
     """What was measured of each, and what the generator takes."""
     before = set(children_of(os.getpid()))
-    with embedded_broker(0) as url:
+    with embedded_broker() as url:
         config = msgspec.structs.replace(
             config, queue_source=url, metrics_port=free_port(), log_level="warning", gc_interval_s=0.0
         )

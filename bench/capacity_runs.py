@@ -45,14 +45,13 @@ from ingest.capacity.world import Arrival, Setup
 from ingest.config.loading import load as load_config
 from ingest.config.settings import Config
 from ingest.core.delivery.importance import RANKS
-from ingest.embedded.broker.starting import embedded_broker
 from ingest.engine.signals import leave_on_signals
 from ingest.ipc.names import kind_of
 from ingest.store.capacity import backends
 from ingest.store.connection import connect
 from ingest.transport.publisher import Publisher
 from lab.runs import Run, facts_of, report_of
-from lab.servers import Postgres
+from lab.servers import Postgres, embedded_broker
 
 CATALOG_MIX = {"unchanged": 0.9, "few": 0.1}
 CHANGED_SHARE, CHANGED = 0.02, 40  # of reports, and resources in them
@@ -114,7 +113,7 @@ def loads(
 ) -> Iterator[dict[str, Any]]:
     before = set(children_of(os.getpid()))
     with ExitStack() as stack:
-        url = stack.enter_context(embedded_broker(0))
+        url = stack.enter_context(embedded_broker())
         (broker,) = set(children_of(os.getpid())) - before
         config = msgspec.structs.replace(
             config, queue_source=url, metrics_port=free_port(), log_level="warning", gc_interval_s=0.0
