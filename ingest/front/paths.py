@@ -52,7 +52,7 @@ _ONE = {
 
 def find_target(parts: list[str]) -> Target | None:
     """``parts`` of the path, decoded; None: there is no such path."""
-    if not parts:
+    if parts in ([], [""]):
         return _ROOT
     name = parts[0]
     if len(parts) == 1:

@@ -27,6 +27,7 @@ ROWS_MAX = 2000  # of one piece
 GROWTH = 8  # from a piece to the next: the rows to come may be larger
 IDLE_S_MAX = 60  # between two pieces; the front gives up slower clients by itself
 CANCEL_TIMEOUT_S = 2.0
+PLANS_MAX = 16  # that a connection keeps: of reports a plan has as many parts as there are days, and takes longer than the answer
 
 # By the class of a SQLSTATE: data exceptions, syntax and types, limits of a statement (its depth, its size).
 _ASKERS_FAULT = ("22", "42", "54", "2201B")
@@ -47,6 +48,7 @@ def open_reader(conninfo: str, *, connect_timeout_s: float, timeout_s: float) ->
     )
     with translate_errors():
         connection.execute(query("only_reads"), [f"{IDLE_S_MAX}s"])
+    connection.prepared_max = PLANS_MAX
     return connection
 
 
@@ -71,9 +73,7 @@ class RunningQuery:
         if is_one_row and self._is_told and not with_total:
             self._is_over = True
             with _told():
-                result = self._connection.execute(
-                    NamedQuery(compiled.rows), compiled.parameters, prepare=False
-                ).pgresult
+                result = self._connection.execute(NamedQuery(compiled.rows), compiled.parameters).pgresult
             assert result is not None
             return [result.get_value(number, 0) or b"null" for number in range(result.ntuples)]
         self.open(compiled, with_total=with_total)
