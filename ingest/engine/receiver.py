@@ -54,7 +54,7 @@ class Receiver:
         self.log = structlog.get_logger()
         self.ledger = Ledger(config.deaths_max, config.alone_after_s)
         decoders = [process for process in process_names(config) if kind_of(process) == DECODER]
-        self._dispatcher = Dispatcher(self.ledger, decoders, cores())
+        self._dispatcher = Dispatcher(self.ledger, decoders, cores(), config.writers)
         self._arrivals = Arrivals()
         self._rank_of = importance().of_message
         # The upper bits tell one receiver's deliveries from its predecessor's.

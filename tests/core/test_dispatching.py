@@ -206,6 +206,27 @@ def test_with_a_catalog_to_come_others_are_worked_on_in_bursts(cores: int, toget
     assert len(book.all_due(1)) == together
 
 
+def test_a_burst_is_of_one_writer() -> None:
+    """The first one's; those of another are the next burst, and none is left out."""
+    ledger = Ledger(2, 60)
+    dispatcher = Dispatcher(ledger, NAMES[:2], 2, lanes=2)
+    ledger.add(Delivery(1, 1, "", "", 0, 1000, 1000, AT, 0.0, {}))
+    for delivery in dispatcher.due(0)["decoder-0"]:
+        ledger.settle(Settled(delivery.id, Outcome.STORED))
+    for id_ in range(2, 26):
+        ledger.add(Delivery(id_, 1, "", "", 0, 1000, 1000, AT, 0.0, {}, routing_key=id_ // 3, rank=REPORT))
+    found: list[int] = []
+    while due := dispatcher.due(1):
+        (burst,) = due.values()
+        assert len({one.routing_key % 2 for one in burst}) == 1
+        assert len(burst) <= BURST
+        for delivery in burst:
+            found.append(delivery.id)
+            ledger.settle(Settled(delivery.id, Outcome.STORED))
+    assert sorted(found) == list(range(2, 26))
+    assert found[0] == 2
+
+
 def test_a_large_report_is_a_burst_of_its_own() -> None:
     """It is given out whatever its size, and nothing with it: what a writer does at once is bounded in bytes, too."""
     book = Kinds(cores=2)

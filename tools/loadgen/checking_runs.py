@@ -24,7 +24,7 @@ LOG_MEMBERS = ("level", "message", "source", "tags", "file", "line")
 REPORTS = """
 SELECT l.producer_timestamp, encode(l.hash, 'hex'),
        (SELECT count(*) FROM node_reports r WHERE r.node_id = l.node_id AND r.producer_timestamp >= %s),
-       l.successes, cardinality(r.event_ids), cardinality(r.log_ids), cardinality(r.metrics)
+       l.successes, coalesce(cardinality(r.event_ids), 0), cardinality(r.log_ids), cardinality(r.metrics)
 FROM nodes n
 JOIN node_latest_reports l ON l.node_id = n.id
 LEFT JOIN node_reports r

@@ -20,7 +20,7 @@ READ_AHEAD_BYTES = 8 * 1024 * 1024
 
 
 class Dispatcher:
-    def __init__(self, ledger: Ledger, decoders: Sequence[str], cores: int) -> None:
+    def __init__(self, ledger: Ledger, decoders: Sequence[str], cores: int, lanes: int = 1) -> None:
         self._ledger = ledger
         self._decoders = decoders
         self._at_work_max = decoders_at_work(cores)
@@ -28,6 +28,9 @@ class Dispatcher:
         self._reserved: str | None = None  # the decoder in which a suspect is tried alone
         self._turns = Turns()
         self._bursts = Bursts(self._at_work_max)
+        self._lanes = lanes  # writers
+        self._lane = 0  # of the burst that is being worked on
+        self._is_in_burst = False  # the one that was looked at last would not be the first of a burst
 
     def moved(self, decoder: str, now_s: float) -> None:
         """It has passed something on."""
@@ -62,7 +65,13 @@ class Dispatcher:
         for rank in self._turns.order(waits):
             delivery = self._ledger.next(rank)
             assert delivery is not None
-            if (decoder := self._decoder_for(delivery, decoders, now_s)) is not None:
+            decoder = self._decoder_for(delivery, decoders, now_s)
+            if decoder is not None and self._is_in_burst and delivery.routing_key % self._lanes != self._lane:
+                # One writer has all of a burst: one transaction instead of two, and the others are free for a catalog.
+                other = self._ledger.next_of_lane(rank, self._lane, self._lanes)
+                decoder = None if other is None else self._decoder_for(other, decoders, now_s)
+                delivery = other or delivery
+            if decoder is not None:
                 self._assign(delivery, decoder, found, now_s)
                 self._turns.took(rank, waits)
                 return True
@@ -70,6 +79,7 @@ class Dispatcher:
 
     def _decoder_for(self, delivery: Delivery, useful: Sequence[str], now_s: float) -> str | None:
         """None: it waits."""
+        self._is_in_burst = False
         load = self._ledger.count_at
         if delivery.rank == CATALOG:
             decoder = choose(delivery.routing_key, useful, load)
@@ -84,6 +94,7 @@ class Dispatcher:
         )
         if room is None:
             return None
+        self._is_in_burst = room.is_apart and self._ledger.lesser_given > 0
         apart = [decoder for decoder in self._decoders if decoder not in (*useful, self._reserved)][-1:]
         decoders = apart if room.is_apart and apart else useful
         decoder = choose(delivery.routing_key, decoders, load)
@@ -105,6 +116,8 @@ class Dispatcher:
     ) -> None:
         if not self._ledger.count_at(decoder):
             self._moved_s[decoder] = now_s
+        if delivery.rank != CATALOG and not self._ledger.lesser_given:
+            self._lane = delivery.routing_key % self._lanes
         self._bursts.gave(delivery.rank, delivery.length, now_s, self._ledger.lesser_given)
         found.setdefault(decoder, []).append(delivery)
         self._ledger.assign(delivery, decoder)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from datetime import datetime
+from itertools import islice
 
 import msgspec
 
@@ -26,6 +27,7 @@ from ingest.core.delivery.work import KILLED, Outcome, Settled
 # again.
 _ATTEMPT_SHIFT = 56
 _ATTEMPTS = 128  # the number stays below 2**63
+LANE_LOOKED_AT = 64  # more than enough to find eight of one writer in two
 _ID_MASK = (1 << _ATTEMPT_SHIFT) - 1
 
 
@@ -126,6 +128,14 @@ class Ledger:
             if delivery is not None and delivery.holder is None:
                 return delivery
             waiting.popleft()
+        return None
+
+    def next_of_lane(self, rank: int, lane: int, lanes: int) -> Delivery | None:
+        """The first of that lane among the next ones, as far as their routing keys tell; it stays waiting until ``assign``."""
+        for id_ in islice(self._waiting[rank], LANE_LOOKED_AT):
+            delivery = self._deliveries.get(id_)
+            if delivery is not None and delivery.holder is None and delivery.routing_key % lanes == lane:
+                return delivery
         return None
 
     @property
