@@ -107,7 +107,7 @@ WRONG: list[tuple[Any, str]] = [
     ([], "must be of the form"),
     (["from"], "must be of the form"),
     ({}, "must be of the form"),
-    (["from", 3], "Invalid entity 3"),
+    (["from", 3], "Your initial query must be of the form"),
     (["from", "nodes", ["=", "a", 1], ["=", "b", 2]], "optional query only as a second argument"),
     (["from", "nodes", []], "[] is not well-formed"),
     (["from", "nodes", ["and"]], "'and' takes at least one argument"),
