@@ -134,7 +134,7 @@ KINDS: dict[str, Callable[[int], list[Message]]] = {
         )
     ),
     "types of types": one(
-        lambda n: with_value(name(n), json.dumps(["Sensitive", typed(190, [1] * (1 + n) * 1_000_000)]))
+        lambda n: with_value(name(n), json.dumps(["Sensitive", typed(190, [1] * (1 + n % 3) * 1_000_000)]))
     ),
     "a report with a long path": one(lambda n: report(n, 40_000, 1200)),
     "ever new environments": many(

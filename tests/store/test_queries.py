@@ -11,7 +11,9 @@ from ingest.store.connection import Connection
 from ingest.store.queries import in_schema, names_queries, our_names, query
 
 # Not one statement with parameters: utility commands, or several of them.
-UTILITY = re.compile(r"^(--[^\n]*\n)*(BEGIN|ROLLBACK|DISCARD|LOCK|CHECKPOINT|CREATE|DROP|GRANT|ALTER|COPY|SET)\b")
+UTILITY = re.compile(
+    r"^(--[^\n]*\n)*(BEGIN|ROLLBACK|DISCARD|LOCK|CHECKPOINT|CREATE|DROP|GRANT|ALTER|COPY|SET)\b"
+)
 
 
 @pytest.mark.parametrize("name", names_queries())
