@@ -55,7 +55,8 @@ FROM stage_report_headers ORDER BY digest
 ON CONFLICT DO NOTHING RETURNING digest, id
 
 -- name: insert_one_report_headers
-INSERT INTO report_headers (digest, report_format, noop, noop_pending, corrective_change, is_plan, status, environment, producer, puppet_version, cached_catalog_status)
+INSERT INTO report_headers (digest, report_format, noop, noop_pending, corrective_change, is_plan, status, environment,
+    producer, puppet_version, cached_catalog_status)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT DO NOTHING RETURNING digest, id
 
@@ -68,7 +69,8 @@ FROM stage_event_contents ORDER BY digest
 ON CONFLICT DO NOTHING RETURNING digest, id
 
 -- name: insert_one_event_contents
-INSERT INTO event_contents (digest, status, resource_type, resource_title, property, name, message, new_value, old_value, file, line, containment_path, containing_class, corrective_change)
+INSERT INTO event_contents (digest, status, resource_type, resource_title, property, name, message, new_value, old_value,
+    file, line, containment_path, containing_class, corrective_change)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT DO NOTHING RETURNING digest, id
 
