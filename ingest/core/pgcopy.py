@@ -29,7 +29,7 @@ _count = struct.Struct(">h")
 _array_header = struct.Struct(">iiiii")
 # Of pg_type.dat.
 BOOL_OID, BYTEA_OID, INT8_OID, INT2_OID, INT4_OID, TEXT_OID, FLOAT8_OID = 16, 17, 20, 21, 23, 25, 701
-TIMESTAMPTZ_OID, UUID_OID = 1184, 2950
+TIMESTAMPTZ_OID, UUID_OID, JSONB_OID = 1184, 2950, 3802
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -43,17 +43,22 @@ def count(fields: int) -> bytes:
     return _count.pack(fields)
 
 
-def read_row(encoded: bytes) -> list[bytes | None]:
-    """The fields of a row, without the lengths in front; None is NULL."""
-    (fields,) = _count.unpack_from(encoded)
-    found: list[bytes | None] = []
+def fields_of(row: bytes) -> list[bytes]:
+    """The encoded fields of a row, each with its length in front."""
+    (fields,) = _count.unpack_from(row)
+    found: list[bytes] = []
     at = _count.size
     for _ in range(fields):
-        (length,) = _length.unpack_from(encoded, at)
-        at += _length.size
-        found.append(None if length < 0 else encoded[at : at + length])
-        at += max(0, length)
+        (length,) = _length.unpack_from(row, at)
+        end = at + _length.size + max(0, length)
+        found.append(row[at:end])
+        at = end
     return found
+
+
+def value_of(field: bytes) -> bytes | None:
+    """What stands behind the length of an encoded field; None is NULL."""
+    return None if field == NULL else field[_length.size :]
 
 
 def name_digest(name: str) -> bytes:

@@ -10,14 +10,15 @@ from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
 from ingest.core.bounded_cache import BoundedCache
-from ingest.core.pgcopy import HEADER, TRAILER, digest_array, read_row
+from ingest.core.pgcopy import array_of, digest_array, fields_of, value_of
 from ingest.store.queries import query
+from ingest.store.session import Session
 
 # Rounds of insert-and-look. A second one happens when another transaction brought the row, a third when
 # the cycling sequence met an id in use; ten in a row mean that something else is wrong.
 ROUNDS_MAX = 10
-# So many rows or fewer go one by one, as parameters: the commit of a transaction that touched a staging table empties all of
-# them, which costs PostgreSQL more.
+# So many rows or fewer go one by one, as parameters: the commit of a transaction that touched a staging table costs
+# PostgreSQL more.
 FEW_ROWS = 32
 ID_BYTES = 150  # a digest and its id in a dict
 
@@ -76,9 +77,11 @@ class ContentTable:
     Ids found in a transaction are remembered only when it has committed: a rolled back row has no id.
     """
 
-    def __init__(self, name: str, entries_max: int) -> None:
+    def __init__(self, name: str, entries_max: int, oids: Sequence[int] = ()) -> None:
+        """``oids``: the types of its columns, where none of them is an array. Such rows go as one array a column."""
         self.name = name
         self.rows_written = 0
+        self._oids = oids
         self._ids = Ids(entries_max)
         self._fresh: dict[bytes, int] = {}
 
@@ -86,22 +89,16 @@ class ContentTable:
         """The ids of those digests that are in the cache."""
         return self._ids.known(digests)
 
-    def find(
-        self, cursor: psycopg.Cursor[tuple[object, ...]], digests: Collection[bytes]
-    ) -> dict[bytes, int]:
+    def find(self, session: Session, digests: Collection[bytes]) -> dict[bytes, int]:
         """The ids of those digests that the database has."""
         if not digests:
             return {}
-        cursor.execute(query(f"find_{self.name}"), [Encoded(digest_array(digests))], binary=True)
-        found = {bytes(digest): int(id_) for digest, id_ in cursor}  # type: ignore[call-overload]
+        session.cursor.execute(query(f"find_{self.name}"), [Encoded(digest_array(digests))], binary=True)
+        found = {bytes(digest): int(id_) for digest, id_ in session.cursor}
         self._fresh.update(found)
         return found
 
-    def insert(
-        self,
-        cursor: psycopg.Cursor[tuple[object, ...]],
-        rows: Mapping[bytes, Callable[[], bytes]],
-    ) -> dict[bytes, int]:
+    def insert(self, session: Session, rows: Mapping[bytes, Callable[[], bytes]]) -> dict[bytes, int]:
         """Inserts rows that the database may lack; returns the id of each, whoever inserted it.
 
         In the order of digests: two transactions that bring the same rows wait for each other, never in a
@@ -113,22 +110,26 @@ class ContentTable:
             if not missing:
                 self._fresh.update(ids)
                 return ids
-            inserted = self._insert(cursor, [rows[digest]() for digest in missing])
+            inserted = self._insert(session, [rows[digest]() for digest in missing])
             self.rows_written += len(inserted)
             ids.update(inserted)
             if len(ids) < len(rows):
-                ids.update(self.find(cursor, [digest for digest in missing if digest not in inserted]))
+                ids.update(self.find(session, [digest for digest in missing if digest not in inserted]))
         raise psycopg.OperationalError(f"{self.name}: no free id after {ROUNDS_MAX} rounds")
 
-    def _insert(self, cursor: psycopg.Cursor[tuple[object, ...]], rows: Sequence[bytes]) -> dict[bytes, int]:
+    def _insert(self, session: Session, rows: Sequence[bytes]) -> dict[bytes, int]:
         """The ids of those that were not there."""
-        found: list[tuple[Any, ...]] = []
-        if len(rows) <= FEW_ROWS:
+        cursor, found = session.cursor, list[tuple[Any, ...]]()
+        if self._oids:
+            columns = zip(self._oids, zip(*map(fields_of, rows), strict=True), strict=True)
+            arrays = [Encoded(array_of(oid, fields)) for oid, fields in columns]
+            found = cursor.execute(query(f"insert_{self.name}"), arrays, binary=True).fetchall()
+        elif len(rows) <= FEW_ROWS:
             for row in rows:
-                values = [None if value is None else Encoded(value) for value in read_row(row)]
+                values = [None if (value := value_of(f)) is None else Encoded(value) for f in fields_of(row)]
                 found += cursor.execute(query(f"insert_one_{self.name}"), values, binary=True).fetchall()
         else:
-            copy_into(cursor, f"copy_{self.name}", rows)
+            session.stage(self.name, rows)
             found = cursor.execute(query(f"insert_{self.name}"), binary=True).fetchall()
         return {bytes(digest): int(id_) for digest, id_ in found}
 
@@ -143,11 +144,3 @@ class ContentTable:
         """Garbage was collected: an id in the cache may be gone."""
         self._ids.clear()
         self._fresh.clear()
-
-
-def copy_into(cursor: psycopg.Cursor[tuple[object, ...]], statement: str, rows: Collection[bytes]) -> int:
-    """Sends encoded rows with one of the COPY statements; returns the bytes sent."""
-    data = b"".join((HEADER, *rows, TRAILER))
-    with cursor.copy(query(statement)) as copy:
-        copy.write(data)
-    return len(data)

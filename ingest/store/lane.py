@@ -23,7 +23,7 @@ from ingest.store.connection import Connection, hang_up_after, translate_errors
 from ingest.store.locks import NodeLocks, holders_of_nodes
 from ingest.store.quarantine import Quarantine, QuarantineLimits, QuarantineRow
 from ingest.store.queries import query
-from ingest.store.session import Counts, Session
+from ingest.store.session import Counts, Session, Staging
 
 
 class LaneSettings(NamedTuple):
@@ -58,9 +58,6 @@ class Works(Protocol):
 
 class KindWriter(Protocol):
     """How the work of one kind is written. There is one for each lane; it may remember ids that it found."""
-
-    def prepare(self, connection: Connection) -> None:
-        """Once for each connection, outside of a transaction: staging tables."""
 
     def write(self, session: Session, works: Sequence[Any]) -> list[Settled]:
         """Settles these in the transaction that holds the locks of their nodes."""
@@ -105,11 +102,10 @@ class Lane:
         self._kinds = list({id(writer): writer for writer in writers.values()}.values())
         self._names_first = tuple(writer for writer in self._kinds if isinstance(writer, NamesFirst))
         self._generation: object = None
+        self._staging = Staging()
         connection.add_notice_handler(self._notice)
         with translate_errors(), connection.transaction():
             connection.execute(query("local_commit"))
-            for writer in self._kinds:
-                writer.prepare(connection)
             self._locks = NodeLocks(connection, patience_s=connection.lock_timeout_s)
 
     def apply(self, batch: Sequence[Works | QuarantineRow]) -> list[Settled]:
@@ -130,17 +126,19 @@ class Lane:
                 self._locks.transaction(),
                 self.connection.cursor() as cursor,
             ):
-                session = Session(cursor)
+                session = Session(cursor, self._staging)
                 self.counts = session.counts
                 settled = self._apply(session, batch, certnames)
                 self._have_replicated(session, settled)
                 committing.enter_context(self._committing())
         except BaseException as error:
+            self._staging.rolled_back()
             for writer in self._kinds:
                 writer.rolled_back()
             if isinstance(error.__cause__, LockNotAvailable) and (who := self._holders(certnames)):
                 raise Unavailable(f"{error}: nodes of this batch are locked by {who}") from error
             raise
+        self._staging.committed()
         for writer in self._kinds:
             writer.committed()
         return settled

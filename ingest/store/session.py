@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import psycopg
 
-from ingest.store.content_table import copy_into
+from ingest.core.pgcopy import HEADER, TRAILER
 from ingest.store.queries import query
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
@@ -22,19 +22,49 @@ class Counts(msgspec.Struct):
     resources_new: int = 0
 
 
+class Staging:
+    """The staging tables that a connection has: each is made when rows first go through it."""
+
+    def __init__(self) -> None:
+        self._made: set[str] = set()
+        self._fresh: set[str] = set()
+
+    def ensure(self, cursor: Cursor, name: str) -> None:
+        if name not in self._made and name not in self._fresh:
+            cursor.execute(query(f"create_stage_{name}"))
+            self._fresh.add(name)
+
+    def committed(self) -> None:
+        self._made |= self._fresh
+        self._fresh.clear()
+
+    def rolled_back(self) -> None:
+        self._fresh.clear()
+
+
 class Session:
     """A cursor inside one transaction."""
 
-    def __init__(self, cursor: Cursor) -> None:
+    def __init__(self, cursor: Cursor, staging: Staging | None = None) -> None:
         self.cursor = cursor
         self.counts = Counts()
+        self._staging = Staging() if staging is None else staging
 
     def execute(self, name: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> None:
         self.cursor.execute(query(name), parameters or None)
         self.counts.rows_written += max(0, self.cursor.rowcount)
 
-    def copy(self, name: str, staged: Sequence[bytes]) -> None:
-        self.counts.bytes_copied += copy_into(self.cursor, name, staged)
+    def stage(self, name: str, rows: Sequence[bytes]) -> None:
+        """Encoded rows into that staging table, which the transaction's end empties."""
+        self._staging.ensure(self.cursor, name)
+        self.copy(f"copy_{name}", rows)
+
+    def copy(self, statement: str, rows: Sequence[bytes]) -> None:
+        """Encoded rows with one of the COPY statements."""
+        data = b"".join((HEADER, *rows, TRAILER))
+        with self.cursor.copy(query(statement)) as copy:
+            copy.write(data)
+        self.counts.bytes_copied += len(data)
 
     def raw(self, name: str, parameters: Sequence[object]) -> Iterable[tuple[bytes, ...]]:
         """Rows as PostgreSQL's binary bytes: an array becomes numbers without a Python object each."""

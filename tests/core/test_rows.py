@@ -96,7 +96,8 @@ def test_postgresql_reads_what_was_written(table: Connection, values: list[dict[
 def test_a_row_as_parameters_is_the_same_row(table: Connection, value: dict[str, Any]) -> None:
     """Its fields, taken apart again, go one by one where the row would go by COPY."""
     encoded = pgcopy.row(*(encode(value[name]) for name, (_, encode) in COLUMNS.items()))
-    fields = [None if field is None else Encoded(field) for field in pgcopy.read_row(encoded)]
+    values = map(pgcopy.value_of, pgcopy.fields_of(encoded))
+    fields = [None if one is None else Encoded(one) for one in values]
     (copied,) = copy_in(table, [value])
     inserted = table.execute(
         f"INSERT INTO everything VALUES ({', '.join(['%s'] * len(fields))}) RETURNING *", fields

@@ -76,9 +76,6 @@ class Writer:
     def __init__(self, settings):
         self._beginnings = {}
 
-    def prepare(self, connection):
-        pass
-
     def write(self, session, works):
         settled = []
         for work in works:

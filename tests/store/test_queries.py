@@ -22,9 +22,7 @@ def test_every_statement_is_understood_without_our_schema_in_the_path(
 ) -> None:
     """Under a search_path of pg_catalog only, as where others may create in our schema."""
     connection.execute("SET search_path = pg_catalog, pg_temp")
-    for staging in (
-        name for name in names_queries() if name.startswith("create_") and name.endswith("staging")
-    ):
+    for staging in (name for name in names_queries() if name.startswith("create_stage_")):
         connection.execute(query(staging))
     sent = query(name).as_string(connection)
     if UTILITY.match(sent):

@@ -14,6 +14,9 @@ from ingest.store.catalog.slot_ids import SlotIdCache, SlotIds
 from ingest.store.content_table import ContentTable
 from ingest.store.session import Session
 
+TAG_OIDS = (pgcopy.BYTEA_OID, pgcopy.TEXT_OID)
+POSITION_OIDS = (pgcopy.BYTEA_OID, pgcopy.TEXT_OID, pgcopy.INT8_OID, pgcopy.BYTEA_OID)
+
 
 class Found(NamedTuple):
     """``slots`` by delivery; digest -> id, what is nowhere to be found is not in it."""
@@ -28,8 +31,8 @@ class Contents:
 
     def __init__(self, cache_entries_max: int) -> None:
         # Resources take most of the cache; the other tables have few distinct rows.
-        self._tags = ContentTable("tags", cache_entries_max // 8)
-        self._positions = ContentTable("positions", cache_entries_max // 8)
+        self._tags = ContentTable("tags", cache_entries_max // 8, TAG_OIDS)
+        self._positions = ContentTable("positions", cache_entries_max // 8, POSITION_OIDS)
         self._resources = ContentTable("resources", cache_entries_max // 2)
         self._edge_sets = ContentTable("edge_sets", cache_entries_max // 16)
         self._position_sets = ContentTable("position_sets", cache_entries_max // 16)
@@ -76,7 +79,7 @@ class Contents:
         ids = self._resources.known(wanted)
         if len(ids) == len(wanted):
             return ids
-        ids.update(self._resources.find(session.cursor, wanted - ids.keys()))
+        ids.update(self._resources.find(session, wanted - ids.keys()))
         contents = {digest: content for digest, content in early.items() if digest not in ids}
         for catalog in sources:
             for slot, content in catalog.contents.items():
@@ -86,7 +89,7 @@ class Contents:
         if contents:
             tags = self._resolve_tags(session, {content.tags for content in contents.values()})
             new = self._resources.insert(
-                session.cursor,
+                session,
                 {digest: _resource_row(content, tags) for digest, content in contents.items()},
             )
             session.counts.resources_new += len(new)
@@ -114,7 +117,7 @@ class Contents:
     ) -> dict[bytes, int]:
         """The ids of the position sets; the distinct positions of new sets first."""
         ids = self._position_sets.known(wanted)
-        ids.update(self._position_sets.find(session.cursor, wanted - ids.keys()))
+        ids.update(self._position_sets.find(session, wanted - ids.keys()))
         new = {
             c.position_set: c.positions
             for c in sources
@@ -128,7 +131,7 @@ class Contents:
             )  # fmt: skip
             ids.update(
                 self._position_sets.insert(
-                    session.cursor,
+                    session,
                     {
                         digest: _position_set_row(
                             digest, [place_ids[p[0]] for p in set_.positions], set_.indexes
@@ -149,10 +152,10 @@ class Contents:
         """Ids from the cache, else from the database, else by inserting the rows that came with the work."""
         ids = table.known(wanted)
         if len(ids) < len(wanted):
-            ids.update(table.find(session.cursor, wanted - ids.keys()))
+            ids.update(table.find(session, wanted - ids.keys()))
         new = {digest: make for digest, make in rows_.items() if digest in wanted and digest not in ids}
         if new:
-            ids.update(table.insert(session.cursor, new))
+            ids.update(table.insert(session, new))
         return ids
 
 

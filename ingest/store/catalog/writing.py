@@ -13,14 +13,12 @@ from ingest.core.delivery.work import Claim, Content, EarlyContents, Full, Outco
 from ingest.errors import Rejected
 from ingest.store.catalog.content_store import Contents
 from ingest.store.catalog.membership import write_chunks, write_exports
-from ingest.store.connection import Connection
 from ingest.store.content_table import Encoded
 from ingest.store.engines import Placing
 from ingest.store.lane import LaneSettings
 from ingest.store.names import Names
 from ingest.store.node.hearing import hear_of, learn_rhythms, stored_after_s
 from ingest.store.node.nodes import reactivate, read_nodes
-from ingest.store.queries import query
 from ingest.store.session import Session
 
 # What is written of a catalog's header, as encoded fields in the order of the statements, and their types.
@@ -39,9 +37,6 @@ class CatalogWriter:
         self._placing = Placing(settings.asking)
         self._names = Names()
         self._contents = Contents(settings.cache_entries_max)
-
-    def prepare(self, connection: Connection) -> None:
-        connection.execute(query("create_staging"))
 
     def committed(self) -> None:
         self._contents.committed()

@@ -41,9 +41,6 @@ class FactsWriter:
         self._packages = Packages(settings.cache_entries_max // 4)
         self._parts = (self._names, self._bases, self._packages)
 
-    def prepare(self, connection: Connection) -> None:
-        pass  # it stages nothing
-
     def committed(self) -> None:
         for part in self._parts:
             part.committed()

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from ingest.core.delivery.work import Outcome, Settled
 from ingest.core.node.expiration import ConfigureExpiration
-from ingest.store.connection import Connection
 from ingest.store.engines import Placing
 from ingest.store.lane import LaneSettings
 from ingest.store.node.nodes import read_nodes
@@ -18,9 +17,6 @@ class ExpirationWriter:
     def __init__(self, settings: LaneSettings) -> None:
         self._future_tolerance = settings.future_tolerance
         self._placing = Placing(settings.asking)
-
-    def prepare(self, connection: Connection) -> None:
-        pass  # it stages nothing
 
     def write(self, session: Session, works: Sequence[ConfigureExpiration]) -> list[Settled]:
         works = self._placing.place(session, works)

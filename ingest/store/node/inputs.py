@@ -7,7 +7,6 @@ from datetime import datetime
 
 from ingest.core.delivery.work import Outcome, Settled
 from ingest.core.node.inputs import ReplaceInputs
-from ingest.store.connection import Connection
 from ingest.store.engines import Placing
 from ingest.store.lane import LaneSettings
 from ingest.store.node.nodes import reactivate, read_nodes
@@ -18,9 +17,6 @@ class InputsWriter:
     def __init__(self, settings: LaneSettings) -> None:
         self._future_tolerance = settings.future_tolerance
         self._placing = Placing(settings.asking)
-
-    def prepare(self, connection: Connection) -> None:
-        pass  # it stages nothing
 
     def write(self, session: Session, works: Sequence[ReplaceInputs]) -> list[Settled]:
         works = self._placing.place(session, works)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ingest.core.delivery.work import Deactivate, Outcome, Settled
-from ingest.store.connection import Connection
 from ingest.store.engines import Placing
 from ingest.store.lane import LaneSettings
 from ingest.store.node.nodes import read_nodes
@@ -19,9 +18,6 @@ class DeactivationWriter:
     def __init__(self, settings: LaneSettings) -> None:
         self._future_tolerance = settings.future_tolerance
         self._placing = Placing(settings.asking)
-
-    def prepare(self, connection: Connection) -> None:
-        pass  # it stages nothing
 
     def write(self, session: Session, works: Sequence[Deactivate]) -> list[Settled]:
         works = self._placing.place(session, works)

@@ -16,6 +16,8 @@ from ingest.store.queries import query
 from ingest.store.session import Session
 
 _USED_BYTES = 150  # a digest in the table of those that are in use today
+SHAPE_OIDS = (pgcopy.BYTEA_OID, pgcopy.JSONB_OID)
+HEADER_OIDS = (pgcopy.BYTEA_OID, pgcopy.INT4_OID, *[pgcopy.BOOL_OID] * 4, *[pgcopy.TEXT_OID] * 5)
 
 
 class Found(NamedTuple):
@@ -30,8 +32,8 @@ class Found(NamedTuple):
 class UsedTable:
     """A content table whose rows say on which day they were last used."""
 
-    def __init__(self, name: str, entries_max: int) -> None:
-        self._table = ContentTable(name, entries_max)
+    def __init__(self, name: str, entries_max: int, oids: Sequence[int] = ()) -> None:
+        self._table = ContentTable(name, entries_max, oids)
         self._name = name
         self._used: BoundedCache[bytes, bool] = BoundedCache(
             max(1, entries_max) * _USED_BYTES, lambda digest, _: _USED_BYTES, entry_bytes_max=_USED_BYTES
@@ -42,11 +44,11 @@ class UsedTable:
         """The id of each; those that are nowhere are inserted, and all are in use today from now on."""
         ids = self._table.known(rows.keys())
         if len(ids) < len(rows):
-            ids.update(self._table.find(session.cursor, rows.keys() - ids.keys()))
+            ids.update(self._table.find(session, rows.keys() - ids.keys()))
         new = {digest: make for digest, make in rows.items() if digest not in ids}
         if new:
             before = self._table.rows_written
-            ids.update(self._table.insert(session.cursor, new))
+            ids.update(self._table.insert(session, new))
             session.counts.rows_written += self._table.rows_written - before
         old = [digest for digest in ids if digest not in new and self._used.get(digest) is None]
         if old:
@@ -78,8 +80,8 @@ class ReportContents:
     """The content tables of reports, of one writer."""
 
     def __init__(self, cache_entries_max: int) -> None:
-        self._shapes = UsedTable("metric_shapes", 1000)
-        self._headers = UsedTable("report_headers", 10_000)
+        self._shapes = UsedTable("metric_shapes", 1000, SHAPE_OIDS)
+        self._headers = UsedTable("report_headers", 10_000, HEADER_OIDS)
         self._events = UsedTable("event_contents", cache_entries_max // 4)
         self._logs = UsedTable("log_contents", cache_entries_max // 4)
         self._tables = (self._shapes, self._headers, self._events, self._logs)

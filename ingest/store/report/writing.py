@@ -9,7 +9,6 @@ from ingest.core import pgcopy
 from ingest.core.bounded_cache import BoundedCache
 from ingest.core.delivery.work import Outcome, Settled
 from ingest.core.report.work import Parts, StoreReport
-from ingest.store.connection import Connection
 from ingest.store.engines import Placing
 from ingest.store.lane import LaneSettings
 from ingest.store.node.nodes import read_nodes
@@ -36,9 +35,6 @@ class ReportWriter:
             DAYS_BYTES_MAX, lambda day, _: _DAY_BYTES, entry_bytes_max=_DAY_BYTES
         )
         self._fresh_days: set[date] = set()
-
-    def prepare(self, connection: Connection) -> None:
-        connection.execute(query("create_report_staging"))
 
     def write(self, session: Session, works: Sequence[StoreReport]) -> list[Settled]:
         works = [self._kept(work) for work in self._placing.place(session, works)]

@@ -16,22 +16,13 @@ SELECT digest, id FROM unnest(%s::bytea[]) AS asked (digest) JOIN position_sets 
 -- name: insert_tags
 -- No conflict target: an id that the cycling sequence met again is passed over like a digest that is there.
 INSERT INTO tags (digest, name)
-SELECT digest, name FROM stage_tags ORDER BY digest
-ON CONFLICT DO NOTHING RETURNING digest, id
-
--- name: insert_one_tags
-INSERT INTO tags (digest, name)
-VALUES (%s, %s)
+SELECT digest, name FROM unnest(%s::bytea[], %s::text[]) AS new (digest, name) ORDER BY digest
 ON CONFLICT DO NOTHING RETURNING digest, id
 
 -- name: insert_positions
 INSERT INTO positions (digest, file, line, exact)
-SELECT digest, file, line, exact FROM stage_positions ORDER BY digest
-ON CONFLICT DO NOTHING RETURNING digest, id
-
--- name: insert_one_positions
-INSERT INTO positions (digest, file, line, exact)
-VALUES (%s, %s, %s, %s)
+SELECT digest, file, line, exact
+FROM unnest(%s::bytea[], %s::text[], %s::bigint[], %s::bytea[]) AS new (digest, file, line, exact) ORDER BY digest
 ON CONFLICT DO NOTHING RETURNING digest, id
 
 -- name: insert_resources

@@ -1,23 +1,14 @@
--- name: create_report_staging
-CREATE TEMPORARY TABLE IF NOT EXISTS stage_metric_shapes (digest bytea, names jsonb) ON COMMIT DELETE ROWS;
-CREATE TEMPORARY TABLE IF NOT EXISTS stage_report_headers (
-    digest bytea, report_format integer, noop boolean, noop_pending boolean, corrective_change boolean,
-    is_plan boolean, status text, environment text, producer text, puppet_version text, cached_catalog_status text
-) ON COMMIT DELETE ROWS;
+-- name: create_stage_event_contents
 CREATE TEMPORARY TABLE IF NOT EXISTS stage_event_contents (
     digest bytea, status text, resource_type text, resource_title text, property text, name text, message text,
     new_value text, old_value text, file text, line bigint, containment_path text[], containing_class text,
     corrective_change boolean
-) ON COMMIT DELETE ROWS;
+) ON COMMIT DELETE ROWS
+
+-- name: create_stage_log_contents
 CREATE TEMPORARY TABLE IF NOT EXISTS stage_log_contents (
     digest bytea, level text, message text, event_id integer, source text, tags text[], file text, line bigint
 ) ON COMMIT DELETE ROWS
-
--- name: copy_metric_shapes
-COPY stage_metric_shapes FROM STDIN (FORMAT BINARY)
-
--- name: copy_report_headers
-COPY stage_report_headers FROM STDIN (FORMAT BINARY)
 
 -- name: copy_event_contents
 COPY stage_event_contents FROM STDIN (FORMAT BINARY)
@@ -38,12 +29,8 @@ SELECT digest, id FROM unnest(%s::bytea[]) AS asked (digest) JOIN event_contents
 SELECT digest, id FROM unnest(%s::bytea[]) AS asked (digest) JOIN log_contents USING (digest)
 
 -- name: insert_metric_shapes
-INSERT INTO metric_shapes (digest, names) SELECT digest, names FROM stage_metric_shapes ORDER BY digest
-ON CONFLICT DO NOTHING RETURNING digest, id
-
--- name: insert_one_metric_shapes
 INSERT INTO metric_shapes (digest, names)
-VALUES (%s, %s)
+SELECT digest, names FROM unnest(%s::bytea[], %s::jsonb[]) AS new (digest, names) ORDER BY digest
 ON CONFLICT DO NOTHING RETURNING digest, id
 
 -- name: insert_report_headers
@@ -51,13 +38,12 @@ INSERT INTO report_headers (digest, report_format, noop, noop_pending, correctiv
     producer, puppet_version, cached_catalog_status)
 SELECT digest, report_format, noop, noop_pending, corrective_change, is_plan, status, environment, producer,
     puppet_version, cached_catalog_status
-FROM stage_report_headers ORDER BY digest
-ON CONFLICT DO NOTHING RETURNING digest, id
-
--- name: insert_one_report_headers
-INSERT INTO report_headers (digest, report_format, noop, noop_pending, corrective_change, is_plan, status, environment,
-    producer, puppet_version, cached_catalog_status)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+FROM unnest(
+    %s::bytea[], %s::integer[], %s::boolean[], %s::boolean[], %s::boolean[], %s::boolean[], %s::text[], %s::text[],
+    %s::text[], %s::text[], %s::text[]
+) AS new (digest, report_format, noop, noop_pending, corrective_change, is_plan, status, environment, producer,
+    puppet_version, cached_catalog_status)
+ORDER BY digest
 ON CONFLICT DO NOTHING RETURNING digest, id
 
 -- name: insert_event_contents

@@ -21,13 +21,18 @@ SELECT node_id, chunk, resource_ids FROM catalog_resources WHERE node_id = ANY (
 SELECT node_id, resource_ids FROM catalog_exports WHERE node_id = ANY (%s)
 
 -- name: update_chunks
-UPDATE catalog_resources t SET resource_ids = s.resource_ids
-FROM stage_catalog_resources s
-WHERE s.known AND t.node_id = s.node_id AND t.chunk = s.chunk
+-- The ids of all rows as one array, and where those of each row begin and end: an array of arrays would have to be even.
+UPDATE catalog_resources t SET resource_ids = (%(ids)s::integer[])[s.first:s.last]
+FROM unnest(%(node_ids)s::integer[], %(chunks)s::integer[], %(firsts)s::integer[], %(lasts)s::integer[])
+    AS s (node_id, chunk, first, last)
+WHERE t.node_id = s.node_id AND t.chunk = s.chunk
 
 -- name: insert_chunks
 INSERT INTO catalog_resources (node_id, chunk, resource_ids)
-SELECT node_id, chunk, resource_ids FROM stage_catalog_resources WHERE NOT known ORDER BY node_id, chunk
+SELECT node_id, chunk, (%(ids)s::integer[])[first:last]
+FROM unnest(%(node_ids)s::integer[], %(chunks)s::integer[], %(firsts)s::integer[], %(lasts)s::integer[])
+    AS s (node_id, chunk, first, last)
+ORDER BY node_id, chunk
 
 -- name: delete_chunks
 -- The catalog became shorter: chunks from the first free one on.
@@ -36,13 +41,15 @@ USING unnest(%s::integer[], %s::integer[]) AS s (node_id, chunks)
 WHERE t.node_id = s.node_id AND t.chunk >= s.chunks
 
 -- name: update_exports
-UPDATE catalog_exports t SET resource_ids = s.resource_ids
-FROM stage_catalog_exports s
-WHERE s.known AND t.node_id = s.node_id
+UPDATE catalog_exports t SET resource_ids = (%(ids)s::integer[])[s.first:s.last]
+FROM unnest(%(node_ids)s::integer[], %(firsts)s::integer[], %(lasts)s::integer[]) AS s (node_id, first, last)
+WHERE t.node_id = s.node_id
 
 -- name: insert_exports
 INSERT INTO catalog_exports (node_id, resource_ids)
-SELECT node_id, resource_ids FROM stage_catalog_exports WHERE NOT known ORDER BY node_id
+SELECT node_id, (%(ids)s::integer[])[first:last]
+FROM unnest(%(node_ids)s::integer[], %(firsts)s::integer[], %(lasts)s::integer[]) AS s (node_id, first, last)
+ORDER BY node_id
 
 -- name: update_catalogs
 -- The guard against older catalogs stands here too: what was read before is only an estimate. What was stored from too
