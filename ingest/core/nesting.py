@@ -27,11 +27,14 @@ _STRING = re.compile(rb'"[^"]*(?:"|\Z)')
 _STEP = [1 if byte == ord("{") else -1 for byte in range(256)]
 
 
-def require_shallow(text: bytes | memoryview | msgspec.Raw) -> None:
-    """Raises Rejected for a text that is nested too deeply, whether it is JSON or not."""
+def require_shallow(text: bytes | memoryview | msgspec.Raw, braces: int | None = None) -> None:
+    """Raises Rejected for a text that is nested too deeply, whether it is JSON or not. ``braces``: how many open in it, where
+    somebody has counted them."""
     if not isinstance(text, bytes):
         text = bytes(text)
-    if text.count(b"{") + text.count(b"[") > DEPTH_MAX and _depth(_brackets(text)) > DEPTH_MAX:
+    if braces is None:
+        braces = text.count(b"{")
+    if braces + text.count(b"[") > DEPTH_MAX and _depth(_brackets(text)) > DEPTH_MAX:
         raise Rejected("too_deep", f"the JSON is nested more than {DEPTH_MAX} levels deep")
 
 

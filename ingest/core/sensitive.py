@@ -39,15 +39,16 @@ def may_hold_secrets(text: bytes | str) -> bool:
     return text.find(b"\\") >= 0 and text.find(b"\\u00") >= 0 and _LETTER_IN_BYTES.search(text) is not None
 
 
-def tells_no_secret(resource: bytes, parameters: Mapping[str, Json]) -> bool:
+def tells_no_secret(resource: bytes, braces: int, parameters: Mapping[str, Json]) -> bool:
     """Whether a resource without unknown members cannot call anything a secret. Rich data is an object, and printed it
-    has a brace or is a call: most resources have no braces but their own and their parameters', and no escapes of ASCII."""
+    has a brace or is a call: most resources have no braces but their own and their parameters', and no escapes of ASCII.
+    ``braces``: how many open in it."""
     is_flat = (
         parameters
-        and resource.count(b"{") == 2
+        and braces == 2
         and "__ptype" not in parameters
         and "__pcore_type__" not in parameters
-        and resource.find(b"ensitive(") < 0
+        and (resource.find(b"(") < 0 or resource.find(b"ensitive(") < 0)
         and (resource.find(b"\\") < 0 or resource.find(b"\\u00") < 0)
     )
     return bool(is_flat) or not may_hold_secrets(resource)

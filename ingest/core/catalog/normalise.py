@@ -111,9 +111,10 @@ def require_unique(refs: Iterable[Ref]) -> None:
 def normalise_resource(raw: bytes | memoryview | msgspec.Raw, family: str) -> Normal:
     """One resource from its JSON; a pure function of its bytes and its family."""
     data = raw if isinstance(raw, bytes) else bytes(raw)
+    braces = data.count(b"{")
     if len(data) > SHALLOW_BYTES:
-        require_shallow(data)
-    if family == "puppetdb" and (normal := _plain_one(raw, data)) is not None:
+        require_shallow(data, braces)
+    if family == "puppetdb" and (normal := _plain_one(data, braces)) is not None:
         return normal
     document, has_floats = _document(raw, data, family)
     ref = _ref(document)
@@ -132,13 +133,13 @@ def normalise_resource(raw: bytes | memoryview | msgspec.Raw, family: str) -> No
     return Normal(resource, said, aliases, has_floats, is_virtual)
 
 
-def _plain_one(raw: bytes | memoryview | msgspec.Raw, data: bytes) -> Normal | None:
+def _plain_one(data: bytes, braces: int) -> Normal | None:
     """None: there is something unusual about it."""
     try:
-        plain = _plain.decode(raw)
+        plain = _plain.decode(data)
     except (_Float, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if not tells_no_secret(data, plain.parameters):
+    if not tells_no_secret(data, braces, plain.parameters):
         return None
     return Normal(
         Resource(

@@ -65,7 +65,8 @@ def encode_resource(resource: Resource, *, has_floats: bool = True) -> tuple[byt
     exact = None
     type_, title = resource.type, resource.title
     # Of all escapes only those of control characters and lone surrogates are written as \u.
-    if (has_floats or b"\\u" in document) and _SUSPECT.search(document):
+    has_escapes = document.find(b"\\") >= 0 and document.find(b"\\u") >= 0
+    if (has_floats or has_escapes) and _SUSPECT.search(document):
         type_, title = nearest_text(type_), nearest_text(title)
         if not _holds_plain(resource.parameters):
             parameters = canonical_json(nearest(resource.parameters))
