@@ -43,6 +43,7 @@ from ingest.store.lane import Works
 from ingest.store.quarantine import QuarantineRow
 
 BACKOFF_START_S = 0.05
+LOOKS_EVERY_S = 0.005  # at what has come for a batch that waits for company; pipes hold as much as comes meanwhile
 
 
 def run(config: Config, control: ControlConnection, name: str) -> None:
@@ -104,6 +105,9 @@ class Writer:
                 self._receive(key.data)
             if self._gathering and (timeout_s == 0.0 or not ready):
                 return
+            if deadline_s is not None and not self._gathering.is_full:
+                # To wake up for each that comes costs more than to write it, and whoever sends pays for waking somebody.
+                time.sleep(max(0.0, min(LOOKS_EVERY_S, deadline_s - time.monotonic())))
 
     def _rank_of(self, work: Work) -> int:
         return self._rank_of_command(work.kind) if isinstance(work, Quarantine) else self._ranks[type(work)]
