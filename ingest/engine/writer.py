@@ -43,7 +43,9 @@ from ingest.store.lane import Works
 from ingest.store.quarantine import QuarantineRow
 
 BACKOFF_START_S = 0.05
-LOOKS_EVERY_S = 0.005  # at what has come for a batch that waits for company; pipes hold as much as comes meanwhile
+LOOKS_EVERY_S = (
+    0.005  # at what has come for a batch that waits for company; pipes hold as much as comes meanwhile
+)
 
 
 def run(config: Config, control: ControlConnection, name: str) -> None:
