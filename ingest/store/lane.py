@@ -104,8 +104,7 @@ class Lane:
         self._generation: object = None
         self._staging = Staging()
         connection.add_notice_handler(self._notice)
-        with translate_errors(), connection.transaction():
-            connection.execute(query("local_commit"))
+        with translate_errors():
             self._locks = NodeLocks(connection, patience_s=connection.lock_timeout_s)
 
     def apply(self, batch: Sequence[Works | QuarantineRow]) -> list[Settled]:

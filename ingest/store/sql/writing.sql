@@ -131,10 +131,6 @@ RETURNING n.certname
 -- For the decoders: what each node's sections were when they were stored last.
 SELECT n.certname, c.raw_digest FROM catalogs c JOIN nodes n ON n.id = c.node_id
 
--- name: local_commit
--- For what is this session's own: no standby has to have it.
-SET LOCAL synchronous_commit TO local
-
 -- name: write_one_record
 -- A COMMIT waits for a standby only when its transaction wrote to the WAL.
 SELECT pg_logical_emit_message(true, 'ingest', '')
