@@ -77,7 +77,7 @@ class Decoding:
         early_bytes: int | None = None,
     ) -> None:
         self.baselines = Baselines(cache_bytes_max * 6 // 16)
-        self.resources = ResourceCache(cache_bytes_max * 9 // 16, self.baselines.forget_oldest)
+        self.resources = ResourceCache(cache_bytes_max * 9 // 16, self.baselines.forget_oldest, seed)
         self._sets = SetCache(cache_bytes_max // 16, thin=thin)
         self._recogniser = Recogniser()
         self._fingerprints = Fingerprints(seed, thin=thin)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Generator, Sequence
+
+from xxhash import xxh3_128_digest
 
 from ingest.core.bounded_cache import BoundedCache
 from ingest.core.catalog.cache import CachedResource, LargeContent, bytes_of
@@ -17,13 +18,16 @@ from ingest.core.delivery.work import DIGEST_BYTES, Content
 KEPT_CONTENT_BYTES_MAX = 4096  # larger contents are made again when another lane wants them
 # Before a resource's JSON in the cache's keys: the same bytes mean another thing in another family. No JSON begins so.
 _MARKS = {"puppetdb": b"", "native": b"N", "legacy": b"L"}
+_TO_DIGEST_BYTES = bytes(DIGEST_BYTES - 16)
 
 
 class ResourceCache:
-    """``need_less`` makes the cache's owner need fewer of them; it says whether that was possible."""
+    """``need_less`` makes the cache's owner need fewer of them; it says whether that was possible. ``seed``: that of
+    fingerprints."""
 
-    def __init__(self, bytes_max: int, need_less: Callable[[], bool]) -> None:
+    def __init__(self, bytes_max: int, need_less: Callable[[], bool], seed: int = 0) -> None:
         self.hits = self.misses = 0
+        self._seed = seed
         self._cached: BoundedCache[bytes, CachedResource] = BoundedCache(
             bytes_max,
             lambda _, resource: resource.bytes_,
@@ -71,7 +75,7 @@ class ResourceCache:
         made = CachedResource(
             ref=ref,
             sort_key=sort_key,
-            edge_digest=_edge_digest(sort_key, normal),
+            edge_digest=self._edge_digest(sort_key, normal),
             length=len(raw),
             name=edge_name(ref, family),
             exported=resource.exported,
@@ -89,6 +93,15 @@ class ResourceCache:
         self._cached.put(key, made)
         return made
 
+    def _edge_digest(self, sort_key: bytes, normal: Normal) -> bytes:
+        """Of no meaning outside this process: it need not be one that nobody can forge who does not know the seed."""
+        said = b""
+        if normal.relations or normal.aliases or normal.is_virtual:
+            words = (normal.resource.exported, normal.relations, normal.aliases, normal.is_virtual)
+            said = repr(words).encode("utf-8", "surrogatepass")
+        # A name's ends are told by the key, and ``repr`` writes no NUL: no two have one text.
+        return xxh3_128_digest(b"".join((sort_key, said, b"\0")), self._seed) + _TO_DIGEST_BYTES
+
 
 def content_of(resource: CachedResource) -> Content:
     """As a row in the making; a large one is made again."""
@@ -105,10 +118,3 @@ def sort_key_of(ref: Ref) -> bytes:
     if key.count(b"\0") == 2:
         return key
     return b"".join([part.encode("utf-8", "surrogatepass").replace(b"\0", b"\0\xff") + b"\0" for part in ref])
-
-
-def _edge_digest(sort_key: bytes, normal: Normal) -> bytes:
-    said = (normal.relations, normal.aliases, normal.is_virtual)
-    said_key = repr((normal.resource.exported, *said)).encode("utf-8", "surrogatepass") if any(said) else b""
-    # A name's ends are told by the key, and ``repr`` writes no NUL: no two have one text.
-    return hashlib.sha256(b"".join((sort_key, said_key, b"\0"))).digest()[:DIGEST_BYTES]
