@@ -116,10 +116,12 @@ class Postgres:
 
 
 class PgBouncer:
-    """A pooler in front of a cluster; ``settings`` are lines of its section [pgbouncer]."""
+    """A pooler in front of a cluster or of another pooler; ``settings`` are lines of its section [pgbouncer]."""
 
-    def __init__(self, directory: Path, postgres: Postgres, **settings: object) -> None:
-        self.port = free_port()
+    def __init__(
+        self, directory: Path, server: Postgres | PgBouncer, *, port: int = 0, **settings: object
+    ) -> None:
+        self.port = port or free_port()
         users = directory / "users.txt"
         users.write_text('"postgres" ""\n')
         file = directory / "pgbouncer.ini"
@@ -128,7 +130,7 @@ class PgBouncer:
             "auth_file": users, "unix_socket_dir": "", "logfile": directory / "pgbouncer.log", **settings,
         }  # fmt: skip
         file.write_text(
-            f"[databases]\n* = host=127.0.0.1 port={postgres.port}\n[pgbouncer]\n"
+            f"[databases]\n* = host=127.0.0.1 port={server.port}\n[pgbouncer]\n"
             + "".join(f"{name} = {value}\n" for name, value in lines.items())
         )
         account: dict[str, object] = {}

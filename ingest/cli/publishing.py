@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from pathlib import Path
 
 import click
 
@@ -29,7 +28,7 @@ def publish_command(settings: Origins, files: tuple[str, ...], headers: tuple[st
 
     given = dict(_header(header) for header in headers)
     for file in files:
-        _require_content(file)
+        _require_content(file, settings.config.body_bytes_max)
     if files.count("-") > 1:
         raise Misconfigured("FILE", "- is named twice, and standard input can be read once")
     with (
@@ -52,7 +51,7 @@ def _header(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _require_content(file: str) -> None:
+def _require_content(file: str, bytes_max: int) -> None:
     """All files are looked at before the first is sent. Raises Misconfigured."""
     if file == "-":
         return
@@ -64,6 +63,9 @@ def _require_content(file: str) -> None:
             open(file, "rb").close()
             if not found.st_size:
                 raise Misconfigured(file, "there is nothing in it to publish")
+            _require_size(file, found.st_size, bytes_max)
+        elif stat.S_ISSOCK(found.st_mode):
+            raise Misconfigured(file, "is a socket")
     except OSError as error:
         raise Misconfigured(file, error.strerror or str(error)) from error
     except ValueError as error:
@@ -71,12 +73,10 @@ def _require_content(file: str) -> None:
 
 
 def _read(file: str, bytes_max: int) -> bytes:
-    """``bytes_max``: of what is no regular file, and may have no end."""
+    """No more than that: a file may have grown, and what is none may have no end."""
     try:
         if file == "-":
             body = sys.stdin.buffer.read(bytes_max + 1)
-        elif stat.S_ISREG(os.stat(file).st_mode):
-            return Path(file).read_bytes()
         else:
             with open(file, "rb") as opened:
                 body = opened.read(bytes_max + 1)
@@ -84,6 +84,10 @@ def _read(file: str, bytes_max: int) -> bytes:
         raise Misconfigured(file, error.strerror or str(error)) from error
     if not body:
         raise Misconfigured(file, "there is nothing in it to publish")
-    if len(body) > bytes_max:
-        raise Misconfigured(file, f"has more than body_bytes_max={bytes_max} bytes")
+    _require_size(file, len(body), bytes_max)
     return body
+
+
+def _require_size(file: str, size: int, bytes_max: int) -> None:
+    if size > bytes_max:
+        raise Misconfigured(file, f"has more than body_bytes_max={bytes_max} bytes")

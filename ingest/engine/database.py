@@ -28,6 +28,9 @@ from ingest.store.session import Counts
 
 VERSION = version("puppet-ingest")  # a session's name tells it, for whoever looks at a rolling upgrade
 COMPLAIN_EVERY_S = 30.0  # of the same trouble
+TABLE_FAULT = (
+    "look for a trigger, constraint or rule on it that is not ours: nothing is settled until it is mended"
+)
 
 
 class Database:
@@ -65,7 +68,11 @@ class Database:
         self._is_stale = False
         try:
             self._open()
-        except (Unavailable, Misconfigured) as error:
+        except (
+            Unavailable,
+            Misconfigured,
+            Rejected,
+        ) as error:  # no message was sent yet that could be refused
             self._away(error)
             return False
         self._row.set(Metric.DATABASE_UP, not self._failed)
@@ -93,6 +100,15 @@ class Database:
         self.thinned = self._lane.quarantine.thinned
         return settled
 
+    def apply_fact(self, row: QuarantineRow) -> list[Settled] | None:
+        """The same for a row that holds nothing that a message said: if that is refused, it is the table's fault."""
+        try:
+            return self.apply([row])
+        except Rejected as error:
+            self._failed = True
+            self._away(Unavailable(f"{error}: the table quarantine refuses every row, {TABLE_FAULT}"))
+            return None
+
     def trim_quarantine(self) -> int:
         """How many rows and bodies were dropped because there are too many."""
         if self._lane is None or not self._lane.quarantine.may_be_full:
@@ -112,7 +128,7 @@ class Database:
         try:
             with self._cluster.watching(self._lane.connection, self._config.database_patience_s):
                 return list(stored_digests(self._lane.connection))
-        except (Unavailable, Misconfigured) as error:
+        except (Unavailable, Misconfigured, Rejected) as error:
             self._away(error)
             return []
 

@@ -225,7 +225,7 @@ def _serve_metrics(
             [fleet],
             lambda: usage(supervisor.children.values()),
         )
-    except (OSError, UnicodeError) as error:
+    except (OSError, ValueError) as error:
         raise Misconfigured(
             "--metrics-host" if config.metrics_host.startswith(UNIX) else "--metrics-port",
             f"cannot listen on {where(config)}: {getattr(error, 'strerror', None) or error}; "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection as ControlConnection
 
@@ -167,17 +167,17 @@ class Writer:
             *self._quarantining.rows(batch, self.config.quarantine_unnamed_max),
         ]
         lone = batch[0].delivery if len(batch) == 1 else 0
-        settled = self._apply(present, lone)
+        settled = self._until_done(lambda: self._database.apply(present), lone)
         self._report(batch, settled)
         self._trim_quarantine()
 
-    def _apply(self, rows: Sequence[Works | QuarantineRow], held: int = 0) -> list[Settled]:
+    def _until_done(self, apply: Callable[[], list[Settled] | None], held: int = 0) -> list[Settled]:
         """However often the database must be asked."""
         backoff = Backoff(BACKOFF_START_S)
         while True:
             self._in_flight.hold(self.name, held)
             try:
-                done = self._database.apply(rows)
+                done = apply()
             finally:
                 self._in_flight.empty(self.name)
             if done is not None:
@@ -221,7 +221,7 @@ class Writer:
         # Its own row is refused: keep the fact, not the body.
         row = fact_alone(work, rejected)
         self._quarantining.tell([work])
-        self.channels.outboxes[RECEIVER].send(self._apply([row]))
+        self.channels.outboxes[RECEIVER].send(self._until_done(lambda: self._database.apply_fact(row)))
 
     def _trim_quarantine(self) -> None:
         if dropped := self._database.trim_quarantine():

@@ -229,7 +229,7 @@ def _listen_at(path: str) -> socket.socket:
         listener.bind(path)
         os.chmod(path, SOCKET_MODE)  # nobody can connect before it listens
         return _listening(listener)
-    except OSError:
+    except (OSError, ValueError):  # a NUL in it
         listener.close()
         raise
 
@@ -246,9 +246,12 @@ def _remove_left_behind(path: str) -> None:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise OSError(errno.EEXIST, "a file that is not a socket is there")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)  # who listens and accepts nobody would hold us up
             try:
                 probe.connect(path)
             except ConnectionRefusedError:
                 os.unlink(path)
+            except BlockingIOError:
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from None
             else:
                 raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))

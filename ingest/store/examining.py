@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ingest.errors import IngestError
 from ingest.store.connection import Connection, translate_errors
-from ingest.store.hosts import Host, Standing, hosts_of, only
+from ingest.store.hosts import Host, Standing, hosts_of, only, with_environment
 from ingest.store.migrate import migrations, schema_version
 from ingest.store.queries import query
 
@@ -102,7 +103,7 @@ class Asked(NamedTuple):
 def named(conninfo: str) -> tuple[tuple[Host, ...], str]:
     """The hosts of a conninfo, and its target_session_attrs, empty where it has none."""
     with translate_errors(opening=conninfo):
-        given = conninfo_to_dict(conninfo)
+        given = with_environment(conninfo_to_dict(conninfo), os.environ)
     return hosts_of(given), str(given.get("target_session_attrs") or "")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psycopg
 import structlog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -24,15 +25,21 @@ from ingest.store.hosts import (
     is_left_behind,
     last,
     only,
+    with_environment,
     with_target,
 )
 from ingest.store.lane import Commit
 from ingest.store.queries import query
+from ingest.store.sqlstates import one_line
 
 SLOW_COMMIT_S = 1.0  # a disk's or a standby's bad moment is shorter; a wait for one that is gone is not
 SLOW_ANSWER_S = 1.0  # a try that took longer is not made again soon
 SILENT_FOR_S = 30.0  # who did not answer is tried after the others for so long
 LOOK_EVERY_S = 5.0  # while a server keeps silent
+NO_TIMELINE = (
+    "of two hosts that both call themselves primary nobody can tell the newer one: GRANT EXECUTE ON FUNCTION "
+    "pg_current_wal_lsn(), pg_walfile_name(pg_lsn), pg_control_checkpoint() TO this role, on every host"
+)
 
 # (conninfo) and a pause in seconds after which a host that does not answer is left; None: the usual one.
 Connect = Callable[[str, float | None], Connection]
@@ -44,7 +51,7 @@ class Cluster:
     def __init__(self, conninfo: str, connect: Connect) -> None:
         self._connect = connect
         with translate_errors():
-            given = conninfo_to_dict(conninfo)
+            given = with_environment(conninfo_to_dict(conninfo), os.environ)
         self._given = with_target(given, os.environ)
         self._order = hosts_of(given)
         self._conninfo = conninfo
@@ -52,6 +59,7 @@ class Cluster:
         self._newest = 0  # timeline that was seen
         self._guard = Guard()
         self._must_ask = True  # nobody knows what happened before us
+        self._has_told = False  # that it cannot see timelines
         self._log = structlog.get_logger()
 
     def connect(self) -> Connection:
@@ -140,11 +148,15 @@ class Cluster:
 
     def _standing(self, connection: Connection) -> Standing | None:
         try:
-            with hang_up_after(connection, LOOK_EVERY_S), translate_errors():
-                row: Any = connection.execute(query("standing")).fetchone()
+            with hang_up_after(connection, LOOK_EVERY_S):
+                return standing_of(connection, self._no_timeline)
         except IngestError:
             return None
-        return Standing(*row)
+
+    def _no_timeline(self, reason: str) -> None:
+        if len(self._order) > 1 and not self._has_told:
+            self._has_told = True
+            self._log.warning("timeline_unknown", reason=reason, note=NO_TIMELINE)
 
     def _only(self, host: Host, **more: object) -> str:
         return make_conninfo(**(only(self._given, host) | more))  # type: ignore[arg-type]
@@ -152,6 +164,21 @@ class Cluster:
     def _silent_now(self) -> set[Host]:
         now = time.monotonic()
         return {host for host, until_s in self._silent.items() if until_s > now}
+
+
+def standing_of(connection: Connection, no_timeline: Callable[[str], None]) -> Standing:
+    """Some servers let only their administrators ask for the timeline, or have no WAL that can be asked about: 0 then, and
+    ``no_timeline`` is told why. Raises Unavailable or Misconfigured."""
+    row: Any
+    with translate_errors():
+        try:
+            row = connection.execute(query("standing")).fetchone()
+        except psycopg.Error as error:
+            if connection.broken:
+                raise
+            row = connection.execute(query("standing_without_timeline")).fetchone()
+            no_timeline(one_line(error))
+    return Standing(*row)
 
 
 def is_hosts_fault(error: Exception, connection: Connection) -> bool:

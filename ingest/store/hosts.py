@@ -33,6 +33,16 @@ class Standing(NamedTuple):
     is_guarded: bool  # a commit waits for a standby
 
 
+def with_environment(given: Mapping[str, object], environment: Mapping[str, str]) -> dict[str, object]:
+    """libpq takes what a conninfo leaves out from PGHOST and its like; what a service file says comes before those."""
+    if "service" in given or "PGSERVICE" in environment:
+        return dict(given)
+    named = {
+        key: environment[f"PG{key.upper()}"] for key in Host._fields if f"PG{key.upper()}" in environment
+    }
+    return named | dict(given)
+
+
 def hosts_of(given: Mapping[str, object]) -> tuple[Host, ...]:
     """The hosts of a parsed conninfo, in its order. One that has none, or leaves them to a service file, is one host."""
     names, addresses, ports = (_list(given.get(key)) for key in ("host", "hostaddr", "port"))
@@ -46,9 +56,9 @@ def hosts_of(given: Mapping[str, object]) -> tuple[Host, ...]:
 def with_target(given: Mapping[str, object], environment: Mapping[str, str]) -> dict[str, object]:
     """Of several hosts the one that can be written to is meant, where nothing else is said: the first may be a
     replica."""
-    hosts = given if {"host", "hostaddr"} & given.keys() else {"host": environment.get("PGHOST")}
-    said = given.get("target_session_attrs") or environment.get("PGTARGETSESSIONATTRS") or "service" in given
-    several = len(hosts_of(hosts)) > 1
+    is_service = "service" in given or "PGSERVICE" in environment
+    said = given.get("target_session_attrs") or environment.get("PGTARGETSESSIONATTRS") or is_service
+    several = len(hosts_of(with_environment(given, environment))) > 1
     return {**given, "target_session_attrs": "read-write"} if several and not said else dict(given)
 
 

@@ -180,7 +180,8 @@ class Lane:
         self.commit = Commit(time.monotonic() - started_s, self._is_guarded)
 
     def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
-        if diagnostic.severity_nonlocalized == "WARNING":
+        # A wait that was cut short has no context; one of a trigger at the transaction's end has.
+        if diagnostic.severity_nonlocalized == "WARNING" and not diagnostic.context:
             self._warning = diagnostic.message_primary or "a WARNING without words"
 
     def _apply(

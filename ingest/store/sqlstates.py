@@ -108,6 +108,7 @@ def _is_login(error: psycopg.Error) -> bool:
         or "unsupported startup parameter" in text
         or "invalid value for parameter" in text
         or "invalid port number" in text
+        or "could not match" in text  # ports or addresses to hosts
         or "invalid integer value" in text  # and whatever else of a conninfo libpq cannot use
         or re.search(r"invalid \w+ value: ", text) is not None
         or "definition of service" in text

@@ -15,6 +15,7 @@ from ingest.store.hosts import (
     is_left_behind,
     last,
     only,
+    with_environment,
     with_target,
 )
 
@@ -57,6 +58,9 @@ def test_a_conninfo_names_its_hosts_as_libpq_reads_it(
         ({"host": "a,b", "target_session_attrs": "primary"}, {}, "primary"),
         ({"host": "a,b"}, {"PGTARGETSESSIONATTRS": "primary"}, None),
         ({"service": "ingest"}, {}, None),
+        ({"dbname": "x"}, {"PGSERVICE": "ingest", "PGHOST": "a,b"}, None),
+        ({"user": "u"}, {"PGHOSTADDR": "10.0.0.1,10.0.0.2", "PGPORT": "1,2"}, "read-write"),
+        ({"host": "/run/a,/run/b"}, {}, "read-write"),
     ],
 )
 def test_of_several_hosts_the_one_that_takes_writes_is_meant(
@@ -64,6 +68,25 @@ def test_of_several_hosts_the_one_that_takes_writes_is_meant(
 ) -> None:
     """Unless a person says something else, anywhere."""
     assert with_target(given, environment).get("target_session_attrs") == target
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "hosts"),
+    [
+        ({}, {"PGHOST": "a,b"}, [("a", "", ""), ("b", "", "")]),
+        ({}, {"PGHOST": "a,b", "PGPORT": "1,2"}, [("a", "", "1"), ("b", "", "2")]),
+        ({}, {"PGHOSTADDR": "10.0.0.1,::1"}, [("", "10.0.0.1", ""), ("", "::1", "")]),
+        ({"port": "5"}, {"PGHOST": "a,b", "PGPORT": "1,2"}, [("a", "", "5"), ("b", "", "5")]),
+        ({"host": "c"}, {"PGHOST": "a,b", "PGPORT": "1"}, [("c", "", "1")]),
+        ({"service": "s"}, {"PGHOST": "a,b"}, [("", "", "")]),
+        ({}, {"PGHOST": "a,b", "PGSERVICE": "s"}, [("", "", "")]),
+    ],
+)
+def test_what_a_conninfo_leaves_out_the_environment_says(
+    given: dict[str, object], environment: dict[str, str], hosts: list[tuple[str, str, str]]
+) -> None:
+    """As libpq does; a service file, which only libpq reads, comes before it."""
+    assert list(hosts_of(with_environment(given, environment))) == hosts
 
 
 def test_one_of_the_hosts_keeps_all_that_is_not_a_host() -> None:

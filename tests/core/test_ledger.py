@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -281,6 +282,56 @@ def test_an_innocent_one_is_settled() -> None:
     assert ledger.next_suspect(10) is suspect
     ledger.assign(suspect, "decoder-0")
     assert ledger.settle(settled(suspect.attempt)) is suspect
+
+
+CHANCES = [
+    [(1, "decoder-0"), (1, "decoder-0")],
+    [(1, "decoder-0"), (1, "writer-0")],
+    [(1, "writer-0"), (1, "decoder-1")],
+    [(1, "writer-0"), (1, "writer-1")],
+    [(1, "decoder-0"), (2, "decoder-0"), (1, "decoder-1"), (2, "decoder-1")],
+    [(1, "writer-0"), (2, "decoder-0"), (2, "writer-0"), (1, "writer-0")],
+    [(2, "decoder-0"), (None, "decoder-0"), (None, "writer-0"), (9, "decoder-0"), (2, "writer-1")],
+    [
+        (1, "decoder-0"),
+        (1, "decoder-1"),
+        (2, "decoder-0"),
+        (2, "decoder-1"),
+        (3, "writer-0"),
+        (3, "writer-0"),
+    ],
+]
+
+
+@pytest.mark.parametrize("outcome", SETTLING)
+@pytest.mark.parametrize("kills", CHANCES, ids=str)
+def test_whoever_was_there_by_chance_is_tried_alone(
+    kills: list[tuple[int | None, str]], outcome: Outcome
+) -> None:
+    """Decoders and writers, in any order, of one message or of several at once: nobody is condemned, each suspect is tried
+    with nothing else, the rest never waits for it, and it may turn out to be an old catalog by then."""
+    ledger = Ledger(DEATHS_MAX, ALONE_AFTER_S)
+    for id_ in (1, 2, 3, 4):
+        ledger.add(delivery(id_))
+    for held, process in kills:
+        given = give_all(ledger, "decoder-0" if process.startswith("writer") else process)
+        if process.startswith("writer"):
+            for id_ in given:
+                ledger.forwarded(ledger._deliveries[id_].attempt, process)
+        suspect = ledger.reassign(process, held, 0)
+        assert suspect is None or suspect.verdict is None
+    for id_ in give_all(ledger, "decoder-1"):
+        assert ledger.settle(settled(ledger._deliveries[id_].attempt)) is not None
+    blamed = [held for held, _ in kills if held in (1, 2, 3, 4)]
+    assert ledger.messages == len({held for held in blamed if blamed.count(held) >= DEATHS_MAX})
+    while (found := ledger.next_suspect(ALONE_AFTER_S)) is not None:
+        ledger.assign(found, "decoder-0")
+        assert ledger.count_at("decoder-0") == 1
+        assert ledger.has_suspect("decoder-0")
+        ledger.forwarded(found.attempt, "writer-0")
+        assert ledger.settle(settled(found.attempt, outcome)) is found
+        assert found.verdict is None
+    assert ledger.messages == 0
 
 
 def test_a_process_that_dies_with_empty_hands_blames_nobody() -> None:

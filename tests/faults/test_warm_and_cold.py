@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 from random import Random
 from typing import Any
 
@@ -25,7 +26,23 @@ FORMS = ("wire", "native", "envelope", "legacy")
 NODES = [
     "web-01.example.com", "web-02.example.com", "web-1", "before", "contains", "source", "title", '"', "]", "File", "a",
     'x"},{"source":"File[/a]","target":"File[/b', "\u00e9", "\\u00e9", "type\":\"", "null", "\ud83d\ude00", "",
+    "e\u0301", "WEB-1", "web\u20111", "1", "01", "-1", "\0", "\\", "\\\\", "\\\"", "\ud800", "\u2028", "{}", "/f/1", "File[/f/1]",
 ]  # fmt: skip
+TYPES = [
+    "file",
+    "FILE",
+    "File::X",
+    "Fil\u0435",
+    "Class",
+    "",
+    "File[",
+    "e\u0301",
+    "\u00e9",
+    "1",
+    "\0",
+    'F"',
+    "title",
+]
 VALUES: list[Any] = [
     None, True, 0, 2**63, 1.5, -0.0, 1e300, "", "\0", "\ud800", "x" * 5000, [], {}, [[1, {"a": []}]], {"type": "File"},
     {"__ptype": "Sensitive", "__pvalue": "s"}, "File[/f/1]", ["File[/f/1]", "File[/f/2]"], '],"edges":[', '"resources":[',
@@ -46,7 +63,18 @@ BYTES = [
     b'"edges":[],',
     b"\0",
     b"1",
+    b"\\u0000",
+    b"\\/",
+    b"e\xcc\x81",
+    b"\xc0\x80",
+    b'"title":"/f/1",',
+    b'"type":"File","type":"X",',
+    b'"parameters":{},',
+    b'"name":"b","certname":"b",',
 ]
+MEMBERS = re.compile(
+    rb'"(title|type|source|target|relationship|exported|name|certname|version)":("[^"\\]*"|[a-z0-9]+)'
+)
 
 
 class Fleet:
@@ -92,7 +120,7 @@ class Fleet:
     def _change(self, resources: list[dict[str, Any]], edges: list[list[Any]]) -> None:
         random = self.random
         place = random.randrange(len(resources))
-        match random.randrange(9):
+        match random.randrange(10):
             case 0:
                 parameter = random.choice(("x", "x", "alias", "path", "require"))
                 resources[place]["parameters"] = {parameter: copy.deepcopy(random.choice(VALUES))}
@@ -120,6 +148,8 @@ class Fleet:
                     for source, target, kind in edges
                     if place not in (source, target)
                 ]
+            case 9:
+                resources[place]["type"] = random.choice(TYPES)
             case 7 if len(edges) > 2 * len(resources):
                 del edges[::2]
             case 7 if edges:
@@ -173,7 +203,23 @@ class Fleet:
         # Mostly as Puppet writes it.
         separators = (",", ":") if self.random.random() < 0.9 else (", ", ": ")
         text = json.dumps(document, separators=separators, ensure_ascii=self.random.random() < 0.5)
-        return text.encode("utf-8", "surrogatepass")
+        return self._respelt(text.encode("utf-8", "surrogatepass"))
+
+    def _respelt(self, text: bytes) -> bytes:
+        """At times the same in other escapes, or with a member that is said twice, once otherwise."""
+        match self.random.randrange(12):
+            case 0:
+                return text.replace(
+                    b"/f/", self.random.choice((rb"\/f\/", rb"\u002ff\u002F", rb"\u002f\u0066/"))
+                )
+            case 1:
+                return text.replace(b"File", self.random.choice((rb"\u0046ile", rb"Fil\u0065")), 3)
+            case 2 if members := list(MEMBERS.finditer(text)):
+                found, other = self.random.choice(members), self.random.choice(members)
+                twice = b'"%b":%b,' % (found[1], other[2])
+                at = found.start() if self.random.random() < 0.5 else found.end()
+                return text[:at] + (twice if at == found.start() else b"," + twice[:-1]) + text[at:]
+        return text
 
     def _damage(self, body: bytes) -> bytes:
         random = self.random

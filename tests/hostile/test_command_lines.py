@@ -152,6 +152,11 @@ def test_no_process_of_the_engine_has_a_password_in_its_command_line(database: s
         ([""], b"FILE"),
         (["/dev/null"], b"/dev/null: there is nothing"),
         (["/dev/zero", "--body-bytes-max", "1MiB"], b"body_bytes_max"),
+        (["good.json", "sparse"], b"sparse: has more than body_bytes_max"),
+        (["good.json", "socket"], b"socket: is a socket"),
+        (["good.json", "loop"], b"loop: Too many levels"),
+        (["good.json", "/proc/self/mem"], b"mem: there is nothing"),
+        (["good.json", "x" * 300], b"File name too long"),
         (["-"], b"-: there is nothing"),
         (["-", "-"], b"twice"),
         ([], b"FILE"),
@@ -163,6 +168,11 @@ def test_publishing_nothing_is_one_line(tmp_path: Path, files: list[str], named:
     (tmp_path / "empty").touch()
     (tmp_path / "good.json").write_text("{}")
     (tmp_path / "dangling").symlink_to("gone")
+    (tmp_path / "loop").symlink_to("loop")
+    with (tmp_path / "sparse").open("wb") as sparse:
+        sparse.truncate(1 << 40)
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "socket"))
     with embedded_broker() as broker:
         done = ingest("publish", *files, "--queue-source", broker, cwd=tmp_path)
         assert done.returncode == 2, done.stderr

@@ -236,6 +236,26 @@ def test_without_descriptors_the_server_rests_and_comes_back(monkeypatch: pytest
         (b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 1_000_000 + b"\r\n\r\n", 431),
         (b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 431),
         (b"\r\n" * 5000, 400),
+        (b"GET\t/metrics\tHTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET /metrics HTTP/1.1 \r\nHost: localhost\r\n\r\n", 400),
+        (b"GET  /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"get /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
+        (b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
+        (b"TRACE /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
+        (b"GET //localhost/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        (b"GET /metrics/../metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        (b"GET /%6detrics HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        (b"GET /metrics\0 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nX: \0\r\n\r\n", 400),
+        (b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n: x\r\n\r\n", 400),
+        (b"GET /metrics HTTP/1.1\r\nHost: localhost\rHost: evil.example.com\r\n\r\n", 400),
+        (b"GET /metrics HTTP/1.1\r\nhost: evil.example.com\r\nHOST: localhost\r\n\r\n", 400),
+        (b"POST /metrics HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nfff\r\nx", 405),
+        (b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n", 200),
+        (b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999999\r\n\r\n", 200),
+        (b"HEAD /elsewhere HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        (b"SSH-2.0-x\r\n\r\n", 400),
+        (b"\xff\xf4\xff\xfd\x06\r\n\r\n", 400),
     ],
 )
 def test_every_request_has_one_answer(request_: bytes, status: int) -> None:
@@ -268,6 +288,16 @@ def test_every_request_has_one_answer(request_: bytes, status: int) -> None:
         ("localhost:x", False),
         ("", False),
         ("[::1", False),
+        ("[::1]", True),
+        ("[2001:db8::1]:9464", True),
+        ("[fe80::1%eth0]:9464", False),
+        ("[localhost]", False),
+        ("localhost:99999999", False),
+        ("0", False),
+        ("127.1", False),
+        ("localhost..", False),
+        ("xn--localhost-9za", False),
+        ("engine.example.com,evil.example.com", False),
     ],
 )
 def test_a_name_that_is_not_ours_gets_nothing(host: str, allowed: bool) -> None:
@@ -332,6 +362,38 @@ def test_a_socket_left_behind_is_taken_and_one_in_use_is_not(tmp_path: Path) -> 
     with pytest.raises(OSError, match="not a socket"):
         listen(f"unix:{tmp_path / 'file'}", 0)
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_socket_that_accepts_nobody_is_in_use(tmp_path: Path) -> None:
+    """An engine that stands still, its queue full: the next one says so, and does not wait for it."""
+    path = tmp_path / "full"
+    with ExitStack() as stack:
+        still = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        still.bind(str(path))
+        still.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                one = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                one.setblocking(False)
+                one.connect(str(path))
+        with pytest.raises(OSError, match="in use"):
+            listen(f"unix:{path}", 0)
+        assert path.exists()
+
+
+@pytest.mark.parametrize(
+    "odd", ["", "/" + "x" * 200, "{}/gone/socket", "{}", "{}/datagram", "{}/a\0b", "{}/dangling", "{}/fifo"]
+)
+def test_a_path_for_no_socket_is_one_line(tmp_path: Path, odd: str) -> None:
+    """Too long, in no directory, of something else: exit code 2, the setting by name, and what is there stays."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(tmp_path / "datagram"))
+        before = sorted(os.listdir(tmp_path))
+        with pytest.raises((OSError, ValueError)):
+            listen(f"unix:{odd.format(tmp_path)}", 0)
+        assert sorted(os.listdir(tmp_path)) == before
 
 
 # The engine behind it

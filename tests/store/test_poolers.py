@@ -34,14 +34,14 @@ def pool(postgres: Postgres) -> Iterator[Pool]:
     made: list[PgBouncer] = []
     postgres.execute("postgres", f"CREATE DATABASE {DATABASE} TEMPLATE template_ingest")
 
-    def begin(**settings: object) -> PgBouncer:
+    def begin(*, behind: PgBouncer | None = None, port: int = 0, **settings: object) -> PgBouncer:
         directory = Path(tempfile.mkdtemp(prefix="ingest-pgbouncer-"))
         directory.chmod(0o755)
-        made.append(PgBouncer(directory, postgres, **settings))
+        made.append(PgBouncer(directory, behind or postgres, port=port, **settings))
         return made[-1]
 
     yield begin
-    for pooler in made:
+    for pooler in reversed(made):
         pooler.stop()
     postgres.execute("postgres", f"DROP DATABASE {DATABASE} WITH (FORCE)")
 
@@ -65,6 +65,8 @@ SESSION = [
     {"server_idle_timeout": 1, "server_lifetime": 1},
     {"server_check_query": "select 1", "server_check_delay": 0},
     {"max_packet_size": 65536, "pkt_buf": 512},
+    {"server_reset_query": "DEALLOCATE ALL; RESET datestyle", "application_name_add_host": 1},
+    {"server_reset_query": "DISCARD PLANS", "server_fast_close": 1, "tcp_keepalive": 0},
 ]
 
 
@@ -123,6 +125,40 @@ REFUSED = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("outer", "inner", "works"),
+    [
+        ("session", "session", True),
+        ("session", "transaction", False),
+        ("session", "statement", False),
+        ("transaction", "session", False),
+        ("transaction", "transaction", False),
+    ],
+)
+def test_a_pooler_behind_a_pooler_is_looked_through(pool: Pool, outer: str, inner: str, works: bool) -> None:
+    """The worse of the two decides."""
+    far = pool(pool_mode=inner)
+    near = pool(pool_mode=outer, behind=far)
+    if works:
+        opened(near).close()
+    else:
+        with pytest.raises(Misconfigured, match="pool_mode = session"):
+            opened(near).close()
+
+
+@pytest.mark.parametrize(("mode", "works"), [("transaction", False), ("statement", False), ("session", True)])
+def test_poolers_that_share_a_port_are_looked_through(pool: Pool, mode: str, works: bool) -> None:
+    """so_reuseport: chance says to which of them a connection goes, and each has server connections of its own."""
+    first = pool(pool_mode=mode, so_reuseport=1)
+    pool(pool_mode=mode, so_reuseport=1, port=first.port)
+    for _ in range(6):
+        if works:
+            opened(first).close()
+        else:
+            with pytest.raises(Misconfigured, match="pool_mode = session"):
+                opened(first).close()
+
+
 @pytest.mark.parametrize("settings", REFUSED, ids=str)
 def test_other_modes_are_refused_on_a_quiet_pool(pool: Pool, settings: dict[str, object]) -> None:
     """Also where one client after the other gets the same server connection."""
@@ -175,6 +211,24 @@ def test_a_pool_with_one_connection_in_session_mode_is_no_transaction_mode(pool:
         assert time.monotonic() - started_s < 10
     with opened(pooler) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "users"),
+    [({"max_client_conn": 2}, 2), ({"default_pool_size": 1, "query_wait_timeout": 1}, 1)],
+    ids=["max_client_conn", "query_wait_timeout"],
+)
+def test_a_pooler_that_is_full_is_waited_for(pool: Pool, settings: dict[str, object], users: int) -> None:
+    """That passes by itself: it is no mistake of the settings; who was there first goes on."""
+    pooler = pool(pool_mode="session", **settings)
+    there = [connect(pooler.conninfo(DATABASE)) for _ in range(users)]
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            connect(pooler.conninfo(DATABASE), connect_timeout_s=5)
+    for each in there:
+        assert each.execute("SELECT 1").fetchone() == (1,)
+        each.close()
+    connect(pooler.conninfo(DATABASE)).close()
 
 
 @pytest.mark.parametrize("command", [["migrate"], ["show", "x"], ["gc"], ["quarantine", "list"],

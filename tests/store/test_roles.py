@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL, Identifier
 
+from ingest.errors import Misconfigured
 from ingest.store.connection import Connection
+from ingest.store.migrate import grant
 from lab.engine import Engine, publish, wait_for
 from lab.facts import facts_body
 from lab.servers import Postgres, embedded_broker
@@ -148,3 +151,38 @@ def test_a_role_that_does_not_exist_is_named(database: str) -> None:
     assert done.returncode != 0
     assert "nobody_has_it" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+ODD_ROLES = [
+    "a b", 'a"b', "a'b", "a%b", "%s", "%(x)s", "a\\b", "$1", "$$", "a--b", "a;b", "a/*b", "E'x'", "e\u0301", "日本", "😀",
+    "PUBLIC ", "current_user", "SESSION_USER", "user", "all", "group", "role", "a\tb", "a\nb", "\u202eabc", "a\u009bb",
+    "x" * 63, "é" * 31,
+    "{}", "{0}", "a.b", "a,b", "1", '""',
+]  # fmt: skip
+
+
+def test_rights_go_to_a_role_of_any_name_and_to_nobody_else(database: str, connection: Connection) -> None:
+    """By each of the three ways; what is a word of SQL is a name here."""
+    holders = "SELECT count(*) FROM pg_class, aclexplode(relacl) AS acl WHERE acl.grantee = %s::regrole"
+    everybody = (
+        "SELECT count(*) FROM pg_class, aclexplode(relacl) AS acl "
+        "WHERE acl.grantee = 0 AND relnamespace = 'public'::regnamespace"
+    )
+    for role in ODD_ROLES:
+        name = Identifier(role)
+        connection.execute(SQL("CREATE ROLE {}").format(name))
+        for roles in ((role, None), (None, role), (None, None, role)):
+            grant(connection, *roles)
+            found: Any = connection.execute(holders, [name.as_string(connection)]).fetchone()
+            assert found[0] > 0, role
+            connection.execute(SQL("DROP OWNED BY {}").format(name))
+        connection.execute(SQL("DROP ROLE {}").format(name))
+    assert connection.execute(everybody).fetchone() == (0,)
+
+
+@pytest.mark.parametrize("role", ["public", "PUBLIC", "", "nobody_has_it", "x" * 64, "a\0b"])
+def test_who_is_no_role_gets_nothing(database: str, connection: Connection, role: str) -> None:
+    """Everybody, nobody, a name that PostgreSQL would cut."""
+    for roles in ((role, None), (None, role), (None, None, role)):
+        with pytest.raises(Misconfigured):
+            grant(connection, *roles)

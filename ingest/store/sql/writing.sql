@@ -142,3 +142,7 @@ SELECT NOT in_recovery,
         ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer END,
     current_setting('synchronous_standby_names') <> ''
 FROM (SELECT pg_is_in_recovery() AS in_recovery) AS server
+
+-- name: standing_without_timeline
+-- For a role that may not call what the other one does.
+SELECT NOT pg_is_in_recovery(), 0, current_setting('synchronous_standby_names') <> ''
