@@ -129,6 +129,10 @@ THEIRS: dict[str, tuple[Any, Any]] = {
         in_key(rich("URI", "https://h:80/p:q")), {"[#<URI::HTTPS https://h:80/p:q>]": 1},
     ),
     "a secret in a key": (in_key(rich("Sensitive", "x")), {"[#<Sensitive [value redacted]>]": 1}),
+    "secrets in a Deferred": (
+        {"__ptype": "Deferred", "name": "f", "arguments": [rich("Sensitive", [1]), rich("Sensitive", "x")]},
+        "Deferred({'name' => 'f', 'arguments' => [Instance of Sensitive[Array[Integer]], Instance of Sensitive[String]]})",
+    ),
     "a key without a value": (rich("Hash", [1]), {"1": None}),
     "a key that is a symbol": (rich("Hash", [rich("Symbol", "a b"), 1]), {"a b": 1}),
     "a type that is no text": ({"__ptype": 5, "a": 1}, {"reserved key: __ptype": 5, "a": 1}),
@@ -155,6 +159,8 @@ ACCEPTS_UNDEF: dict[str, tuple[Any, bool]] = {
     "Init[Integer]": (init("Integer"), False),
     "Init[My]": (type_of("Init", type=alias("My", type_of("String"))), True),
     "Init[Mine]": (type_of("Init", type=alias("Mine", type_of("Array"))), False),
+    "Init[Mine, true]": (type_of("Init", type=alias("Mine", type_of("Array")), init_args=[True]), True),
+    "Init['no type']": (type_of("Init", type="no type"), False),
 }
 # What no Puppet writes is printed as far as it goes.
 ODD: dict[str, tuple[Any, str]] = {
@@ -171,6 +177,7 @@ ODD: dict[str, tuple[Any, str]] = {
         type_of("Struct", elements=[{"__ptype": "E", "key_type": type_of("Optional", type="a"), "value_type": 1}]),
         "Struct[{Optional['a'] => 1}]",
     ),
+    "a value of a type that has none": ({"__ptype": "W", "a": rich("LocalRef", "$['a']")}, "W({'a' => '$[\\'a\\']'})"),
     "a runtime that is none": (type_of("Runtime", runtime=1, name_or_pattern=2), "Runtime[1, 2]"),
     "an object type that says itself what it is": (type_of("Object", name="W"), "W"),
 }  # fmt: skip
@@ -206,6 +213,8 @@ def test_what_has_an_address_in_ruby_has_none_here() -> None:
     """An object or a type in a key is what Puppet prints of it, which does not change from run to run."""
     found = printed(in_key({"__ptype": "W", "a": [1]}, type_of("Array", element_type=type_of("String"))))
     assert found == {"[#<W({'a' => [1]})>, #<Array[String]>]": 1}
+    assert printed(in_key(rich("Binary", "/wD+"))) == {"[#<Instance of Binary>]": 1}
+    assert printed(rich("Hash", [rich("Sensitive", "x"), 1])) == {"Sensitive [value redacted]": 1}
 
 
 @pytest.mark.parametrize(
@@ -269,3 +278,40 @@ def test_what_a_resource_may_print_is_bounded_in_all() -> None:
     with pytest.raises(Rejected) as refused:
         writer.text([])
     assert refused.value.reason == "too_large_when_printed"
+
+
+def deferred(name: str, *arguments: Any) -> dict[str, Any]:
+    return {"__ptype": "Deferred", "name": name, "arguments": list(arguments)}
+
+
+MAKES_SECRET = deferred("new", type_of("Sensitive"), "hunter2")
+PRINTED_SECRET = "Deferred({'name' => 'new', 'arguments' => [Sensitive, 'hunter2']})"
+
+
+@pytest.mark.parametrize(
+    ("native", "theirs"),
+    [
+        (MAKES_SECRET, PRINTED_SECRET),
+        (
+            deferred("f", 1, MAKES_SECRET, 2),
+            f"Deferred({{'name' => 'f', 'arguments' => [1, {PRINTED_SECRET}, 2]}})",
+        ),
+        ({"__ptype": "W", "a": MAKES_SECRET}, f"W({{'a' => {PRINTED_SECRET}}})"),
+        (rich("Hash", [MAKES_SECRET, 1]), {PRINTED_SECRET: 1}),
+    ],
+    ids=["alone", "in another", "in an object", "as a key"],
+)
+def test_a_secret_that_the_agent_is_to_make_is_the_same_in_both_forms(native: Any, theirs: Any) -> None:
+    """In native form, and as the terminus prints it: what comes from either queue is one state."""
+    raw = json.dumps({"type": "Notify", "title": "n", "parameters": {"message": theirs}}).encode()
+    kept = normalise_resource(raw, "puppetdb").resource.parameters["message"]
+    assert "hunter2" not in json.dumps(kept)
+    assert printed(native) == kept
+
+
+def test_a_rich_hash_that_is_no_list_is_refused() -> None:
+    """There is no telling what is a key in it; wherever it stands."""
+    for value in (rich("Hash", {"a": 1}), in_key(rich("Hash", "a"))):
+        with pytest.raises(Rejected, match="not a list of keys and values") as refused:
+            printed(value)
+        assert refused.value.reason == "invalid"
