@@ -178,6 +178,10 @@ ODD: dict[str, tuple[Any, str]] = {
         "Struct[{Optional['a'] => 1}]",
     ),
     "a value of a type that has none": ({"__ptype": "W", "a": rich("LocalRef", "$['a']")}, "W({'a' => '$[\\'a\\']'})"),
+    "a secret of a type with arguments": (
+        {"__ptype": "W", "a": rich("Sensitive[String]", "x")},
+        "W({'a' => Instance of Sensitive[Undef]})",
+    ),
     "a runtime that is none": (type_of("Runtime", runtime=1, name_or_pattern=2), "Runtime[1, 2]"),
     "an object type that says itself what it is": (type_of("Object", name="W"), "W"),
 }  # fmt: skip
