@@ -17,6 +17,7 @@ from ingest.core.catalog.model import RELATIONSHIPS, Catalog, Ref, Resource
 from ingest.core.catalog.namevars import COMPOSITE, NAMEVARS, NOT_ISOMORPHIC
 from ingest.core.catalog.normalise import normalise, normalise_resource
 from ingest.core.catalog.rich_data import SENSITIVE
+from ingest.core.catalog.wire import canonical_json
 from ingest.core.raw_text import bytes_of
 from ingest.errors import Rejected
 
@@ -413,3 +414,12 @@ def test_tags_are_sorted_each_once(tags: Any, kept: tuple[str, ...]) -> None:
 def test_tags_that_are_no_list_are_refused(tags: Any) -> None:
     """A hash would become its keys."""
     assert refusal(thing("a", tags=tags)) == "invalid_tag"
+
+
+@pytest.mark.parametrize("text", ["\xe9", "\udc80"], ids=["text", "no text"])
+def test_canonical_json_is_sorted_and_has_no_spaces(text: str) -> None:
+    """Also where a byte is no UTF-8: another way of writing would be another catalog."""
+    encoded = canonical_json({"b": [text, 1], "a": None})
+    assert encoded.startswith(b'{"a":null,"b":["')
+    assert encoded.endswith(b'",1]}')
+    assert json.loads(encoded) == {"b": [text, 1], "a": None}

@@ -289,10 +289,10 @@ def test_a_resource_that_was_met_is_the_same_one() -> None:
     first = find(cache, PLAIN, PLAIN, other)
     assert first[0] is first[1] is not first[2]
     assert (cache.hits, cache.misses) == (1, 2)
-    again = find(cache, other, PLAIN)
+    again = find(cache, other, PLAIN, PLAIN | {"title": "third"})
     assert again[0] is first[2]
     assert again[1] is first[0]
-    assert (cache.hits, cache.misses) == (3, 2)
+    assert (cache.hits, cache.misses) == (3, 3)
 
 
 @pytest.mark.parametrize("gives_way", [True, False])

@@ -90,6 +90,7 @@ def test_a_string_is_inspected_as_ruby_does(character: str) -> None:
         ("\udc80", "\\x80"),
         ("\udcff", "\\xFF"),
         ("\udcc3", "\\xC3"),
+        ("\udd00", "\\xED\\xB4\\x80"),
     ],
     ids=ascii,
 )

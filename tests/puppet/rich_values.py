@@ -33,6 +33,7 @@ VALUES = r"""
 "n\nt\tr\rq\"s'd\$b\\u\u{1}\u{7}\u{1b}é€"
 "\u{7f}\u{80}\u{85}\u{a0}\u{ad}\u{200b}\u{2028}\u{202e}\u{e000}\u{fffd}\u{1f600}"
 'a#{b#$c#@d#'
+"\\\\' and \\'"
 undef
 true
 false
@@ -51,6 +52,8 @@ false
 1234567890123456.0
 2746829858181293.5
 1e15
+-1230000000000000.0
+-1.5e22
 1e16
 1.0e300
 default
@@ -61,6 +64,7 @@ default
 /(?i:é)/
 /\p{Alpha}/
 /\u00e9\\/
+/(?i-mx:a)/
 //
 Timestamp('2020-01-01T00:00:00.123 UTC')
 Timestamp('2020-01-01T00:00:00 +02:00')
@@ -73,6 +77,7 @@ Binary('/wD+')
 Binary('')
 URI('http://u@h/p?q=1#f')
 URI('urn:x:y')
+URI('https://h:80/p:q')
 []
 {}
 [1, 'a', undef, default, /r/, String, 1.0e300, [[]], {}]
@@ -168,6 +173,9 @@ Struct[{'a' => Optional[String], Optional['b'] => Optional[Integer], NotUndef['c
 Struct[{a => Any, b => Undef, c => Variant[Integer, Undef], d => NotUndef, e => Optional, f => Maybe, i => Init, o => Variant}]
 Struct[{NotUndef[a] => Any, NotUndef[b] => Undef, NotUndef[c] => Maybe, NotUndef[d] => Variant[Undef, Words]}]
 Struct[{Optional[a] => Any, Optional[b] => Undef, Optional[c] => Maybe, Optional[d] => NotUndef[Maybe], Optional["e'"] => Init}]
+Struct[{Optional[a] => Init[Array], Optional[h] => Init[Hash], Optional[s] => Init[Struct], Optional[t] => Init[Tuple]}]
+Struct[{Optional[a] => Init[Array, true], Optional[h] => Init[Hash, tree], Optional[s] => Init[String, '%x']}]
+Struct[{NotUndef[a] => Init[Array], NotUndef[h] => Init[Hash], NotUndef[w] => Init[Words], NotUndef[o] => Init[Thing_object]}]
 Collection
 Collection[1, 2]
 Collection[1]

@@ -7,6 +7,7 @@ all the same while it is made.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from enum import Enum
 from io import StringIO
@@ -26,6 +27,7 @@ SENSITIVE = "Sensitive [value redacted]"
 PRINTED_PER_BYTE_MAX = 4
 PRINTED_FREE = 64 * 1024  # what is small need not be told from what is strange
 
+_PLAIN_SYMBOL = re.compile(r"[^\W\d]\w*[?!=]?")
 _QUOTED = ("Timestamp", "Timespan", "SemVer", "SemVerRange")
 _URI_CLASSES = {
     "http": "HTTP", "https": "HTTPS", "ftp": "FTP", "ldap": "LDAP", "ldaps": "LDAPS", "file": "File", "mailto": "MailTo",
@@ -180,7 +182,7 @@ def _inspected(rich: Rich) -> str | None:
     if rich.type == "Regexp":
         return inspected_regexp(text)
     if rich.type == "Symbol":
-        return f":{text}" if text.isidentifier() else f":{ruby_string(text)}"
+        return f":{text}" if _PLAIN_SYMBOL.fullmatch(text) else f":{ruby_string(text)}"
     if rich.type in ("SemVer", "SemVerRange"):
         return text
     if rich.type == "URI":

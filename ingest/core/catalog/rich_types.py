@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ingest.core.catalog.model import Json
 from ingest.core.catalog.rich_members import is_any, is_type, listed, literal, text_of, type_in
 from ingest.core.catalog.rich_value import TYPE_KEY, VALUE_KEY, Rich, rich_value
-from ingest.core.catalog.ruby_text import number, regexp_of
+from ingest.core.catalog.ruby_text import regexp_of
 
 Members = dict[str, Json]
 
@@ -52,19 +52,13 @@ def _range(members: Members) -> list[Json]:
     low, high = members.get("from"), members.get("to")
     if low is None and high is None:
         return []
-    return [Raw("default") if low is None else _bound(low)] + ([] if high is None else [_bound(high)])
-
-
-def _bound(value: Json) -> Json:
-    return Raw(number(value)) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    return [Raw("default") if low is None else low] + ([] if high is None else [high])
 
 
 def _moments(members: Members) -> list[Json]:
     """The bounds of a Timestamp or a Timespan: one where both are the same."""
-    low, high = members.get("from"), members.get("to")
-    if low is None and high is None:
-        return []
-    return [Raw("default") if low is None else low] + ([] if high is None or high == low else [high])
+    bounds = _range(members)
+    return bounds[:1] if bounds[:1] == bounds[1:] else bounds
 
 
 def _size(members: Members, name: str = "size_type") -> list[Json]:
@@ -82,7 +76,7 @@ def _hash(members: Members) -> list[Json]:
 
 def _container(members: Members, elements: list[Json]) -> list[Json]:
     size = _size(members)
-    if size == ["0", "0"]:
+    if size == [0, 0]:
         return size
     if not size and all(is_any(element) for element in elements):
         return []
@@ -107,7 +101,7 @@ def _parameters(parameters: Rich, block: Json) -> list[Json]:
     types = listed(parameters.members.get("types"))
     # A Unit stands for parameters of which only the number is given.
     shown = [type_ for type_ in types if not is_type(type_, "Unit")]
-    size = _size(parameters.members) if types else [Raw("0"), Raw("0")]
+    size = _size(parameters.members) if types else [0, 0]
     return [*shown, *size] + ([] if block is None else [block])
 
 
@@ -143,12 +137,25 @@ def _accepts_undef(type_: Json) -> bool:
         return members.get("name") in _ALIASES_OF_ANYTHING or _accepts_undef(members.get("resolved_type"))
     if name == "Init":
         inner = members.get("type")
-        return inner is None or any(is_type(inner, one) for one in _MADE_OF_ANYTHING) or _accepts_undef(inner)
+        return inner is None or _is_made_of_undef(inner, bool(members.get("init_args")))
     return False
 
 
-_MADE_OF_ANYTHING = ("String", "Array", "Tuple", "Sensitive")
 _ALIASES_OF_ANYTHING = ("Data", "RichData")
+
+
+def _is_made_of_undef(type_: Json, has_arguments: bool) -> bool:
+    """Whether one can be made of undef, alone or with more arguments: by the signatures of the type's ``new``."""
+    found = type_in(type_)
+    if found is None:
+        return False
+    if found.data_type == "TypeAlias":
+        return _is_made_of_undef(found.members.get("resolved_type"), has_arguments)
+    return found.data_type in (_MADE_OF_UNDEF_AND_MORE if has_arguments else _MADE_OF_UNDEF)
+
+
+_MADE_OF_UNDEF = ("String", "Hash", "Struct", "Sensitive")
+_MADE_OF_UNDEF_AND_MORE = ("String", "Array", "Tuple")
 
 
 def _pattern(members: Members) -> list[Json]:
@@ -271,8 +278,6 @@ def _definition(members: Members) -> Json:
     for key, value in members.items():
         if key in ("attributes", "functions") and isinstance(value, dict):
             value = {name: _feature(one) for name, one in value.items()}
-        elif key == "equality" and not isinstance(value, list):
-            value = Raw("")
         pairs += [Raw(key), value]
     return {TYPE_KEY: "Hash", VALUE_KEY: pairs}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import zip_longest
 from typing import NamedTuple
 
 from ingest.core.catalog.model import Json
@@ -59,7 +60,7 @@ def pairs_of(rich: Rich) -> Iterable[tuple[Json, Json]]:
     flat = rich.value or []
     if not isinstance(flat, list):
         raise Rejected("invalid", "a rich hash is not a list of keys and values")
-    return zip(flat[0::2], flat[1::2], strict=False)
+    return zip_longest(flat[0::2], flat[1::2])  # as Puppet: what has no value has none
 
 
 def _name_of(type_: Json) -> str | None:
