@@ -27,7 +27,7 @@ T = TypeVar("T")
 Steps = Generator[int, None, T]  # what it yields is waited for: select.POLLIN, or that and POLLOUT
 READ, WRITE = select.POLLIN, select.POLLIN | select.POLLOUT
 
-PLANS_MAX = 64  # that a connection keeps: what dashboards and compiles ask for; docs/decisions/0014-front.md has what they take
+PLANS_MAX = 64  # that a connection keeps: 360 kB each, all that dashboards and compiles ask for (docs/decisions/0016-front.md)
 SEEN_MAX = 256  # texts that were asked for once
 TEXT_MAX = 32 * 1024  # characters of a statement that is remembered
 CHUNKED = psycopg.capabilities.has_stream_chunked()  # libpq 17; else rows come singly
