@@ -26,7 +26,7 @@ from ingest.store.query.running import (
     find_object,
     open_reader,
 )
-from ingest.store.query.wire import finish
+from ingest.store.query.wire import PLANS_MAX, finish
 from lab.servers import Postgres
 from lab.store_model import Pipeline, resource, wire_body
 
@@ -313,6 +313,39 @@ def test_a_query_ends_in_time(reader: Connection) -> None:
         finish(reader, running.begin(slow))
     assert finish(reader, running.close())
     assert values(reader, "nodes[count()]{}") == {3}
+
+
+def test_what_is_asked_again_is_prepared_and_so_many_and_no_more(reader: Connection) -> None:
+    """Not what is asked once; those asked longest ago go, and are still answered."""
+
+    def prepared() -> int:
+        (count,) = reader.execute(
+            "SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'ingest%'", prepare=False
+        ).fetchone() or (0,)
+        return int(str(count))
+
+    asked = [f"nodes[certname]{{limit {number}}}" for number in range(1, PLANS_MAX + 5)]
+    assert len(values(reader, asked[0])) == 1
+    assert prepared() == 0
+    for _ in range(3):
+        for one in asked:
+            assert values(reader, one)
+    assert prepared() == PLANS_MAX
+    with pytest.raises(BadQuery):
+        rows(reader, 'nodes{certname ~ "("}')
+    reader.rollback()
+    assert len(values(reader, asked[0])) == 1
+
+
+def test_rows_have_their_total_also_where_there_are_none(reader: Connection) -> None:
+    """Of one moment, and from one statement; the order of the rows stays."""
+    tree = read_query(parse_pql("nodes[certname]{order by certname desc limit 2}"))
+    for query, found in ((tree, [b"n2", b"n1"]), (read_query(parse_pql("nodes[certname]{offset 9}")), [])):
+        running = RunningQuery(reader, 30)
+        piece = finish(reader, running.begin(compile_query(query), with_total=True))
+        assert [json.loads(row)["certname"].encode() for row in piece] == found
+        assert running.total == 3
+        assert finish(reader, running.close())
 
 
 def test_parents_are_known_or_not(reader: Connection) -> None:
