@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
-from typing import Any
 
 import structlog
 from starlette.requests import Request
@@ -17,23 +14,20 @@ from starlette.responses import Response
 from starlette.types import Message, Send
 
 from ingest.config.settings import Config
+from ingest.core.query import ast
 from ingest.core.query.ast import BadQuery
 from ingest.errors import Unavailable
 from ingest.front.asking import Asked
 from ingest.front.paths import Target
+from ingest.front.patience import ClientGone, Patience
 from ingest.front.readers import Readers, away
 from ingest.front.refusal import JSON, Refusal, json_response, unknown
-from ingest.store.connection import Connection
-from ingest.store.query.asked import gives_one_row
+from ingest.store.connection import Connection, hang_up
 from ingest.store.query.compiling import Compiled
-from ingest.store.query.running import RunningQuery, TooSlow, cancel, object_exists
+from ingest.store.query.running import RunningQuery, TooSlow, cancel, find_object
 
-TOTAL_HEADER = b"x-records"
+TYPE, TOTAL, LENGTH = b"content-type", b"x-records", b"content-length"
 GIVEN_UP_S = 5.0  # until a cancelled statement has ended; then its connection is of no use
-
-
-class ClientGone(Exception):
-    """The client has left, or takes nothing: nobody is to be told."""
 
 
 class Answerer:
@@ -49,136 +43,103 @@ class Answerer:
         """Sends the whole answer. Raises Refusal or BadQuery while nothing has been sent."""
         usual_s = self._config.query_timeout_s
         timeout_s = min(asked.timeout_s or usual_s, usual_s)
-        async with self._readers.connection() as connection, _present(request, connection) as client:
-            if target.parent is not None and not await client.wait(
-                self._readers.step(object_exists, connection, *target.parent)
-            ):
-                raise unknown(*target.parent)
+        async with self._readers.connection() as connection:
             running = RunningQuery(connection, timeout_s, is_usual=timeout_s == usual_s)
-            try:
-                await self._run(client, running, send, target, asked, compiled)
-            finally:
-                await asyncio.shield(self._readers.step(running.close))
+            with Patience(request.scope["leaving"], connection) as patience:
+                try:
+                    await _Answer(self._config, patience, running, send).give(target, asked, compiled)
+                finally:
+                    if running.is_under_way:
+                        await asyncio.shield(self._end(connection, running))
 
-    async def _run(
-        self,
-        client: _Client,
-        running: RunningQuery,
-        send: Send,
-        target: Target,
-        asked: Asked,
-        compiled: Compiled,
-    ) -> None:
+    async def _end(self, connection: Connection, running: RunningQuery) -> None:
+        """The connection is nobody else's before PostgreSQL has ended."""
+        try:
+            if running.is_carried_out:
+                await self._readers.step(cancel, connection)
+            with Patience(None, connection) as patience:
+                async with asyncio.timeout(GIVEN_UP_S):
+                    await patience.carry_out(running.close())
+        except TimeoutError:
+            hang_up(connection)
+            connection.close()
+
+
+class _Answer:
+    """To one client."""
+
+    def __init__(self, config: Config, patience: Patience, running: RunningQuery, send: Send) -> None:
+        self._config, self._patience, self._running, self._send = config, patience, running, send
+
+    async def give(self, target: Target, asked: Asked, compiled: Compiled) -> None:
+        if asked.explain or _counts(asked.query):  # which has rows where nothing is found
+            await self._require(target)
         if asked.explain:
-            plan = await client.wait(self._readers.step(running.explain, compiled))
-            await _send_whole(client.request, send, b'[{"query plan":' + plan + b"}]")
+            plan = await self._patience.carry_out(self._running.explain(compiled))
+            await self._whole(b'[{"query plan":' + plan + b"}]")
             return
-        is_alone = target.single is not None or target.is_first_value
-        is_one_row = is_alone or gives_one_row(asked.query)
-        piece = await client.wait(
-            self._readers.step(
-                lambda: running.begin(compiled, with_total=asked.include_total, is_one_row=is_one_row)
+        try:
+            piece = await self._patience.carry_out(
+                self._running.begin(compiled, with_total=asked.include_total)
             )
-        )
-        if is_alone:
+        except BadQuery:
+            await self._require(target)
+            raise
+        if not piece:  # rows are of a parent that is there
+            await self._require(target)
+        if target.single is not None or target.is_first_value:
             if not piece:
                 raise unknown(*(target.single or target.parent or ("", "")))
-            row = _first_value(piece[0]) if target.is_first_value else piece[0]
-            await _send_whole(client.request, send, _pretty(row) if asked.pretty else row)
+            await self._whole(_pretty(piece[0]) if asked.pretty else piece[0])
             return
-        await self._stream(client, running, send, asked, piece)
+        await self._rows(piece, is_pretty=asked.pretty)
 
-    async def _stream(
-        self, client: _Client, running: RunningQuery, send: Send, asked: Asked, piece: list[bytes]
-    ) -> None:
-        headers = [(b"content-type", JSON.encode())]
-        if running.total is not None:
-            headers.append((TOTAL_HEADER, str(running.total).encode()))
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        opening = b"["
+    async def _require(self, target: Target) -> None:
+        """Raises Refusal, 404, for a parent of which nothing is known."""
+        if target.parent is not None and not await self._patience.carry_out(
+            find_object(self._patience.connection, *target.parent)
+        ):
+            raise unknown(*target.parent)
+
+    async def _rows(self, piece: list[bytes], *, is_pretty: bool) -> None:
+        running = self._running
+        total = [] if running.total is None else [(TOTAL, b"%d" % running.total)]
+        between = b",\n" if is_pretty else b","
+        body = b"[" + between.join(map(_pretty, piece) if is_pretty else piece)
+        if running.is_over:
+            await self._whole(body + b"]", *total)
+            return
+        await self._give(
+            {"type": "http.response.start", "status": 200, "headers": [(TYPE, JSON.encode()), *total]}
+        )
         try:
             while piece:
-                rows = map(_pretty, piece) if asked.pretty else piece
-                body = opening + (b",\n" if asked.pretty else b",").join(rows)
-                message: Message = {"type": "http.response.body", "body": body, "more_body": True}
-                # PostgreSQL makes the next piece while the client takes this one.
-                coming = asyncio.ensure_future(self._readers.step(running.next_piece))
-                try:
-                    await self._give(client, send, message)
-                except BaseException:
-                    await client.end(coming)
-                    raise
-                opening = b","
-                piece = await client.wait(coming)
+                await self._give({"type": "http.response.body", "body": body, "more_body": True})
+                await asyncio.sleep(0)  # whoever else waits, however fast the rows come
+                piece = await self._patience.carry_out(running.next_piece())
+                body = b"," + between.join(map(_pretty, piece) if is_pretty else piece)
         except (BadQuery, TooSlow, Unavailable) as error:
             # Too late for a status: the connection breaks off in the middle, and the client sees that it is not all.
             structlog.get_logger().warning("query_broke_off", reason=str(error))
             raise ClientGone from error
-        end = b"[]" if opening == b"[" else b"]"
-        await self._give(client, send, {"type": "http.response.body", "body": end})
+        await self._give({"type": "http.response.body", "body": b"]"})
 
-    async def _give(self, client: _Client, send: Send, message: Message) -> None:
+    async def _whole(self, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+        shown = [(TYPE, JSON.encode()), (LENGTH, b"%d" % len(body)), *headers]
+        await self._give({"type": "http.response.start", "status": 200, "headers": shown})
+        await self._give({"type": "http.response.body", "body": body})
+
+    async def _give(self, message: Message) -> None:
         """Waits until the client has taken what was sent before."""
         try:
-            await asyncio.wait_for(client.wait(send(message)), self._config.client_timeout_s)
+            async with asyncio.timeout(self._config.client_timeout_s):
+                await self._send(message)
         except TimeoutError:
             raise ClientGone from None
 
 
-class _Client:
-    """Whoever asks: what is waited for ends when he leaves."""
-
-    def __init__(self, request: Request, connection: Connection) -> None:
-        self.request = request
-        self._connection = connection
-        self._left = asyncio.ensure_future(leaves(request))
-
-    async def wait(self, work: Awaitable[Any]) -> Any:
-        doing = asyncio.ensure_future(work)
-        try:
-            await asyncio.wait({doing, self._left}, return_when=asyncio.FIRST_COMPLETED)
-            if not doing.done():
-                raise ClientGone
-            return doing.result()
-        finally:
-            if not doing.done():
-                await self.end(doing)
-
-    async def end(self, doing: asyncio.Future[Any]) -> None:
-        """Not before its thread has let go of the connection."""
-        if not doing.done():
-            await asyncio.shield(asyncio.to_thread(cancel, self._connection))
-            await asyncio.wait({doing}, timeout=GIVEN_UP_S)
-            doing.cancel()
-        if doing.done() and not doing.cancelled():
-            doing.exception()  # nobody else will ask for it
-
-    def close(self) -> None:
-        self._left.cancel()
-
-
-@asynccontextmanager
-async def _present(request: Request, connection: Connection) -> AsyncIterator[_Client]:
-    client = _Client(request, connection)
-    try:
-        yield client
-    finally:
-        client.close()
-
-
-async def leaves(request: Request) -> None:
-    """Its body has been read: what comes now is that it has left."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _send_whole(request: Request, send: Send, body: bytes) -> None:
-    await Response(body, media_type=JSON)(request.scope, request.receive, send)
-
-
-def _first_value(row: bytes) -> bytes:
-    found = next(iter(json.loads(row).values()))
-    return json.dumps(found, ensure_ascii=False).encode()
+def _counts(query: ast.Query) -> bool:
+    return any(isinstance(column, ast.Function) for column in query.columns or ())
 
 
 def _pretty(row: bytes) -> bytes:

@@ -10,23 +10,19 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from ingest.config.settings import Config
-from ingest.core.query.ast import BadQuery
 from ingest.core.query.pql import parse_pql
 from ingest.errors import IngestError
 from ingest.front.accepting import require_json
 from ingest.front.admission import Admission
-from ingest.front.answering import Answerer, ClientGone, ast_answer, refusal_of
+from ingest.front.answering import Answerer, ast_answer, refusal_of
 from ingest.front.archive import Archive
-from ingest.front.asking import read_parameters, understand
 from ingest.front.commands import Commands
 from ingest.front.live import Live
 from ingest.front.meta import Meta
-from ingest.front.paths import Target, find_target
+from ingest.front.patience import ClientGone
+from ingest.front.planning import Planner
 from ingest.front.readers import Readers
 from ingest.front.refusal import Refusal
-from ingest.store.query.asked import compile_asked
-
-PLANNED_APART_BYTES = 4096  # the query of a person; a longer one shall not hold up what others wait for
 
 
 class Front:
@@ -43,6 +39,7 @@ class Front:
         )  # the parser takes a quarter of a second to make: not at the cost of who asks first
         self._admission = Admission(self._config)
         self._readers = Readers(self._config)
+        self._planner = Planner(self._config, self._readers)
         self._answerer = Answerer(self._config, self._readers)
         self._commands = Commands(self._config, self._readers, self._admission)
         self._live_page = Live(self._config, self._readers)
@@ -108,28 +105,11 @@ class Front:
                 await found(request.scope, request.receive, send)
 
     async def _query(self, request: Request, send: Send, parts: list[str]) -> None:
-        assert self._readers is not None
-        target = find_target(parts)
-        if target is None:
-            raise Refusal(404, "Not Found")
-        parameters = await read_parameters(
-            request, bytes_max=self._config.query_bytes_max, silence_s=self._config.client_timeout_s
-        )
-        if len(str(parameters.get("query", ""))) > PLANNED_APART_BYTES:
-            asked, compiled = await self._readers.step(self._plan, target, parameters)
-        else:
-            asked, compiled = self._plan(target, parameters)
+        target, asked, compiled = await self._planner.plan(request, parts)
         if asked.ast_only:
             await ast_answer(asked)(request.scope, request.receive, send)
             return
         await self._answerer.answer(request, send, target, asked, compiled)
-
-    def _plan(self, target: Target, parameters: dict[str, Any]) -> Any:
-        asked = understand(target, parameters)
-        try:
-            return asked, compile_asked(asked.query, asked.counts, self._config.node_purge_ttl_s)
-        except RecursionError as error:
-            raise BadQuery("the query is nested too deeply") from error
 
 
 class _Started:

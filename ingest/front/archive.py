@@ -24,10 +24,10 @@ from ingest.core.archive.tar import ArchiveReader, Broken, Member
 from ingest.engine.archiving import Inspector, Problem, Tally, headers_of
 from ingest.errors import IngestError, Misconfigured, Unavailable
 from ingest.front.admission import Admission
-from ingest.front.answering import ClientGone, leaves
 from ingest.front.asking import read_pairs
 from ingest.front.bodies import pieces
 from ingest.front.multipart import PartReader, boundary_of
+from ingest.front.patience import ClientGone
 from ingest.front.publishing import PublishingThread
 from ingest.front.readers import Readers
 from ingest.front.refusal import Refusal, json_response
@@ -92,7 +92,7 @@ class Archive:
                 await asyncio.shield(self._readers.step(parts.close))
 
     async def _stream(self, request: Request, send: Send, parts: Iterator[bytes], piece: bytes) -> None:
-        left = asyncio.ensure_future(leaves(request))
+        left = request.scope["leaving"]
         try:
             while piece:
                 if left.done():
@@ -106,8 +106,6 @@ class Archive:
                 "archive_broke_off", reason=str(error) or "the client takes nothing"
             )
             raise ClientGone from error
-        finally:
-            left.cancel()
         await send({"type": "http.response.body", "body": b""})
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
-from starlette.requests import Request
 
 from ingest.core.nesting import require_shallow
 from ingest.core.query import ast
@@ -16,7 +15,6 @@ from ingest.core.query.paging import orders, shown, whole_number
 from ingest.core.query.pql import parse_pql
 from ingest.core.query.reading import read_filter, read_query
 from ingest.errors import Rejected
-from ingest.front.bodies import read_body
 from ingest.front.paths import Target
 from ingest.front.refusal import Refusal
 
@@ -43,17 +41,16 @@ class Asked(msgspec.Struct, frozen=True):
     counts: dict[str, Any] = {}
 
 
-async def read_parameters(request: Request, *, bytes_max: int, silence_s: float) -> dict[str, Any]:
-    """Raises Refusal or BadQuery."""
-    found = read_pairs(request.scope["query_string"].decode("latin-1"))
-    if request.method not in ("GET", "POST"):
+def parameters_of(method: str, address: str, content_type: str, body: bytes) -> dict[str, Any]:
+    """``address``: what stands behind its question mark. Raises Refusal or BadQuery."""
+    found = read_pairs(address)
+    if method not in ("GET", "POST"):
         raise BadQuery("PuppetDB queries must be made via GET/POST")
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if request.method == "POST":
+    kind = content_type.partition(";")[0].strip().lower()
+    if method == "POST":
         if kind and kind != "application/json":
             raise Refusal(415, f"content type {kind} not supported")
-        return _json_object(await read_body(request, bytes_max, silence_s))
-    body = await read_body(request, bytes_max, silence_s)
+        return _json_object(body)
     if body and kind == FORM:  # as PuppetDB's own examples and its Ruby client do it
         found |= read_pairs(body.decode("latin-1"))
     return found

@@ -64,6 +64,12 @@ async def pieces(request: Request, silence_s: float) -> AsyncIterator[bytes]:
         yield piece
 
 
+def has_body(request: Request) -> bool:
+    """Whether any comes: what has neither a length nor is sent in chunks has none."""
+    headers = request.headers
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+
+
 async def read_body(request: Request, bytes_max: int, silence_s: float) -> bytes:
     """All of a small one. Raises Refusal."""
     found: list[bytes] = []

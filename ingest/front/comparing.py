@@ -20,6 +20,7 @@ from ingest.front.peer import Peer
 from ingest.store.connection import Connection
 from ingest.store.query.asked import compile_asked
 from ingest.store.query.running import RunningQuery
+from ingest.store.query.wire import finish
 
 NODES_AT_ONCE = 10  # their catalogs and facts are in memory
 PAGE = 1000  # names of nodes of one answer
@@ -178,13 +179,16 @@ class Comparison:
     def _ours(self, tree: Tree) -> list[dict[str, Any]]:
         running = RunningQuery(self._connection, self._timeout_s)
         try:
-            running.open(compile_asked(read_query(tree), {}, self._purge_ttl_s))
             rows = []
-            while piece := running.next_piece():
+            piece = finish(
+                self._connection, running.begin(compile_asked(read_query(tree), {}, self._purge_ttl_s))
+            )
+            while piece:
                 rows += [msgspec.json.decode(row) for row in piece]
+                piece = finish(self._connection, running.next_piece())
             return rows
         finally:
-            running.close()
+            finish(self._connection, running.close())
 
 
 def _any_of(field: str, values: Sequence[str]) -> Tree:

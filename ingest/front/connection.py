@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_BYTES_MAX = 256 * 1024  # an address with a query of thousands of names; what others need is in a POST
 HEADERS_MAX = 200
+CONTINUE = b"HTTP/1.1 100 "
 
 
 class FrontProtocol(HttpToolsProtocol):
@@ -33,14 +34,18 @@ class FrontProtocol(HttpToolsProtocol):
         self._cn: str | None = None
         self._head_bytes = self._unread_bytes = 0
         self._too_late: asyncio.TimerHandle | None = None
+        self._leaving: asyncio.Future[None]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._cn = common_name(transport.get_extra_info("peercert"))
+        self._leaving = self.loop.create_future()
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_came()
+        if not self._leaving.done():
+            self._leaving.set_result(None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -59,6 +64,7 @@ class FrontProtocol(HttpToolsProtocol):
         scope: Any = self.scope
         scope["client_cn"] = self._cn
         scope["abort"] = self.transport.abort
+        scope["leaving"] = self._leaving  # done when the client has left
         is_anonymous = self._cn is None and self._has_tokens  # who then needs one
         scope["is_let_in"] = not is_anonymous and (self._allowlist is None or self._cn in self._allowlist)
 
@@ -75,6 +81,9 @@ class FrontProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_came()
         super().on_headers_complete()
+        cycle: Any = self.cycle
+        if cycle is not None:
+            cycle.transport = _OneWrite(cycle.transport, self.loop)
 
     def _count(self, more: int) -> None:
         self._head_bytes += more
@@ -90,6 +99,38 @@ class FrontProtocol(HttpToolsProtocol):
         if self._too_late is not None:
             self._too_late.cancel()
             self._too_late = None
+
+
+class _OneWrite:
+    """What one answer is written to: its head goes with what follows at once, in one packet, and wakes nobody before."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._head: bytes | None = b""  # None: it has been written
+
+    def write(self, data: bytes) -> None:
+        if self._head is None:
+            self._transport.write(data)
+        elif self._head:
+            self._transport.write(self._head + data)
+            self._head = None
+        elif data.startswith(CONTINUE):
+            self._transport.write(data)
+        else:
+            self._head = data
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+            self._head = None
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
 
 
 def common_name(certificate: Any) -> str | None:

@@ -35,8 +35,11 @@ class NamedQuery(SQL):
         return sent
 
     def as_string(self, context: AdaptContext | None = None) -> str:
-        home = getattr(context.connection, "home", None) if context is not None else None
-        return self._obj if home is None else in_schema(self._obj, Identifier(home).as_string(context))
+        return self.in_schema_of(getattr(context.connection, "home", None) if context is not None else None)
+
+    def in_schema_of(self, home: str | None) -> str:
+        """Its text, where our tables are in that schema."""
+        return self._obj if home is None else in_schema(self._obj, Identifier(home).as_string())
 
 
 def query(name: str) -> NamedQuery:

@@ -17,7 +17,16 @@ from ingest.store.migrate import grant, require_current
 from ingest.store.query.asked import compile_asked
 from ingest.store.query.compiling import compile_query
 from ingest.store.query.entities import ENTITIES
-from ingest.store.query.running import RunningQuery, TooSlow, count_population, object_exists, open_reader
+from ingest.store.query.running import (
+    PIECE_BYTES,
+    ROWS,
+    RunningQuery,
+    TooSlow,
+    count_population,
+    find_object,
+    open_reader,
+)
+from ingest.store.query.wire import PLANS_MAX, finish
 from lab.servers import Postgres
 from lab.store_model import Pipeline, resource, wire_body
 
@@ -46,12 +55,17 @@ def rows(connection: Connection, asked: str | list[Any], **more: Any) -> list[An
     """The rows of a query in PQL or AST, read in pieces."""
     tree = parse_pql(asked) if isinstance(asked, str) else asked
     running = RunningQuery(connection, 30)
-    running.open(compile_query(read_query(tree)), **more)
+    piece = finish(connection, running.begin(compile_query(read_query(tree)), **more))
     found = []
-    while piece := running.next_piece():
+    while piece:
         found += map(json.loads, piece)
-    assert running.close()
+        piece = finish(connection, running.next_piece())
+    assert finish(connection, running.close())
     return found
+
+
+def known(connection: Connection, kind: str, name: str) -> bool:
+    return finish(connection, find_object(connection, kind, name))
 
 
 def values(connection: Connection, asked: str | list[Any]) -> set[Any]:
@@ -278,16 +292,16 @@ def test_rows_come_in_pieces_of_bounded_size(connection: Connection, reader: Con
     large = [resource(f"/l{number}", parameters={"content": "x" * 60_000}) for number in range(20)]
     pipeline.take(wire_body("large", 1, large))
     running = RunningQuery(reader, 30)
-    running.open(
-        compile_query(Query("resources", where=equals("certname", "large"), limit=15)), with_total=True
-    )
+    query = compile_query(Query("resources", where=equals("certname", "large"), limit=15))
+    piece = finish(reader, running.begin(query, with_total=True))
     sizes = []
-    while piece := running.next_piece():
+    while piece:
         sizes.append(sum(map(len, piece)))
-    assert running.close()
+        piece = finish(reader, running.next_piece())
+    assert finish(reader, running.close())
     assert running.total == 20
-    assert len(sizes) >= 7
-    assert max(sizes) < 200_000
+    assert len(sizes) >= 3
+    assert max(sizes) < PIECE_BYTES + ROWS * 61_000
 
 
 def test_a_query_ends_in_time(reader: Connection) -> None:
@@ -295,21 +309,53 @@ def test_a_query_ends_in_time(reader: Connection) -> None:
     running = RunningQuery(reader, 0.05)
     slow = compile_query(read_query(parse_pql("nodes{certname ~ '.'}")))
     slow = slow._replace(rows=f"SELECT 'x' FROM pg_sleep(5), ({slow.rows}) AS q")
-    running.open(slow)
     with pytest.raises(TooSlow):
-        running.next_piece()
-    assert running.close()
+        finish(reader, running.begin(slow))
+    assert finish(reader, running.close())
     assert values(reader, "nodes[count()]{}") == {3}
+
+
+def test_what_is_asked_again_is_prepared_and_so_many_and_no_more(reader: Connection) -> None:
+    """Not what is asked once; those asked longest ago go, and are still answered."""
+
+    def prepared() -> int:
+        (count,) = reader.execute(
+            "SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'ingest%'", prepare=False
+        ).fetchone() or (0,)
+        return int(str(count))
+
+    asked = [f"nodes[certname]{{limit {number}}}" for number in range(1, PLANS_MAX + 5)]
+    assert len(values(reader, asked[0])) == 1
+    assert prepared() == 0
+    for _ in range(3):
+        for one in asked:
+            assert values(reader, one)
+    assert prepared() == PLANS_MAX
+    with pytest.raises(BadQuery):
+        rows(reader, 'nodes{certname ~ "("}')
+    reader.rollback()
+    assert len(values(reader, asked[0])) == 1
+
+
+def test_rows_have_their_total_also_where_there_are_none(reader: Connection) -> None:
+    """Of one moment, and from one statement; the order of the rows stays."""
+    tree = read_query(parse_pql("nodes[certname]{order by certname desc limit 2}"))
+    for query, found in ((tree, [b"n2", b"n1"]), (read_query(parse_pql("nodes[certname]{offset 9}")), [])):
+        running = RunningQuery(reader, 30)
+        piece = finish(reader, running.begin(compile_query(query), with_total=True))
+        assert [json.loads(row)["certname"].encode() for row in piece] == found
+        assert running.total == 3
+        assert finish(reader, running.close())
 
 
 def test_parents_are_known_or_not(reader: Connection) -> None:
     """Deactivated nodes are known, too."""
-    assert object_exists(reader, "node", "n2")
-    assert object_exists(reader, "catalog", "n0")
-    assert not object_exists(reader, "node", "n9")
-    assert not object_exists(reader, "environment", "x")
-    assert object_exists(reader, "environment", "production")
-    assert not object_exists(reader, "producer", "x")
+    assert known(reader, "node", "n2")
+    assert known(reader, "catalog", "n0")
+    assert not known(reader, "node", "n9")
+    assert not known(reader, "environment", "x")
+    assert known(reader, "environment", "production")
+    assert not known(reader, "producer", "x")
 
 
 def test_a_schema_that_others_may_create_in_changes_nothing(
@@ -336,7 +382,7 @@ def test_a_role_for_queries_reads_what_they_need_and_no_more(
         for entity in ENTITIES:
             rows(opened, ["from", entity])
         for kind in ("node", "catalog", "factset", "environment", "producer"):
-            object_exists(opened, kind, "n0")
+            known(opened, kind, "n0")
         assert count_population(opened)[:2] == (2, 1)
         require_current(opened)
         opened.execute("SET default_transaction_read_only = off")

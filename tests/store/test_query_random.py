@@ -16,6 +16,7 @@ from ingest.store.query.compiling import compile_query
 from ingest.store.query.entities import ENTITIES
 from ingest.store.query.entity import Type
 from ingest.store.query.running import RunningQuery, open_reader
+from ingest.store.query.wire import finish
 from lab.facts import FactsPipeline, facts_body
 from tests.store.test_query import fleet
 
@@ -168,11 +169,12 @@ def test_a_query_has_rows_or_an_error_of_its_asker(reader: Connection, asked: li
     """Whatever fits the table of entities, and much that does not: nothing else is raised, and every row is JSON."""
     running = RunningQuery(reader, 20)
     try:
-        running.open(compile_query(read_query(asked), 1000.0), with_total=True)
-        while piece := running.next_piece():
+        piece = finish(reader, running.begin(compile_query(read_query(asked), 1000.0), with_total=True))
+        while piece:
             for row in piece:
                 json.loads(row)
+            piece = finish(reader, running.next_piece())
     except BadQuery:
         pass
     finally:
-        assert running.close()
+        assert finish(reader, running.close())

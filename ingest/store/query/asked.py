@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ingest.core.query.ast import BadQuery, Compare, Field, Function, Node, Query
-from ingest.store.query.catalog_entities import conjuncts
-from ingest.store.query.compiling import AGGREGATES, Compiled, compile_query
+from ingest.core.query.ast import BadQuery, Query
+from ingest.store.query.compiling import Compiled, compile_query
 from ingest.store.query.event_counts import compile_aggregate, compile_distinct_events, compile_event_counts
 
 
@@ -21,19 +20,3 @@ def compile_asked(query: Query, counts: Mapping[str, Any], node_purge_ttl_s: flo
     if query.entity == "events" and counts.get("distinct_resources"):
         return compile_distinct_events(query, counts, node_purge_ttl_s)
     return compile_query(query, node_purge_ttl_s)
-
-
-def gives_one_row(query: Query) -> bool:
-    """A report by its hash; counts and the like of everything, which of events are a row for each group."""
-    if query.limit == 1 or (query.entity == "reports" and any(map(_is_hash, conjuncts(query.where)))):
-        return True
-    if query.entity in ("event_counts", "aggregate_event_counts") or query.group_by or not query.columns:
-        return False
-    return all(isinstance(column, Function) and column.name in AGGREGATES for column in query.columns)
-
-
-def _is_hash(part: Node) -> bool:
-    match part:
-        case Compare("=", Field(text="hash"), str()):
-            return True
-    return False

@@ -96,6 +96,7 @@ CATALOGS = Entity(
     always("from_catalogs"),
     BY_CERTNAME | BY_ENVIRONMENT | BY_PRODUCER,
     OF_NODES,
+    has_large_rows=True,
 )
 
 # What a resource has whatever node it is on: conditions on these need no node.

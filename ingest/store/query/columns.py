@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import NamedTuple
 
 from ingest.core.query import ast
@@ -12,6 +13,7 @@ from ingest.store.query.lookups import unknown_column
 from ingest.store.query.values import Parameters
 
 COLUMNS_MAX = 50  # of a row; no entity has more than half of them
+_PLAIN = re.compile(r"[a-z_0-9?]+\Z")  # a name of ours
 TIME_FORMAT = '\'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"\''
 
 
@@ -29,6 +31,12 @@ def columns(parameters: Parameters, entity: Entity, query: ast.Query) -> list[Sh
         raise ast.BadQuery(f"more than {COLUMNS_MAX} columns to extract")
     is_grouped = bool(query.group_by)
     return _numbered([column_of(parameters, entity, column, is_grouped) for column in query.columns])
+
+
+def is_large(entity: Entity, shown: Shown) -> bool:
+    """Whether it may be a whole document."""
+    found = entity.fields.get(shown.key)
+    return found is not None and found.type in (Type.JSON, Type.DOCUMENT)
 
 
 def _whole(name: str, field: EntityField) -> Shown:
@@ -94,8 +102,8 @@ def row(parameters: Parameters, entity: Entity, shown: list[Shown]) -> str:
         return texts[0]
     made = []
     for number, (one, text) in enumerate(zip(shown, texts, strict=True)):
-        key = json.dumps(one.key, ensure_ascii=False)
-        made += [parameters.text(f"{',' if number else '{'}{key}:"), text]
+        key = f"{',' if number else '{'}{json.dumps(one.key, ensure_ascii=False)}:"
+        made += [f"'{key}'" if _PLAIN.match(one.key) else parameters.text(key), text]
     return " || ".join((*made, "'}'")) if made else "'{}'"
 
 
@@ -107,6 +115,8 @@ def _json_text(value: str, type_: Type) -> str:
             text = f"'\"' || encode({value}, 'hex') || '\"'"
         case Type.JSON_TEXT:
             text = value
+        case Type.BOOLEAN:
+            text = f"{value}::text"
         case _:
             text = f"to_json({value})::text"
     return f"coalesce({text}, 'null')"

@@ -38,6 +38,7 @@ class Compiled(NamedTuple):
     rows: str
     total: str
     parameters: dict[str, object]
+    has_large_rows: bool = False
 
 
 def compile_query(query: ast.Query, node_purge_ttl_s: float = 0.0) -> Compiled:
@@ -63,6 +64,7 @@ class Compiler:
             f"SELECT {row} FROM ({inner}{paging}) AS found",
             f"SELECT count(*) FROM ({inner}) AS found",
             self.parameters.values,
+            entity.has_large_rows and any(columns.is_large(entity, one) for one in shown),
         )
 
     # The select

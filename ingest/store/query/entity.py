@@ -69,6 +69,7 @@ class Entity(NamedTuple):
     latest: str | None = None  # the condition that a row is of the newest report
     has_kinds: bool = False  # of reports: those of agents alone unless ``type`` is asked for
     distinct: bool = False
+    has_large_rows: bool = False  # megabytes, of a catalog with thousands of resources
     bare: str | None = None  # rows are not objects, but this field's values
 
     def queryable(self) -> list[str]:

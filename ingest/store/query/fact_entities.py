@@ -160,6 +160,7 @@ FACTSETS = Entity(
     always("from_factsets"),
     BY_CERTNAME | BY_ENVIRONMENT | BY_PRODUCER,
     OF_NODES,
+    has_large_rows=True,
 )
 
 _PACKAGES = subselect("packages_json", node_id="f.node_id")
@@ -185,6 +186,7 @@ INVENTORY = Entity(
     always("from_factsets"),
     BY_CERTNAME,
     OF_NODES,
+    has_large_rows=True,
 )
 
 FACT_PATHS = Entity(

@@ -73,6 +73,7 @@ REPORTS = Entity(
     OF_NODES,
     latest=_LATEST,
     has_kinds=True,
+    has_large_rows=True,
 )
 
 
@@ -83,7 +84,9 @@ def _part_of_report(name: str) -> Entity:
         "hash": EntityField("r.hash", Type.HASH, projectable=False),
         "type": _TYPE._replace(projectable=False),
     }
-    return Entity(f"report_{name}", fields, always("from_reports"), has_kinds=True)
+    return Entity(
+        f"report_{name}", fields, always("from_reports"), has_kinds=True, has_large_rows=True, bare=name
+    )
 
 
 EVENTS = Entity(
@@ -135,6 +138,7 @@ CATALOG_INPUTS = Entity(
     always("from_catalog_inputs"),
     BY_CERTNAME,
     OF_NODES,
+    has_large_rows=True,
 )
 CATALOG_INPUT_CONTENTS = Entity(
     "catalog_input_contents",

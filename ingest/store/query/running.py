@@ -12,22 +12,22 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 
 import psycopg
-from psycopg.sql import SQL
+from psycopg.pq.abc import PGresult
 
 from ingest.core.query.ast import BadQuery
 from ingest.errors import IngestError, Unavailable
 from ingest.store.connection import Connection, connect, hang_up, translate_errors
-from ingest.store.queries import NamedQuery, query
+from ingest.store.queries import query
 from ingest.store.query.compiling import Compiled
 from ingest.store.query.values import clean
+from ingest.store.query.wire import Plans, Steps, Wire
 from ingest.store.sqlstates import one_line
 
-PIECE_BYTES = 128 * 1024  # what is sent at once; a slow client's piece waits in memory
-ROWS_MAX = 2000  # of one piece
-GROWTH = 8  # from a piece to the next: the rows to come may be larger
-IDLE_S_MAX = 60  # between two pieces; the front gives up slower clients by itself
+PIECE_BYTES = 192 * 1024  # what is sent at once; a slow client's piece waits in memory
+PIECE_S = 0.05  # rows do not wait longer than that for others
+ROWS = 4  # that come at once: singly they cost twice as much CPU here, by the hundred hardly less
+IDLE_S_MAX = 60  # in a transaction; the front gives up slow clients by itself
 CANCEL_TIMEOUT_S = 2.0
-PLANS_MAX = 16  # that a connection keeps: of reports a plan has as many parts as there are days, and takes longer than the answer
 
 # By the class of a SQLSTATE: data exceptions, syntax and types, limits of a statement (its depth, its size).
 _ASKERS_FAULT = ("22", "42", "54", "2201B")
@@ -48,89 +48,122 @@ def open_reader(conninfo: str, *, connect_timeout_s: float, timeout_s: float) ->
     )
     with translate_errors():
         connection.execute(query("only_reads"), [f"{IDLE_S_MAX}s"])
-    connection.prepared_max = PLANS_MAX
+    # A pooler may give each transaction a session that has prepared nothing.
+    connection.plans = None if connection.pinned.is_pooled else Plans()
     return connection
 
 
 class RunningQuery:
-    """Begun by ``open``; then ``next_piece`` until it gives nothing, and ``close`` in any case.
+    """``begin`` gives the first rows, then ``next_piece`` until it gives none, and ``close`` in any case: steps, to be carried
+    out by whoever waits for them (wire.py).
 
-    ``timeout_s``: where it is another one than the connection was opened with.
+    ``timeout_s``: ``is_usual`` where the connection was opened with it.
     """
 
     def __init__(self, connection: Connection, timeout_s: float, *, is_usual: bool = False) -> None:
+        self._wire = Wire(connection)
         self._connection = connection
         self._timeout_s = timeout_s
         # What a session was told does not count when a pooler gives each transaction another one.
         self._is_told = is_usual and not connection.pinned.is_pooled
+        self._in_transaction = False
+        self._with_total = False
         self._ends_s = 0.0
-        self._rows = 1
-        self._is_over = False
+        self._is_over = True
         self.total: int | None = None
 
-    def begin(self, compiled: Compiled, *, with_total: bool = False, is_one_row: bool = False) -> list[bytes]:
-        """Opens it; its first rows. A statement for one row goes to PostgreSQL as it is, without a cursor."""
-        if is_one_row and self._is_told and not with_total:
-            self._is_over = True
-            with _told():
-                result = self._connection.execute(NamedQuery(compiled.rows), compiled.parameters).pgresult
-            assert result is not None
-            return [result.get_value(number, 0) or b"null" for number in range(result.ntuples)]
-        self.open(compiled, with_total=with_total)
-        return self.next_piece()
+    @property
+    def is_under_way(self) -> bool:
+        """Whether PostgreSQL has something to end."""
+        return self._wire.is_under_way or self._in_transaction
 
-    def open(self, compiled: Compiled, *, with_total: bool = False) -> None:
-        """Until PostgreSQL has planned it. Raises BadQuery, TooSlow or Unavailable."""
-        connection = self._connection
-        self._ends_s = time.monotonic() + self._timeout_s
+    @property
+    def is_carried_out(self) -> bool:
+        """Whether it can be cancelled."""
+        return self._wire.is_under_way
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all rows have been given."""
+        return self._is_over
+
+    def begin(self, compiled: Compiled, *, with_total: bool = False) -> Steps[list[bytes]]:
+        """The first rows. Raises BadQuery, TooSlow or Unavailable."""
+        self._with_total, self._is_over = with_total, False
+        text = compiled.rows if not with_total else _with_total(compiled)
         with _told():
-            connection.execute(query("begin_query"))
-            if not self._is_told:
-                limits = [f"{max(1, int(self._timeout_s * 1000))}ms", f"{IDLE_S_MAX}s"]
-                connection.execute(query("limit_query"), limits)
-            if with_total:
-                row = connection.execute(
-                    NamedQuery(compiled.total), compiled.parameters, prepare=False
-                ).fetchone()
-                assert row is not None
-                self.total = int(str(row[0]))
-            declared = NamedQuery(f"DECLARE answer NO SCROLL CURSOR FOR {compiled.rows}")
-            connection.execute(declared, compiled.parameters, prepare=False)
+            yield from self._set_limits()
+            yield from self._wire.send(text, compiled.parameters, rows=1 if compiled.has_large_rows else ROWS)
+        return (yield from self.next_piece())
 
-    def explain(self, compiled: Compiled) -> bytes:
+    def explain(self, compiled: Compiled) -> Steps[bytes]:
         """PostgreSQL's plan and what carrying it out took, as JSON."""
         with _told():
-            self._connection.execute(query("begin_query"))
-            statement = NamedQuery(f"EXPLAIN (VERBOSE, ANALYZE, BUFFERS, FORMAT JSON) {compiled.rows}")
-            cursor = self._connection.execute(statement, compiled.parameters, prepare=False)
-            assert cursor.pgresult is not None
-            return cursor.pgresult.get_value(0, 0) or b"[]"
+            yield from self._set_limits()
+            text = f"EXPLAIN (VERBOSE, ANALYZE, BUFFERS, FORMAT JSON) {compiled.rows}"
+            yield from self._wire.send(text, compiled.parameters, is_kept=False)
+            result = yield from self._wire.next_result()
+            yield from self._wire.drain()
+            return (result.get_value(0, 0) if result is not None else None) or b"[]"
 
-    def next_piece(self) -> list[bytes]:
-        """The next rows; none: that was all. Raises as ``open`` does."""
-        if self._is_over:
-            return []
-        if time.monotonic() > self._ends_s:
+    def next_piece(self) -> Steps[list[bytes]]:
+        """The next rows; none: that was all. Raises as ``begin`` does."""
+        wire, size = self._wire, 0
+        found: list[bytes] = []
+        begun_s = time.monotonic()
+        if begun_s > self._ends_s:
             raise TooSlow(f"the query took longer than {self._timeout_s:g} s")
         with _told():
-            cursor = self._connection.execute(
-                SQL("FETCH FORWARD {} FROM answer").format(self._rows), prepare=False
-            )
-        result = cursor.pgresult
-        assert result is not None
-        found = [result.get_value(number, 0) or b"null" for number in range(result.ntuples)]
-        self._is_over = len(found) < self._rows
-        mean_bytes = sum(map(len, found)) / len(found) if found else 1.0
-        self._rows = max(1, min(ROWS_MAX, self._rows * GROWTH, int(PIECE_BYTES / max(1.0, mean_bytes))))
+            while size < PIECE_BYTES and not self._is_over:
+                if found and not wire.can_go_on() and time.monotonic() - begun_s > PIECE_S:
+                    break
+                result = yield from wire.next_result()
+                if result is None:
+                    self._is_over = True
+                else:
+                    rows = self._rows(result)
+                    found += rows
+                    size += sum(map(len, rows))
         return found
 
-    def close(self) -> bool:
-        """Whether the connection can be used again."""
+    def _rows(self, result: PGresult) -> list[bytes]:
+        count = result.ntuples
+        if not self._with_total:
+            return [result.get_value(number, 0) or b"null" for number in range(count)]
+        if count:
+            self.total = int(result.get_value(0, 0) or 0)
+        return [row for number in range(count) if (row := result.get_value(number, 1)) is not None]
+
+    def close(self) -> Steps[bool]:
+        """Whether the connection can be used again. What is under way is waited for: it has been cancelled."""
+        self._is_over = True
         with suppress(psycopg.Error):
-            if not self._connection.closed:
-                self._connection.rollback()
-                return True
+            yield from self._wire.drain()
+            if self._in_transaction:
+                yield from self._wire.run("ROLLBACK")
+                self._in_transaction = False
+            return not self._connection.closed
         return False
+
+    def _set_limits(self) -> Steps[None]:
+        self._ends_s = time.monotonic() + self._timeout_s
+        if self._is_told:
+            return
+        self._in_transaction = True
+        yield from self._wire.run("BEGIN READ ONLY")
+        limits = {
+            "statement_timeout": f"{max(1, int(self._timeout_s * 1000))}ms",
+            "idle_timeout": f"{IDLE_S_MAX}s",
+        }
+        yield from self._wire.run_named("limit_query", limits)
+
+
+def _with_total(compiled: Compiled) -> str:
+    """The number of all rows beside each of them, and beside none where there is none: both are of one moment."""
+    return (
+        f"SELECT total.number, shown.row FROM ({compiled.total}) AS total (number) "
+        f"LEFT JOIN ({compiled.rows}) AS shown (row) ON true"
+    )
 
 
 def cancel(connection: Connection) -> None:
@@ -141,11 +174,11 @@ def cancel(connection: Connection) -> None:
         hang_up(connection)
 
 
-def object_exists(connection: Connection, kind: str, name: str) -> bool:
+def find_object(connection: Connection, kind: str, name: str) -> Steps[bool]:
     """Whether anything is known of a node, a catalog, an environment, a producer. Raises Unavailable."""
     with translate_errors():
-        row = connection.execute(query("object_exists"), {"kind": kind, "name": clean(name)}).fetchone()
-    return row is not None and bool(row[0])
+        found = yield from Wire(connection).run_named("object_exists", {"kind": kind, "name": clean(name)})
+    return found.get_value(0, 0) == b"t"
 
 
 def is_stored(connection: Connection, command: str, certname: str, timestamp: datetime) -> bool:

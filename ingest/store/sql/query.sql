@@ -1,19 +1,16 @@
 -- Around the statements that store/query makes.
 
 -- name: only_reads
--- For as long as the session lives. A cursor is planned for all of its rows, and never compiled: that takes longer than most
+-- For as long as the session lives. Plans are made once for all values, and never compiled: either takes longer than most
 -- queries. Nobody can estimate how many rows come out of arrays: where the planner believes in one, it would compare each of
 -- thousands with each of thousands that it keeps for that. Without keeping them it makes a hash of them.
-SELECT set_config('default_transaction_read_only', 'on', false), set_config('cursor_tuple_fraction', '1', false),
+SELECT set_config('default_transaction_read_only', 'on', false), set_config('plan_cache_mode', 'force_generic_plan', false),
        set_config('jit', 'off', false), set_config('enable_material', 'off', false),
        set_config('idle_in_transaction_session_timeout', %s, false)
 
--- name: begin_query
--- What is counted and what is shown is of one moment.
-BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY
-
 -- name: limit_query
-SELECT set_config('statement_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true)
+SELECT set_config('statement_timeout', %(statement_timeout)s, true),
+       set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, true)
 
 -- name: object_exists
 -- Whether anything is known of a parent: {"catalog": a certname}, and so on.
