@@ -13,6 +13,7 @@ import statistics
 import threading
 import time
 import zlib
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,11 @@ from ingest.transport.publisher import Publisher
 from lab.engine import Engine
 from lab.servers import Postgres
 
-SAMPLE_EVERY_S = 0.02
+SAMPLE_EVERY_S = 0.01
 FLAGS = ("--workers", "1", "--writers", "1", "--log-level", "warning", "--heartbeat-s", "60")
 _WAITING = """
-SELECT count(*) FILTER (WHERE wait_event_type = 'Lock'), count(*) FILTER (WHERE state <> 'idle')
-FROM pg_stat_activity WHERE application_name LIKE 'ingest writer%'"""
+SELECT CASE WHEN wait_event_type = 'Lock' THEN wait_event ELSE '' END, count(*)
+FROM pg_stat_activity WHERE application_name LIKE 'ingest writer%' AND state <> 'idle' GROUP BY 1"""
 _CERTNAME = re.compile(rb'"certname":"([^"]+)"')
 _ERROR = re.compile(r"ERROR:  (.*)")
 
@@ -105,6 +106,7 @@ def measure(
             stack.callback(engine.kill)
             engine.wait_ready()
             started.append(engine)
+        settled = sum((Counter(engine.settled()) for engine in started), Counter[str]())
         with ExitStack() as stopped:
             for engine in started:
                 stopped.enter_context(intake_stopped(engine))
@@ -113,7 +115,7 @@ def measure(
             else:
                 publish(broker, backlog)
             server.execute("postgres", "CHECKPOINT")
-        row = _emptied(server, started, len(backlog))
+        row = _emptied(server, started, len(backlog), settled)
         for engine in started:
             engine.stop()
     errors = _ERROR.findall(server.log()[log_before:])
@@ -137,30 +139,35 @@ def part_of(body: bytes, parts: int) -> int:
     return zlib.crc32(found[1]) % parts
 
 
-def _emptied(server: Postgres, engines: list[Engine], catalogs: int) -> dict[str, Any]:
+def _emptied(server: Postgres, engines: list[Engine], catalogs: int, zero: Counter[str]) -> dict[str, Any]:
     assert server.process is not None
     busy, began_s = machine_busy_s(), time.perf_counter()
-    before = sum(sum(engine_cpu_s(engine).values()) for engine in engines)
+    before = sum(map(Counter, map(engine_cpu_s, engines)), Counter())
     database = cpu_s(server.process.pid)
     locks = Locks(server.conninfo("shared"))
     locks.start()
-    while sum(sum(engine.settled().values()) for engine in engines) < catalogs:
+    while sum(sum(engine.settled().values()) for engine in engines) < catalogs + zero.total():
         time.sleep(0.1)
     seconds = time.perf_counter() - began_s
     locks.end()
     database = cpu_s(server.process.pid) - database - locks.cpu_s
-    used = sum(sum(engine_cpu_s(engine).values()) for engine in engines) - before
+    used = sum(map(Counter, map(engine_cpu_s, engines)), Counter())
+    used.subtract(before)
     of_each = [sum(engine.settled().values()) for engine in engines]
+    outcomes = sum((Counter(engine.settled()) for engine in engines), Counter())
     return {
         "catalogs": catalogs,
         "per_s": catalogs / seconds,
-        "engine_ms": used * 1000 / catalogs,
+        "engine_ms": used.total() * 1000 / catalogs,
+        "engine_ms_of": {role: seconds * 1000 / catalogs for role, seconds in used.items()},
+        "outcomes": dict(outcomes - zero),
         "postgresql_ms": database * 1000 / catalogs,
         "cores_busy": (machine_busy_s() - busy) / seconds,
         "smallest_share": min(of_each) / catalogs,
         "deadlocks": locks.deadlocks,
         "rollbacks": locks.rollbacks,
-        "waiting_for_locks": locks.waiting / max(1, locks.working),
+        "waiting_for_locks": locks.waiting.total() / max(1, locks.working),
+        "locks_waited_for": dict(locks.waiting),
         "samples": locks.samples,
     }
 
@@ -173,24 +180,27 @@ class Locks(threading.Thread):
         self._connection = psycopg.connect(conninfo, autocommit=True)
         self._pid = self._connection.info.backend_pid
         self._ended = threading.Event()
-        self.samples = self.waiting = self.working = self.deadlocks = self.rollbacks = 0
+        self.samples = self.working = self.deadlocks = self.rollbacks = self.commits = 0
+        self.waiting: Counter[str] = Counter()  # sessions by the lock that they wait for
         self.cpu_s = 0.0  # of its own session
 
     def run(self) -> None:
         while not self._ended.wait(SAMPLE_EVERY_S):
-            row: Any = self._connection.execute(_WAITING).fetchone()
+            rows: Any = self._connection.execute(_WAITING).fetchall()
             self.samples += 1
-            self.waiting += row[0]
-            self.working += row[1]
+            for what, sessions in rows:
+                self.working += sessions
+                if what:
+                    self.waiting[what] += sessions
 
     def end(self) -> None:
         self._ended.set()
         self.join()
         self.cpu_s = cpu_s(self._pid)
         row: Any = self._connection.execute(
-            "SELECT deadlocks, xact_rollback FROM pg_stat_database WHERE datname = current_database()"
+            "SELECT deadlocks, xact_rollback, xact_commit FROM pg_stat_database WHERE datname = current_database()"
         ).fetchone()
-        self.deadlocks, self.rollbacks = row
+        self.deadlocks, self.rollbacks, self.commits = row
         self._connection.close()
 
 
