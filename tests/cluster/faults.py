@@ -9,16 +9,15 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import psycopg
 
 from lab.cluster import MEMBERS, until
 from lab.proxy import Mode, Proxy
+from tests.cluster import clock
 from tests.cluster.run import Fault, Run
 
 EARLIER = "369ce8d"  # the revision that a rolling upgrade begins with; --earlier says otherwise
-LIBFAKETIME = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
 OUTAGE_S = 60.0  # of the database; --outage-s says otherwise
 
 
@@ -306,12 +305,7 @@ def _fail_back(run: Run) -> None:
 
 
 def _clock_ahead(run: Run) -> None:
-    # The monotonic clock, too: left alone, libfaketime makes EINVAL of every sleep.
-    run.through[0] = ("env", f"LD_PRELOAD={LIBFAKETIME}", "FAKETIME=+1h")
-
-
-def _no_libfaketime() -> str | None:
-    return None if LIBFAKETIME else "no libfaketime: apt-get install faketime"
+    run.through[0] = clock.ahead(run.directory, 3600)
 
 
 def _no_mounts() -> str | None:
@@ -424,7 +418,7 @@ FAULTS = (
     Fault("synchronous standby 30 s behind in its replay, then promoted", _standby_far_behind, _mend_primary),
     Fault("orphan rewound (pg_rewind), then made primary again", _fail_back),
     Fault("the clock of one engine an hour ahead", _give_back_and_forth, prepare=_clock_ahead,
-          lacks=_no_libfaketime),
+          lacks=clock.missing),
     Fault("three engines upgraded one after the other", _upgrade, prepare=_of_earlier_revision,
           lacks=_no_earlier),
     Fault("engines scaled from one to five and back", _scale),
