@@ -7,6 +7,7 @@ has, reads nothing more, and tries again: the queue behind it fills, and the bro
 from __future__ import annotations
 
 import random
+import select
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -70,6 +71,7 @@ class Writer:
         # When the last batch ended that had something of that rank, or of a more important one.
         self._settled_s = [0.0] * len(RANKS)
         self._gathering: Gathering[Work] = Gathering(_limits(config), self._rank_of)
+        self._pause = select.poll()  # for nothing
         self._quarantining = Quarantining(channels, row, name, self._in_flight, self._obey)
 
     def loop(self) -> None:
@@ -109,7 +111,9 @@ class Writer:
                 return
             if deadline_s is not None and not self._gathering.is_full:
                 # To wake up for each that comes costs more than to write it, and whoever sends pays for waking somebody.
-                time.sleep(max(0.0, min(LOOKS_EVERY_S, deadline_s - time.monotonic())))
+                left_s = min(LOOKS_EVERY_S, deadline_s - time.monotonic())
+                # Not sleep(), which follows a clock that somebody sets.
+                self._pause.poll(max(0.0, left_s * 1000))
 
     def _rank_of(self, work: Work) -> int:
         return self._rank_of_command(work.kind) if isinstance(work, Quarantine) else self._ranks[type(work)]
