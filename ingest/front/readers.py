@@ -1,6 +1,6 @@
 """The connections that queries are carried out on: so many and no more, and a queue with a limit before them.
 
-A query is carried out by a thread, one step at a time (``step``); between two steps nothing but its connection is taken.
+A query is carried out by the event loop (patience.py); what blocks, as opening a connection does, by a thread (``step``).
 """
 
 from __future__ import annotations

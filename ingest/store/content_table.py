@@ -6,11 +6,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import psycopg
-from psycopg.adapt import Dumper
-from psycopg.pq import Format
 
 from ingest.core.bounded_cache import BoundedCache
-from ingest.core.pgcopy import array_of, digest_array, fields_of, value_of
+from ingest.core.pgcopy import digest_array, fields_of, value_of
+from ingest.store.parameters import Encoded, column_parameters
 from ingest.store.queries import query
 from ingest.store.session import Session
 
@@ -21,25 +20,6 @@ ROUNDS_MAX = 10
 # PostgreSQL more.
 FEW_ROWS = 32
 ID_BYTES = 150  # a digest and its id in a dict
-
-
-class Encoded:
-    """A parameter in PostgreSQL's binary format: psycopg would write each of thousands of digests as text, with escapes.
-    Its type is what the statement says."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-
-class _EncodedDumper(Dumper):
-    format = Format.BINARY
-    oid = 0
-
-    def dump(self, obj: Encoded) -> bytes:
-        return obj.data
-
-
-psycopg.adapters.register_dumper(Encoded, _EncodedDumper)
 
 
 class Ids:
@@ -121,9 +101,8 @@ class ContentTable:
         """The ids of those that were not there."""
         cursor, found = session.cursor, list[tuple[Any, ...]]()
         if self._oids:
-            columns = zip(self._oids, zip(*map(fields_of, rows), strict=True), strict=True)
-            arrays = [Encoded(array_of(oid, fields)) for oid, fields in columns]
-            found = cursor.execute(query(f"insert_{self.name}"), arrays, binary=True).fetchall()
+            columns = column_parameters(self._oids, list(map(fields_of, rows)))
+            found = cursor.execute(query(f"insert_{self.name}"), columns, binary=True).fetchall()
         elif len(rows) <= FEW_ROWS:
             for row in rows:
                 values = [None if (value := value_of(f)) is None else Encoded(value) for f in fields_of(row)]

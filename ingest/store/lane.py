@@ -23,7 +23,7 @@ from ingest.store.connection import Connection, hang_up_after, translate_errors
 from ingest.store.locks import NodeLocks, holders_of_nodes
 from ingest.store.quarantine import Quarantine, QuarantineLimits, QuarantineRow
 from ingest.store.queries import query
-from ingest.store.session import Counts, Session, Staging
+from ingest.store.session import Counts, Session, Staging, require_staging
 
 
 class LaneSettings(NamedTuple):
@@ -105,6 +105,7 @@ class Lane:
         self._staging = Staging()
         connection.add_notice_handler(self._notice)
         with translate_errors():
+            require_staging(connection)
             self._locks = NodeLocks(connection, patience_s=connection.lock_timeout_s)
 
     def apply(self, batch: Sequence[Works | QuarantineRow]) -> list[Settled]:

@@ -21,7 +21,7 @@ from psycopg import errors as pg
 from ingest.core import pgcopy
 from ingest.errors import Unavailable
 from ingest.store.connection import Connection
-from ingest.store.content_table import Encoded
+from ingest.store.parameters import Encoded
 from ingest.store.queries import query
 
 # The keys of the advisory locks; of a node's, the first of two. The version before has the same.

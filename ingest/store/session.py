@@ -9,7 +9,9 @@ import msgspec
 import psycopg
 
 from ingest.core.pgcopy import HEADER, TRAILER
+from ingest.errors import Misconfigured
 from ingest.store.queries import query
+from ingest.store.sqlstates import GRANT_AGAIN
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
 
@@ -40,6 +42,12 @@ class Staging:
 
     def rolled_back(self) -> None:
         self._fresh.clear()
+
+
+def require_staging(connection: psycopg.Connection[Any]) -> None:
+    """Raises Misconfigured now for a role that could make no staging table when there is much to write."""
+    if connection.execute(query("may_stage")).fetchone() != (True,):
+        raise Misconfigured("--database", f"this role may not make temporary tables: {GRANT_AGAIN}")
 
 
 class Session:

@@ -44,6 +44,7 @@ BECAUSE_OF_THE_ROW = {
 # What a person has to mend before any statement can succeed.
 _SETTING = ("28", "3D000", "42501", "3F000", "42P01", "42703", "42883")
 
+GRANT_AGAIN = "grant it again: 'ingest migrate --grant-to ROLE', as the owner of the schema"
 _UNKNOWN = "nothing is settled until it is mended"
 # What to do, for whoever reads the log: the first that fits.
 _REMEDIES = (
@@ -59,7 +60,7 @@ _REMEDIES = (
     ("55P03", "find who holds the lock in pg_locks, and end it"),
     ("57014", "raise statement_timeout_s, or find what slows the database down"),
     ("P0", "a trigger or function that is not ours refused the statement: " + _UNKNOWN),
-    ("42501", "grant it again: 'ingest migrate --grant-to ROLE', as the owner of the schema"),
+    ("42501", GRANT_AGAIN),
     ("42", "the schema is not what this program needs: 'ingest migrate', as its owner"),
     ("25006", "the server or the session is read-only: name the primary, or end what made it so"),
     ("23", "somebody else writes to these tables, or an index is damaged: amcheck tells"),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ingest.core import pgcopy
 from ingest.core.catalog.wire import canonical_json
 from ingest.store.connection import Connection, connect
-from ingest.store.content_table import Encoded
+from ingest.store.parameters import Encoded
 from lab.servers import Postgres
 
 FEWER = settings(max_examples=60)  # each asks a server

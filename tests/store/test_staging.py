@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from ingest.core.delivery.work import Outcome
-from ingest.errors import Unavailable
+from ingest.errors import Misconfigured, Unavailable
 from ingest.store.connection import Connection, connect
 from ingest.store.content_table import FEW_ROWS
 from lab.store_model import Pipeline, expected, resource, stored, wire_body
@@ -35,6 +35,25 @@ def staged(connection: Connection) -> dict[str, int]:
 def body(minute: int, resources: int) -> bytes:
     made = [resource(f"/{minute}/{number}", parameters={"n": number}) for number in range(resources)]
     return wire_body(NODE, minute, made)
+
+
+def test_a_role_that_may_make_none_is_told_before_anything_is_written(
+    database: str, connection: Connection
+) -> None:
+    """And not by the first catalog that has much to write."""
+    connection.execute("CREATE ROLE stages_nothing")
+    try:
+        connection.execute(
+            "DO $$ BEGIN EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database()); END $$"
+        )
+        connection.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO stages_nothing")
+        with connect(database) as opened:
+            opened.execute("SET ROLE stages_nothing")
+            with pytest.raises(Misconfigured, match="temporary tables: grant it again"):
+                Pipeline(opened)
+    finally:
+        connection.execute("DROP OWNED BY stages_nothing")
+        connection.execute("DROP ROLE stages_nothing")
 
 
 def test_a_writer_of_little_has_none(writer: Connection) -> None:

@@ -10,7 +10,7 @@ from ingest.core import pgcopy
 from ingest.core.catalog.diff import diff_chunks
 from ingest.core.delivery.batching import Stored
 from ingest.core.delivery.work import Full
-from ingest.store.content_table import Encoded
+from ingest.store.parameters import Encoded
 from ingest.store.session import Session
 
 

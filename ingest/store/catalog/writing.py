@@ -13,12 +13,12 @@ from ingest.core.delivery.work import Claim, Content, EarlyContents, Full, Outco
 from ingest.errors import Rejected
 from ingest.store.catalog.content_store import Contents
 from ingest.store.catalog.membership import write_chunks, write_exports
-from ingest.store.content_table import Encoded
 from ingest.store.engines import Placing
 from ingest.store.lane import LaneSettings
 from ingest.store.names import Names
 from ingest.store.node.hearing import hear_of, learn_rhythms, stored_after_s
 from ingest.store.node.nodes import reactivate, read_nodes
+from ingest.store.parameters import column_parameters
 from ingest.store.session import Session
 
 # What is written of a catalog's header, as encoded fields in the order of the statements, and their types.
@@ -176,10 +176,7 @@ def _write_headers(
 ) -> None:
     """Rows of ``catalogs`` as one array a column."""
     if headers:
-        columns = zip(HEADER_OIDS, zip(*headers, strict=True), strict=True)
-        session.execute(
-            statement, [*(Encoded(pgcopy.array_of(oid, fields)) for oid, fields in columns), *more]
-        )
+        session.execute(statement, [*column_parameters(HEADER_OIDS, headers), *more])
 
 
 def _is_new_run(catalog: Claim | Full, stored: Stored) -> bool:

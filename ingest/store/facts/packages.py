@@ -8,7 +8,8 @@ from typing import NamedTuple
 from ingest.core import pgcopy
 from ingest.core.facts.inventory import package_digest
 from ingest.core.facts.work import Factset, Package
-from ingest.store.facts.shared_content import FactContents, Fields, column_parameters, list_field
+from ingest.store.facts.shared_content import FactContents, Fields, list_field
+from ingest.store.parameters import column_parameters
 from ingest.store.queries import query
 from ingest.store.session import Session
 

@@ -6,12 +6,13 @@ costs every transaction that touches any of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import psycopg
 
 from ingest.core import pgcopy
-from ingest.store.content_table import ROUNDS_MAX, Encoded, Ids
+from ingest.store.content_table import ROUNDS_MAX, Ids
+from ingest.store.parameters import Encoded, column_parameters
 from ingest.store.queries import query
 from ingest.store.session import Session
 
@@ -29,12 +30,6 @@ OIDS = {
 def list_field(items: Iterable[object]) -> bytes:
     """A list as the statements take it."""
     return pgcopy.text("".join([f"{LIST}{item}" for item in items]))
-
-
-def column_parameters(oids: Sequence[int], rows: Sequence[Fields]) -> list[Encoded]:
-    """Rows as one array a column."""
-    columns = zip(oids, zip(*rows, strict=True), strict=True)
-    return [Encoded(pgcopy.array_of(oid, fields)) for oid, fields in columns]
 
 
 class FactContents:

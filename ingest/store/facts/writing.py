@@ -15,10 +15,11 @@ from ingest.store.engines import Placing
 from ingest.store.facts.bases import Bases
 from ingest.store.facts.layers import LayerPlanner, Layers, Stored
 from ingest.store.facts.packages import Packages
-from ingest.store.facts.shared_content import Fields, column_parameters, list_field
+from ingest.store.facts.shared_content import Fields, list_field
 from ingest.store.lane import LaneSettings
 from ingest.store.names import Names
 from ingest.store.node.nodes import reactivate, read_nodes
+from ingest.store.parameters import column_parameters
 from ingest.store.session import Session
 
 _NODE_OIDS = (

@@ -167,7 +167,7 @@ def _with_total(compiled: Compiled) -> str:
 
 
 def cancel(connection: Connection) -> None:
-    """Ends what the connection is carrying out, from another thread; its thread gets Unavailable."""
+    """Ends what the connection is carrying out, from another thread; who waits for it gets Unavailable."""
     try:
         connection.cancel_safe(timeout=CANCEL_TIMEOUT_S)
     except psycopg.Error:

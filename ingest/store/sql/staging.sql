@@ -1,3 +1,6 @@
+-- name: may_stage
+SELECT has_database_privilege(current_database(), 'TEMPORARY')
+
 -- name: create_stage_resources
 -- Session-local and never in the WAL; made when a connection first has many rows for it. The commit of a transaction that
 -- touched one of them empties all that there are, which takes a tenth of a millisecond each: what can come as parameters does.
