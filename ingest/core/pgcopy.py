@@ -29,7 +29,10 @@ _count = struct.Struct(">h")
 _array_header = struct.Struct(">iiiii")
 # Of pg_type.dat.
 BOOL_OID, BYTEA_OID, INT8_OID, INT2_OID, INT4_OID, TEXT_OID, FLOAT8_OID = 16, 17, 20, 21, 23, 25, 701
-TIMESTAMPTZ_OID, UUID_OID, JSONB_OID = 1184, 2950, 3802
+TIMESTAMPTZ_OID, UUID_OID, JSONB_OID, CHAR_OID = 1184, 2950, 3802, 18
+INT2_ARRAY_OID, INT4_ARRAY_OID, TEXT_ARRAY_OID = 1005, 1007, 1009
+ELEMENT_OIDS = {INT2_ARRAY_OID: INT2_OID, INT4_ARRAY_OID: INT4_OID, TEXT_ARRAY_OID: TEXT_OID}
+_SIZE_AT, _ELEMENTS_AT = 16, 24  # in a field of such an array
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -56,9 +59,23 @@ def fields_of(row: bytes) -> list[bytes]:
     return found
 
 
-def value_of(field: bytes) -> bytes | None:
-    """What stands behind the length of an encoded field; None is NULL."""
-    return None if field == NULL else field[_length.size :]
+def joined_arrays(element_oid: int, fields: Collection[bytes]) -> tuple[bytes, list[bytes], list[bytes]]:
+    """The elements of encoded arrays of one dimension as one array, without the length in front, and where each of them begins
+    and ends there, as fields: an array of arrays would have to be even. NULL begins and ends at NULL."""
+    firsts, lasts, elements, total = [], [], [], 0
+    for field in fields:
+        if field == NULL:
+            firsts.append(NULL)
+            lasts.append(NULL)
+            continue
+        firsts.append(int4(total + 1))
+        if len(field) > _ELEMENTS_AT:
+            total += int.from_bytes(field[_SIZE_AT : _SIZE_AT + 4], "big")
+            elements.append(field[_ELEMENTS_AT:])
+        lasts.append(int4(total))
+    if not total:
+        return struct.pack(">iii", 0, 0, element_oid), firsts, lasts
+    return b"".join((_array_header.pack(1, 0, element_oid, total, 1), *elements)), firsts, lasts
 
 
 def name_digest(name: str) -> bytes:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
 
 import psycopg
 
 from ingest.core.bounded_cache import BoundedCache
-from ingest.core.pgcopy import digest_array, fields_of, value_of
-from ingest.store.parameters import Encoded, column_parameters
+from ingest.core.pgcopy import ELEMENT_OIDS, digest_array, fields_of
+from ingest.store.parameters import Encoded, named_columns
 from ingest.store.queries import query
 from ingest.store.session import Session
 
 # Rounds of insert-and-look. A second one happens when another transaction brought the row, a third when
 # the cycling sequence met an id in use; ten in a row mean that something else is wrong.
 ROUNDS_MAX = 10
-# So many rows or fewer go one by one, as parameters: the commit of a transaction that touched a staging table costs
-# PostgreSQL more.
-FEW_ROWS = 32
+# So many rows or fewer come as parameters: the commit of a transaction that touched a staging table costs PostgreSQL more than
+# they cost here.
+FEW_ROWS = 128
 ID_BYTES = 150  # a digest and its id in a dict
 
 
@@ -57,11 +56,12 @@ class ContentTable:
     Ids found in a transaction are remembered only when it has committed: a rolled back row has no id.
     """
 
-    def __init__(self, name: str, entries_max: int, oids: Sequence[int] = ()) -> None:
-        """``oids``: the types of its columns, where none of them is an array. Such rows go as one array a column."""
+    def __init__(self, name: str, entries_max: int, oids: Sequence[int]) -> None:
+        """``oids``: the types of its columns. Where one is an array many rows go through a staging table."""
         self.name = name
         self.rows_written = 0
         self._oids = oids
+        self._is_staged = not ELEMENT_OIDS.keys().isdisjoint(oids)
         self._ids = Ids(entries_max)
         self._fresh: dict[bytes, int] = {}
 
@@ -99,17 +99,12 @@ class ContentTable:
 
     def _insert(self, session: Session, rows: Sequence[bytes]) -> dict[bytes, int]:
         """The ids of those that were not there."""
-        cursor, found = session.cursor, list[tuple[Any, ...]]()
-        if self._oids:
-            columns = column_parameters(self._oids, list(map(fields_of, rows)))
-            found = cursor.execute(query(f"insert_{self.name}"), columns, binary=True).fetchall()
-        elif len(rows) <= FEW_ROWS:
-            for row in rows:
-                values = [None if (value := value_of(f)) is None else Encoded(value) for f in fields_of(row)]
-                found += cursor.execute(query(f"insert_one_{self.name}"), values, binary=True).fetchall()
-        else:
+        if self._is_staged and len(rows) > FEW_ROWS:
             session.stage(self.name, rows)
-            found = cursor.execute(query(f"insert_{self.name}"), binary=True).fetchall()
+            found = session.cursor.execute(query(f"insert_staged_{self.name}"), binary=True)
+        else:
+            columns = named_columns(self._oids, list(map(fields_of, rows)))
+            found = session.cursor.execute(query(f"insert_{self.name}"), columns, binary=True)
         return {bytes(digest): int(id_) for digest, id_ in found}
 
     def committed(self) -> None:

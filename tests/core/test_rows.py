@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ingest.core import pgcopy
 from ingest.core.catalog.wire import canonical_json
 from ingest.store.connection import Connection, connect
-from ingest.store.parameters import Encoded
+from ingest.store.parameters import named_columns
 from lab.servers import Postgres
 
 FEWER = settings(max_examples=60)  # each asks a server
@@ -33,6 +33,10 @@ COLUMNS: dict[str, tuple[str, Any]] = {
     "w": ("timestamptz", pgcopy.timestamptz),
     "u": ("uuid", pgcopy.uuid_or_null),
 }
+OIDS = (
+    pgcopy.TEXT_OID, pgcopy.BYTEA_OID, pgcopy.BOOL_OID, pgcopy.INT4_OID, pgcopy.INT8_OID, pgcopy.JSONB_OID,
+    pgcopy.INT4_ARRAY_OID, pgcopy.INT2_ARRAY_OID, pgcopy.TIMESTAMPTZ_OID, pgcopy.UUID_OID,
+)  # fmt: skip
 plain_text = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), max_size=20)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | plain_text,
@@ -92,17 +96,49 @@ def test_postgresql_reads_what_was_written(table: Connection, values: list[dict[
 
 
 @FEWER
-@given(VALUES)
-def test_a_row_as_parameters_is_the_same_row(table: Connection, value: dict[str, Any]) -> None:
-    """Its fields, taken apart again, go one by one where the row would go by COPY."""
-    encoded = pgcopy.row(*(encode(value[name]) for name, (_, encode) in COLUMNS.items()))
-    values = map(pgcopy.value_of, pgcopy.fields_of(encoded))
-    fields = [None if one is None else Encoded(one) for one in values]
-    (copied,) = copy_in(table, [value])
-    inserted = table.execute(
-        f"INSERT INTO everything VALUES ({', '.join(['%s'] * len(fields))}) RETURNING *", fields
-    ).fetchone()
-    assert inserted == copied
+@given(st.lists(VALUES, min_size=1, max_size=4))
+def test_rows_as_columns_are_the_same_rows(table: Connection, values: list[dict[str, Any]]) -> None:
+    """Their fields, taken apart again, go as one array a column where the rows would go by COPY."""
+    rows = [pgcopy.row(*(encode(value[name]) for name, (_, encode) in COLUMNS.items())) for value in values]
+    shown, sources, names = [], [], []
+    for number, (name, (kind, _)) in enumerate(COLUMNS.items()):
+        if kind.endswith("[]"):
+            shown.append(f"(%(c{number})s::{kind})[{name}_first:{name}_last]")
+            sources += [f"%(c{number}_{end})s::int4[]" for end in ("first", "last")]
+            names += [f"{name}_first", f"{name}_last"]
+        else:
+            shown.append(name)
+            sources.append(f"%(c{number})s::{kind}[]")
+            names.append(name)
+    copied = copy_in(table, values)
+    selected = table.execute(
+        f"SELECT {', '.join(shown)} FROM unnest({', '.join(sources)}) WITH ORDINALITY"  # type: ignore[arg-type]
+        f" AS new ({', '.join(names)}, place) ORDER BY place",
+        named_columns(OIDS, [pgcopy.fields_of(row) for row in rows]),
+    ).fetchall()
+    assert selected == copied
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [[None], [[]], [None, [], ["a"]], [["a", "b"], None, [], ["", "ü" * 200]], [["c"] * 300, ["d"]]],
+    ids=str,
+)
+def test_arrays_that_are_null_empty_and_others_stay_apart(
+    table: Connection, lists: list[list[str] | None]
+) -> None:
+    """Of text, whose elements differ in length."""
+    fields = [
+        pgcopy.NULL
+        if one is None
+        else pgcopy.bytea(pgcopy.array_of(pgcopy.TEXT_OID, [pgcopy.text(text) for text in one]))
+        for one in lists
+    ]
+    found = table.execute(
+        "SELECT (%(c0)s::text[])[f:l] FROM unnest(%(c0_first)s::int4[], %(c0_last)s::int4[]) AS s (f, l)",
+        named_columns([pgcopy.TEXT_ARRAY_OID], [(field,) for field in fields]),
+    ).fetchall()
+    assert [one for (one,) in found] == lists
 
 
 def test_arrays_of_any_size_are_arrays_of_one_dimension(table: Connection) -> None:

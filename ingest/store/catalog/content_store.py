@@ -16,6 +16,12 @@ from ingest.store.session import Session
 
 TAG_OIDS = (pgcopy.BYTEA_OID, pgcopy.TEXT_OID)
 POSITION_OIDS = (pgcopy.BYTEA_OID, pgcopy.TEXT_OID, pgcopy.INT8_OID, pgcopy.BYTEA_OID)
+RESOURCE_OIDS = (
+    pgcopy.BYTEA_OID, pgcopy.BOOL_OID, pgcopy.TEXT_OID, pgcopy.TEXT_OID, pgcopy.CHAR_OID, pgcopy.INT4_ARRAY_OID,
+    pgcopy.JSONB_OID, pgcopy.BYTEA_OID,
+)  # fmt: skip
+EDGE_SET_OIDS = (pgcopy.BYTEA_OID, pgcopy.INT4_ARRAY_OID, pgcopy.INT4_ARRAY_OID, pgcopy.INT2_ARRAY_OID)
+POSITION_SET_OIDS = (pgcopy.BYTEA_OID, pgcopy.INT4_ARRAY_OID)
 
 
 class Found(NamedTuple):
@@ -33,9 +39,9 @@ class Contents:
         # Resources take most of the cache; the other tables have few distinct rows.
         self._tags = ContentTable("tags", cache_entries_max // 8, TAG_OIDS)
         self._positions = ContentTable("positions", cache_entries_max // 8, POSITION_OIDS)
-        self._resources = ContentTable("resources", cache_entries_max // 2)
-        self._edge_sets = ContentTable("edge_sets", cache_entries_max // 16)
-        self._position_sets = ContentTable("position_sets", cache_entries_max // 16)
+        self._resources = ContentTable("resources", cache_entries_max // 2, RESOURCE_OIDS)
+        self._edge_sets = ContentTable("edge_sets", cache_entries_max // 16, EDGE_SET_OIDS)
+        self._position_sets = ContentTable("position_sets", cache_entries_max // 16, POSITION_SET_OIDS)
         self._slots = SlotIdCache()
         self._tables = (self._tags, self._positions, self._resources, self._edge_sets, self._position_sets)
 

@@ -4,51 +4,18 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from ingest.core import pgcopy
 from ingest.core.catalog.diff import diff_chunks
 from ingest.core.delivery.batching import Stored
 from ingest.core.delivery.work import Full
-from ingest.store.parameters import Encoded
+from ingest.store.parameters import named_columns
 from ingest.store.session import Session
 
-
-class Rows:
-    """Rows of membership on their way: one array a column, and the ids of all rows one behind the other."""
-
-    def __init__(self) -> None:
-        self._nodes = array("i")
-        self._chunks = array("i")
-        self._lasts = array("i")  # where the ids of each row end, counted as SQL does, from 1
-        self._ids = array("i")
-
-    def add(self, node_id: int, chunk: int, ids: array[int]) -> None:
-        self._nodes.append(node_id)
-        self._chunks.append(chunk)
-        self._ids += ids
-        self._lasts.append(len(self._ids))
-
-    def add_all(self, node_id: int, chunks: Iterable[tuple[int, array[int]]]) -> None:
-        for chunk, ids in chunks:
-            self.add(node_id, chunk, ids)
-
-    def write(self, session: Session, statement: str) -> None:
-        if self._nodes:
-            firsts = array("i", [1, *[last + 1 for last in self._lasts[:-1]]])
-            columns = {
-                "node_ids": self._nodes,
-                "chunks": self._chunks,
-                "firsts": firsts,
-                "lasts": self._lasts,
-            }
-            session.execute(
-                statement,
-                {
-                    name: Encoded(pgcopy.int4_array(values)[4:])
-                    for name, values in {**columns, "ids": self._ids}.items()
-                },
-            )
+CHUNK_OIDS = (pgcopy.INT4_OID, pgcopy.INT4_OID, pgcopy.INT4_ARRAY_OID)
+EXPORT_OIDS = (pgcopy.INT4_OID, pgcopy.INT4_ARRAY_OID)
+Rows = list[tuple[bytes, ...]]  # of encoded fields
 
 
 def write_chunks(
@@ -64,17 +31,18 @@ def write_chunks(
     if known:
         for node, chunk_number, ids in session.raw("read_chunks", [known]):
             before[_int(node)][_int(chunk_number)] = pgcopy.read_int4_array(ids)
-    changed, added = Rows(), Rows()
+    changed: Rows = []
+    added: Rows = []
     shrunk: list[tuple[int, int]] = []
     for catalog in catalogs:
         node_id = node_ids[catalog.delivery]
         diff = diff_chunks(before.get(node_id, {}), slots[catalog.delivery])
-        changed.add_all(node_id, diff.changed)
-        added.add_all(node_id, diff.added)
+        changed += [_chunk_row(node_id, *chunk) for chunk in diff.changed]
+        added += [_chunk_row(node_id, *chunk) for chunk in diff.added]
         if diff.shrunk:
             shrunk.append((node_id, diff.chunks))
-    changed.write(session, "update_chunks")
-    added.write(session, "insert_chunks")
+    _write(session, "update_chunks", CHUNK_OIDS, changed)
+    _write(session, "insert_chunks", CHUNK_OIDS, added)
     if shrunk:
         session.execute("delete_chunks", [[n for n, _ in shrunk], [c for _, c in shrunk]])
 
@@ -92,16 +60,27 @@ def write_exports(
     if known:
         for node, ids in session.raw("read_exports", [known]):
             before[_int(node)] = pgcopy.read_int4_array(ids)
-    changed, added = Rows(), Rows()
+    changed: Rows = []
+    added: Rows = []
     for catalog in catalogs:
         node_id = node_ids[catalog.delivery]
         slot_ids = slots[catalog.delivery]
         incoming = array("i", sorted(slot_ids[slot] for slot in catalog.exported))
         there = before.get(node_id)
         if (there or array("i")) != incoming:
-            (added if there is None else changed).add(node_id, 0, incoming)
-    changed.write(session, "update_exports")
-    added.write(session, "insert_exports")
+            row = (pgcopy.int4(node_id), pgcopy.int4_array(incoming))
+            (added if there is None else changed).append(row)
+    _write(session, "update_exports", EXPORT_OIDS, changed)
+    _write(session, "insert_exports", EXPORT_OIDS, added)
+
+
+def _chunk_row(node_id: int, chunk: int, ids: array[int]) -> tuple[bytes, ...]:
+    return pgcopy.int4(node_id), pgcopy.int4(chunk), pgcopy.int4_array(ids)
+
+
+def _write(session: Session, statement: str, oids: Sequence[int], rows: Rows) -> None:
+    if rows:
+        session.execute(statement, named_columns(oids, rows))
 
 
 def _int(field: bytes) -> int:

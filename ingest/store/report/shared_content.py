@@ -17,6 +17,13 @@ from ingest.store.session import Session
 
 _USED_BYTES = 150  # a digest in the table of those that are in use today
 SHAPE_OIDS = (pgcopy.BYTEA_OID, pgcopy.JSONB_OID)
+EVENT_OIDS = (
+    pgcopy.BYTEA_OID, *[pgcopy.TEXT_OID] * 9, pgcopy.INT8_OID, pgcopy.TEXT_ARRAY_OID, pgcopy.TEXT_OID, pgcopy.BOOL_OID,
+)  # fmt: skip
+LOG_OIDS = (
+    pgcopy.BYTEA_OID, pgcopy.TEXT_OID, pgcopy.TEXT_OID, pgcopy.INT4_OID, pgcopy.TEXT_OID, pgcopy.TEXT_ARRAY_OID,
+    pgcopy.TEXT_OID, pgcopy.INT8_OID,
+)  # fmt: skip
 HEADER_OIDS = (pgcopy.BYTEA_OID, pgcopy.INT4_OID, *[pgcopy.BOOL_OID] * 4, *[pgcopy.TEXT_OID] * 5)
 
 
@@ -32,7 +39,7 @@ class Found(NamedTuple):
 class UsedTable:
     """A content table whose rows say on which day they were last used."""
 
-    def __init__(self, name: str, entries_max: int, oids: Sequence[int] = ()) -> None:
+    def __init__(self, name: str, entries_max: int, oids: Sequence[int]) -> None:
         self._table = ContentTable(name, entries_max, oids)
         self._name = name
         self._used: BoundedCache[bytes, bool] = BoundedCache(
@@ -82,8 +89,8 @@ class ReportContents:
     def __init__(self, cache_entries_max: int) -> None:
         self._shapes = UsedTable("metric_shapes", 1000, SHAPE_OIDS)
         self._headers = UsedTable("report_headers", 10_000, HEADER_OIDS)
-        self._events = UsedTable("event_contents", cache_entries_max // 4)
-        self._logs = UsedTable("log_contents", cache_entries_max // 4)
+        self._events = UsedTable("event_contents", cache_entries_max // 4, EVENT_OIDS)
+        self._logs = UsedTable("log_contents", cache_entries_max // 4, LOG_OIDS)
         self._tables = (self._shapes, self._headers, self._events, self._logs)
         self._day = date.min
 

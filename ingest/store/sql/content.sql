@@ -16,43 +16,54 @@ SELECT digest, id FROM unnest(%s::bytea[]) AS asked (digest) JOIN position_sets 
 -- name: insert_tags
 -- No conflict target: an id that the cycling sequence met again is passed over like a digest that is there.
 INSERT INTO tags (digest, name)
-SELECT digest, name FROM unnest(%s::bytea[], %s::text[]) AS new (digest, name) ORDER BY digest
+SELECT digest, name FROM unnest(%(c0)s::bytea[], %(c1)s::text[]) AS new (digest, name) ORDER BY digest
 ON CONFLICT DO NOTHING RETURNING digest, id
 
 -- name: insert_positions
 INSERT INTO positions (digest, file, line, exact)
 SELECT digest, file, line, exact
-FROM unnest(%s::bytea[], %s::text[], %s::bigint[], %s::bytea[]) AS new (digest, file, line, exact) ORDER BY digest
+FROM unnest(%(c0)s::bytea[], %(c1)s::text[], %(c2)s::bigint[], %(c3)s::bytea[]) AS new (digest, file, line, exact)
+ORDER BY digest
 ON CONFLICT DO NOTHING RETURNING digest, id
 
 -- name: insert_resources
 INSERT INTO resources (digest, exported, type, title, kind, tag_ids, parameters, exact)
+SELECT digest, exported, type, title, kind, (%(c5)s::integer[])[first:last], parameters, exact
+FROM unnest(
+    %(c0)s::bytea[], %(c1)s::boolean[], %(c2)s::text[], %(c3)s::text[], %(c4)s::"char"[], %(c5_first)s::integer[],
+    %(c5_last)s::integer[], %(c6)s::jsonb[], %(c7)s::bytea[]
+) AS new (digest, exported, type, title, kind, first, last, parameters, exact)
+ORDER BY digest
+ON CONFLICT DO NOTHING RETURNING digest, id
+
+-- name: insert_staged_resources
+INSERT INTO resources (digest, exported, type, title, kind, tag_ids, parameters, exact)
 SELECT digest, exported, type, title, kind, tag_ids, parameters, exact FROM stage_resources ORDER BY digest
 ON CONFLICT DO NOTHING RETURNING digest, id
 
--- name: insert_one_resources
-INSERT INTO resources (digest, exported, type, title, kind, tag_ids, parameters, exact)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+-- name: insert_edge_sets
+-- The three arrays of one set have one length.
+INSERT INTO edge_sets (digest, sources, targets, relationships)
+SELECT digest, (%(c1)s::integer[])[first:last], (%(c2)s::integer[])[first:last], (%(c3)s::smallint[])[first:last]
+FROM unnest(%(c0)s::bytea[], %(c1_first)s::integer[], %(c1_last)s::integer[]) AS new (digest, first, last)
+ORDER BY digest
 ON CONFLICT DO NOTHING RETURNING digest, id
 
--- name: insert_edge_sets
+-- name: insert_staged_edge_sets
 INSERT INTO edge_sets (digest, sources, targets, relationships)
 SELECT digest, sources, targets, relationships FROM stage_edge_sets ORDER BY digest
 ON CONFLICT DO NOTHING RETURNING digest, id
 
--- name: insert_one_edge_sets
-INSERT INTO edge_sets (digest, sources, targets, relationships)
-VALUES (%s, %s, %s, %s)
-ON CONFLICT DO NOTHING RETURNING digest, id
-
 -- name: insert_position_sets
 INSERT INTO position_sets (digest, position_ids)
-SELECT digest, position_ids FROM stage_position_sets ORDER BY digest
+SELECT digest, (%(c1)s::integer[])[first:last]
+FROM unnest(%(c0)s::bytea[], %(c1_first)s::integer[], %(c1_last)s::integer[]) AS new (digest, first, last)
+ORDER BY digest
 ON CONFLICT DO NOTHING RETURNING digest, id
 
--- name: insert_one_position_sets
+-- name: insert_staged_position_sets
 INSERT INTO position_sets (digest, position_ids)
-VALUES (%s, %s)
+SELECT digest, position_ids FROM stage_position_sets ORDER BY digest
 ON CONFLICT DO NOTHING RETURNING digest, id
 
 -- name: insert_environments

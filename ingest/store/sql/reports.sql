@@ -30,7 +30,7 @@ SELECT digest, id FROM unnest(%s::bytea[]) AS asked (digest) JOIN log_contents U
 
 -- name: insert_metric_shapes
 INSERT INTO metric_shapes (digest, names)
-SELECT digest, names FROM unnest(%s::bytea[], %s::jsonb[]) AS new (digest, names) ORDER BY digest
+SELECT digest, names FROM unnest(%(c0)s::bytea[], %(c1)s::jsonb[]) AS new (digest, names) ORDER BY digest
 ON CONFLICT DO NOTHING RETURNING digest, id
 
 -- name: insert_report_headers
@@ -39,8 +39,8 @@ INSERT INTO report_headers (digest, report_format, noop, noop_pending, correctiv
 SELECT digest, report_format, noop, noop_pending, corrective_change, is_plan, status, environment, producer,
     puppet_version, cached_catalog_status
 FROM unnest(
-    %s::bytea[], %s::integer[], %s::boolean[], %s::boolean[], %s::boolean[], %s::boolean[], %s::text[], %s::text[],
-    %s::text[], %s::text[], %s::text[]
+    %(c0)s::bytea[], %(c1)s::integer[], %(c2)s::boolean[], %(c3)s::boolean[], %(c4)s::boolean[], %(c5)s::boolean[],
+    %(c6)s::text[], %(c7)s::text[], %(c8)s::text[], %(c9)s::text[], %(c10)s::text[]
 ) AS new (digest, report_format, noop, noop_pending, corrective_change, is_plan, status, environment, producer,
     puppet_version, cached_catalog_status)
 ORDER BY digest
@@ -50,24 +50,37 @@ ON CONFLICT DO NOTHING RETURNING digest, id
 INSERT INTO event_contents (digest, status, resource_type, resource_title, property, name, message, new_value, old_value,
     file, line, containment_path, containing_class, corrective_change)
 SELECT digest, status, resource_type, resource_title, property, name, message, new_value, old_value, file, line,
+    (%(c11)s::text[])[first:last], containing_class, corrective_change
+FROM unnest(
+    %(c0)s::bytea[], %(c1)s::text[], %(c2)s::text[], %(c3)s::text[], %(c4)s::text[], %(c5)s::text[], %(c6)s::text[],
+    %(c7)s::text[], %(c8)s::text[], %(c9)s::text[], %(c10)s::bigint[], %(c11_first)s::integer[], %(c11_last)s::integer[],
+    %(c12)s::text[], %(c13)s::boolean[]
+) AS new (digest, status, resource_type, resource_title, property, name, message, new_value, old_value, file, line, first,
+    last, containing_class, corrective_change)
+ORDER BY digest
+ON CONFLICT DO NOTHING RETURNING digest, id
+
+-- name: insert_staged_event_contents
+INSERT INTO event_contents (digest, status, resource_type, resource_title, property, name, message, new_value, old_value,
+    file, line, containment_path, containing_class, corrective_change)
+SELECT digest, status, resource_type, resource_title, property, name, message, new_value, old_value, file, line,
     containment_path, containing_class, corrective_change
 FROM stage_event_contents ORDER BY digest
 ON CONFLICT DO NOTHING RETURNING digest, id
 
--- name: insert_one_event_contents
-INSERT INTO event_contents (digest, status, resource_type, resource_title, property, name, message, new_value, old_value,
-    file, line, containment_path, containing_class, corrective_change)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-ON CONFLICT DO NOTHING RETURNING digest, id
-
 -- name: insert_log_contents
 INSERT INTO log_contents (digest, level, message, event_id, source, tags, file, line)
-SELECT digest, level, message, event_id, source, tags, file, line FROM stage_log_contents ORDER BY digest
+SELECT digest, level, message, event_id, source, (%(c5)s::text[])[first:last], file, line
+FROM unnest(
+    %(c0)s::bytea[], %(c1)s::text[], %(c2)s::text[], %(c3)s::integer[], %(c4)s::text[], %(c5_first)s::integer[],
+    %(c5_last)s::integer[], %(c6)s::text[], %(c7)s::bigint[]
+) AS new (digest, level, message, event_id, source, first, last, file, line)
+ORDER BY digest
 ON CONFLICT DO NOTHING RETURNING digest, id
 
--- name: insert_one_log_contents
+-- name: insert_staged_log_contents
 INSERT INTO log_contents (digest, level, message, event_id, source, tags, file, line)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+SELECT digest, level, message, event_id, source, tags, file, line FROM stage_log_contents ORDER BY digest
 ON CONFLICT DO NOTHING RETURNING digest, id
 
 -- name: use_metric_shapes

@@ -21,16 +21,15 @@ SELECT node_id, chunk, resource_ids FROM catalog_resources WHERE node_id = ANY (
 SELECT node_id, resource_ids FROM catalog_exports WHERE node_id = ANY (%s)
 
 -- name: update_chunks
--- The ids of all rows as one array, and where those of each row begin and end: an array of arrays would have to be even.
-UPDATE catalog_resources t SET resource_ids = (%(ids)s::integer[])[s.first:s.last]
-FROM unnest(%(node_ids)s::integer[], %(chunks)s::integer[], %(firsts)s::integer[], %(lasts)s::integer[])
+UPDATE catalog_resources t SET resource_ids = (%(c2)s::integer[])[s.first:s.last]
+FROM unnest(%(c0)s::integer[], %(c1)s::integer[], %(c2_first)s::integer[], %(c2_last)s::integer[])
     AS s (node_id, chunk, first, last)
 WHERE t.node_id = s.node_id AND t.chunk = s.chunk
 
 -- name: insert_chunks
 INSERT INTO catalog_resources (node_id, chunk, resource_ids)
-SELECT node_id, chunk, (%(ids)s::integer[])[first:last]
-FROM unnest(%(node_ids)s::integer[], %(chunks)s::integer[], %(firsts)s::integer[], %(lasts)s::integer[])
+SELECT node_id, chunk, (%(c2)s::integer[])[first:last]
+FROM unnest(%(c0)s::integer[], %(c1)s::integer[], %(c2_first)s::integer[], %(c2_last)s::integer[])
     AS s (node_id, chunk, first, last)
 ORDER BY node_id, chunk
 
@@ -41,14 +40,14 @@ USING unnest(%s::integer[], %s::integer[]) AS s (node_id, chunks)
 WHERE t.node_id = s.node_id AND t.chunk >= s.chunks
 
 -- name: update_exports
-UPDATE catalog_exports t SET resource_ids = (%(ids)s::integer[])[s.first:s.last]
-FROM unnest(%(node_ids)s::integer[], %(firsts)s::integer[], %(lasts)s::integer[]) AS s (node_id, first, last)
+UPDATE catalog_exports t SET resource_ids = (%(c1)s::integer[])[s.first:s.last]
+FROM unnest(%(c0)s::integer[], %(c1_first)s::integer[], %(c1_last)s::integer[]) AS s (node_id, first, last)
 WHERE t.node_id = s.node_id
 
 -- name: insert_exports
 INSERT INTO catalog_exports (node_id, resource_ids)
-SELECT node_id, (%(ids)s::integer[])[first:last]
-FROM unnest(%(node_ids)s::integer[], %(firsts)s::integer[], %(lasts)s::integer[]) AS s (node_id, first, last)
+SELECT node_id, (%(c1)s::integer[])[first:last]
+FROM unnest(%(c0)s::integer[], %(c1_first)s::integer[], %(c1_last)s::integer[]) AS s (node_id, first, last)
 ORDER BY node_id
 
 -- name: update_catalogs
