@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 
 import structlog
 from starlette.requests import Request
@@ -27,6 +28,7 @@ from ingest.store.query.compiling import Compiled
 from ingest.store.query.running import RunningQuery, TooSlow, cancel, find_object
 
 TYPE, TOTAL, LENGTH = b"content-type", b"x-records", b"content-length"
+LAG = b"x-replica-lag"  # in whole seconds, rounded up
 GIVEN_UP_S = 5.0  # until a cancelled statement has ended; then its connection is of no use
 
 
@@ -44,10 +46,12 @@ class Answerer:
         usual_s = self._config.query_timeout_s
         timeout_s = min(asked.timeout_s or usual_s, usual_s)
         async with self._readers.connection() as connection:
+            lag_s = await self._readers.lag_s(connection)
             running = RunningQuery(connection, timeout_s, is_usual=timeout_s == usual_s)
             with Patience(request.scope["leaving"], connection) as patience:
                 try:
-                    await _Answer(self._config, patience, running, send).give(target, asked, compiled)
+                    answer = _Answer(self._config, patience, running, send, lag_s)
+                    await answer.give(target, asked, compiled)
                 finally:
                     if running.is_under_way:
                         await asyncio.shield(self._end(connection, running))
@@ -68,8 +72,13 @@ class Answerer:
 class _Answer:
     """To one client."""
 
-    def __init__(self, config: Config, patience: Patience, running: RunningQuery, send: Send) -> None:
+    def __init__(
+        self, config: Config, patience: Patience, running: RunningQuery, send: Send, lag_s: float | None
+    ) -> None:
         self._config, self._patience, self._running, self._send = config, patience, running, send
+        self._headers = [(TYPE, JSON.encode())]
+        if lag_s is not None:
+            self._headers.append((LAG, b"%d" % math.ceil(lag_s)))
 
     async def give(self, target: Target, asked: Asked, compiled: Compiled) -> None:
         if asked.explain or _counts(asked.query):  # which has rows where nothing is found
@@ -109,9 +118,7 @@ class _Answer:
         if running.is_over:
             await self._whole(body + b"]", *total)
             return
-        await self._give(
-            {"type": "http.response.start", "status": 200, "headers": [(TYPE, JSON.encode()), *total]}
-        )
+        await self._give({"type": "http.response.start", "status": 200, "headers": [*self._headers, *total]})
         try:
             while piece:
                 await self._give({"type": "http.response.body", "body": body, "more_body": True})
@@ -125,7 +132,7 @@ class _Answer:
         await self._give({"type": "http.response.body", "body": b"]"})
 
     async def _whole(self, body: bytes, *headers: tuple[bytes, bytes]) -> None:
-        shown = [(TYPE, JSON.encode()), (LENGTH, b"%d" % len(body)), *headers]
+        shown = [*self._headers, (LENGTH, b"%d" % len(body)), *headers]
         await self._give({"type": "http.response.start", "status": 200, "headers": shown})
         await self._give({"type": "http.response.body", "body": body})
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from typing import Any
 
 import psycopg
 from psycopg.pq.abc import PGresult
@@ -51,6 +52,16 @@ def open_reader(conninfo: str, *, connect_timeout_s: float, timeout_s: float) ->
     # A pooler may give each transaction a session that has prepared nothing.
     connection.plans = None if connection.pinned.is_pooled else Plans()
     return connection
+
+
+def replica_lag_s(connection: Connection) -> float | None:
+    """How old answers over it may be; None: they come from no replica. Raises Unavailable."""
+    # The server says so by itself, and again when it is promoted; an old one, or a pooler before it, has to be asked.
+    if connection.pgconn.parameter_status(b"in_hot_standby") == b"off":
+        return None
+    with translate_errors():
+        row: Any = connection.execute(query("replica_lag")).fetchone()
+    return None if row[0] is None else max(0.0, row[0])
 
 
 class RunningQuery:
