@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from bench.records import record
+from lab import machines
 from lab.cluster import Cluster, missing
 from tests.cluster import faults
 from tests.cluster.run import Figures, run, tell
@@ -21,6 +22,7 @@ DISK_MIB = (
 
 def main() -> int:
     asked = _arguments().parse_args()
+    machines.enter("tests.cluster")
     if reason := missing():
         print(reason, file=sys.stderr)
         return 2
@@ -39,7 +41,10 @@ def main() -> int:
     found: list[Figures] = []
     directory = Path(tempfile.mkdtemp(prefix="ingest-cluster-logs-"))
     print(f"logs of the engines: {directory}")
-    cluster = Cluster(disk_mib=DISK_MIB * any(fault.needs_disks for fault in wanted))
+    cluster = Cluster(
+        disk_mib=DISK_MIB * any(fault.needs_disks for fault in wanted),
+        own_machines=machines.missing() is None,
+    )
     try:
         cluster.start()
         for fault in wanted:

@@ -15,6 +15,7 @@ import psycopg
 from lab.cluster import MEMBERS, until
 from lab.proxy import Mode, Proxy
 from tests.cluster import clock
+from tests.cluster.network import NETWORK_FAULTS
 from tests.cluster.run import Fault, Run
 
 EARLIER = "369ce8d"  # the revision that a rolling upgrade begins with; --earlier says otherwise
@@ -140,21 +141,45 @@ def _etcd_away(run: Run) -> None:
 
 
 def _through_haproxy(run: Run) -> None:
-    databases = run.cluster.databases
-    if databases.haproxy is None:
-        databases.start_haproxy()
-    run.conninfo = f"postgresql://postgres@127.0.0.1:{databases.haproxy_port}/{run.database}"
+    if run.cluster.haproxy is None:
+        run.cluster.start_haproxy()
+    run.conninfo = f"postgresql://postgres@127.0.0.1:{run.cluster.haproxy_ports[0]}/{run.database}"
     run.watched = [run.conninfo]
     time.sleep(5)  # its first checks
 
 
 def _haproxy_then_switchover(run: Run) -> None:
-    databases = run.cluster.databases
-    assert databases.haproxy is not None
-    databases.haproxy.kill()
+    _restart_haproxy(run)
+    run.cluster.databases.switchover()
+
+
+def _restart_haproxy(run: Run) -> None:
+    haproxy = run.cluster.haproxy
+    assert haproxy is not None
+    haproxy.kill()
     time.sleep(5)
-    databases.haproxy.start()
-    databases.switchover()
+    haproxy.start()
+
+
+def _both_through_haproxy(run: Run) -> None:
+    """Plain clients, too."""
+    _through_haproxy(run)
+    address = ("127.0.0.1", run.cluster.haproxy_ports[1])
+    run.broker_urls = ["stomp://guest:guest@{}:{}".format(*address)]
+    run.published_to = [address]
+
+
+def _haproxy_then_both(run: Run) -> None:
+    _restart_haproxy(run)
+    run.lost_broker = run.cluster.brokers.leader()
+    run.cluster.brokers.nodes[run.lost_broker].kill()
+    _kill_primary(run)
+
+
+def _mend_both(run: Run) -> None:
+    _mend_primary(run)
+    run.victim = run.lost_broker
+    _mend_leader(run)
 
 
 def _standby_frozen_then_killed(run: Run) -> None:
@@ -169,7 +194,7 @@ def _standby_frozen_then_killed(run: Run) -> None:
 
 def _database_proxies(run: Run) -> None:
     """Engines reach each member through a proxy of its own; patroni and plain clients do not."""
-    proxies = [Proxy("127.0.0.1", port) for port in run.cluster.databases.ports]
+    proxies = [Proxy(*address) for address in run.cluster.databases.addresses]
     hosts = ",".join(f"127.0.0.1:{proxy.port}" for proxy in proxies)
     run.conninfo = f"postgresql://postgres@{hosts}/{run.database}?target_session_attrs=read-write"
     run.closing += [proxy.close for proxy in proxies]
@@ -177,7 +202,7 @@ def _database_proxies(run: Run) -> None:
 
 
 def _broker_proxies(run: Run) -> None:
-    proxies = [Proxy("127.0.0.1", port) for port in run.cluster.brokers.ports]
+    proxies = [Proxy(*address) for address in run.cluster.brokers.addresses]
     urls = [f"stomp://guest:guest@127.0.0.1:{proxy.port}" for proxy in proxies]
     run.broker_urls = [",".join(urls[place:] + urls[:place]) for place in range(MEMBERS)]
     run.closing += [proxy.close for proxy in proxies]
@@ -404,6 +429,9 @@ FAULTS = (
     Fault("the primary's postmaster killed", _kill_postmaster),
     Fault("etcd away for 20 s", _etcd_away),
     Fault("HAProxy killed for 5 s, then a switchover", _haproxy_then_switchover, prepare=_through_haproxy),
+    Fault("HAProxy before brokers and database killed for 5 s", _restart_haproxy, prepare=_both_through_haproxy),
+    Fault("HAProxy before both killed for 5 s, then the leader broker and the primary",
+          _haproxy_then_both, _mend_both, _both_through_haproxy),
     Fault("synchronous standby frozen 30 s, then killed", _standby_frozen_then_killed, _mend_primary),
     Fault("primary frozen behind a cut, both ways", _cut_and_fail_over, _mend_cut, _database_proxies),
     Fault("two brokers behind a cut for 45 s", _cut_brokers, prepare=_broker_proxies),
@@ -421,6 +449,7 @@ FAULTS = (
           lacks=clock.missing),
     Fault("three engines upgraded one after the other", _upgrade, prepare=_of_earlier_revision,
           lacks=_no_earlier),
+    *NETWORK_FAULTS,
     Fault("engines scaled from one to five and back", _scale),
     Fault("three instances migrate an empty database at once, five times", _migrate_at_once),
 )  # fmt: skip

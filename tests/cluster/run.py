@@ -77,8 +77,12 @@ class Run:
         self.watched = [
             cluster.databases.conninfo(place, target=None, database=self.database) for place in range(MEMBERS)
         ]
+        self.published_to = cluster.brokers.addresses
         self.wanted = engines
-        self.victim = 0  # for what mends it
+        self.victim = self.lost_broker = 0  # for what mends them
+        self.lasted_s = (
+            0.0  # where plain clients do not see it, as ``Fault.lasts_s``, and only the fault knows
+        )
         self.through: dict[int, tuple[str, ...]] = {}  # a program that becomes the engine of that number
         self.tree: Path | None = None  # of an earlier revision, whose program the engines are
         self.closing: list[Callable[[], None]] = []
@@ -138,7 +142,7 @@ def run(cluster: Cluster, fault: Fault, directory: Path, engines: int) -> Figure
         world.start_engine()
     for engine in world.engines:
         engine.wait_ready()
-    stream = Stream(cluster.brokers.ports)
+    stream = Stream(world.published_to)
     watch = Watch(world.watched, stream)
     try:
         stream.start()
@@ -152,7 +156,7 @@ def run(cluster: Cluster, fault: Fault, directory: Path, engines: int) -> Figure
         watch.end()
         settled = round(watch.settled_after(began_s), 1) if is_settled else None
         seen = (watch.outages.recovered_after(began_s), stream.outages.recovered_after(began_s))
-        own = max(*seen, fault.lasts_s)
+        own = max(*seen, fault.lasts_s, world.lasted_s)
         restarts = sum(restarts_of(engine) for engine in world.engines)
         deliveries = max(map(_deliveries_of, world.engines), default=0)
         for engine in world.engines:
