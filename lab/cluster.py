@@ -32,8 +32,7 @@ BROKER_MACHINES, DATABASE_MACHINES, ETCD_MACHINE = ("b1", "b2", "b3"), ("d1", "d
 HERE = Machine()
 START_TIMEOUT_S = 180.0  # three Erlang machines at once on two busy cores
 QUEUE = "catalog"
-DROPPED = "dropped"  # where the broker puts what it has delivered too often
-DESTINATION = f"/amq/queue/{QUEUE}"  # /queue/NAME would declare a classic one
+LIMITED, LIMITED_TIMES = "limited", 3  # another one, with a low delivery limit
 DATABASE = "ingest"
 POSTGRESQL = Path("/usr/lib/postgresql/15/bin")
 PATRONI_TTL_S = 20  # the least that it takes; loop_wait + 2 x retry_timeout must not be more
@@ -59,11 +58,11 @@ def low_port() -> int:
             return port
 
 
-def ports_of(machines: Sequence[Machine]) -> list[int]:
+def ports_of(machines: Sequence[Machine], usual: int = 0) -> list[int]:
     """The same one on each, so that a name may be moved from one machine to another; different ones where all are the same."""
     if len({machine.address for machine in machines}) == 1:
         return [low_port() for _ in machines]
-    return [low_port()] * len(machines)
+    return [usual or low_port()] * len(machines)
 
 
 def until(condition: Callable[[], object], what: str, timeout_s: float = START_TIMEOUT_S) -> None:
@@ -120,12 +119,13 @@ class Program:
         return (self.directory / "output").read_text(errors="replace")[-3000:]
 
 
-def _policy(delivery_limit: int) -> dict[str, object]:
-    return {"delivery-limit": delivery_limit, "dead-letter-exchange": "", "dead-letter-routing-key": DROPPED}
+def _dropped(queue: str) -> str:
+    """Where the broker puts what it has delivered too often."""
+    return f"dropped-{queue}"
 
 
 class Brokers:
-    """Three RabbitMQ, clustered; ``delivery_limit`` is that of the quorum queue."""
+    """Three RabbitMQ, clustered, with two quorum queues; ``delivery_limit`` is that of ``QUEUE``."""
 
     def __init__(self, directory: Path, machines: Sequence[Machine], delivery_limit: int = 20) -> None:
         self.directory = directory
@@ -133,18 +133,22 @@ class Brokers:
         directory.mkdir()
         self.addresses = list(zip([each.address for each in machines], ports_of(machines), strict=True))
         self._epmd_port = low_port()
-        self._dropped = 0
+        self._limits = {QUEUE: delivery_limit, LIMITED: LIMITED_TIMES}
         cookie = directory / ".erlang.cookie"
         cookie.write_text(f"{random.getrandbits(64):x}")  # loopback, and gone with the test
         cookie.chmod(0o400)
-        (directory / "plugins").write_text("[rabbitmq_stomp].")
+        plugins = ["rabbitmq_stomp", *(["rabbitmq_management"] if len(set(machines)) > 1 else [])]
+        (directory / "plugins").write_text(f"[{','.join(plugins)}].")  # at its usual port, on each machine
         (directory / "none").write_text("")
         definitions = {
             "users": [{"name": "guest", "password": "guest", "tags": "administrator"}],
             "vhosts": [{"name": "/"}],
             "permissions": [{"user": "guest", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}],
-            "policies": [{"vhost": "/", "name": "limit", "pattern": f"^{QUEUE}$", "apply-to": "queues",
-                          "definition": _policy(delivery_limit)}],
+            "policies": [
+                {"vhost": "/", "name": queue, "pattern": f"^{queue}$", "apply-to": "queues", "definition":
+                 {"delivery-limit": limit, "dead-letter-exchange": "", "dead-letter-routing-key": _dropped(queue)}}
+                for queue, limit in self._limits.items()
+            ],
         }  # fmt: skip
         (directory / "definitions.json").write_text(json.dumps(definitions))
         self._epmds = [
@@ -173,7 +177,10 @@ class Brokers:
         for place in range(MEMBERS):
             until(lambda place=place: self.lets_in(place), f"RabbitMQ {place + 1} lets in")  # type: ignore[misc]
         until(lambda: self.running() == MEMBERS, "three running nodes")
-        for name, type_ in ((DROPPED, "classic"), (QUEUE, "quorum")):
+        queues = {_dropped(queue): "classic" for queue in self._limits} | dict.fromkeys(
+            self._limits, "quorum"
+        )
+        for name, type_ in queues.items():
             with self.client(0) as client:
                 client.subscribe(
                     f"/queue/{name}", **{"durable": "true", "auto-delete": "false", "x-queue-type": type_, "receipt": "r"}
@@ -194,22 +201,17 @@ class Brokers:
     def running(self) -> int:
         return int(self._control("eval", "length(rabbit_nodes:all_running()).").strip() or 0)
 
-    def limit_deliveries(self, times: int) -> None:
-        """Of the quorum queue, from now on."""
-        self._control("set_policy", "limit", f"^{QUEUE}$", json.dumps(_policy(times)), "--apply-to", "queues")
-
     def fill_disk(self, place: int, *, full: bool = True) -> None:
         """What RabbitMQ does on a disk that is nearly full: an alarm, and no publisher of the cluster gets a receipt."""
         free = "1000000GB" if full else "50MB"
         self._control("set_disk_free_limit", free, node=place)
 
-    def dropped(self) -> int:
-        """How many messages it has delivered too often since this was asked before."""
+    def dropped(self, queue: str) -> int:
+        """How many messages of that queue it has delivered too often, ever."""
         for line in self._control("list_queues", "-q", "--no-table-headers", "name", "messages").splitlines():
             name, _, count = line.partition("\t")
-            if name == DROPPED:
-                before, self._dropped = self._dropped, int(count)
-                return self._dropped - before
+            if name == _dropped(queue):
+                return int(count)
         raise AssertionError("there is no queue for what is dropped")
 
     def leader(self) -> int:
@@ -289,7 +291,7 @@ class Databases:
         directory.chmod(0o755)
         addresses = [machine.address for machine in machines]
         self.addresses = list(zip(addresses, ports_of(machines), strict=True))
-        self.rest_ports = ports_of(machines)
+        self.rest_ports = ports_of(machines, 8008)
         self._etcd_at = (etcd.address, low_port())
         (directory / "etcd").mkdir()
         urls = ("http://{}:{}".format(*self._etcd_at), f"http://{etcd.address}:{low_port()}")

@@ -116,14 +116,15 @@ class Network:
             _allow(machine.enter, rules * bool(cut) + loss)
 
     def _machine(self, name: str, place: int) -> Machine:
-        holder = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "sh", "-c", "echo; exec sleep infinity"],
-            stdout=subprocess.PIPE,
-        )  # fmt: skip
+        held = ["unshare", "--net", "--uts", "sh", "-c", "hostname $0; echo; exec sleep infinity", name]
+        holder = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *held], stdout=subprocess.PIPE)
         assert holder.stdout is not None
         holder.stdout.read(1)  # it is in its namespace
         self._holders.append(holder)
-        machine = Machine(name, f"10.77.0.{place + 11}", ("nsenter", f"--net=/proc/{holder.pid}/ns/net"))
+        spaces = f"/proc/{holder.pid}/ns"
+        machine = Machine(
+            name, f"10.77.0.{place + 11}", ("nsenter", f"--net={spaces}/net", f"--uts={spaces}/uts")
+        )
         _run("ip", *f"link add {name} type veth peer name eth0 netns {holder.pid}".split())
         _run("ip", *f"link set {name} master lab up".split())
         for words in ("link set lo up", f"address add {machine.address}/24 dev eth0", "link set eth0 up"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import signal
 import sys
@@ -47,10 +48,12 @@ def main() -> int:
     )
     try:
         cluster.start()
-        for fault in wanted:
-            engines = 1 if "scaled" in fault.name else asked.engines
-            found.append(run(cluster, fault, directory, engines))
-            print(tell(found[-1]), flush=True)
+        for _, together in itertools.groupby(wanted, lambda fault: fault.with_ or fault.name):
+            faults_now = list(together)
+            engines = 1 if "scaled" in faults_now[0].name else asked.engines
+            for figures in run(cluster, faults_now, directory, engines):
+                found.append(figures)
+                print(tell(figures), flush=True)
     finally:
         cluster.remove()
         if found:

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import psycopg
 
-from lab.cluster import MEMBERS, until
+from lab.cluster import LIMITED, MEMBERS, until
 from lab.proxy import Mode, Proxy
 from tests.cluster import clock
 from tests.cluster.network import NETWORK_FAULTS
@@ -96,14 +96,9 @@ def _freeze_leader(run: Run) -> None:
     node.signal(signal.SIGCONT)
 
 
-def _limited(run: Run, times: int) -> None:
+def _hold_briefly(run: Run) -> None:
     """Engines that give back what they hold as often as they may, at a queue that counts how often it was delivered."""
-    run.cluster.brokers.limit_deliveries(times)
     run.flags = ("--hold-s", "4")
-
-
-def _usual_limit(run: Run) -> None:
-    run.cluster.brokers.limit_deliveries(20)
 
 
 def _know_leader(run: Run) -> None:
@@ -416,10 +411,10 @@ FAULTS = (
           lambda run: _list(run, first=False)),
     Fault("a list without target_session_attrs whose first becomes a replica", _switch_over,
           prepare=lambda run: _list(run, first=True, target=None)),
-    Fault("delivery limit 3, hold_s 4, the database away", _take_database_away, _usual_limit,
-          lambda run: _limited(run, 3)),
-    Fault("delivery limit 20, hold_s 4, the database away", _take_database_away, _usual_limit,
-          lambda run: _limited(run, 20)),
+    Fault("delivery limit 3, hold_s 4, the database away", _take_database_away, prepare=_hold_briefly, queue=LIMITED,
+          with_="outage"),
+    Fault("delivery limit 20, hold_s 4, the database away", _take_database_away, prepare=_hold_briefly,
+          with_="outage"),
     Fault("PostgreSQL and Patroni of the primary killed", _kill_primary, _mend_primary),
     Fault("leader broker killed", _kill_leader, _mend_leader, _know_leader),
     Fault("leader broker stopped 20 s (SIGSTOP)", _freeze_leader, _brokers_are_back, _know_leader),
