@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from bench.records import record
 from lab import machines
-from lab.cluster import Cluster, missing
+from lab.cluster import QUEUE, Cluster, missing
 from tests.cluster import faults
 from tests.cluster.run import Figures, run, tell
 
@@ -48,6 +50,7 @@ def main() -> int:
     )
     try:
         cluster.start()
+        bad = _doctor(cluster) if cluster.network else []
         for _, together in itertools.groupby(wanted, lambda fault: fault.with_ or fault.name):
             faults_now = list(together)
             engines = 1 if "scaled" in faults_now[0].name else asked.engines
@@ -62,9 +65,26 @@ def main() -> int:
                 "load_after": round(os.getloadavg()[0], 1),
             }  # fmt: skip
             print(f"record: {record('cluster', settings, [each._asdict() for each in found])}")
-    bad = [each.fault for each in found if not (each.is_whole and each.is_in_time)]
+    bad += [each.fault for each in found if not (each.is_whole and each.is_in_time)]
     print(f"every fault holds, {skipped} not tried" if not bad else f"NOT: {'; '.join(bad)}")
     return bool(bad)
+
+
+def _doctor(cluster: Cluster) -> list[str]:
+    """What it says of this cluster, which is as docs/clusters.md has it."""
+    command = [
+        sys.executable, "-m", "ingest", "doctor", "--json", "--queue-source", cluster.brokers.url(),
+        "--destination", f"/amq/queue/{QUEUE}", "--database", cluster.databases.conninfo(database="postgres"),
+    ]  # fmt: skip
+    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
+    said = {(each["what"], each["state"]) for each in told["findings"]}
+    bad = [f"doctor: {each['text']}" for each in told["findings"]
+           if each["state"] in ("wrong", "away") and each["what"] != "durability"]  # fmt: skip
+    return bad + [
+        f"doctor does not see {what}"
+        for what in ("hosts", "standbys", "patroni", "nodes", "queues")
+        if (what, "ok") not in said
+    ]
 
 
 def _arguments() -> argparse.ArgumentParser:

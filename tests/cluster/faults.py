@@ -13,6 +13,7 @@ from contextlib import suppress
 import psycopg
 
 from lab.cluster import LIMITED, MEMBERS, until
+from lab.front import Front
 from lab.proxy import Mode, Proxy
 from tests.cluster import clock
 from tests.cluster.network import NETWORK_FAULTS
@@ -301,6 +302,41 @@ def _standby_far_behind(run: Run) -> None:
     _kill_primary(run)
 
 
+def _replica_behind(run: Run) -> None:
+    """A front asks it, and says with each answer how old that is."""
+    databases = run.cluster.databases
+    run.victim = next(
+        place for place in range(MEMBERS) if not databases.is_("primary", place) and not databases.is_("synchronous", place)
+    )  # fmt: skip
+    replica = databases.conninfo(run.victim, target=None, database=run.database)
+    _delay_replay(run, "ALTER SYSTEM SET recovery_min_apply_delay = '1h'")
+    front = Front(
+        run.primary(), run.cluster.brokers.url(), "--http-database", replica, log=run.directory / "front.log"
+    )
+    try:
+        front.wait_ready()
+        time.sleep(20)
+        answer = front.get("/pdb/query/v4/nodes")
+        nodes, lag_s = len(answer.json), int(answer.headers["x-replica-lag"])
+        time.sleep(10)
+        answer = front.get("/pdb/query/v4/nodes")
+        assert len(answer.json) == nodes, "it is not behind"
+        assert 15 <= lag_s <= int(answer.headers["x-replica-lag"]) - 8, (lag_s, answer.headers)
+    finally:
+        front.stop()
+
+
+def _delay_replay(run: Run, statement: str) -> None:
+    replica = run.cluster.databases.conninfo(run.victim, target=None, database="postgres")
+    with psycopg.connect(replica, autocommit=True) as connection:
+        connection.execute(statement.encode())
+        connection.execute("SELECT pg_reload_conf()")
+
+
+def _replay_again(run: Run) -> None:
+    _delay_replay(run, "ALTER SYSTEM RESET recovery_min_apply_delay")
+
+
 def _fail_back(run: Run) -> None:
     """An orphan takes a row that nobody else has, so that it must be rewound; then it is made primary again."""
     databases = run.cluster.databases
@@ -439,6 +475,7 @@ FAULTS = (
     Fault("the primary's disk full to its last WAL file, for 20 s", _fill_wal, _empty_primary,
           needs_disks=True, lacks=_no_mounts),
     Fault("synchronous standby 30 s behind in its replay, then promoted", _standby_far_behind, _mend_primary),
+    Fault("a replica an hour behind, which queries are sent to", _replica_behind, _replay_again),
     Fault("orphan rewound (pg_rewind), then made primary again", _fail_back),
     Fault("the clock of one engine an hour ahead", _give_back_and_forth, prepare=_clock_ahead,
           lacks=clock.missing),
