@@ -157,6 +157,23 @@ def _move_brokers(run: Run) -> None:
     time.sleep(45)
 
 
+# Sites
+
+
+def _lose_site(run: Run) -> None:
+    """The one of three that has the primary, the broker that leads the queue, and an engine."""
+    run.victim, run.lost_broker = run.cluster.databases.the("primary"), run.cluster.brokers.leader()
+    network(run).cut(DATABASE_MACHINES[run.victim])
+    network(run).cut(BROKER_MACHINES[run.lost_broker])
+    run.engines.pop(0).kill()
+    until(lambda: _promoted(run), "a standby was promoted")
+
+
+def _site_is_back(run: Run) -> None:
+    _brokers_are_whole(run)
+    _mend_databases(run)
+
+
 def _lost(share: float) -> Callable[[Run], None]:
     return lambda run: _lose(run, share)
 
@@ -174,5 +191,6 @@ NETWORK_FAULTS = tuple(
         Fault("one name for the primary: its machine gone, the name moved", _move_primary, _mend_databases, _use_names),
         Fault("names of two brokers moved to the third, their machines gone to the engines", _move_brokers,
               _brokers_are_whole, _use_names),
+        Fault("one of three sites gone: the primary, the leader broker and an engine", _lose_site, _site_is_back),
     )
 )  # fmt: skip
