@@ -382,6 +382,15 @@ class Databases:
         with urllib.request.urlopen(request, timeout=60) as answer:
             assert answer.status == 200, answer.read()
 
+    def delay_replay(self, place: int, delay: str = "0") -> None:
+        """Of a standby. Patroni takes it out again where somebody else has set it."""
+        patroni, file = self.patronis[place], self.directory / f"m{place}" / "patroni.json"
+        told = json.loads(file.read_text())
+        told["postgresql"]["recovery_conf"] = {"recovery_min_apply_delay": delay}
+        file.write_text(json.dumps(told))
+        assert patroni.process is not None
+        patroni.process.send_signal(signal.SIGHUP)
+
     def fill_disk(self, place: int) -> None:
         """To the last byte; only where members have disks of their own."""
         disk = self.directory / f"m{place}"

@@ -309,7 +309,12 @@ def _replica_behind(run: Run) -> None:
         place for place in range(MEMBERS) if not databases.is_("primary", place) and not databases.is_("synchronous", place)
     )  # fmt: skip
     replica = databases.conninfo(run.victim, target=None, database=run.database)
-    _delay_replay(run, "ALTER SYSTEM SET recovery_min_apply_delay = '1h'")
+    databases.delay_replay(run.victim, "1h")
+    with psycopg.connect(replica, autocommit=True) as connection:
+        until(
+            lambda: connection.execute("SHOW recovery_min_apply_delay").fetchone() == ("1h",),
+            "Patroni has told it",
+        )
     front = Front(
         run.primary(), run.cluster.brokers.url(), "--http-database", replica, log=run.directory / "front.log"
     )
@@ -326,15 +331,8 @@ def _replica_behind(run: Run) -> None:
         front.stop()
 
 
-def _delay_replay(run: Run, statement: str) -> None:
-    replica = run.cluster.databases.conninfo(run.victim, target=None, database="postgres")
-    with psycopg.connect(replica, autocommit=True) as connection:
-        connection.execute(statement.encode())
-        connection.execute("SELECT pg_reload_conf()")
-
-
 def _replay_again(run: Run) -> None:
-    _delay_replay(run, "ALTER SYSTEM RESET recovery_min_apply_delay")
+    run.cluster.databases.delay_replay(run.victim)
 
 
 def _fail_back(run: Run) -> None:

@@ -135,6 +135,11 @@ def _use_names(run: Run) -> None:
     run.broker_urls = [",".join(urls[place:] + urls[:place]) for place in range(MEMBERS)]
 
 
+def _use_names_and_heartbeats(run: Run) -> None:
+    _use_names(run)
+    run.flags = ("--heartbeat-s", "3")
+
+
 def _move_primary(run: Run) -> None:
     """Its machine is gone without a word; the name follows who is promoted."""
     databases = run.cluster.databases
@@ -189,8 +194,9 @@ NETWORK_FAULTS = tuple(
         Fault("the same, its Patroni frozen: it stays writable", _cut_orphan_off, _mend_orphan),
         Fault("primary cut off from its standbys alone", _cut_standbys_off, _mend_databases),
         Fault("one name for the primary: its machine gone, the name moved", _move_primary, _mend_databases, _use_names),
-        Fault("names of two brokers moved to the third, their machines gone to the engines", _move_brokers,
-              _brokers_are_whole, _use_names),
+        Fault("names of two brokers moved to the third, their machines gone", _move_brokers, _brokers_are_whole, _use_names),
+        Fault("names of two brokers moved to the third, their machines gone, heartbeat_s 3", _move_brokers,
+              _brokers_are_whole, _use_names_and_heartbeats),
         Fault("one of three sites gone: the primary, the leader broker and an engine", _lose_site, _site_is_back),
     )
 )  # fmt: skip
