@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -122,7 +123,7 @@ def _limit_findings(name: str, kept: Mapping[str, Any]) -> Iterator[Finding]:
             "queues",
             State.NOTE,
             f"{name} has a delivery-limit of {limit} and no dead-letter target: what goes beyond is gone",
-            "a dead-letter-exchange in the policy: docs/clusters.md",
+            f"declare a durable queue for it, and name that in the policy: {_policy(name, max(limit, DELIVERY_LIMIT_MIN))}",
             "--destination",
         )
     if limit is not None and limit < DELIVERY_LIMIT_MIN:
@@ -130,8 +131,7 @@ def _limit_findings(name: str, kept: Mapping[str, Any]) -> Iterator[Finding]:
             "queues",
             State.NOTE,
             f"{name} {what} what was delivered more than {limit} times",
-            f"{DELIVERY_LIMIT_MIN} or more: rabbitmqctl set_policy ingest '^{name}$' "
-            f"'{{\"delivery-limit\":{DELIVERY_LIMIT_MIN}}}' --apply-to queues",
+            f"{DELIVERY_LIMIT_MIN} or more: {_policy(name, DELIVERY_LIMIT_MIN)}",
             "--destination",
         )
     elif limit is None or has_target:
@@ -140,6 +140,11 @@ def _limit_findings(name: str, kept: Mapping[str, Any]) -> Iterator[Finding]:
             State.OK,
             f"{name} is a quorum queue{'' if limit is None else f', its delivery-limit {limit}'}",
         )
+
+
+def _policy(name: str, limit: int) -> str:
+    told = {"delivery-limit": limit, "dead-letter-exchange": "", "dead-letter-routing-key": f"dropped-{name}"}
+    return f"rabbitmqctl set_policy ingest '^{name}$' '{json.dumps(told, separators=(',', ':'))}' --apply-to queues"
 
 
 def _object(value: Any) -> Mapping[str, Any]:
