@@ -8,7 +8,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -69,23 +68,25 @@ class Publisher(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        client, place = None, 0
+        place = 0
+        client: Client | None = None
         for body in BODIES.values():
             while True:
                 try:
-                    client = client or Client(
-                        self._ports[place % len(self._ports)], USER, PASSWORD, answer_timeout_s=4
-                    )
+                    port = self._ports[place % len(self._ports)]
+                    client = client or Client(port, USER, PASSWORD, answer_timeout_s=4)
                     client.publish(QUEUE, body)
                     break
                 except (AssertionError, OSError):
-                    with suppress(AttributeError):
-                        client.close()  # type: ignore[union-attr]
+                    if client is not None:
+                        client.close()
                     client, place = None, place + 1
             self.receipts += 1
             if self.receipts > len(BODIES) // 4:
                 self.begun.set()
-            threading.Event().wait(0.01)
+            time.sleep(0.01)
+        if client is not None:
+            client.close()
 
 
 @pytest.fixture

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ import pytest
 
 from ingest.store.connection import connect
 from ingest.store.migrate import migrate
-from lab.engine import Engine, publish
-from lab.servers import Postgres
+from lab.engine import Engine, publish, wait_for
+from lab.runs import Run, report_of
+from lab.servers import Postgres, free_port
 from lab.store_model import expected, resource, stored, wire_body
+from tests.brokers.command import ingest
 from tests.faults.test_drain import DRAINED
 
 DATABASE = "ingest"
@@ -28,6 +32,7 @@ class Archived(Postgres):
     def begin(self) -> None:
         self.wal = self.directory / "wal"
         self.base = self.directory / "base"
+        self.left = self.directory / "left"  # what it was before
         subprocess.run(
             ["mkdir", self.wal], check=True, **self._as  # type: ignore[call-overload]
         )  # fmt: skip
@@ -43,7 +48,7 @@ class Archived(Postgres):
 
     def go_back(self, point: str) -> None:
         """To a named restore point, from the backup and the archived WAL. It must have been stopped, so that all is archived."""
-        shutil.rmtree(self.data)
+        self.data.rename(self.left)
         self.base.rename(self.data)
         subprocess.run(
             ["touch", self.data / "recovery.signal"], check=True, **self._as  # type: ignore[call-overload]
@@ -56,6 +61,13 @@ class Archived(Postgres):
         with psycopg.connect(self.conninfo(DATABASE), autocommit=True) as connection:
             while connection.execute("SELECT pg_is_in_recovery()").fetchone() != (False,):
                 pass
+
+    def as_it_was(self) -> Postgres:
+        """The same before it went back, beside it."""
+        other = copy.copy(self)
+        other.data, other.port, other.process = self.left, free_port(), None
+        other.start()
+        return other
 
 
 @pytest.fixture
@@ -84,11 +96,32 @@ def state(server: Archived) -> dict[str, int]:
     return dict(rows)
 
 
+def reports(server: Archived) -> int:
+    with psycopg.connect(server.conninfo(DATABASE)) as connection:
+        row: Any = connection.execute("SELECT count(*) FROM reports").fetchone()
+    return int(row[0])
+
+
+def bring_back(server: Archived, broker: str, directory: Path) -> None:
+    """All that the server had before it went back, by an archive."""
+    old = server.as_it_was()
+    archive = directory / "as-it-was.tgz"
+    try:
+        for done in (
+            ingest("export", archive, "--database", old.conninfo(DATABASE)),
+            ingest("import", archive, "--queue-source", broker, "--data-dir", directory / "data"),
+        ):
+            assert done.returncode == 0, done.stderr
+    finally:
+        old.stop()
+
+
 def test_after_a_restore_the_queue_and_the_next_runs_bring_the_newest_state(
     server: Archived, broker: str, tmp_path: Path
 ) -> None:
     """What was acknowledged after the point is gone until the node's next run. What the queue still had comes; what is sent
-    again is stored again, though the engine, which was never stopped, remembers that it is stored."""
+    again is stored again, though the engine, which was never stopped, remembers that it is stored. An archive of what
+    the server was brings the rest, reports too, and takes nothing back that is newer."""
     with connect(server.conninfo(DATABASE)) as connection:
         migrate(connection)
     conninfo = server.conninfo(DATABASE)
@@ -103,20 +136,26 @@ def test_after_a_restore_the_queue_and_the_next_runs_bring_the_newest_state(
         engine.wait_settled(15)
         server.execute(DATABASE, "SELECT pg_create_restore_point('before_the_mistake')")
         publish(broker, *(body(node, 3) for node in nodes[6:]), body("new.example.com", 3))
-        engine.wait_settled(19)
+        publish(broker, report_of(Run(nodes[8], 8, 3, datetime.now(UTC))))
+        engine.wait_settled(20)
         server.stop()
         publish(broker, body(nodes[0], 4), body(nodes[6], 4))  # the queue has them
         server.go_back("before_the_mistake")
-        engine.wait_settled(21)
+        engine.wait_settled(22)
         point = dict.fromkeys(nodes[:3], 1) | dict.fromkeys(nodes[3:], 2)
         assert state(server) == point | {nodes[0]: 4, nodes[6]: 4}
         publish(
             broker, body(nodes[7], 3), body("new.example.com", 3)
         )  # the very bytes that were stored and are gone
-        engine.wait_settled(23)
+        engine.wait_settled(24)
+        again = point | {nodes[0]: 4, nodes[6]: 4, nodes[7]: 3, "new.example.com": 3}
+        assert (state(server), reports(server)) == (again, 0)
+        bring_back(server, broker, tmp_path)
+        wait_for(lambda: reports(server), engine, "the report is back")
+        wait_for(lambda: state(server)[nodes[8]] == 3, engine, "its catalog is back")
         assert engine.stop() == DRAINED
         found = state(server)
-        assert found == point | {nodes[0]: 4, nodes[6]: 4, nodes[7]: 3, "new.example.com": 3}
+        assert found == again | {nodes[8]: 3}
         with connect(conninfo) as connection:
             for node, run in found.items():
                 assert stored(connection, node) == expected(body(node, run)), node
