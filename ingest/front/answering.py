@@ -25,7 +25,7 @@ from ingest.front.readers import Readers, away
 from ingest.front.refusal import JSON, Refusal, json_response, unknown
 from ingest.store.connection import Connection, hang_up
 from ingest.store.query.compiling import Compiled
-from ingest.store.query.running import RunningQuery, TooSlow, cancel, find_object
+from ingest.store.query.running import RunningQuery, TooSlow, cancel
 
 TYPE, TOTAL, LENGTH = b"content-type", b"x-records", b"content-length"
 LAG = b"x-replica-lag"  # in whole seconds, rounded up
@@ -46,12 +46,10 @@ class Answerer:
         usual_s = self._config.query_timeout_s
         timeout_s = min(asked.timeout_s or usual_s, usual_s)
         async with self._readers.connection() as connection:
-            lag_s = await self._readers.lag_s(connection)
             running = RunningQuery(connection, timeout_s, is_usual=timeout_s == usual_s)
             with Patience(request.scope["leaving"], connection) as patience:
                 try:
-                    answer = _Answer(self._config, patience, running, send, lag_s)
-                    await answer.give(target, asked, compiled)
+                    await _Answer(self._config, patience, running, send).give(target, asked, compiled)
                 finally:
                     if running.is_under_way:
                         await asyncio.shield(self._end(connection, running))
@@ -72,15 +70,14 @@ class Answerer:
 class _Answer:
     """To one client."""
 
-    def __init__(
-        self, config: Config, patience: Patience, running: RunningQuery, send: Send, lag_s: float | None
-    ) -> None:
+    def __init__(self, config: Config, patience: Patience, running: RunningQuery, send: Send) -> None:
         self._config, self._patience, self._running, self._send = config, patience, running, send
         self._headers = [(TYPE, JSON.encode())]
-        if lag_s is not None:
-            self._headers.append((LAG, b"%d" % math.ceil(lag_s)))
 
     async def give(self, target: Target, asked: Asked, compiled: Compiled) -> None:
+        lag_s = await self._patience.carry_out(self._running.lag_s())
+        if lag_s is not None:
+            self._headers.append((LAG, b"%d" % math.ceil(lag_s)))
         if asked.explain or _counts(asked.query):  # which has rows where nothing is found
             await self._require(target)
         if asked.explain:
@@ -106,7 +103,7 @@ class _Answer:
     async def _require(self, target: Target) -> None:
         """Raises Refusal, 404, for a parent of which nothing is known."""
         if target.parent is not None and not await self._patience.carry_out(
-            find_object(self._patience.connection, *target.parent)
+            self._running.find(*target.parent)
         ):
             raise unknown(*target.parent)
 

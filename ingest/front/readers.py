@@ -6,7 +6,6 @@ A query is carried out by the event loop (patience.py); what blocks, as opening 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -16,10 +15,9 @@ from ingest.config.settings import Config
 from ingest.errors import Unavailable
 from ingest.front.refusal import Refusal
 from ingest.store.connection import Connection, hang_up
-from ingest.store.query.running import open_reader, replica_lag_s
+from ingest.store.query.running import open_reader
 
 T = TypeVar("T")
-LAG_EVERY_S = 1.0  # a question to a replica between queries, and none to a primary
 
 
 class Readers:
@@ -56,14 +54,6 @@ class Readers:
                     self._idle.append(opened)
         finally:
             self._slots.release()
-
-    async def lag_s(self, connection: Connection) -> float | None:
-        """How old what this connection's replica answers may be, as it was a second ago; None: it is no replica. Raises
-        Unavailable."""
-        now = time.monotonic()
-        if connection.lag is None or now - connection.lag[0] > LAG_EVERY_S:
-            connection.lag = (now, await self.step(replica_lag_s, connection))
-        return connection.lag[1]
 
     async def _take_slot(self) -> None:
         if self._slots.locked():
