@@ -20,22 +20,21 @@ class MetricShapes:
     def __init__(self) -> None:
         self._key: list[tuple[str, str, bool]] = []
         self._shape = self._names = b""
+        self._sent = 0  # a bit for each lane that was given the names
 
-    def encode(self, metrics: Sequence[MetricValue]) -> Metrics:
+    def encode(self, metrics: Sequence[MetricValue], lane: int, *, everything: bool) -> Metrics:
+        """With the names, if this lane (a bit) was not given them or ``everything`` is wanted; they count as given now."""
         key = [(one.category, one.name, isinstance(one.value, int)) for one in metrics]
         if key != self._key or not self._shape:
-            names = [[clean(category), clean(name), is_integer] for category, name, is_integer in key]
-            self._names = pgcopy.jsonb(json.dumps(names, ensure_ascii=False).encode())
-            self._shape, self._key = digest_of(self._names), key
+            shape = [[clean(category), clean(name), is_integer] for category, name, is_integer in key]
+            self._names = pgcopy.jsonb(json.dumps(shape, ensure_ascii=False).encode())
+            self._shape, self._key, self._sent = digest_of(self._names), key, 0
+        names = self._names if everything or not self._sent & lane else None
+        self._sent |= lane
         values = [one.value for one in metrics]
         if all(map(_fits, values)):
-            return Metrics(self._shape, self._names, pgcopy.float8_array_zeros_null(values), None)
-        return Metrics(
-            self._shape,
-            self._names,
-            pgcopy.float8_array(()),
-            value_text(values),
-        )
+            return Metrics(self._shape, names, pgcopy.float8_array_zeros_null(values), None)
+        return Metrics(self._shape, names, pgcopy.float8_array(()), value_text(values))
 
 
 def _fits(value: object) -> bool:
