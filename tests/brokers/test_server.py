@@ -336,6 +336,17 @@ def test_who_does_not_log_in_makes_room_for_who_does(start: Start) -> None:
         assert idle[0].recv(1) == b""
 
 
+def test_a_producer_that_holds_every_place_makes_room_for_the_engine(start: Start) -> None:
+    """With a login that only sends; the engine, who is in, is never put out for one."""
+    engine, producer = Credentials("ingest", "all"), Credentials("puppet", "some")
+    server = start(Settings(connections_max=5, logins=Logins(engine, producer)))
+    with Client(server, login="ingest", passcode="all") as first, contextlib.ExitStack() as stack:
+        greedy = [stack.enter_context(Client(server, login="puppet", passcode="some")) for _ in range(20)]
+        with Client(server, login="ingest", passcode="all") as second:
+            for client in (first, second, greedy[-1]):
+                client.send_surely(b"x")
+
+
 def test_full_memory_makes_producers_wait_and_drops_nothing(start: Start) -> None:
     """Over the limit a SEND's receipt waits until consumers, who are still heard, have made room."""
     limits = Limits(body_bytes_max=400_000)
