@@ -15,8 +15,8 @@ from lab.engine import Start, publish
 from lab.store_model import expected, resource, stored, wire_body
 from tests.engine.test_quarantine_limits import command
 
-FLOOD = 600
-ROWS_MAX = 100
+FLOOD = 400
+ROWS_MAX = 80
 GOOD = [wire_body(f"n{n}.example.com", 1, [resource(f"/{n}")]) for n in range(20)]
 TWICE = [resource("/x"), resource("/x")]
 
@@ -45,10 +45,15 @@ FORGERS: dict[str, Forge] = {
     "names with controls": lambda n: (b"z%d" % n, {"producer": f"\x1b[{n}m\u202e", "certname": f"\x9b{n}J"}),
     "long names": lambda n: (b"l%d" % n, {"producer": f"{n}" * 300, "certname": f"{n}" * 300}),
 }  # fmt: skip
+OFTEN = (
+    "producers and nodes in headers", "nodes and producers in bodies", "a known node, ever new commands", "names with controls",
+)  # fmt: skip
 OWN_ROW = [name for name in FORGERS if name.startswith("a known node")]
 
 
-@pytest.mark.parametrize("forger", FORGERS)
+@pytest.mark.parametrize(
+    "forger", [pytest.param(name, marks=() if name in OFTEN else pytest.mark.long) for name in FORGERS]
+)
 def test_whoever_forges_names_fills_nothing(
     start: Start, broker: str, connection: Connection, forger: str
 ) -> None:
