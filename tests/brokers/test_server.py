@@ -347,6 +347,34 @@ def test_a_producer_that_holds_every_place_makes_room_for_the_engine(start: Star
                 client.send_surely(b"x")
 
 
+@pytest.mark.parametrize("trickles", [False, True])
+def test_a_message_that_does_not_come_keeps_no_room_from_others(
+    start: Start, monkeypatch: pytest.MonkeyPatch, trickles: bool
+) -> None:
+    """A producer that died in the middle of a large one, or sends a byte now and then: it is hung up on with a word, and whoever
+    waited is served."""
+    monkeypatch.setattr("ingest.embedded.broker.client_connection.STALLED_S", 0.5)
+    monkeypatch.setattr("ingest.embedded.broker.client_connection.BYTES_PER_S_MIN", 10**9)
+    server = start(Settings(memory_bytes_max=1_000_000, limits=Limits(body_bytes_max=900_000)))
+    with Client(server) as stalled, Client(server) as other:
+        stalled.socket.sendall(b"SEND\ndestination:/queue/a\ncontent-length:900000\n\nbegun")
+        stop = threading.Event()
+
+        def trickle() -> None:
+            while trickles and not stop.wait(0.05):
+                with contextlib.suppress(OSError):
+                    stalled.socket.sendall(b"x")
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        try:
+            other.send_surely(b"y" * 500_000)
+        finally:
+            stop.set()
+            thread.join()
+        assert b"does not come" in stalled.hear().body
+
+
 def test_full_memory_makes_producers_wait_and_drops_nothing(start: Start) -> None:
     """Over the limit a SEND's receipt waits until consumers, who are still heard, have made room."""
     limits = Limits(body_bytes_max=400_000)
