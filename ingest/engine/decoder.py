@@ -11,10 +11,12 @@ from typing import Any
 
 import structlog
 
+from ingest.config.kinds import importance
 from ingest.config.producers import load_producer_rules
 from ingest.config.settings import Config
 from ingest.core.catalog.formats import skim
 from ingest.core.delivery.arrival import believable
+from ingest.core.delivery.commands import plain_name
 from ingest.core.delivery.decoding import DecoderSettings
 from ingest.core.delivery.naming import look
 from ingest.core.delivery.producers import PUBLISHER
@@ -247,7 +249,7 @@ def _quarantine(
     descriptor: Descriptor, body: memoryview, reason: str, detail: str, *, is_readable: bool = False
 ) -> Quarantine:
     named = look(descriptor.headers, bytes(body[:START_BYTES]), bytes(body[-END_BYTES:]))
-    certname = named.certname
+    certname, kind = named.certname, plain_name(named.command or "")
     if certname is None and is_readable:
         certname = _certname_within(descriptor, body)
     return Quarantine(
@@ -264,7 +266,8 @@ def _quarantine(
         body_bytes=descriptor.body_bytes,
         body_crc32=zlib.crc32(body),
         producer=named.producer,
-        kind=(named.command or "").replace("_", " "),
+        # Made-up commands are one: else a node had as many rows as somebody can think of names.
+        kind=kind if importance().is_known(kind) else "",
     )
 
 
