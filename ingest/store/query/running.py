@@ -48,8 +48,7 @@ def open_reader(conninfo: str, *, connect_timeout_s: float, timeout_s: float) ->
     )
     with translate_errors():
         connection.execute(query("only_reads"), [f"{IDLE_S_MAX}s"])
-    # A pooler may give each transaction a session that has prepared nothing.
-    connection.plans = None if connection.pinned.is_pooled else Plans()
+    connection.plans = Plans()
     return connection
 
 
@@ -64,8 +63,7 @@ class RunningQuery:
         self._wire = Wire(connection)
         self._connection = connection
         self._timeout_s = timeout_s
-        # What a session was told does not count when a pooler gives each transaction another one.
-        self._is_told = is_usual and not connection.pinned.is_pooled
+        self._is_told = is_usual
         self._in_transaction = False
         self._with_total = False
         self._ends_s = 0.0
