@@ -29,8 +29,9 @@ from lab.servers import Postgres, embedded_broker
 from lab.store_model import Pipeline
 
 P99_GOAL, WRITERS_GOAL = 1.25, 1.10
-SETTLED_S = 15.0  # until a crowd that came all at once has what it asked for
+SETTLED_S_MAX = 60.0  # until a crowd that came all at once keeps nobody busy
 BATCH = 50
+DAYS = 14  # of reports that the writers are given
 ALL = "/pdb/query/v4/facts"
 
 
@@ -56,11 +57,11 @@ def measure(options: argparse.Namespace, directory: Path, stack: ExitStack) -> l
     stack.callback(server.stop)
     server.execute("postgres", "CREATE DATABASE ingest")
     conninfo = server.conninfo("ingest")
-    bodies = list(commands(options.nodes, 3))
+    bodies = list(commands(options.nodes, 1 + DAYS))
     now, later = (
         bodies[: 3 * options.nodes],
         bodies[3 * options.nodes :],
-    )  # facts, catalogs, a day; two more days
+    )  # facts, catalogs, a day; more days
     print(f"{len(now)} commands: {store(conninfo, now):.0f} s", flush=True)
     server.execute("ingest", "VACUUM ANALYZE")
     front = Front(conninfo, stack.enter_context(embedded_broker()), log=directory / "front.log")
@@ -68,12 +69,12 @@ def measure(options: argparse.Namespace, directory: Path, stack: ExitStack) -> l
     front.wait_ready()
     asked = list(small(json.loads(bodies[0])["certname"]))
     turns: dict[str, list[list[float]]] = {"alone": [], "the crowd comes": [], "beside the crowd": []}
-    latencies(front.port, asked, 2.0)
+    latencies(front.port, [*asked, Asked("", "all", "/facts")], 2.0)
     rows = []
     for _ in range(options.turns):
         turns["alone"].append(latencies(front.port, asked, options.seconds))
         with beside(options, front.port) as met:
-            turns["the crowd comes"].append(latencies(front.port, asked, SETTLED_S))
+            turns["the crowd comes"].append(latencies(front.port, asked, SETTLED_S_MAX, settled(conninfo)))
             turns["beside the crowd"].append(latencies(front.port, asked, options.seconds))
         print(met, flush=True)
     rows += [row_of_client(name, found) for name, found in turns.items()]
@@ -100,13 +101,32 @@ def small(certname: str) -> Iterator[Asked]:
     yield Asked("", "environments", "/environments")
 
 
-def latencies(port: int, asked: list[Asked], seconds: float) -> list[float]:
+def settled(conninfo: str) -> Callable[[], bool]:
+    """Whether for a second nothing has been under way but what one client asks."""
+    asking, quiet_since_s = connect(conninfo), time.perf_counter()
+
+    def is_settled() -> bool:
+        nonlocal quiet_since_s
+        row: Any = asking.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'ingest serve%' AND state = 'active'"
+        ).fetchone()
+        now_s = time.perf_counter()
+        quiet_since_s = now_s if row[0] > 1 else quiet_since_s
+        return now_s - quiet_since_s > 1
+
+    return is_settled
+
+
+def latencies(
+    port: int, asked: list[Asked], seconds: float, until: Callable[[], bool] = lambda: False
+) -> list[float]:
     """In ms, of each in turn; what is refused counts as long as it lasted, and is told."""
     connection = _open(port)
-    found, refused, ends_s = [], 0, time.perf_counter() + seconds
+    found: list[float] = []
+    refused, ends_s = 0, time.perf_counter() + seconds
     for one in itertools.cycle(asked):
         start_s = time.perf_counter()
-        if start_s > ends_s:
+        if start_s > ends_s or (len(found) % 100 == 0 and until()):
             break
         try:
             _ask(connection, one)
@@ -142,7 +162,7 @@ def writers(
 ) -> list[dict[str, Any]]:
     """Commands a second, the same number in each turn."""
     turns: dict[str, list[float]] = {"alone": [], "beside the crowd": []}
-    part = len(bodies) // (2 * options.turns) // BATCH * BATCH
+    part = len(bodies) // (2 * options.turns + 1) // BATCH * BATCH
     with connect(conninfo) as connection:
         pipeline = Pipeline(connection)
 
@@ -152,14 +172,18 @@ def writers(
             del bodies[:part]
             for at in range(0, part, BATCH):
                 pipeline.take(*mine[at : at + BATCH], received_at=datetime.now(UTC))
-            return part / (time.perf_counter() - start_s)
+            per_s: float = part / (time.perf_counter() - start_s)
+            return per_s
 
+        take()  # of plans, and caches
         for _ in range(options.turns):
             turns["alone"].append(take())
             with beside(options, port):
-                time.sleep(SETTLED_S)
+                is_settled = settled(conninfo)
+                while not is_settled():
+                    time.sleep(0.1)
                 turns["beside the crowd"].append(take())
-    slower = statistics.median(a / b for a, b in zip(*turns.values(), strict=True))
+    slower: float = statistics.median(a / b for a, b in zip(*turns.values(), strict=True))
     print(f"writers beside the crowd: {slower:.2f} times as long, goal {WRITERS_GOAL}")
     rows: list[dict[str, Any]] = [
         {"what": f"reports a second, {name}", "per_s": [round(one) for one in found]}

@@ -25,11 +25,11 @@ from ingest.front.asking import Asked
 from ingest.front.client import Client
 from ingest.front.paths import Target
 from ingest.front.patience import ClientGone, Patience
+from ingest.front.planning import Planned
 from ingest.front.readers import Readers, away
 from ingest.front.refusal import JSON, Refusal, json_response, unknown
 from ingest.front.spooling import Spool, Spools
 from ingest.store.connection import Connection, hang_up
-from ingest.store.query.compiling import Compiled
 from ingest.store.query.running import RunningQuery, TooSlow, cancel, find_object
 
 Header = tuple[bytes, bytes]
@@ -46,19 +46,18 @@ class Answerer:
         self._readers = readers
         self._spools = Spools()
 
-    async def answer(
-        self, request: Request, send: Send, target: Target, asked: Asked, compiled: Compiled
-    ) -> None:
+    async def answer(self, request: Request, send: Send, planned: Planned) -> None:
         """Sends the whole answer. Raises Refusal or BadQuery while nothing has been sent."""
         usual_s = self._config.query_timeout_s
-        timeout_s = min(asked.timeout_s or usual_s, usual_s)
+        timeout_s = min(planned.asked.timeout_s or usual_s, usual_s)
         client = Client(request.scope, send, self._config.client_timeout_s)
+        await client.ready()  # who asks again before he has taken his last answer waits without a connection
         with Spool(self._spools) as spool:
-            async with self._readers.connection() as connection:
+            async with self._readers.connection(is_long=planned.is_long) as connection:
                 running = RunningQuery(connection, timeout_s, is_usual=timeout_s == usual_s)
                 with Patience(request.scope["leaving"], connection) as patience:
                     try:
-                        rest = await _Answer(patience, running, client, spool).give(target, asked, compiled)
+                        rest = await _Answer(patience, running, client, spool).give(planned)
                     finally:
                         if running.is_under_way:
                             await asyncio.shield(self._end(connection, running))
@@ -86,7 +85,8 @@ class _Answer:
     def __init__(self, patience: Patience, running: RunningQuery, client: Client, spool: Spool) -> None:
         self._patience, self._running, self._client, self._spool = patience, running, client, spool
 
-    async def give(self, target: Target, asked: Asked, compiled: Compiled) -> Iterable[Message]:
+    async def give(self, planned: Planned) -> Iterable[Message]:
+        target, asked, compiled = planned.target, planned.asked, planned.compiled
         if asked.explain or _counts(asked.query):  # which has rows where nothing is found
             await self._require(target)
         if asked.explain:
@@ -107,6 +107,7 @@ class _Answer:
             return _whole(_pretty(piece[0]) if asked.pretty else piece[0])
         total = [] if self._running.total is None else [(TOTAL, b"%d" % self._running.total)]
         body = b"[" + _joined(piece, asked.pretty)
+        planned.is_long = not self._running.is_over
         if self._running.is_over:
             return _whole(body + b"]", *total)
         with _too_late():

@@ -21,13 +21,13 @@ class Client:
         self._send, self._silence_s = send, silence_s
         self._patience_s = PATIENCE_S
 
-    async def give(self, message: Message) -> None:
+    async def ready(self) -> None:
         """When he has taken what was sent before. Raises ClientGone."""
         while True:
             unsent = self._scope["unsent"]()
             try:
                 async with asyncio.timeout(self._silence_s):
-                    await self._send(message)  # waits before it sends: nothing is sent twice
+                    await self._scope["taken"]()
                 break
             except TimeoutError:
                 if self._scope["unsent"]() >= unsent:
@@ -35,14 +35,20 @@ class Client:
         if self._scope["leaving"].done():
             raise ClientGone
 
+    async def give(self, message: Message) -> None:
+        """When he is ready. Raises ClientGone."""
+        await self.ready()
+        await self._send(message)
+
     async def takes(self, message: Message) -> bool:
         """The same, as long as there is patience: else it has not been sent."""
         start_s = time.monotonic()
         try:
             async with asyncio.timeout(self._patience_s):
-                await self.give(message)
-            return True
+                await self.ready()
         except TimeoutError:
             return False
         finally:
             self._patience_s = max(0.0, self._patience_s - (time.monotonic() - start_s))
+        await self._send(message)
+        return True

@@ -69,6 +69,7 @@ class FrontProtocol(HttpToolsProtocol):
         scope["client_cn"] = self._cn
         scope["abort"] = self.transport.abort
         scope["leaving"] = self._leaving  # done when the client has left
+        scope["taken"] = self.flow.drain  # waits until little of what was sent is still here
         scope["unsent"] = self._unsent
         is_anonymous = self._cn is None and self._has_tokens  # who then needs one
         scope["is_let_in"] = not is_anonymous and (self._allowlist is None or self._cn in self._allowlist)

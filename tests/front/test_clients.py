@@ -23,7 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from ingest.store.connection import Connection
+from ingest.store.connection import Connection, connect
 from lab.front import Front, ask
 from tests.front.conftest import Serve
 
@@ -127,6 +127,24 @@ def test_slow_clients_keep_no_connection(serve: Serve, connection: Connection) -
     for client in slow:
         assert len(rows_of(client)) == 20000
     eventually(lambda: not put_away(front), "no file is left")
+
+
+def test_half_of_the_connections_are_for_short_answers(
+    serve: Serve, connection: Connection, database: str
+) -> None:
+    """However many want one that was long before, as soon as that is known."""
+    crowd(connection)
+    front = serve("--http-queries-max", "2", "--http-waiting-s", "60")
+    assert front.get(f"{V4}/nodes").status == 200
+    with connect(database) as other:
+        other.execute("BEGIN; LOCK TABLE nodes")
+        long = [ask_and_wait(front.port, f"{V4}/nodes") for _ in range(6)]
+        eventually(lambda: under_way(connection) == 1, "one is under way")
+        assert front.get(f"{V4}/environments").status == 200
+        assert under_way(connection) == 1
+        other.execute("COMMIT")
+    for client in long:
+        assert len(rows_of(client)) == 20000
 
 
 def rows_of(client: socket.socket) -> Any:
