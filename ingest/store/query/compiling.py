@@ -12,7 +12,7 @@ from ingest.core.query import ast
 from ingest.core.query.paths import read_field
 from ingest.store.query import columns, operators, values
 from ingest.store.query.columns import Shown
-from ingest.store.query.entities import entity_of
+from ingest.store.query.entities import entity_for, entity_of
 from ingest.store.query.entity import PURGE_TTL, Entity, EntityField, Source, Type, join, statement
 from ingest.store.query.lookups import (
     cast,
@@ -43,7 +43,7 @@ class Compiled(NamedTuple):
 
 def compile_query(query: ast.Query, node_purge_ttl_s: float = 0.0) -> Compiled:
     """Raises BadQuery."""
-    return Compiler(node_purge_ttl_s).compile(entity_of(query.entity), query)
+    return Compiler(node_purge_ttl_s).compile(entity_for(query), query)
 
 
 class Compiler:

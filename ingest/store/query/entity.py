@@ -70,6 +70,7 @@ class Entity(NamedTuple):
     has_kinds: bool = False  # of reports: those of agents alone unless ``type`` is asked for
     distinct: bool = False
     has_large_rows: bool = False  # megabytes, of a catalog with thousands of resources
+    counting: str = "count(*)"  # how many rows there are
     bare: str | None = None  # rows are not objects, but this field's values
 
     def queryable(self) -> list[str]:

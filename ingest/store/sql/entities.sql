@@ -44,6 +44,13 @@ CROSS JOIN LATERAL unnest(cr.resource_ids) WITH ORDINALITY AS m (resource_id, pl
 LEFT JOIN resources r ON r.id = m.resource_id
 LEFT JOIN positions p ON p.id = slots.ids[m.place]
 
+-- name: from_resources_counted
+-- Where they are only counted, by node or environment: an array says how many it has.
+SELECT FROM nodes n
+JOIN catalogs c ON c.node_id = n.id
+LEFT JOIN environments e ON e.id = c.environment_id
+JOIN catalog_resources cr ON cr.node_id = n.id
+
 -- name: from_resources_by_content
 -- From resources to their nodes, without an index that catalogs would have to keep. Few resources are looked for in every
 -- node's arrays, 32 ms for each of them at 3000 nodes of 1000 resources; from 30 on it is quicker to take all arrays apart
