@@ -30,7 +30,7 @@ from ingest.front.readers import Readers, away
 from ingest.front.refusal import JSON, Refusal, json_response, unknown
 from ingest.front.spooling import Spool, Spools
 from ingest.store.connection import Connection, hang_up
-from ingest.store.query.running import RunningQuery, TooSlow, cancel, find_object
+from ingest.store.query.running import PIECE_BYTES, RunningQuery, TooSlow, cancel, find_object
 
 Header = tuple[bytes, bytes]
 TYPE, TOTAL, LENGTH = b"content-type", b"x-records", b"content-length"
@@ -84,6 +84,7 @@ class _Answer:
 
     def __init__(self, patience: Patience, running: RunningQuery, client: Client, spool: Spool) -> None:
         self._patience, self._running, self._client, self._spool = patience, running, client, spool
+        self._size = 0
 
     async def give(self, planned: Planned) -> Iterable[Message]:
         target, asked, compiled = planned.target, planned.asked, planned.compiled
@@ -107,11 +108,11 @@ class _Answer:
             return _whole(_pretty(piece[0]) if asked.pretty else piece[0])
         total = [] if self._running.total is None else [(TOTAL, b"%d" % self._running.total)]
         body = b"[" + _joined(piece, asked.pretty)
-        planned.is_long = not self._running.is_over
         if self._running.is_over:
+            planned.is_long = False
             return _whole(body + b"]", *total)
         with _too_late():
-            return await self._rows(_start(*total), body, is_pretty=asked.pretty)
+            return await self._rows(_start(*total), body, planned)
 
     async def _require(self, target: Target) -> None:
         """Raises Refusal, 404, for a parent of which nothing is known."""
@@ -120,31 +121,37 @@ class _Answer:
         ):
             raise unknown(*target.parent)
 
-    async def _rows(self, start: Message, body: bytes, *, is_pretty: bool) -> Iterable[Message]:
+    async def _rows(self, start: Message, body: bytes, planned: Planned) -> Iterable[Message]:
+        self._size = len(body)
         await self._client.give(start)
         while body:
             if not await self._client.takes(_part(body)):
-                body = await self._put_away(body, is_pretty)
+                body = await self._put_away(body, planned)
                 if not body:
                     break
                 for before in self._spool.take():  # there is no room for all of it: it waits for him here
                     await self._client.give(_part(before))
                 await self._client.give(_part(body))
             await asyncio.sleep(0)  # whoever else waits, however fast the rows come
-            body = await self._next(is_pretty)
+            body = await self._next(planned)
         return chain(map(_part, self._spool.take()), (END,))
 
-    async def _put_away(self, body: bytes, is_pretty: bool) -> bytes:
+    async def _put_away(self, body: bytes, planned: Planned) -> bytes:
         """The piece that there was no room for; none: all of them are put away."""
         while body and self._spool.put(body):
             await self._patience.carry_out(self._running.await_rows())
             async with self._spool.turn:
-                body = await self._next(is_pretty)
+                body = await self._next(planned)
         return body
 
-    async def _next(self, is_pretty: bool) -> bytes:
+    async def _next(self, planned: Planned) -> bytes:
         piece = await self._patience.carry_out(self._running.next_piece())
-        return b"," + _joined(piece, is_pretty) if piece else b""
+        body = b"," + _joined(piece, planned.asked.pretty) if piece else b""
+        self._size += len(body)
+        planned.is_long = (
+            self._size > PIECE_BYTES
+        )  # not: by how slowly it comes, which others may be the cause of
+        return body
 
 
 @contextmanager

@@ -29,7 +29,7 @@ class Planned(msgspec.Struct):
     target: Target
     asked: Asked
     compiled: Compiled
-    is_long: bool = False  # its answer was more than one piece
+    is_long: bool = False  # its answer was, the last time: then others have half of the connections
 
 
 class Planner:

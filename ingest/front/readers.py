@@ -44,7 +44,9 @@ class Readers:
             for slots in (self._long, self._slots) if is_long else (self._slots,):
                 await self._take_slot(slots)
                 held.callback(slots.release)
-            opened = self._idle.pop() if self._idle else await self.step(self._open)
+            # The last one is left to whoever asks briefly: to open another takes long while long answers are given.
+            is_there = len(self._idle) > is_long
+            opened = self._idle.pop() if is_there else await self.step(self._open)
             try:
                 yield opened
             except asyncio.CancelledError:
