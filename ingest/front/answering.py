@@ -148,9 +148,8 @@ class _Answer:
         piece = await self._patience.carry_out(self._running.next_piece())
         body = b"," + _joined(piece, planned.asked.pretty) if piece else b""
         self._size += len(body)
-        planned.is_long = (
-            self._size > PIECE_BYTES
-        )  # not: by how slowly it comes, which others may be the cause of
+        if self._size > PIECE_BYTES:  # how slowly it comes says nothing: others may be the cause of that
+            planned.is_long = True
         return body
 
 
