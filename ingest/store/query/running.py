@@ -48,8 +48,7 @@ def open_reader(conninfo: str, *, connect_timeout_s: float, timeout_s: float) ->
     )
     with translate_errors():
         connection.execute(query("only_reads"), [f"{IDLE_S_MAX}s"])
-    # A pooler may give each transaction a session that has prepared nothing.
-    connection.plans = None if connection.pinned.is_pooled else Plans()
+    connection.plans = Plans()
     return connection
 
 
@@ -64,8 +63,7 @@ class RunningQuery:
         self._wire = Wire(connection)
         self._connection = connection
         self._timeout_s = timeout_s
-        # What a session was told does not count when a pooler gives each transaction another one.
-        self._is_told = is_usual and not connection.pinned.is_pooled
+        self._is_told = is_usual
         self._in_transaction = False
         self._with_total = False
         self._ends_s = 0.0
@@ -110,9 +108,7 @@ class RunningQuery:
         """The next rows; none: that was all. Raises as ``begin`` does."""
         wire, size = self._wire, 0
         found: list[bytes] = []
-        begun_s = time.monotonic()
-        if begun_s > self._ends_s:
-            raise TooSlow(f"the query took longer than {self._timeout_s:g} s")
+        begun_s = self.require_time()
         with _told():
             while size < PIECE_BYTES and not self._is_over:
                 if found and not wire.can_go_on() and time.monotonic() - begun_s > PIECE_S:
@@ -125,6 +121,18 @@ class RunningQuery:
                     found += rows
                     size += sum(map(len, rows))
         return found
+
+    def await_rows(self) -> Steps[None]:
+        """Until some are there. Raises as ``begin`` does."""
+        with _told():
+            yield from self._wire.await_result()
+
+    def require_time(self) -> float:
+        """What the clock says. Raises TooSlow when the answer has taken as long as it may."""
+        now_s = time.monotonic()
+        if now_s > self._ends_s:
+            raise TooSlow(f"the query took longer than {self._timeout_s:g} s")
+        return now_s
 
     def _rows(self, result: PGresult) -> list[bytes]:
         count = result.ntuples
