@@ -115,7 +115,7 @@ bench-capacity-runs: $(VENV)/.made  ## the same for whole runs: CPU of each stag
 faults: $(VENV)/.made  ## every fault, alone and several at once; what was lost (nothing) and how long recovery took
 	$(BIN)/python -m tests.faults $(ARGS)
 
-test-cluster: $(VENV)/.made  ## three RabbitMQ, three PostgreSQL under Patroni, three engines, and each fault of docs/clusters.md; half an hour
+test-cluster: $(VENV)/.made  ## three RabbitMQ, three PostgreSQL under Patroni, three engines, each on a machine of its own, and each fault of docs/clusters.md; an hour
 	$(BIN)/python -m tests.cluster $(ARGS)
 
 test-one-box: $(VENV)/.made  ## one box with whole runs, and a kill -9 a second of any of its processes; what was lost (nothing); ten minutes
@@ -124,7 +124,7 @@ test-cluster-random: $(VENV)/.made  ## the same cluster, and ten minutes of faul
 	$(BIN)/python -m tests.cluster.at_random $(ARGS)
 
 MINUTES ?= 15
-test-cluster-outage: $(VENV)/.made  ## the same cluster, its database away for MINUTES, at queues with the delivery limits 3 and 20
+test-cluster-outage: $(VENV)/.made  ## the same cluster, its database away for MINUTES once, at two queues with the delivery limits 3 and 20
 	$(BIN)/python -m tests.cluster --fault 'delivery limit' --outage-s $$(($(MINUTES) * 60)) $(ARGS)
 
 faults-long: $(VENV)/.made  ## a thousand kills in one run, and the tests of faults at their full sizes

@@ -30,7 +30,7 @@ from ingest.front.readers import Readers, away
 from ingest.front.refusal import JSON, Refusal, json_response, unknown
 from ingest.front.spooling import Spool, Spools
 from ingest.store.connection import Connection, hang_up
-from ingest.store.query.running import PIECE_BYTES, RunningQuery, TooSlow, cancel, find_object
+from ingest.store.query.running import PIECE_BYTES, RunningQuery, TooSlow, cancel
 
 Header = tuple[bytes, bytes]
 TYPE, TOTAL, LENGTH = b"content-type", b"x-records", b"content-length"
@@ -117,7 +117,7 @@ class _Answer:
     async def _require(self, target: Target) -> None:
         """Raises Refusal, 404, for a parent of which nothing is known."""
         if target.parent is not None and not await self._patience.carry_out(
-            find_object(self._patience.connection, *target.parent)
+            self._running.find(*target.parent)
         ):
             raise unknown(*target.parent)
 

@@ -28,6 +28,7 @@ PIECE_S = 0.05  # rows do not wait longer than that for others
 ROWS = 4  # that come at once: singly they cost twice as much CPU here, by the hundred hardly less
 IDLE_S_MAX = 60  # in a transaction; the front gives up slow clients by itself
 CANCEL_TIMEOUT_S = 2.0
+LAG_EVERY_S = 1.0  # a question to a replica between queries, and none to a primary
 
 # By the class of a SQLSTATE: data exceptions, syntax and types, limits of a statement (its depth, its size).
 _ASKERS_FAULT = ("22", "42", "54", "2201B")
@@ -84,6 +85,25 @@ class RunningQuery:
     def is_over(self) -> bool:
         """Whether all rows have been given."""
         return self._is_over
+
+    def find(self, kind: str, name: str) -> Steps[bool]:
+        """Whether anything is known of a node, a catalog, an environment, a producer. Raises Unavailable."""
+        with translate_errors():
+            found = yield from self._wire.run_named("object_exists", {"kind": kind, "name": clean(name)})
+        return found.get_value(0, 0) == b"t"
+
+    def lag_s(self) -> Steps[float | None]:
+        """How old answers may be, as it was a second ago; None: they come from no replica. Raises Unavailable."""
+        connection, now_s = self._connection, time.monotonic()
+        # The server says so by itself, and again when it is promoted; a pooler before it may keep that to itself.
+        if connection.pgconn.parameter_status(b"in_hot_standby") == b"off":
+            return None
+        if connection.lag is None or now_s - connection.lag[0] > LAG_EVERY_S:
+            with translate_errors():
+                found = yield from self._wire.run_named("replica_lag", {})
+            seconds = found.get_value(0, 0)
+            connection.lag = (now_s, None if seconds is None else max(0.0, float(seconds)))
+        return connection.lag[1]
 
     def begin(self, compiled: Compiled, *, with_total: bool = False) -> Steps[list[bytes]]:
         """The first rows. Raises BadQuery, TooSlow or Unavailable."""
@@ -180,13 +200,6 @@ def cancel(connection: Connection) -> None:
         connection.cancel_safe(timeout=CANCEL_TIMEOUT_S)
     except psycopg.Error:
         hang_up(connection)
-
-
-def find_object(connection: Connection, kind: str, name: str) -> Steps[bool]:
-    """Whether anything is known of a node, a catalog, an environment, a producer. Raises Unavailable."""
-    with translate_errors():
-        found = yield from Wire(connection).run_named("object_exists", {"kind": kind, "name": clean(name)})
-    return found.get_value(0, 0) == b"t"
 
 
 def is_stored(connection: Connection, command: str, certname: str, timestamp: datetime) -> bool:

@@ -60,3 +60,12 @@ SELECT CASE %(command)s::text
           AND (n.deactivated IS NOT NULL OR c.producer_timestamp >= %(timestamp)s::timestamptz))
     ELSE false
 END
+
+-- name: replica_lag
+-- How old what this server answers may be, in seconds; NULL: it is no replica. By what it has not replayed yet, because where
+-- nothing is written its newest transaction is old, too; by that one's age where it receives nothing.
+SELECT CASE
+    WHEN NOT pg_is_in_recovery() THEN NULL
+    WHEN pg_last_wal_receive_lsn() <= pg_last_wal_replay_lsn() AND EXISTS (SELECT FROM pg_stat_wal_receiver) THEN 0
+    ELSE coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0)
+END::float8
