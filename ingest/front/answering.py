@@ -22,6 +22,7 @@ from ingest.front.paths import Target
 from ingest.front.patience import ClientGone, Patience
 from ingest.front.readers import Readers, away
 from ingest.front.refusal import JSON, Refusal, json_response, unknown
+from ingest.front.replica import Headers, Replica
 from ingest.store.connection import Connection, hang_up
 from ingest.store.query.compiling import Compiled
 from ingest.store.query.running import RunningQuery, TooSlow, cancel, find_object
@@ -33,9 +34,10 @@ GIVEN_UP_S = 5.0  # until a cancelled statement has ended; then its connection i
 class Answerer:
     """Of one process."""
 
-    def __init__(self, config: Config, readers: Readers) -> None:
+    def __init__(self, config: Config, readers: Readers, replica: Replica) -> None:
         self._config = config
         self._readers = readers
+        self._replica = replica
 
     async def answer(
         self, request: Request, send: Send, target: Target, asked: Asked, compiled: Compiled
@@ -47,7 +49,10 @@ class Answerer:
             running = RunningQuery(connection, timeout_s, is_usual=timeout_s == usual_s)
             with Patience(request.scope["leaving"], connection) as patience:
                 try:
-                    await _Answer(self._config, patience, running, send).give(target, asked, compiled)
+                    headers = await self._replica.look(request, patience, running)
+                    await _Answer(self._config, patience, running, send, headers).give(
+                        target, asked, compiled
+                    )
                 finally:
                     if running.is_under_way:
                         await asyncio.shield(self._end(connection, running))
@@ -68,8 +73,11 @@ class Answerer:
 class _Answer:
     """To one client."""
 
-    def __init__(self, config: Config, patience: Patience, running: RunningQuery, send: Send) -> None:
+    def __init__(
+        self, config: Config, patience: Patience, running: RunningQuery, send: Send, headers: Headers
+    ) -> None:
         self._config, self._patience, self._running, self._send = config, patience, running, send
+        self._headers = headers
 
     async def give(self, target: Target, asked: Asked, compiled: Compiled) -> None:
         if asked.explain or _counts(asked.query):  # which has rows where nothing is found
@@ -110,7 +118,11 @@ class _Answer:
             await self._whole(body + b"]", *total)
             return
         await self._give(
-            {"type": "http.response.start", "status": 200, "headers": [(TYPE, JSON.encode()), *total]}
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(TYPE, JSON.encode()), *self._headers, *total],
+            }
         )
         try:
             while piece:
@@ -125,7 +137,7 @@ class _Answer:
         await self._give({"type": "http.response.body", "body": b"]"})
 
     async def _whole(self, body: bytes, *headers: tuple[bytes, bytes]) -> None:
-        shown = [(TYPE, JSON.encode()), (LENGTH, b"%d" % len(body)), *headers]
+        shown = [(TYPE, JSON.encode()), (LENGTH, b"%d" % len(body)), *self._headers, *headers]
         await self._give({"type": "http.response.start", "status": 200, "headers": shown})
         await self._give({"type": "http.response.body", "body": body})
 

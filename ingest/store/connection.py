@@ -46,6 +46,7 @@ class Connection(psycopg.Connection[tuple[object, ...]]):
     pinned = Pinned(Home(), False, 0)
     token = 0
     lock_timeout_s = 30.0
+    was_replica = False  # when it was opened, as far as its opener asked
     plans: Any = None  # what store/query/wire.py has prepared on it
 
     @property

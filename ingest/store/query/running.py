@@ -47,7 +47,8 @@ def open_reader(conninfo: str, *, connect_timeout_s: float, timeout_s: float) ->
         statement_timeout_s=timeout_s,
     )
     with translate_errors():
-        connection.execute(query("only_reads"), [f"{IDLE_S_MAX}s"])
+        row = connection.execute(query("only_reads"), [f"{IDLE_S_MAX}s"]).fetchone()
+    connection.was_replica = row is not None and bool(row[-1])
     # A pooler may give each transaction a session that has prepared nothing.
     connection.plans = None if connection.pinned.is_pooled else Plans()
     return connection
@@ -105,6 +106,19 @@ class RunningQuery:
             result = yield from self._wire.next_result()
             yield from self._wire.drain()
             return (result.get_value(0, 0) if result is not None else None) or b"[]"
+
+    def replica_behind(self) -> Steps[float | None]:
+        """Seconds; None: it is no replica any more. Raises Unavailable."""
+        with translate_errors():
+            found = yield from self._wire.run_named("replica_behind")
+        value = found.get_value(0, 0)
+        return None if value is None else float(value)
+
+    def has_replayed(self, position: str) -> Steps[bool]:
+        """Whether the replica shows what ``written_so_far`` had told. Raises Unavailable."""
+        with translate_errors():
+            found = yield from self._wire.run_named("has_replayed", {"position": position})
+        return found.get_value(0, 0) == b"t"
 
     def next_piece(self) -> Steps[list[bytes]]:
         """The next rows; none: that was all. Raises as ``begin`` does."""
@@ -179,6 +193,13 @@ def find_object(connection: Connection, kind: str, name: str) -> Steps[bool]:
     with translate_errors():
         found = yield from Wire(connection).run_named("object_exists", {"kind": kind, "name": clean(name)})
     return found.get_value(0, 0) == b"t"
+
+
+def written_so_far(connection: Connection) -> str | None:
+    """The place in the WAL up to which the primary has committed; None: it is none. Raises Unavailable."""
+    with translate_errors():
+        row = connection.execute(query("written_so_far")).fetchone()
+    return None if row is None or row[0] is None else str(row[0])
 
 
 def is_stored(connection: Connection, command: str, certname: str, timestamp: datetime) -> bool:

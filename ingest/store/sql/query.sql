@@ -6,7 +6,22 @@
 -- thousands with each of thousands that it keeps for that. Without keeping them it makes a hash of them.
 SELECT set_config('default_transaction_read_only', 'on', false), set_config('plan_cache_mode', 'force_generic_plan', false),
        set_config('jit', 'off', false), set_config('enable_material', 'off', false),
-       set_config('idle_in_transaction_session_timeout', %s, false)
+       set_config('idle_in_transaction_session_timeout', %s, false), pg_is_in_recovery()
+
+-- name: replica_behind
+-- Seconds. 0: it has replayed all that it has received, from a server that it is connected to. Null: it is no replica (any more).
+SELECT CASE
+    WHEN NOT pg_is_in_recovery() THEN NULL
+    WHEN pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn() AND EXISTS (SELECT FROM pg_stat_wal_receiver) THEN 0
+    ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())
+END::float8
+
+-- name: has_replayed
+SELECT NOT pg_is_in_recovery() OR pg_last_wal_replay_lsn() >= %(position)s::pg_lsn
+
+-- name: written_so_far
+-- The end of what was committed; null on a replica.
+SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_lsn()::text END
 
 -- name: limit_query
 SELECT set_config('statement_timeout', %(statement_timeout)s, true),
