@@ -37,13 +37,14 @@ from ingest.engine.quarantining import Quarantining, fact_alone
 from ingest.errors import Rejected
 from ingest.ipc.control import ChildChannels, Order
 from ingest.ipc.in_flight import InFlight
-from ingest.ipc.names import DIGESTS, IN_FLIGHT, RECEIVER
+from ingest.ipc.names import DIGESTS, IN_FLIGHT, RECEIVER, writer_name
 from ingest.ipc.process_metrics import ProcessMetrics
 from ingest.ipc.stored_digests import StoredDigests
 from ingest.store.lane import Works
 from ingest.store.quarantine import QuarantineRow
 
 BACKOFF_START_S = 0.05
+FIRST = writer_name(0)  # which tells the decoders what is stored
 # At what has come for a batch that waits for company; pipes hold as much as comes meanwhile.
 LOOKS_EVERY_S = 0.005
 
@@ -75,17 +76,22 @@ class Writer:
 
     def loop(self) -> None:
         self._until_connected()
-        if self.name == "writer-0":
-            for certname, raw_digest in self._database.stored_digests():
-                self._known.put(certname, SectionDigests(NO_FINGERPRINT, raw_digest))
         while True:
             # The receiver takes nothing until there is a connection: it must not wait for work to come.
             self._until_connected()
+            if self.name == FIRST:
+                self._learn()
             self._gather()
             batch = self._gathering.take()
             self._settle(batch)
             if ranks := [self._rank_of(work) for work in batch if not work.is_early]:
                 self._settled_s[min(ranks) :] = [time.monotonic()] * (len(RANKS) - min(ranks))
+
+    def _learn(self) -> None:
+        for certname, raw_digest in self._database.learn():
+            stored = self._known.get(certname)
+            if stored is None or stored.raw_digest != raw_digest:
+                self._known.put(certname, SectionDigests(NO_FINGERPRINT, raw_digest))
 
     # Gathering
 
