@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order bench-page test-freshness-long test-one-box docs deb test-deb check-wheels fuzz-front bench-query test-cluster test-cluster-random test-cluster-outage bench-sharing bench-capacity-runs bench-one-box bench-receipts bench-dashboard
+.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order bench-page test-freshness-long test-one-box docs deb test-deb check-wheels fuzz-front bench-query test-cluster test-cluster-random test-cluster-outage bench-sharing bench-capacity-runs bench-cluster-costs bench-one-box bench-receipts bench-dashboard
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -108,6 +108,9 @@ bench-capacity: $(VENV)/.made  ## the capacity model against the real engine, ta
 
 bench-capacity-runs: $(VENV)/.made  ## the same for whole runs: CPU of each stage, measured and predicted; about five minutes
 	$(BIN)/python -m bench.capacity_runs $(ARGS)
+
+bench-cluster-costs: $(VENV)/.made  ## what three brokers with a quorum queue and a synchronous standby take, for ingest capacity; two minutes
+	$(BIN)/python -m bench.cluster_costs $(ARGS)
 
 faults: $(VENV)/.made  ## every fault, alone and several at once; what was lost (nothing) and how long recovery took
 	$(BIN)/python -m tests.faults $(ARGS)
