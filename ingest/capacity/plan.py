@@ -42,9 +42,7 @@ def plan(
 ) -> Plan:
     """Simulates everything the report tells. Ctrl-C while the what-if rows are made leaves those that are.
     ``cluster``: None where there is nothing but engines and a database."""
-    costs = costs_of(calibration) if fleet.ranks == (CATALOG,) else all_costs_of(calibration)
-    if cluster is not None and cluster.standbys:
-        costs = costs._replace(commit_s=costs.commit_s + built_in().standby_wait_s)
+    costs = _costs(calibration, fleet, cluster)
     progress("as planned", 0.0)
     base, outcome = _case("as planned", costs, fleet, setup, target_s)
     progress("by load", 0.15)
@@ -83,6 +81,13 @@ def plan(
         cluster=None if cluster is None else _cluster(cluster, fleet, setup, base, space),
         interrupted=interrupted,
     )
+
+
+def _costs(calibration: Calibration, fleet: Fleet, cluster: Cluster | None) -> Costs:
+    costs = costs_of(calibration) if fleet.ranks == (CATALOG,) else all_costs_of(calibration)
+    if cluster is None or not cluster.standbys:
+        return costs
+    return costs._replace(commit_s=costs.commit_s + built_in().standby_wait_s)
 
 
 def _cluster(cluster: Cluster, fleet: Fleet, setup: Setup, base: Case, space: Space) -> PlannedCluster:
