@@ -40,8 +40,7 @@ def plan(
     cluster: Cluster | None = None,
     progress: Progress = lambda what, share: None,
 ) -> Plan:
-    """Simulates everything the report tells. Ctrl-C while the what-if rows are made leaves those that are.
-    ``cluster``: None where there is nothing but engines and a database."""
+    """Simulates everything the report tells. Ctrl-C while the what-if rows are made leaves those that are."""
     costs = _costs(calibration, fleet, cluster)
     progress("as planned", 0.0)
     base, outcome = _case("as planned", costs, fleet, setup, target_s)
@@ -56,7 +55,6 @@ def plan(
     rows, interrupted = _what_if(costs, fleet, setup, target_s, progress)
     runs = run_space(calibration, fleet, keep)
     space = with_runs(space_of(calibration, fleet, setup, outcome.window_bytes_max), fleet, runs)
-    used = [r.elsewhere_s / (r.seconds * calibration.machine.cores) for r in calibration.rounds]
     return Plan(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         program=calibration.program,
@@ -67,7 +65,7 @@ def plan(
         calibrated_at=calibration.at,
         calibration_commit=calibration.commit,
         calibration_templates=calibration.templates,
-        calibration_disturbed=sum(used) / len(used),
+        calibration_disturbed=_disturbed(calibration),
         broker_here=setup.broker_here,
         database_apart=setup.database_apart,
         base=base,
@@ -81,6 +79,11 @@ def plan(
         cluster=None if cluster is None else _cluster(cluster, fleet, setup, base, space),
         interrupted=interrupted,
     )
+
+
+def _disturbed(calibration: Calibration) -> float:
+    used = [r.elsewhere_s / (r.seconds * calibration.machine.cores) for r in calibration.rounds]
+    return sum(used) / len(used)
 
 
 def _costs(calibration: Calibration, fleet: Fleet, cluster: Cluster | None) -> Costs:
