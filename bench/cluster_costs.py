@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--messages", type=int, default=400, help="of each backlog")
     parser.add_argument("--per-s", type=float, default=10, help="whole runs, at the end")
-    parser.add_argument("--seconds", type=float, default=20, help="of these")
+    parser.add_argument("--seconds", type=float, default=15, help="of these, and of twice as many")
     parser.add_argument("--built-in", type=Path)
     options = parser.parse_args()
     with workplace() as (directory, stack):
@@ -72,17 +72,21 @@ def main() -> None:
         cluster = _Cluster(brokers, primary, standby, engine)
         rows = cluster.backlogs(options.messages)
         waits = commits(primary.conninfo("ingest"))
-        costs = fitted(rows, waits)
-        steady = cluster.steady(options.per_s, options.seconds)
-        steady["reckoned_ms"] = reckoned(costs, steady)
+        steady = [cluster.steady(times * options.per_s, options.seconds) for times in (1, 2)]
+        costs = fitted(rows, steady[0], waits)
+        for row in steady:
+            row["reckoned_ms"] = reckoned(costs, row)
         cluster.close()
     print(msgspec.json.format(msgspec.json.encode(costs), indent=1).decode())
-    for part, ms in steady["reckoned_ms"].items():
-        print(f"{part:<9} {steady['cpu_ms'][part]:6.2f} ms a run measured, {ms:6.2f} reckoned")
+    for row in steady:
+        for part, ms in row["reckoned_ms"].items():
+            print(
+                f"{row['per_s']:g} runs/s, {part:<9} {row['cpu_ms'][part]:6.2f} ms a run measured, {ms:6.2f} reckoned"
+            )
     print(
         "record:",
         record(
-            "cluster-costs", vars(options), [*rows, {"commit_ms": waits}, steady, msgspec.to_builtins(costs)]
+            "cluster-costs", vars(options), [*rows, {"commit_ms": waits}, *steady, msgspec.to_builtins(costs)]
         ),
     )
     if options.built_in:
@@ -216,7 +220,8 @@ def commits(conninfo: str) -> dict[str, float]:
     return {how: median(values) for how, values in found.items()}
 
 
-def fitted(rows: list[dict[str, Any]], commit_ms: dict[str, float]) -> ClusterCosts:
+def fitted(rows: list[dict[str, Any]], single: dict[str, Any], commit_ms: dict[str, float]) -> ClusterCosts:
+    """``single``: whole runs, where nearly each message has a commit of its own."""
     small = [row for row in rows if row["name"] in ("facts", "report")]
     large = [row for row in rows if row["name"] in ("unchanged", "few")]
     wal = sum(row["wal_bytes"] for row in rows)
@@ -235,7 +240,12 @@ def fitted(rows: list[dict[str, Any]], commit_ms: dict[str, float]) -> ClusterCo
         byte_s = max(0.0, (high - low) / (many - few))
         return Line(max(0.0, low - byte_s * few), byte_s)
 
-    def of_wal(part: str) -> float:
+    def of_wal(part: str) -> Line:
+        byte_s = _a_byte(part)
+        messages, spent_s = single["messages"], single["cpu_ms"][part] * single["runs"] / 1000
+        return Line(max(0.0, spent_s - byte_s * single["wal_bytes"]) / messages, byte_s)
+
+    def _a_byte(part: str) -> float:
         return float(sum(row["cpu_ms"][part] * row["messages"] for row in rows) / 1000 / wal)
 
     bodies = sum(row["bytes"] for row in rows)
@@ -245,8 +255,8 @@ def fitted(rows: list[dict[str, Any]], commit_ms: dict[str, float]) -> ClusterCo
         leader=line("leader"),
         follower=line("follower"),
         disk_bytes=sum(row["follower_disk_bytes"] for row in rows) / bodies,
-        sender_s=of_wal("sender"),
-        standby_s=of_wal("standby"),
+        sender=of_wal("sender"),
+        standby=of_wal("standby"),
         standby_wait_s=max(0.0, commit_ms["on"] - commit_ms["local"]) / 1000,
     )
 
@@ -262,12 +272,17 @@ def _cpu() -> str:
 
 def reckoned(costs: ClusterCosts, steady: dict[str, Any]) -> dict[str, float]:
     """CPU milliseconds of a run."""
-    runs, messages, bodies = steady["runs"], steady["messages"], steady["bytes"]
+    runs, messages = steady["runs"], steady["messages"]
+    sizes = {
+        "leader": steady["bytes"],
+        "follower": steady["bytes"],
+        "sender": steady["wal_bytes"],
+        "standby": steady["wal_bytes"],
+    }
+    lines = {part: getattr(costs, part) for part in sizes}
     return {
-        "leader": 1000 * (costs.leader.each_s * messages + costs.leader.byte_s * bodies) / runs,
-        "follower": 1000 * (costs.follower.each_s * messages + costs.follower.byte_s * bodies) / runs,
-        "sender": 1000 * costs.sender_s * steady["wal_bytes"] / runs,
-        "standby": 1000 * costs.standby_s * steady["wal_bytes"] / runs,
+        part: 1000 * (line.each_s * messages + line.byte_s * sizes[part]) / runs
+        for part, line in lines.items()
     }
 
 

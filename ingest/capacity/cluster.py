@@ -27,8 +27,10 @@ class ClusterCosts(msgspec.Struct, frozen=True):
     leader: Line  # CPU of RabbitMQ's node that leads a quorum queue, for a message that goes in and out again
     follower: Line  # of each other node
     disk_bytes: float  # that each node writes for a byte of a body
-    sender_s: float  # CPU of the primary for a byte of WAL that it sends
-    standby_s: float  # CPU of a standby that replays it
+    sender: (
+        Line  # CPU of the primary that sends WAL: for a message with a commit of its own, and a byte of WAL
+    )
+    standby: Line  # the same of a standby that replays it
     standby_wait_s: float  # by so much a commit that waits for a standby takes longer
 
 
@@ -72,19 +74,24 @@ def parts_of(
     found = {
         "engines": load.engines_used,
         "engines' network": load.bodies_bytes / engines / cluster.network_bytes_s,
-        "broker's leader, processors": _cpu_s(costs.leader, load) / cores,
+        "broker's leader, processors": _cpu_s(costs.leader, load.messages, load.bodies_bytes) / cores,
         # To each follower, and to an engine.
         "broker's leader, network": load.bodies_bytes * max(1, followers + 1) / cluster.network_bytes_s,
         "each broker's disk": load.bodies_bytes * costs.disk_bytes / cluster.disk_bytes_s,
-        "primary's processors": (load.primary_cores + copies * costs.sender_s * load.wal_bytes) / cores,
+        "primary's processors": (
+            load.primary_cores + copies * _cpu_s(costs.sender, load.messages, load.wal_bytes)
+        )
+        / cores,
         "primary's network": max(load.copy_bytes, load.wal_bytes * copies) / cluster.network_bytes_s,
         # What the WAL says is written to the tables once more.
         "primary's disk": 2 * load.wal_bytes / cluster.disk_bytes_s,
     }
     if followers:
-        found["a broker that follows, processors"] = _cpu_s(costs.follower, load) / cores
+        found["a broker that follows, processors"] = (
+            _cpu_s(costs.follower, load.messages, load.bodies_bytes) / cores
+        )
     if copies:
-        found["a standby's replay (one process)"] = costs.standby_s * load.wal_bytes
+        found["a standby's replay (one process)"] = _cpu_s(costs.standby, load.messages, load.wal_bytes)
     if cluster.fleet_queries_per_s:
         machines = cluster.replicas or 1
         found["queries to the whole fleet"] = (
@@ -96,8 +103,8 @@ def parts_of(
     return tuple(sorted(parts, key=lambda part: -part.used))
 
 
-def _cpu_s(line: Line, load: Load) -> float:
-    return line.each_s * load.messages + line.byte_s * load.bodies_bytes
+def _cpu_s(line: Line, messages: float, size: float) -> float:
+    return line.each_s * messages + line.byte_s * size
 
 
 @cache

@@ -93,6 +93,7 @@ class Database:
             self._away(error)
             return None
         self._failed = False
+        self._learning.worked()
         self._complained = None
         self._row.set(Metric.DATABASE_UP, 1)
         self.counts = self._lane.counts
@@ -119,9 +120,14 @@ class Database:
             self._away(error)  # what was settled is settled; the next batch looks again
             return 0
 
+    @property
+    def learns_in_s(self) -> float | None:
+        """When to look for what others have stored; None: not before the next batch."""
+        return self._learning.due_in_s()
+
     def learn(self) -> list[StoredDigest]:
-        """What is stored, when it is time to look for it; nothing when the database is away: it only saves work."""
-        if not self._learning.is_due() or not self.connected():
+        """What is stored; nothing when the database is away, or it is too early: it only saves work."""
+        if self._learning.due_in_s() != 0.0 or not self.connected():
             return []
         assert self._lane is not None
         try:

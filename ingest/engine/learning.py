@@ -12,10 +12,9 @@ from ingest.store.catalog.reading import StoredDigest, stored_digests, written_u
 from ingest.store.connection import Connection
 from ingest.store.engines import at_work
 
-# A look costs as much as a few catalogs save: after so many batches, no sooner than that, and for so much of the time at most,
-# because to look takes longer where there are more nodes.
-LOOKS_EVERY_BATCHES = 20
-LOOKS_EVERY_S = 0.2
+# After work, at most so often, and for so much of the time: to look takes longer where there are more nodes. A node's next run is
+# half an hour away.
+LOOKS_EVERY_S = 2.0
 LOOKING_SHARE = 0.01
 COUNTS_EVERY_S = 10.0  # whether there are other engines
 
@@ -27,16 +26,19 @@ class Learning:
         self._now = now
         self._since: str | None = None  # the oldest transaction that was not seen whole the last time
         self._looks_at_s = self._counts_at_s = 0.0
-        self._batches = LOOKS_EVERY_BATCHES
+        self._is_owed = True  # somebody has been at work since
 
-    def is_due(self) -> bool:
-        """To be asked once a batch."""
-        self._batches += 1
-        return self._batches >= LOOKS_EVERY_BATCHES and self._now() >= self._looks_at_s
+    def worked(self) -> None:
+        """A batch has been settled; others have had as many, if there are others."""
+        self._is_owed = True
+
+    def due_in_s(self) -> float | None:
+        """None: not before there is work again."""
+        return max(0.0, self._looks_at_s - self._now()) if self._is_owed else None
 
     def news(self, connection: Connection) -> list[StoredDigest]:
         """All the first time; then what is new, where others are at work. Raises IngestError."""
-        begun_s, self._batches = self._now(), 0
+        begun_s, self._is_owed = self._now(), False
         if self._since is not None and begun_s >= self._counts_at_s:
             self._counts_at_s = begun_s + COUNTS_EVERY_S
             if sum(at_work(connection).values()) < 2:

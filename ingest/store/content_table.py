@@ -18,8 +18,6 @@ ROUNDS_MAX = 10
 # So many rows or fewer come as parameters: the commit of a transaction that touched a staging table costs PostgreSQL more than
 # they cost here.
 FEW_ROWS = 128
-# Of many rows the first few go alone: another instance that brings the same ones just now has then brought the rest as well.
-TRIED_FIRST, MANY_ROWS = 4, 32
 ID_BYTES = 150  # a digest and its id in a dict
 
 
@@ -86,7 +84,7 @@ class ContentTable:
         In the order of digests: two transactions that bring the same rows wait for each other, never in a
         circle.
         """
-        ids = self._try(session, rows)
+        ids: dict[bytes, int] = {}
         for _ in range(ROUNDS_MAX):
             missing = sorted(rows.keys() - ids.keys())
             if not missing:
@@ -98,17 +96,6 @@ class ContentTable:
             if len(ids) < len(rows):
                 ids.update(self.find(session, [digest for digest in missing if digest not in inserted]))
         raise psycopg.OperationalError(f"{self.name}: no free id after {ROUNDS_MAX} rounds")
-
-    def _try(self, session: Session, rows: Mapping[bytes, Callable[[], bytes]]) -> dict[bytes, int]:
-        """The ids of the first few of many rows; of all that are there where others were quicker, who have been waited for."""
-        if len(rows) < MANY_ROWS:
-            return {}
-        first = sorted(rows)[:TRIED_FIRST]
-        ids = self._insert(session, [rows[digest]() for digest in first])
-        self.rows_written += len(ids)
-        if len(ids) < len(first):
-            ids.update(self.find(session, rows.keys() - ids.keys()))
-        return ids
 
     def _insert(self, session: Session, rows: Sequence[bytes]) -> dict[bytes, int]:
         """The ids of those that were not there."""

@@ -16,9 +16,15 @@ from ingest.capacity.world import Setup
 from tests.capacity import made_up
 
 COSTS = ClusterCosts(
-    at="2026-01-01", cpu="two cores", leader=Line(0.001, 2e-9), follower=Line(0.0005, 1e-9), disk_bytes=1.5, sender_s=1e-8,
-    standby_s=1e-7, standby_wait_s=0.002,
-)  # fmt: skip
+    at="2026-01-01",
+    cpu="two cores",
+    leader=Line(0.001, 2e-9),
+    follower=Line(0.0005, 1e-9),
+    disk_bytes=1.5,
+    sender=Line(1e-4, 1e-8),
+    standby=Line(5e-4, 1e-7),
+    standby_wait_s=0.002,
+)
 LOAD = Load(
     nodes=1000,
     messages=100,
@@ -59,9 +65,9 @@ def test_every_message_is_written_on_every_broker() -> None:
 def test_standbys_and_replicas_get_all_of_the_wal() -> None:
     """The primary sends it to each; each replays it in one process. Queries are the replicas', or the primary's."""
     both = used(Cluster(standbys=1, replicas=2, fleet_queries_per_s=5, network_bytes_s=100e6))
-    assert both["primary's processors"] == pytest.approx((0.1 + 3 * 1e-8 * 1e6) / 4)
+    assert both["primary's processors"] == pytest.approx((0.1 + 3 * (100 * 1e-4 + 1e-8 * 1e6)) / 4)
     assert both["primary's network"] == pytest.approx(0.03)
-    assert both["a standby's replay (one process)"] == pytest.approx(0.1)
+    assert both["a standby's replay (one process)"] == pytest.approx(0.15)
     alone = used(Cluster(fleet_queries_per_s=5))
     assert "a standby's replay (one process)" not in alone
     assert alone["queries to the whole fleet"] == pytest.approx(2 * both["queries to the whole fleet"])

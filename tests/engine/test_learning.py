@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from ingest.core.catalog.decoding import Decoding
 from ingest.core.delivery.work import Descriptor
-from ingest.engine.learning import COUNTS_EVERY_S, LOOKS_EVERY_BATCHES, Learning
+from ingest.engine.learning import COUNTS_EVERY_S, LOOKS_EVERY_S, Learning
 from ingest.store.catalog.reading import StoredDigest
 from ingest.store.connection import Connection, connect
 from lab.store_model import Pipeline, resource, wire_body
@@ -23,19 +23,24 @@ def digest_of(body: bytes) -> bytes:
 
 
 class Engine:
-    """What it has learned, batch by batch, at hand-made times."""
+    """What it has learned, at hand-made times: it works for a while, then rests."""
 
     def __init__(self, connection: Connection) -> None:
         self.now_s = 0.0
         self._learning = Learning(lambda: self.now_s)
         self._connection = connection
 
-    def batches(self, count: int = LOOKS_EVERY_BATCHES) -> list[StoredDigest]:
-        found = []
-        for _ in range(count):
-            self.now_s += 1
-            if self._learning.is_due():
+    def learned(self, works_s: float = LOOKS_EVERY_S) -> list[StoredDigest]:
+        found: list[StoredDigest] = []
+        end_s = self.now_s + works_s
+        while self.now_s < end_s:
+            self.now_s += 0.5
+            self._learning.worked()
+            if self._learning.due_in_s() == 0.0:
                 found += self._learning.news(self._connection)
+        while (due_s := self._learning.due_in_s()) is not None:
+            self.now_s += due_s
+            found += self._learning.news(self._connection)
         return found
 
 
@@ -51,13 +56,13 @@ def test_what_others_store_is_learned_once(connection: Connection, database: str
     writer.take(first)
     with instance(database), instance(database):
         engine = Engine(connection)
-        assert engine.batches() == [("a", digest_of(first))]
-        assert engine.batches() == []
+        assert engine.learned() == [("a", digest_of(first))]
+        assert engine.learned() == []
         second = catalog("b", 1, "b")
         writer.take(second)
         writer.take(catalog("a", 2))
-        assert engine.batches() == [("b", digest_of(second))]
-        assert engine.batches() == []
+        assert engine.learned() == [("b", digest_of(second))]
+        assert engine.learned() == []
 
 
 def test_what_was_being_stored_is_not_missed(connection: Connection, database: str) -> None:
@@ -65,12 +70,12 @@ def test_what_was_being_stored_is_not_missed(connection: Connection, database: s
     with instance(database), instance(database), connect(database) as slow:
         Pipeline(connection).take(catalog("a", 1))
         engine = Engine(connection)
-        engine.batches()
+        engine.learned()
         with slow.transaction():
             slow.execute("UPDATE catalogs SET content_xid = pg_current_xact_id()")
             Pipeline(connection).take(catalog("b", 1, "b"))
-            assert [name for name, _ in engine.batches()] == ["b"]
-        assert {name for name, _ in engine.batches()} == {"a", "b"}
+            assert [name for name, _ in engine.learned()] == ["b"]
+        assert {name for name, _ in engine.learned()} == {"a", "b"}
 
 
 def test_an_engine_that_is_alone_looks_only_for_others(connection: Connection, database: str) -> None:
@@ -78,8 +83,8 @@ def test_an_engine_that_is_alone_looks_only_for_others(connection: Connection, d
     with instance(database):
         writer = Pipeline(connection)
         engine = Engine(connection)
-        engine.batches()
+        engine.learned()
         writer.take(catalog("a", 1))
-        assert engine.batches(100) == []
+        assert engine.learned(100) == []
         with instance(database):
-            assert [name for name, _ in engine.batches(int(COUNTS_EVERY_S) + LOOKS_EVERY_BATCHES)] == ["a"]
+            assert [name for name, _ in engine.learned(COUNTS_EVERY_S)] == ["a"]
