@@ -31,9 +31,8 @@ from ingest.capacity.rounds import Node
 from ingest.config.loading import load
 from ingest.engine.signals import leave_on_signals
 from ingest.transport.publisher import Publisher
-from lab.cluster import MEMBERS, QUEUE, Brokers
+from lab.cluster import HERE, MEMBERS, QUEUE, Brokers
 from lab.engine import Engine
-from lab.machines import HERE
 from lab.runs import Run, facts_of, report_of
 from lab.servers import Postgres
 from tests.faults.world import Standby
