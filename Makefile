@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order bench-page test-freshness-long test-one-box docs deb test-deb check-wheels fuzz-front bench-query test-cluster test-cluster-random test-cluster-outage bench-sharing bench-capacity-runs bench-one-box bench-receipts bench-dashboard
+.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order bench-page test-freshness-long test-one-box docs deb test-deb check-wheels fuzz-front bench-query test-cluster test-cluster-random test-cluster-outage bench-sharing bench-capacity-runs bench-cluster-costs bench-one-box bench-receipts bench-dashboard bench-slow
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -60,6 +60,9 @@ bench-query: $(VENV)/.made  ## what dashboards and compiles ask, beside PuppetDB
 
 bench-dashboard: $(VENV)/.made  ## every page of puppetboard in a browser over 1000 nodes with 14 days of reports (if Chromium is installed); minutes
 	$(BIN)/python -m bench.dashboard $(ARGS)
+
+bench-slow: $(VENV)/.made  ## what 200 idle and 100 slow clients cost the others and the writers; five minutes
+	$(BIN)/python -m bench.slow $(ARGS)
 
 bench-store: $(VENV)/.made  ## WAL and rows a catalog costs, against the limits
 	$(BIN)/python -m bench.store $(ARGS)

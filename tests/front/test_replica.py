@@ -1,93 +1,126 @@
-"""Queries that go to a replica: how far behind it is, is said with each answer."""
+"""Queries that a replica answers: how far behind it is, and a wait until it has caught up."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import psycopg
 import pytest
 
 from ingest.store.connection import connect
 from ingest.store.migrate import migrate
-from lab.front import Front
-from lab.servers import Postgres
+from lab.front import Answer, Front
+from lab.servers import Postgres, embedded_broker
+from lab.store_model import Pipeline, resource, wire_body
 from tests.faults.world import Standby
+from tests.front.test_clients import eventually
 
 NODES = "/pdb/query/v4/nodes"
-LAG = "x-replica-lag"
 
 
-def wait(condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
+class Pair(NamedTuple):
+    primary: Postgres
+    standby: Standby
+    front: Front  # which asks the standby
+    alone: Front  # the same, and it knows no other server
+
+    def store(self, certname: str) -> None:
+        with connect(self.primary.conninfo("ingest")) as connection:
+            Pipeline(connection).take(wire_body(certname, 1, [resource("/a")]))
+
+    def replay(self, verb: str) -> None:
+        self.standby.execute("ingest", f"SELECT pg_wal_replay_{verb}()")
 
 
-@pytest.fixture
-def servers() -> Iterator[tuple[Postgres, Standby]]:
-    """A primary with our tables, and its standby."""
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Pair]:
     directory = Path(tempfile.mkdtemp(prefix="ingest-replica-"))
     directory.chmod(0o755)
-    for name in ("primary", "replica"):
+    for name in ("primary", "standby"):
         (directory / name).mkdir(mode=0o755)
     primary = Postgres(directory / "primary")
-    primary.start(wal_level="replica", max_wal_senders="10", wal_keep_size="64MB")
-    replica = None
-    try:
-        with connect(primary.conninfo("postgres")) as connection:
-            migrate(connection)
-        replica = Standby(directory / "replica", primary)
-        yield primary, replica
-    finally:
-        if replica is not None:
-            replica.stop(immediate=True)
-        primary.stop(immediate=True)
-        shutil.rmtree(directory)
-
-
-def add_node(primary: Postgres, name: str) -> None:
-    with psycopg.connect(primary.conninfo("postgres"), autocommit=True) as connection:
-        connection.execute("INSERT INTO nodes (certname) VALUES (%s)", [name])
-
-
-def test_a_replica_says_how_far_behind_it_is(
-    servers: tuple[Postgres, Standby], broker: str, tmp_path: Path
-) -> None:
-    """Nothing while it has replayed what it has; the age of what it shows while it waits an hour with it; no header at all
-    from the primary, nor over the same connections once it is promoted."""
-    primary, replica = servers
-    fronts = [
-        Front(primary.conninfo("postgres"), broker, "--http-database", server.conninfo("postgres"),
-              log=tmp_path / f"serve-{place}.log")
-        for place, server in enumerate(servers)
-    ]  # fmt: skip
-    try:
-        for front in fronts:
+    primary.start(wal_level="replica")
+    primary.execute("postgres", "CREATE DATABASE ingest")
+    with connect(primary.conninfo("ingest")) as connection:
+        migrate(connection)
+    standby = Standby(directory / "standby", primary)
+    its = standby.conninfo("ingest")
+    with embedded_broker() as broker:
+        front = Front(primary.conninfo("ingest"), broker, "--http-database", its, log=directory / "front.log")
+        alone = Front(its, broker, log=directory / "alone.log")
+        try:
             front.wait_ready()
-        of_primary, of_replica = fronts
-        add_node(primary, "before")
-        wait(lambda: len(of_replica.get(NODES).json) == 1, "the first node has come")
-        wait(lambda: of_replica.get(NODES).headers[LAG] == "0", "nothing is to be replayed")
-        replica.execute("postgres", "ALTER SYSTEM SET recovery_min_apply_delay = '1h'")
-        replica.execute("postgres", "SELECT pg_reload_conf()")
-        time.sleep(0.5)
-        add_node(primary, "after")
-        written_s = time.monotonic()
-        wait(lambda: int(of_replica.get(NODES).headers[LAG]) >= 3, "the lag grows")
-        assert time.monotonic() - written_s > 1, "an age, and no constant"
-        answer = of_replica.get(NODES)
-        assert [row["certname"] for row in answer.json] == ["before"]
-        assert len(of_primary.get(NODES).json) == 2
-        assert LAG not in of_primary.get(NODES).headers
-        replica.execute("postgres", "SELECT pg_promote()")
-        wait(lambda: LAG not in of_replica.get(NODES).headers, "the promoted one is no replica")
-        assert len(of_replica.get(NODES).json) == 2
+            alone.wait_ready()
+            yield Pair(primary, standby, front, alone)
+        finally:
+            front.stop()
+            alone.stop()
+            standby.stop()
+            primary.stop()
+            shutil.rmtree(directory)
+
+
+def nodes(front: Front, wait_s: str | None = None) -> Answer:
+    return front.get(NODES, headers={} if wait_s is None else {"X-Replica-Wait": wait_s})
+
+
+def names(answer: Answer) -> list[Any]:
+    assert answer.status == 200, answer.text
+    return [node["certname"] for node in answer.json]
+
+
+def test_an_answer_says_how_far_behind_the_replica_is(pair: Pair) -> None:
+    """0.0 when it has all that it received, more while it does not replay; the primary's answers say nothing."""
+    pair.store("n1")
+    eventually(lambda: nodes(pair.front).headers["x-replica-behind"] == "0.0", "it is not behind")
+    pair.replay("pause")
+    try:
+        pair.store("n2")
+        eventually(lambda: float(nodes(pair.front).headers["x-replica-behind"]) > 0, "it is behind")
+        assert "n2" not in names(nodes(pair.front))
+        assert float(pair.front.get(NODES, {"explain": "analyze"}).headers["x-replica-behind"]) > 0
     finally:
-        for front in fronts:
+        pair.replay("resume")
+
+
+def test_who_wants_to_read_what_is_written_waits_for_it(pair: Pair) -> None:
+    """What the primary had committed when the request came is in the answer; else 503, as for a server that is away."""
+    pair.replay("pause")
+    try:
+        pair.store("n3")
+        late = nodes(pair.front, "0.2")
+        assert late.status == 503
+        assert "the replica has not caught up within 0.2 s" in late.text
+        resume = threading.Timer(0.3, pair.replay, ["resume"])
+        resume.start()
+        assert "n3" in names(nodes(pair.front, "30"))
+        resume.join()
+    finally:
+        pair.replay("resume")
+    assert "n3" in names(nodes(pair.front, "0"))
+
+
+def test_a_wait_that_cannot_be_is_refused(pair: Pair) -> None:
+    """With nobody to compare with, and for a time that is none."""
+    unknown = nodes(pair.alone, "1")
+    assert (unknown.status, "knows no primary" in unknown.text) == (503, True)
+    for wrong in ("soon", "-1", "nan", "601"):
+        answer = nodes(pair.front, wrong)
+        assert (answer.status, "x-replica-wait" in answer.text) == (400, True), answer.text
+
+
+def test_a_primary_has_nothing_to_wait_for(pair: Pair) -> None:
+    """The header asks for what is so anyway."""
+    with embedded_broker() as broker:
+        front = Front(pair.primary.conninfo("ingest"), broker, log=pair.front.log.with_name("first.log"))
+        try:
+            front.wait_ready()
+            answer = nodes(front, "5")
+            assert answer.status == 200
+            assert "x-replica-behind" not in answer.headers
+        finally:
             front.stop()

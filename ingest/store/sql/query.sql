@@ -8,6 +8,13 @@ SELECT set_config('default_transaction_read_only', 'on', false), set_config('pla
        set_config('jit', 'off', false), set_config('enable_material', 'off', false),
        set_config('idle_in_transaction_session_timeout', %s, false)
 
+-- name: has_replayed
+SELECT NOT pg_is_in_recovery() OR pg_last_wal_replay_lsn() >= %(position)s::pg_lsn
+
+-- name: written_so_far
+-- The end of what was committed; null on a replica.
+SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_lsn()::text END
+
 -- name: limit_query
 SELECT set_config('statement_timeout', %(statement_timeout)s, true),
        set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, true)
