@@ -28,11 +28,11 @@ from ingest.front.patience import ClientGone, Patience
 from ingest.front.planning import Planned
 from ingest.front.readers import Readers, away
 from ingest.front.refusal import JSON, Refusal, json_response, unknown
+from ingest.front.replica import Header, Replica
 from ingest.front.spooling import Spool, Spools
 from ingest.store.connection import Connection, hang_up
-from ingest.store.query.running import PIECE_BYTES, RunningQuery, TooSlow, cancel, find_object
+from ingest.store.query.running import PIECE_BYTES, RunningQuery, TooSlow, cancel
 
-Header = tuple[bytes, bytes]
 TYPE, TOTAL, LENGTH = b"content-type", b"x-records", b"content-length"
 END: Message = {"type": "http.response.body", "body": b"]"}
 GIVEN_UP_S = 5.0  # until a cancelled statement has ended; then its connection is of no use
@@ -41,9 +41,10 @@ GIVEN_UP_S = 5.0  # until a cancelled statement has ended; then its connection i
 class Answerer:
     """Of one process."""
 
-    def __init__(self, config: Config, readers: Readers) -> None:
+    def __init__(self, config: Config, readers: Readers, replica: Replica) -> None:
         self._config = config
         self._readers = readers
+        self._replica = replica
         self._spools = Spools()
 
     async def answer(self, request: Request, send: Send, planned: Planned) -> None:
@@ -57,7 +58,8 @@ class Answerer:
                 running = RunningQuery(connection, timeout_s, is_usual=timeout_s == usual_s)
                 with Patience(request.scope["leaving"], connection) as patience:
                     try:
-                        rest = await _Answer(patience, running, client, spool).give(planned)
+                        said = await self._replica.look(request, patience, running)
+                        rest = await _Answer(patience, running, client, spool, said).give(planned)
                     finally:
                         if running.is_under_way:
                             await asyncio.shield(self._end(connection, running))
@@ -82,8 +84,16 @@ class Answerer:
 class _Answer:
     """To one client. What ``give`` returns is to be sent yet, and needs no connection."""
 
-    def __init__(self, patience: Patience, running: RunningQuery, client: Client, spool: Spool) -> None:
+    def __init__(
+        self,
+        patience: Patience,
+        running: RunningQuery,
+        client: Client,
+        spool: Spool,
+        headers: list[Header],
+    ) -> None:
         self._patience, self._running, self._client, self._spool = patience, running, client, spool
+        self._headers = headers
         self._size = 0
 
     async def give(self, planned: Planned) -> Iterable[Message]:
@@ -92,7 +102,7 @@ class _Answer:
             await self._require(target)
         if asked.explain:
             plan = await self._patience.carry_out(self._running.explain(compiled))
-            return _whole(b'[{"query plan":' + plan + b"}]")
+            return _whole(b'[{"query plan":' + plan + b"}]", *self._headers)
         try:
             piece = await self._patience.carry_out(
                 self._running.begin(compiled, with_total=asked.include_total)
@@ -105,19 +115,21 @@ class _Answer:
         if target.single is not None or target.is_first_value:
             if not piece:
                 raise unknown(*(target.single or target.parent or ("", "")))
-            return _whole(_pretty(piece[0]) if asked.pretty else piece[0])
-        total = [] if self._running.total is None else [(TOTAL, b"%d" % self._running.total)]
+            return _whole(_pretty(piece[0]) if asked.pretty else piece[0], *self._headers)
+        headers = self._headers
+        if self._running.total is not None:
+            headers = [*headers, (TOTAL, b"%d" % self._running.total)]
         body = b"[" + _joined(piece, asked.pretty)
         if self._running.is_over:
             planned.is_long = False
-            return _whole(body + b"]", *total)
+            return _whole(body + b"]", *headers)
         with _too_late():
-            return await self._rows(_start(*total), body, planned)
+            return await self._rows(_start(*headers), body, planned)
 
     async def _require(self, target: Target) -> None:
         """Raises Refusal, 404, for a parent of which nothing is known."""
         if target.parent is not None and not await self._patience.carry_out(
-            find_object(self._patience.connection, *target.parent)
+            self._running.find(*target.parent)
         ):
             raise unknown(*target.parent)
 

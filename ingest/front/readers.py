@@ -21,11 +21,11 @@ T = TypeVar("T")
 
 
 class Readers:
-    """Of one process."""
+    """Of one process, to one database: that of queries where none is named."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, conninfo: str | None = None) -> None:
         self._config = config
-        self._conninfo = config.http_database or config.database
+        self._conninfo = conninfo or config.http_database or config.database
         self._idle: list[Connection] = []
         self._slots = asyncio.Semaphore(config.http_queries_max)
         self._long = asyncio.Semaphore(max(1, config.http_queries_max // 2))

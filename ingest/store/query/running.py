@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from typing import Any
 
 import psycopg
 from psycopg.pq.abc import PGresult
@@ -28,6 +29,7 @@ PIECE_S = 0.05  # rows do not wait longer than that for others
 ROWS = 4  # that come at once: singly they cost twice as much CPU here, by the hundred hardly less
 IDLE_S_MAX = 60  # in a transaction; the front gives up slow clients by itself
 CANCEL_TIMEOUT_S = 2.0
+LAG_EVERY_S = 1.0  # a question to a replica between queries, and none to a primary
 
 # By the class of a SQLSTATE: data exceptions, syntax and types, limits of a statement (its depth, its size).
 _ASKERS_FAULT = ("22", "42", "54", "2201B")
@@ -84,6 +86,32 @@ class RunningQuery:
     def is_over(self) -> bool:
         """Whether all rows have been given."""
         return self._is_over
+
+    def find(self, kind: str, name: str) -> Steps[bool]:
+        """Whether anything is known of a node, a catalog, an environment, a producer. Raises Unavailable."""
+        with translate_errors():
+            found = yield from self._wire.run_named("object_exists", {"kind": kind, "name": clean(name)})
+        return found.get_value(0, 0) == b"t"
+
+    def lag_s(self, *, is_new: bool = False) -> Steps[float | None]:
+        """How old answers may be, as it was a second ago if not ``is_new``; None: they come from no replica. Raises
+        Unavailable."""
+        connection, now_s = self._connection, time.monotonic()
+        # The server says so by itself, and again when it is promoted; a pooler before it may keep that to itself.
+        if connection.pgconn.parameter_status(b"in_hot_standby") == b"off":
+            return None
+        if is_new or connection.lag is None or now_s - connection.lag[0] > LAG_EVERY_S:
+            with translate_errors():
+                found = yield from self._wire.run_named("replica_lag", {})
+            seconds = found.get_value(0, 0)
+            connection.lag = (now_s, None if seconds is None else max(0.0, float(seconds)))
+        return connection.lag[1]
+
+    def has_replayed(self, position: str) -> Steps[bool]:
+        """Whether the replica shows what ``written_so_far`` had told. Raises Unavailable."""
+        with translate_errors():
+            found = yield from self._wire.run_named("has_replayed", {"position": position})
+        return found.get_value(0, 0) == b"t"
 
     def begin(self, compiled: Compiled, *, with_total: bool = False) -> Steps[list[bytes]]:
         """The first rows. Raises BadQuery, TooSlow or Unavailable."""
@@ -177,11 +205,11 @@ def cancel(connection: Connection) -> None:
         hang_up(connection)
 
 
-def find_object(connection: Connection, kind: str, name: str) -> Steps[bool]:
-    """Whether anything is known of a node, a catalog, an environment, a producer. Raises Unavailable."""
+def written_so_far(connection: Connection) -> str | None:
+    """The place in the WAL up to which the primary has committed; None: it is none. Raises Unavailable."""
     with translate_errors():
-        found = yield from Wire(connection).run_named("object_exists", {"kind": kind, "name": clean(name)})
-    return found.get_value(0, 0) == b"t"
+        row: Any = connection.execute(query("written_so_far")).fetchone()
+    return None if row[0] is None else str(row[0])
 
 
 def is_stored(connection: Connection, command: str, certname: str, timestamp: datetime) -> bool:
