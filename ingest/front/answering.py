@@ -151,13 +151,11 @@ class _Answer:
     async def _put_away(self, body: bytes, planned: Planned) -> bytes:
         """The piece that there was no room for; none: all of them are put away."""
         while body and self._spool.put(body):
-            await self._patience.carry_out(self._running.await_rows())
-            async with self._spool.turn:
-                body = await self._next(planned)
+            body = await self._next(planned, self._spool.turn)
         return body
 
-    async def _next(self, planned: Planned) -> bytes:
-        piece = await self._patience.carry_out(self._running.next_piece())
+    async def _next(self, planned: Planned, turn: asyncio.Semaphore | None = None) -> bytes:
+        piece = await self._patience.carry_out(self._running.next_piece(), turn)
         body = b"," + _joined(piece, planned.asked.pretty) if piece else b""
         self._size += len(body)
         if self._size > PIECE_BYTES:  # how slowly it comes says nothing: others may be the cause of that

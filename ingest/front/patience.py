@@ -37,8 +37,9 @@ class Patience:
         if self._leaving is not None:
             self._leaving.remove_done_callback(self._left)
 
-    async def carry_out(self, steps: Steps[T]) -> T:
-        """Raises ClientGone as soon as he leaves; the statement is then still under way."""
+    async def carry_out(self, steps: Steps[T], turn: asyncio.Semaphore | None = None) -> T:
+        """Raises ClientGone as soon as he leaves; the statement is then still under way. ``turn``: of those who have it, one
+        is at work whenever the event loop comes round, and not all of them."""
         while True:
             try:
                 wanted = next(steps)
@@ -46,6 +47,9 @@ class Patience:
                 found: T = end.value
                 return found
             await self._ready(wanted)
+            if turn is not None:
+                async with turn:
+                    await asyncio.sleep(0)
 
     async def _ready(self, wanted: int) -> None:
         if self._leaving is not None and self._leaving.done():

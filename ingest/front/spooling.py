@@ -14,7 +14,7 @@ READ_BYTES = 192 * 1024
 
 
 class Spools:
-    """Of one process. ``turn``: pieces are put away one at a time, so that nobody's small question waits behind fifty."""
+    """Of one process. ``turn``: one of them at a time is put away, so that nobody's small question waits behind fifty."""
 
     def __init__(self) -> None:
         self.free_bytes = SPOOLS_BYTES_MAX

@@ -311,7 +311,7 @@ def test_queries_are_prepared_behind_session_mode(pool: Pool, tmp_path: Path) ->
     with closing(open_reader(pooler.conninfo(DATABASE), connect_timeout_s=5, timeout_s=30)) as reader:
         for _ in range(3):
             assert values(reader, "nodes[certname]{}") == {"n0", "n1", "n2"}
-        prepared = "SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'ingest%'"
+        prepared = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%certname%'"
         assert reader.execute(prepared, prepare=False).fetchone() == (1,)
 
 

@@ -150,11 +150,6 @@ class RunningQuery:
                     size += sum(map(len, rows))
         return found
 
-    def await_rows(self) -> Steps[None]:
-        """Until some are there. Raises as ``begin`` does."""
-        with _told():
-            yield from self._wire.await_result()
-
     def require_time(self) -> float:
         """What the clock says. Raises TooSlow when the answer has taken as long as it may."""
         now_s = time.monotonic()
