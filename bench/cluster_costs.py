@@ -31,12 +31,13 @@ from ingest.capacity.rounds import Node
 from ingest.config.loading import load
 from ingest.engine.signals import leave_on_signals
 from ingest.transport.publisher import Publisher
-from lab.cluster import DESTINATION, Brokers
+from lab.cluster import HERE, MEMBERS, QUEUE, Brokers
 from lab.engine import Engine
 from lab.runs import Run, facts_of, report_of
 from lab.servers import Postgres
 from tests.faults.world import Standby
 
+DESTINATION = f"/amq/queue/{QUEUE}"
 NODES = 200
 COMMITS = 200
 FLAGS = ("--workers", "1", "--writers", "2", "--log-level", "warning", "--destination", DESTINATION)
@@ -54,7 +55,7 @@ def main() -> None:
     with workplace() as (directory, stack):
         for name in ("primary", "standby"):
             (directory / name).mkdir(mode=0o755)
-        brokers = Brokers(directory / "brokers")
+        brokers = Brokers(directory / "brokers", [HERE] * MEMBERS)
         brokers.start()
         stack.callback(brokers.stop)
         primary = Postgres(directory / "primary")

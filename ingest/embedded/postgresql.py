@@ -14,20 +14,21 @@ import errno
 import fcntl
 import os
 import secrets
+import shutil
 import stat
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from ingest.config.directories import make_private
 from ingest.core.passwords import HIDDEN
 from ingest.embedded.keeping import kept_running
-from ingest.embedded.postmaster import Postmaster
+from ingest.embedded.own_files import Owner, OwnFiles, peer_of, socket_directory
+from ingest.embedded.postmaster import Postmaster, forget_stranger
 from ingest.embedded.programs import runnable_programs, user_for
 from ingest.errors import Misconfigured, Unavailable
 
@@ -37,8 +38,6 @@ HBA_FILE = "ingest_hba.conf"
 HBA = "local all all scram-sha-256\n"  # no other way in, whatever the cluster's own pg_hba.conf says
 COLLECTOR = "collector"  # the role that may come over TCP, where there is a port
 HBA_TCP = f"host postgres {COLLECTOR} 127.0.0.1/32 scram-sha-256\n"
-SOCKET_PATH_BYTES_MAX = 107  # unix(7): sun_path has 108 with its end
-SOCKET_NAME = ".s.PGSQL.65535"  # the longest
 LOCK_PATIENCE_S = 5.0  # for a server whose ingest was killed to end, before it counts as in use
 # Should this process be killed: an immediate shutdown, postgres(1). PostgreSQL 18 that is told to stop fast while it recovers
 # may wait for ever, and would keep its successor from these files.
@@ -54,12 +53,16 @@ class Cluster(NamedTuple):
     fd: int  # the same, open and locked
     data: str  # the same, as its programs call it
     privileges: Sequence[str]  # before each command line: what makes it another user's
-    owner: tuple[int, int]
+    owner: Owner
     programs: Path
     port: int = 0  # on 127.0.0.1; 0: no TCP
 
     def command(self, program: str, *arguments: str) -> list[str]:
         return [*self.privileges, str(self.programs / program), *arguments]
+
+    @property
+    def files(self) -> OwnFiles:
+        return OwnFiles(self.directory, self.fd, self.owner)
 
 
 @contextmanager
@@ -72,23 +75,25 @@ def embedded_database(directory: Path, programs: Path | None = None, port: int =
     """
     directory = _make(directory)
     with ExitStack() as stack:
-        cluster = _cluster(directory, stack.enter_context(_only_one(directory)), programs)
-        cluster = cluster._replace(port=port)
-        if not (directory / "PG_VERSION").exists():
+        fd = stack.enter_context(_only_one(directory))
+        _clear_half_made(directory, fd)
+        cluster = _cluster(directory, fd, programs)._replace(port=port)
+        if not _has(fd, "PG_VERSION"):
             _initialise(cluster)
+        forget_stranger(cluster.files)
         password_file = _password_file(cluster)
-        _write_private(directory / HBA_FILE, HBA + HBA_TCP if port else HBA, cluster.owner)
-        sockets = stack.enter_context(_socket_directory(cluster.owner))
-        stack.enter_context(kept_running(Postmaster(cluster.directory, partial(_start, cluster, sockets))))
+        cluster.files.write(HBA_FILE, HBA + HBA_TCP if port else HBA, cluster.owner)
+        sockets = stack.enter_context(socket_directory(cluster.owner))
+        stack.enter_context(kept_running(Postmaster(cluster.files, partial(_start, cluster, sockets))))
         yield (
             f"host={_quoted(sockets)} {f'port={port} ' if port else ''}user={SUPERUSER} dbname=postgres "
-            f"passfile={_quoted(str(password_file))}"
+            f"{peer_of(cluster.owner)}passfile={_quoted(str(password_file))}"
         )
 
 
 def _cluster(directory: Path, fd: int, programs: Path | None) -> Cluster:
     """Raises Misconfigured where nobody can run these files."""
-    found = directory.stat()
+    found = os.fstat(fd)
     if os.geteuid() != 0:
         if found.st_uid != os.geteuid():
             raise Misconfigured(
@@ -103,14 +108,14 @@ def _cluster(directory: Path, fd: int, programs: Path | None) -> Cluster:
             (os.geteuid(), os.getegid()),
             runnable_programs(directory, (), programs),
         )
-    if not (directory / "PG_VERSION").exists() and any(directory.iterdir()):
+    if not _has(fd, "PG_VERSION") and os.listdir(fd):
         raise Misconfigured("--data-dir", f"{directory} is not empty, and is no PostgreSQL's")
-    user = user_for(directory)
+    user = user_for(directory, found.st_uid)
     owner = (user.pw_uid, user.pw_gid)
     become = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--init-groups")
     programs = runnable_programs(directory, ("setpriv", *become), programs)
     if found.st_uid != user.pw_uid:
-        os.chown(directory, *owner)  # its mode stays
+        os.fchown(fd, *owner)  # its mode stays
     privileges = (*ENDS_WITH_US, *become)
     return Cluster(directory, fd, f"/proc/self/fd/{fd}", privileges, owner, programs)
 
@@ -152,9 +157,41 @@ def _lock(fd: int) -> bool:
     return True
 
 
+def _has(fd: int, name: str) -> bool:
+    try:
+        os.lstat(name, dir_fd=fd)
+    except OSError:
+        return False
+    return True
+
+
+def _making(directory: Path) -> Path:
+    """Stands beside it as long as its files are being made."""
+    return directory.with_name(f"{directory.name}.making")
+
+
+def _clear_half_made(directory: Path, fd: int) -> None:
+    """What initdb had made when it was killed would be taken for a PostgreSQL, and never starts."""
+    if not _making(directory).is_file() or _has(fd, PASSWORD_FILE):
+        return
+    try:
+        for name in os.listdir(fd):
+            if stat.S_ISDIR(os.lstat(name, dir_fd=fd).st_mode):
+                shutil.rmtree(name, dir_fd=fd)
+            else:
+                os.unlink(name, dir_fd=fd)
+    except OSError as error:
+        raise Misconfigured("--data-dir", f"cannot clear {directory}: {error.strerror}") from error
+
+
 def _initialise(cluster: Cluster) -> None:
     arguments = ("-D", cluster.data, "-U", SUPERUSER, "--auth=peer", "--encoding=UTF8", "--no-locale")
+    making = _making(cluster.directory)
+    with contextlib.suppress(OSError):  # a mount of its own, in a directory that is not ours
+        os.close(os.open(making, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600))
     done = _run(cluster, cluster.command("initdb", *arguments))
+    with contextlib.suppress(OSError):
+        making.unlink()
     if done.returncode:
         raise Unavailable(
             f"no PostgreSQL can be made in {cluster.directory}: {' '.join(done.stderr.split())}"
@@ -166,7 +203,8 @@ def _password_file(cluster: Cluster) -> Path:
     file = cluster.directory / PASSWORD_FILE
     with contextlib.suppress(FileNotFoundError):
         found = file.lstat()
-        if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077:
+        is_ours = found.st_uid == os.geteuid() and found.st_nlink == 1 and not found.st_mode & 0o077
+        if stat.S_ISREG(found.st_mode) and is_ours:
             return file
     password = secrets.token_urlsafe(24)
     # Single-user mode reads a statement a line from its standard input: the password is in no command line.
@@ -178,7 +216,7 @@ def _password_file(cluster: Cluster) -> Path:
     if done.returncode or "ERROR:" in done.stderr:
         said = " ".join(done.stderr.replace(password, HIDDEN).split())
         raise Unavailable(f"the PostgreSQL in {cluster.directory} does not start: {said}")
-    _write_private(file, f"*:*:*:{SUPERUSER}:{password}\n", (os.geteuid(), os.getegid()))
+    cluster.files.write(PASSWORD_FILE, f"*:*:*:{SUPERUSER}:{password}\n", (os.geteuid(), os.getegid()))
     return file
 
 
@@ -187,47 +225,6 @@ def _run(cluster: Cluster, command: list[str], text: str = "") -> subprocess.Com
         command, input=text, capture_output=True, text=True, errors="replace", check=False,
         cwd="/", env=ENVIRONMENT, pass_fds=(cluster.fd,),
     )  # fmt: skip
-
-
-def _write_private(file: Path, text: str, owner: tuple[int, int]) -> None:
-    """Made anew, never through a link: the directory may be another user's."""
-    file.unlink(missing_ok=True)
-    fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(fd, "w", encoding="ascii") as opened:
-        os.fchown(fd, *owner)
-        opened.write(text)
-
-
-@contextmanager
-def _socket_directory(owner: tuple[int, int]) -> Iterator[str]:
-    """A directory that nobody else may enter, with a path short enough for a socket in it."""
-    # A service's /tmp may be its own (PrivateTmp=), and commands look for the socket from outside.
-    service = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    for place in dict.fromkeys(filter(None, (service, tempfile.gettempdir(), "/tmp", "/var/tmp"))):
-        name = os.path.join(place, "ingest-postgresql-00000000", SOCKET_NAME)
-        if len(os.fsencode(name)) <= SOCKET_PATH_BYTES_MAX and _may_enter(place, owner):
-            break
-    else:
-        raise Misconfigured(
-            "TMPDIR", "its path is too long for a socket, or PostgreSQL's user may not enter it"
-        )
-    with tempfile.TemporaryDirectory(prefix="ingest-postgresql-", dir=place) as made:  # mode 0700
-        os.chown(made, *owner)
-        yield made
-
-
-def _may_enter(place: str, owner: tuple[int, int]) -> bool:
-    uid, gid = owner
-    if uid == os.geteuid():
-        return os.access(place, os.W_OK | os.X_OK)
-    if not os.path.isdir(place):
-        return False
-    for path in (Path(place).resolve(), *Path(place).resolve().parents):
-        found = path.stat()
-        bit = stat.S_IXUSR if found.st_uid == uid else stat.S_IXGRP if found.st_gid == gid else stat.S_IXOTH
-        if not found.st_mode & bit:
-            return False
-    return True
 
 
 def _start(cluster: Cluster, sockets: str) -> subprocess.Popen[bytes]:
@@ -240,7 +237,7 @@ def _start(cluster: Cluster, sockets: str) -> subprocess.Popen[bytes]:
         "hba_file": f"{cluster.data}/{HBA_FILE}",
     }
     arguments = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-    with _log(cluster) as log:
+    with cluster.files.append("log") as log:
         return subprocess.Popen(
             cluster.command("postgres", "-D", cluster.data, *arguments),
             stdin=subprocess.DEVNULL,
@@ -251,17 +248,6 @@ def _start(cluster: Cluster, sockets: str) -> subprocess.Popen[bytes]:
             pass_fds=(cluster.fd,),
             start_new_session=True,
         )
-
-
-def _log(cluster: Cluster) -> BinaryIO:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
-    try:
-        fd = os.open(cluster.directory / "log", flags, 0o600)
-    except OSError as error:
-        raise Misconfigured(
-            "--data-dir", f"cannot write {cluster.directory / 'log'}: {error.strerror}"
-        ) from error
-    return os.fdopen(fd, "ab")
 
 
 def _quoted(value: str) -> str:

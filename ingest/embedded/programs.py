@@ -45,10 +45,9 @@ def runnable_programs(directory: Path, privileges: Sequence[str], wanted: Path |
     return next((one for one, version in runnable.items() if version == made_by), next(iter(runnable)))
 
 
-def user_for(directory: Path) -> pwd.struct_passwd:
-    """Whom root becomes: the owner of files that are there, else the user that packages make, else one of our own.
+def user_for(directory: Path, owner: int) -> pwd.struct_passwd:
+    """Whom root becomes: the owner (uid) of files that are there, else the user that packages make, else one of our own.
     Raises Misconfigured."""
-    owner = directory.stat().st_uid
     if owner != 0:
         try:
             return pwd.getpwuid(owner)

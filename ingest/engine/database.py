@@ -183,6 +183,9 @@ class Database:
         )
 
     def _away(self, error: Exception) -> None:
+        self._row.set(
+            Metric.DATABASE_UP, 0
+        )  # first: what goes by it shall not be behind what a reader of the log knows
         reason, now_s = str(error), time.monotonic()
         if (
             self._complained is None
@@ -191,7 +194,6 @@ class Database:
         ):
             self._log.warning("database_unavailable", reason=reason)
             self._complained = reason, now_s
-        self._row.set(Metric.DATABASE_UP, 0)
         if self._lane is not None and is_hosts_fault(error, self._lane.connection):
             self._cluster.leave()
         self._close()

@@ -21,6 +21,7 @@ from ingest.store.quarantine import QuarantineRow
 
 DETAIL_CHARACTERS_MAX = 2000
 TOLD_A_MINUTE = 10  # of one producer's messages and for one reason; the next line says how many were not told
+TOLD_OF_ALL_A_MINUTE = 50  # for one reason: who sends each message under another name fills no log either
 
 
 class Quarantining:
@@ -41,6 +42,7 @@ class Quarantining:
             obey,
         )
         self._told = Occasional(TOLD_A_MINUTE, 60.0)
+        self._told_of_all = Occasional(TOLD_OF_ALL_A_MINUTE, 60.0)
         self._log = structlog.get_logger()
 
     def rows(self, batch: Iterable[Work], unnamed_max: int) -> list[QuarantineRow]:
@@ -54,12 +56,16 @@ class Quarantining:
             if not isinstance(work, Quarantine):
                 continue
             passed_over = self._told.speak((work.reason, work.producer), time.monotonic())
-            if passed_over is not None:
-                more = {"not_told_before": passed_over} if passed_over else {}
-                self._log.warning(
-                    "message_quarantined", reason=work.reason, detail=work.detail, certname=work.certname,
-                    producer=work.producer, **more,
-                )  # fmt: skip
+            if passed_over is None:
+                continue
+            of_all = self._told_of_all.speak(work.reason, time.monotonic())
+            if of_all is None:
+                continue
+            more = {"not_told_before": passed_over + of_all} if passed_over + of_all else {}
+            self._log.warning(
+                "message_quarantined", reason=work.reason, detail=work.detail, certname=work.certname,
+                producer=work.producer, **more,
+            )  # fmt: skip
 
     def _body_of(self, work: Quarantine) -> memoryview | None:
         """None when the body's owner is gone, or has settled it otherwise."""

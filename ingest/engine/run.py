@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from ingest.config.directories import make_data_dir
 from ingest.config.settings import Config
 from ingest.core.metrics import Metric
 from ingest.embedded.broker.producers import (
@@ -122,6 +123,8 @@ def _completed(wanted: Config, running: Config) -> Config:
 def add_embedded(config: Config, stack: ExitStack) -> Config:
     """Starts the embedded broker and database where none is named."""
     log = structlog.get_logger()
+    if not (config.queue_source and config.database):
+        make_data_dir(Path(config.data_dir))
     if not config.queue_source:
         options = BrokerOptions(
             Path(config.data_dir) / "broker",
@@ -130,6 +133,7 @@ def add_embedded(config: Config, stack: ExitStack) -> Config:
             public_place(config),
             config.log_format,
             config.log_level,
+            config.destinations,
         )
         url = stack.enter_context(embedded_broker(config.embedded_broker_port, options))
         log.warning(

@@ -186,7 +186,8 @@ def _written(path: Path, engine: RunningEngine) -> int | None:
 def _read(path: Path) -> RunningEngine | None:
     """None: it is nobody's any more, or none of ours."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # A service's user may have put a pipe there, and root would wait for its other end.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
     with open(fd, "rb") as file:

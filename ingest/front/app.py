@@ -108,11 +108,11 @@ class Front:
                 await found(request.scope, request.receive, send)
 
     async def _query(self, request: Request, send: Send, parts: list[str]) -> None:
-        target, asked, compiled = await self._planner.plan(request, parts)
-        if asked.ast_only:
-            await ast_answer(asked)(request.scope, request.receive, send)
+        planned = await self._planner.plan(request, parts)
+        if planned.asked.ast_only:
+            await ast_answer(planned.asked)(request.scope, request.receive, send)
             return
-        await self._answerer.answer(request, send, target, asked, compiled)
+        await self._answerer.answer(request, send, planned)
 
 
 class _Started:

@@ -18,7 +18,7 @@ WAIT = "x-replica-wait"  # of a request: seconds
 WAIT_S_MAX = 600.0
 POLL_S = 0.01
 
-Headers = list[tuple[bytes, bytes]]
+Header = tuple[bytes, bytes]
 
 
 class Replica:
@@ -27,14 +27,15 @@ class Replica:
     def __init__(self, config: Config) -> None:
         self._primary = Readers(config, config.database) if config.http_database and config.database else None
 
-    async def look(self, request: Request, patience: Patience, running: RunningQuery) -> Headers:
+    async def look(self, request: Request, patience: Patience, running: RunningQuery) -> list[Header]:
         """What the answer says of it, after the wait that the request asks for. Raises BadQuery or Refusal."""
         wait_s = _wanted_s(request.headers.get(WAIT))
-        if not patience.connection.was_replica:
+        behind_s = await patience.carry_out(running.lag_s())
+        if behind_s is None:
             return []
         if wait_s is not None:
             await self._wait(wait_s, patience, running)
-        behind_s = await patience.carry_out(running.replica_behind())
+            behind_s = await patience.carry_out(running.lag_s(is_new=True))
         return [] if behind_s is None else [(BEHIND, b"%.1f" % behind_s)]
 
     async def _wait(self, wait_s: float, patience: Patience, running: RunningQuery) -> None:

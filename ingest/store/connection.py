@@ -46,8 +46,8 @@ class Connection(psycopg.Connection[tuple[object, ...]]):
     pinned = Pinned(Home(), False, 0)
     token = 0
     lock_timeout_s = 30.0
-    was_replica = False  # when it was opened, as far as its opener asked
     plans: Any = None  # what store/query/wire.py has prepared on it
+    lag: tuple[float, float | None] | None = None  # when it was asked, and what store/query/running.py found
 
     @property
     def home(self) -> str | None:

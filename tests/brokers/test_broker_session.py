@@ -126,6 +126,28 @@ def test_a_producers_login_only_sends() -> None:
 
 
 @pytest.mark.parametrize(
+    "destination",
+    ["/queue/other", "/queue/catalog/", "queue/catalog", "/queue/CATALOG", "/topic/catalog", "\0", " "],
+)
+def test_a_producers_login_sends_where_somebody_takes_it(destination: str) -> None:
+    """What lies in a queue of nobody's stays until nobody may send any more."""
+    logins = Logins(
+        Credentials("ingest", "all"),
+        Credentials("puppet", "some"),
+        frozenset({"/queue/catalog", "/queue/facts"}),
+    )
+    producer = Client(version=None, logins=logins)
+    producer.tell("CONNECT", {"login": "puppet", "passcode": "some"})
+    producer.tell("SEND", {"destination": "/queue/facts"}, b"x")
+    said = "this login may send to /queue/catalog, /queue/facts"
+    assert producer.refusal("SEND", {"destination": destination, "receipt": "r"}) == said
+    assert producer.queues.depths().keys() == {"/queue/facts"}
+    engine = Client(producer.queues, version=None, logins=logins)
+    engine.tell("CONNECT", {"login": "ingest", "passcode": "all"})
+    engine.tell("SEND", {"destination": "/queue/other"}, b"x")
+
+
+@pytest.mark.parametrize(
     ("asked", "agreed"),
     [("0,0", (0, 0)), ("1000,2000", (2000, 1000)), ("10,0", (0, 100)), ("0,10", (100, 0)), (None, (0, 0))],
 )

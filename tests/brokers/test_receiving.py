@@ -154,6 +154,7 @@ STREAM = b"RECEIPT\nreceipt-id:r1\n\n\0".join(sent for sent, _, _ in SENT)
 def test_frames_arrive_whole_however_they_are_cut(wire: Wire, size: int) -> None:
     """Byte by byte or all at once: lengths, line ends, escapes, repeated headers and what stands between frames."""
     found = []
+    wire.connection.disconnect("r1")
     for at in range(0, len(STREAM), size):
         wire.send(STREAM[at : at + size])
         found += [(message.headers, wire.room.body(message)) for message in wire.connection.read()]
@@ -161,6 +162,19 @@ def test_frames_arrive_whole_however_they_are_cut(wire: Wire, size: int) -> None
     for (headers, _), (_, looked_at, _) in zip(found, SENT, strict=True):
         assert headers.items() >= looked_at.items()
     assert wire.connection.receipts == {"r1"}
+
+
+def test_a_receipt_that_nobody_asked_for_is_none(wire: Wire) -> None:
+    """Else a publisher would take it for one of its messages; nor does one count twice."""
+    wire.connection.send_message("/queue/catalog", b"x", {"receipt": "mine"})
+    nobodys, mine = (b"RECEIPT\nreceipt-id:%s\n\n\0" % name for name in (b"nobody's", b"mine"))
+    wire.send(nobodys * 100 + mine + nobodys)
+    assert list(wire.connection.read()) == []
+    assert wire.connection.receipts == {"mine"}
+    wire.connection.receipts.clear()
+    wire.send(mine)
+    assert list(wire.connection.read()) == []
+    assert wire.connection.receipts == set()
 
 
 @pytest.mark.parametrize("length", [True, False])

@@ -336,6 +336,45 @@ def test_who_does_not_log_in_makes_room_for_who_does(start: Start) -> None:
         assert idle[0].recv(1) == b""
 
 
+def test_a_producer_that_holds_every_place_makes_room_for_the_engine(start: Start) -> None:
+    """With a login that only sends; the engine, who is in, is never put out for one."""
+    engine, producer = Credentials("ingest", "all"), Credentials("puppet", "some")
+    server = start(Settings(connections_max=5, logins=Logins(engine, producer)))
+    with Client(server, login="ingest", passcode="all") as first, contextlib.ExitStack() as stack:
+        greedy = [stack.enter_context(Client(server, login="puppet", passcode="some")) for _ in range(20)]
+        with Client(server, login="ingest", passcode="all") as second:
+            for client in (first, second, greedy[-1]):
+                client.send_surely(b"x")
+
+
+@pytest.mark.parametrize("trickles", [False, True])
+def test_a_message_that_does_not_come_keeps_no_room_from_others(
+    start: Start, monkeypatch: pytest.MonkeyPatch, trickles: bool
+) -> None:
+    """A producer that died in the middle of a large one, or sends a byte now and then: it is hung up on with a word, and whoever
+    waited is served."""
+    monkeypatch.setattr("ingest.embedded.broker.client_connection.STALLED_S", 0.5)
+    monkeypatch.setattr("ingest.embedded.broker.client_connection.BYTES_PER_S_MIN", 10**9)
+    server = start(Settings(memory_bytes_max=1_000_000, limits=Limits(body_bytes_max=900_000)))
+    with Client(server) as stalled, Client(server) as other:
+        stalled.socket.sendall(b"SEND\ndestination:/queue/a\ncontent-length:900000\n\nbegun")
+        stop = threading.Event()
+
+        def trickle() -> None:
+            while trickles and not stop.wait(0.05):
+                with contextlib.suppress(OSError):
+                    stalled.socket.sendall(b"x")
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        try:
+            other.send_surely(b"y" * 500_000)
+        finally:
+            stop.set()
+            thread.join()
+        assert b"does not come" in stalled.hear().body
+
+
 def test_full_memory_makes_producers_wait_and_drops_nothing(start: Start) -> None:
     """Over the limit a SEND's receipt waits until consumers, who are still heard, have made room."""
     limits = Limits(body_bytes_max=400_000)

@@ -23,6 +23,7 @@ from ingest.store.failover import Cluster
 from ingest.store.hosts import DOUBT_S
 from ingest.store.migrate import migrate
 from lab.engine import Engine, publish, wait_for
+from lab.proxy import Proxy
 from lab.servers import Postgres
 from lab.store_model import Pipeline, resource, wire_body
 from tests.faults.test_drain import DRAINED, receiver, said
@@ -187,6 +188,38 @@ def test_the_promoted_standby_is_found_and_has_all_that_was_acknowledged(
     assert took_s < SECONDS_MAX
     assert engine.stop() == DRAINED
     assert pair.ask(pair.standby, "SELECT count(*) FROM catalogs") == 200
+
+
+@pytest.mark.parametrize("replicated", [True, False], ids=["the standby has it", "the standby has not"])
+def test_a_failover_in_the_moment_of_commit_loses_nothing(
+    pair: Pair, run: Callable[..., Engine], broker: str, replicated: bool
+) -> None:
+    """The primary hears a COMMIT, nobody hears its answer, and it is gone for good; what it wrote last has reached the standby
+    that is promoted, or not. All is stored there, and nothing was acknowledged that is not."""
+    proxy = Proxy("127.0.0.1", pair.primary.port)
+    ports = f"{proxy.port},{pair.standby.port}"
+    engine = run(f"host=127.0.0.1,127.0.0.1 port={ports} user=postgres dbname={DATABASE}")
+    try:
+        publish(broker, *bodies(0, 40))
+        engine.wait_settled(40)
+        receiving = pair.ask(pair.standby, "SELECT pid FROM pg_stat_wal_receiver")
+        if not replicated:
+            os.kill(receiving, signal.SIGSTOP)
+        proxy.freeze_after(b"COMMIT")
+        publish(broker, *bodies(40, 60))
+        wait_for(lambda: not proxy.waits_to_freeze, engine, "in COMMIT")
+        before = receiver(engine)["ingest_acknowledged_total"]
+        pair.primary.stop(immediate=True)
+        if not replicated:
+            assert before == 40
+            os.kill(receiving, signal.SIGCONT)
+        pair.standby.promote()
+        wait_for(lambda: settled(engine) >= 100, engine, "settled", 60)
+        assert engine.stop() == DRAINED
+        assert pair.ask(pair.standby, "SELECT count(*) FROM catalogs") == 100
+        assert not [line for line in engine.lines() if line.get("event") == "child_died"]
+    finally:
+        proxy.close()
 
 
 def test_an_orphan_that_is_told_to_wait_for_nobody_gets_no_acknowledgement(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ingest.store.connection import Connection
-from lab.brokers import PASSWORD, USER, RabbitMQ
+from lab.brokers import PASSWORD, USER, ActiveMQ, RabbitMQ
 from lab.engine import Engine, publish, wait_for
 from lab.proxy import Mode
 from lab.stomp_client import Client
@@ -138,6 +138,28 @@ def test_an_outage_drops_nothing(
     assert said(engine, "broker_counts_deliveries"), "the limit can be seen, and nobody was told"
 
 
+@pytest.mark.parametrize("how", ["REFUSE", "STALL"])
+def test_an_outage_that_begins_at_commit_drops_nothing(
+    limited: Limited, lines: Lines, connection: Connection, how: str
+) -> None:
+    """PostgreSQL hears the COMMIT, and its answer comes to nobody: a batch is stored that no writer knows of. Nothing is
+    delivered more than twice for it, or stored twice."""
+    engine = start(lines, "--statement-timeout-s", "5", "--lock-timeout-s", "2", "--commit-timeout-s", "2")
+    lines.database.freeze_after(b"COMMIT")
+    fill(limited)
+    wait_for(lambda: not lines.database.waits_to_freeze, engine, "in COMMIT")
+    away(lines, how)
+    wait_for(lambda: said(engine, "deliveries_let_go"), engine, "let go")
+    most = taken(engine)
+    time.sleep(4)
+    assert taken(engine) == most
+    assert len(said(engine, "deliveries_let_go")) == 1
+    lines.database.mode = Mode.PASS
+    if how == "STALL":
+        lines.database.reset()  # what was frozen stays so; PostgreSQL's own end is closed
+    all_is_stored(engine, limited, connection)
+
+
 def test_a_new_receiver_takes_nothing_while_the_database_is_away(
     limited: Limited, lines: Lines, connection: Connection
 ) -> None:
@@ -190,6 +212,43 @@ def test_an_engine_that_starts_in_an_outage_takes_nothing(
     assert not receiver(engine).get("ingest_broker_connected")
     lines.database.mode = Mode.PASS
     all_is_stored(engine, limited, connection)
+
+
+def test_activemq_moves_nothing_away(database: str, connection: Connection, tmp_path: Path) -> None:
+    """Six redeliveries are its clients' limit, and what is over it lies in ActiveMQ.DLQ: an outage of the database costs one,
+    and as many receivers killed in a row send nothing there either."""
+    if missing := ActiveMQ.missing():
+        pytest.skip(missing)
+    server = ActiveMQ()
+    server.start()
+    made = Lines(server.url(), database, tmp_path)
+    try:
+        engine = made.start("--hold-s", "1")
+        away(made, "REFUSE")
+        publish(server.url(), *bodies(40))
+        wait_for(lambda: said(engine, "deliveries_let_go"), engine, "let go")
+        most = taken(engine)
+        time.sleep(4)
+        assert taken(engine) == most
+        made.database.mode = Mode.PASS
+        wait_acknowledged(engine, 40)
+        made.database.mode = Mode.STALL
+        publish(server.url(), *(body.replace(b".example.com", b".new.example.com") for body in bodies(40)))
+        for _ in range(7):  # once more than six
+            wait_for(lambda: receiver(engine).get("ingest_window_messages"), engine, "in its hands")
+            os.kill(pid := engine.children()["receiver"], signal.SIGKILL)
+            wait_for(lambda pid=pid: engine.children().get("receiver", pid) != pid, engine, "replaced")
+        made.database.mode = Mode.PASS
+        made.database.reset()
+        wait_for(lambda: catalogs(connection) == 80, engine, "all stored")
+        assert engine.stop() == DRAINED
+        with Client(server.port, USER, PASSWORD) as client:
+            client.subscribe("/queue/ActiveMQ.DLQ")
+            with pytest.raises(TimeoutError):
+                client.frame(2.0)
+    finally:
+        made.close()
+        server.remove()
 
 
 def test_brokers_that_do_not_count_are_not_warned_of(broker: str, database: str, tmp_path: Path) -> None:

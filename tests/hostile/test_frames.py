@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
+import socket
 import threading
 import time
 import tracemalloc
@@ -12,7 +14,9 @@ import pytest
 
 from ingest.errors import Unavailable
 from ingest.transport.message import Message
+from ingest.transport.stomp.client import StompClient
 from ingest.transport.stomp.heads import DamagedFrames
+from ingest.transport.stomp.opening import Endpoint
 from tests.brokers.room import Room
 from tests.brokers.wire import Wire, frame
 
@@ -303,6 +307,26 @@ def test_a_slow_body_is_no_damage(wire: Wire) -> None:
         wire.connection._content_s -= 2
         wire.send(byte)
     assert [found[1] for found in receive(wire, b"\n\0", 1)] == [b"\n\n\nx\ny\nz\n"]
+
+
+@pytest.mark.parametrize("said", [b"\n", b"CONNECTED\n", b"x"])
+def test_a_broker_that_never_comes_to_the_point_is_left_in_time(said: bytes) -> None:
+    """Something every few milliseconds, and no end of it: as one that says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def say() -> None:
+            client, _ = server.accept()
+            with client, contextlib.suppress(OSError):
+                while True:
+                    client.sendall(said)
+                    time.sleep(0.005)
+
+        threading.Thread(target=say, daemon=True).start()
+        where = Endpoint("127.0.0.1", server.getsockname()[1], None, None, "/", None)
+        with pytest.raises(Unavailable, match="does not answer in STOMP"):
+            StompClient(
+                where, connect_timeout_s=0.5, heartbeat_s=1, body_bytes_max=1 << 24, space=SmallRoom()
+            )
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1", "1.2"])

@@ -89,7 +89,7 @@ class RawBroker:
                 for id_, _ in frames:
                     self.deliveries[id_] += 1
             threading.Thread(target=self._deliver, args=(client, frames), daemon=True).start()
-        elif command == b"ACK" and (found := re.search(rb"\nid:(\S+)", frame)):
+        elif command == b"ACK" and (found := re.search(rb"\n(?:message-)?id:(\S+)", frame)):
             with self._lock:
                 self.left.pop(found[1].decode(), None)
         elif command == b"DISCONNECT" and (found := re.search(rb"\nreceipt:(\S+)", frame)):

@@ -16,7 +16,7 @@ from tests.core.test_report import event, log, old, report, resource
 from tests.hostile.watching import watched
 
 MIB = 1024 * 1024
-# make test-hostile-long has them at the size of the issue; a body of 50 MB takes a minute of a slow core.
+# make test-hostile-long has them at full size; a body of 50 MB takes a minute of a slow core.
 IS_LONG = "INGEST_TEST_HOSTILE_SECONDS" in os.environ
 FLAGS = {"workers": "1", "decode_memory_bytes_max": "1GiB", "body_bytes_max": "64MiB"} if IS_LONG else {
     "workers": "1", "decode_memory_bytes_max": "256MiB", "body_bytes_max": "16MiB"}  # fmt: skip

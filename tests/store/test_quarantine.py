@@ -157,6 +157,26 @@ def test_rows_are_bounded(connection: Connection) -> None:
     assert "bad399" in {certname for certname, *_ in found}
 
 
+def test_made_up_names_push_out_no_node_that_is_known(connection: Connection) -> None:
+    """Each message under another producer's name, and another node's: rows and bodies of nodes that we have something of stay,
+    the oldest and largest too."""
+    connection.execute("INSERT INTO nodes (certname) SELECT 'good' || n FROM generate_series(0, 19) n")
+    writer = lane(connection, rows_max=100, bytes_max=50_000)
+    writer.apply([row(bytes([n]) * 2000, producer="good", certname=f"good{n}") for n in range(20)])
+    for start in range(0, 400, 50):
+        writer.apply([
+            row(b"%d" % n * 100, minute=n, producer=f"p{n}", certname=f"bad{n}" if n % 2 else None)
+            for n in range(start, start + 50)
+        ])  # fmt: skip
+        writer.apply([row(b"x%d" % start * 100, producer="good", certname=f"bad{start}")])
+        writer.quarantine.trim(connection)
+    found = there(connection)
+    assert len(found) == 100
+    good = [body for certname, body, *_ in found if (certname or "").startswith("good")]
+    assert [body and len(body) for body in good] == [2000] * 20
+    assert sum(len(body) for _, body, *_ in found if body) <= 50_000
+
+
 def test_nothing_is_looked_at_while_little_comes(connection: Connection) -> None:
     """The size of the whole is asked for only when enough was added."""
     writer = lane(connection)

@@ -28,6 +28,10 @@ class Importance:
         """Of a command's name, as headers or bodies have it."""
         return self._by_command.get(command, CATALOG) if command else CATALOG
 
+    def is_known(self, command: str) -> bool:
+        """Whether a kind of message has that command."""
+        return command in self._by_command
+
     def of_message(self, headers: Mapping[str, str], start: bytes, otherwise: int = CATALOG) -> int:
         """Of one that nobody has parsed; ``otherwise``: where nothing tells, that of the queue it came from."""
         command = headers.get("command")

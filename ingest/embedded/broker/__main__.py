@@ -67,6 +67,13 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--producers-login-file", metavar="F", help="of one more login, USER:PASSWORD, which may only send"
     )
+    parser.add_argument(
+        "--producers-destination",
+        metavar="D",
+        action="append",
+        default=[],
+        help="where that may send; none: anywhere",
+    )
     parser.add_argument("--ready-file", metavar="F", help="write HOST:PORT there when ready")
     parser.add_argument("--memory-bytes-max", type=int, default=Settings().memory_bytes_max)
     parser.add_argument(
@@ -92,6 +99,7 @@ def _settings(asked: argparse.Namespace) -> Settings:
         logins=Logins(
             _login(asked.login_file, "--login-file"),
             _login(asked.producers_login_file, "--producers-login-file"),
+            frozenset(asked.producers_destination),
         ),
         memory_bytes_max=asked.memory_bytes_max,
         directory=asked.directory,

@@ -36,6 +36,10 @@ class Admission:
         self._coming_bytes += needed_bytes
         return True
 
+    def is_coming(self, producer: object) -> bool:
+        """Room is kept for a message that is not whole yet."""
+        return producer in self._coming
+
     def arrived(self, producer: object) -> None:
         """Its message is in a queue, and counted there."""
         self._coming_bytes -= self._coming.pop(producer, 0)

@@ -69,7 +69,7 @@ class BrokerSession:
         self.send_every_ms = self.expect_every_ms = 0  # heart-beats as agreed, 0: none
         self._queues = queues
         self._logins = logins or Logins()
-        self._only_sends = False
+        self.only_sends = False
         self._faults = faults or Faults()
         self._write = write
         self._commands: dict[str, Callable[[dict[str, str]], None]] = {
@@ -88,6 +88,14 @@ class BrokerSession:
             raise HangUp(f"{head.command[:40]} has no body", head.headers.get("receipt"))
         if head.command == "SEND" and not head.headers.get("destination"):
             raise HangUp("SEND needs a destination", head.headers.get("receipt"))
+        if head.command == "SEND":
+            self._check_destination(head)
+
+    def _check_destination(self, head: Head) -> None:
+        """What nobody takes would stay until the limit is reached, and then everybody is refused."""
+        allowed, destination = self._logins.destinations, head.headers["destination"]
+        if self.only_sends and allowed and destination not in (*allowed, DEPTHS_DESTINATION):
+            raise HangUp(f"this login may send to {', '.join(sorted(allowed))}", head.headers.get("receipt"))
 
     def handle(self, frame: Frame) -> None:
         """Raises HangUp when the connection has to end with an ERROR frame."""
@@ -160,7 +168,7 @@ class BrokerSession:
             raise HangUp(f"supported protocol versions are {' '.join(reversed(VERSIONS))}")
         if not self._logins.may_enter(headers):
             raise HangUp("login refused")
-        self._only_sends = self._logins.is_restricted(headers)
+        self.only_sends = self._logins.is_restricted(headers)
         answer = {"server": SERVER, "session": self.name}
         if "accept-version" in headers:
             answer["version"] = version
@@ -204,7 +212,7 @@ class BrokerSession:
         command(frame.headers)
 
     def _require_all_rights(self) -> None:
-        if self._only_sends:
+        if self.only_sends:
             raise HangUp("this login may only send messages")
 
     def _subscribe(self, headers: dict[str, str]) -> None:

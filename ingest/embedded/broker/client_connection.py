@@ -22,8 +22,11 @@ READS_MAX = 16  # in one turn, so that one busy client does not starve the other
 WRITE_BYTES_MAX = 8 * 1024 * 1024  # in one turn, for the same reason: about 5 ms
 CONTROL_BYTES_MAX = 64 * 1024  # unread RECEIPTs and the like, before we read nothing more from such a client
 CONNECT_TIMEOUT_S = 10.0  # until CONNECT must have come
+STALLED_S = 60.0  # nothing more of a message that has begun: its room is others', who wait for it
+BYTES_PER_S_MIN = 100_000  # of such a message, on the whole: a link of a megabit
 LINGER_S = 2.0  # for a client to read our last frame and close
 HEARTBEAT_GRACE = 2.0  # of the agreed interval; the specification asks for an error margin
+NEVER = float("inf")
 BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -61,6 +64,7 @@ class ClientConnection:
         self._deadline_s: float | None = now_s + CONNECT_TIMEOUT_S
         self._faults = faults
         self._delivered_messages = 0
+        self._whole_by_s = 0.0  # the message that is coming
 
     # What the server waits for
 
@@ -146,6 +150,7 @@ class ClientConnection:
         if refusal := self._queues.refusal(needed_bytes):
             raise HangUp(refusal, head.headers.get("receipt"))
         if self._admission.admit(self, needed_bytes):
+            self._whole_by_s = self.last_read_s + STALLED_S + needed_bytes / BYTES_PER_S_MIN
             return True
         consumer = self.session.consumer
         if consumer.subscriptions or consumer.outstanding:
@@ -217,15 +222,8 @@ class ClientConnection:
 
     def due_s(self) -> float:
         """When ``tick`` has something to do."""
-        session = self.session
-        due = self._deadline_s if self._deadline_s is not None else float("inf")
-        if self.closing:
-            return due
-        if session.send_every_ms and not self._faults.mute_heartbeats:
-            due = min(due, self.last_write_s + self._beat_every_s)
-        if session.expect_every_ms and self.wants_read:
-            due = min(due, self.last_read_s + self._expect_within_s)
-        return due
+        due = self._deadline_s if self._deadline_s is not None else NEVER
+        return due if self.closing else min(due, self._beat_at_s(), self._missing_at_s(), self._stalls_at_s())
 
     def tick(self, now_s: float) -> None:
         """Sends a heart-beat when one is due, ends what took too long. Raises Gone."""
@@ -233,27 +231,32 @@ class ClientConnection:
             raise Gone
         if self.closing:
             return
-        session = self.session
-        if session.expect_every_ms and self.wants_read and now_s >= self.last_read_s + self._expect_within_s:
+        if now_s >= self._missing_at_s():
             self.reason = "no heart-beat came"
-            self._say_goodbye(now_s, session.error(HangUp(self.reason)))
-        elif (
-            session.send_every_ms
-            and not self._faults.mute_heartbeats
-            and now_s >= self.last_write_s + self._beat_every_s
-        ):
+        elif now_s >= self._stalls_at_s():
+            self.reason = "a message has begun, and does not come"
+        if self.reason:
+            self._say_goodbye(now_s, self.session.error(HangUp(self.reason)))
+        elif now_s >= self._beat_at_s():
             self.last_write_s = now_s  # also while a frame is stuck: to ask again at once would not help
             if not self._outbox:
                 self._outbox.add_control(b"\n")
 
-    @property
-    def _beat_every_s(self) -> float:
+    def _beat_at_s(self) -> float:
+        if not self.session.send_every_ms or self._faults.mute_heartbeats:
+            return NEVER
         # Half of what was promised: a late turn of the loop must not break the promise.
-        return self.session.send_every_ms / 1000 / 2
+        return self.last_write_s + self.session.send_every_ms / 1000 / 2
 
-    @property
-    def _expect_within_s(self) -> float:
-        return self.session.expect_every_ms / 1000 * HEARTBEAT_GRACE
+    def _missing_at_s(self) -> float:
+        if not self.session.expect_every_ms or not self.wants_read:
+            return NEVER
+        return self.last_read_s + self.session.expect_every_ms / 1000 * HEARTBEAT_GRACE
+
+    def _stalls_at_s(self) -> float:
+        if not self._admission.is_coming(self):
+            return NEVER
+        return min(self._whole_by_s, self.last_read_s + STALLED_S)
 
     # The end
 

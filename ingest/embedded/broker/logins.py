@@ -17,6 +17,7 @@ class Logins(NamedTuple):
 
     all_rights: Credentials | None = None
     only_sends: Credentials | None = None
+    destinations: frozenset[str] = frozenset()  # where the second may send; empty: anywhere
 
     def may_enter(self, headers: Mapping[str, str]) -> bool:
         return self.all_rights is None or self._is(self.all_rights, headers) or self.is_restricted(headers)

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ingest.config.address import split_address
+from ingest.config.directories import make_private
 from ingest.config.settings import Config
 from ingest.embedded.broker.listening import Place, tls_context
 from ingest.embedded.broker.logins import Credentials, credentials_of
@@ -32,7 +33,7 @@ def kept_login(file: Path, user: str) -> Path:
     Raises Misconfigured."""
     data_dir = file.parent
     try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(data_dir)
         with contextlib.suppress(FileExistsError):
             fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with os.fdopen(fd, "w", encoding="ascii") as opened:

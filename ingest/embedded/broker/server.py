@@ -255,14 +255,17 @@ class Server:
             self._look_at_s = 0.0
 
     def _has_place(self) -> bool:
-        """For one more; the longest here of those who have not logged in makes room for it."""
+        """For one more; the longest here of those who have not logged in makes room for it, else the most silent of those who
+        only send: they come again, and a queue without its consumer is no good to them."""
         if len(self._connections) < self._settings.connections_max:
             return True
         strangers = [one for one in self._connections if one.session.version is None]
-        if not strangers:
-            return False
-        self._part_with(min(strangers, key=ClientConnection.due_s))
-        return True
+        senders = [one for one in self._connections if one.session.only_sends]
+        if strangers:
+            self._part_with(min(strangers, key=ClientConnection.due_s))
+        elif senders:
+            self._part_with(min(senders, key=lambda one: one.last_read_s))
+        return bool(strangers or senders)
 
     def _listen_to(self, connection: ClientConnection) -> bool:
         """Tells the selector what the connection waits for. True: it has to have another turn at once."""

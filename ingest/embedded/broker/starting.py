@@ -28,6 +28,7 @@ class BrokerOptions(NamedTuple):
     public: Place | None = None  # where it listens, too
     log_format: str = "console"
     log_level: str = "warning"
+    producers_destinations: tuple[str, ...] = ()  # where they may send; none: anywhere
 
     def arguments(self) -> list[str]:
         kept = []
@@ -35,6 +36,8 @@ class BrokerOptions(NamedTuple):
             kept = ["--directory", str(self.directory), "--disk-bytes-max", str(self.disk_bytes_max)]
         if self.producers_login_file is not None:
             kept += ["--producers-login-file", str(self.producers_login_file)]
+        for destination in dict.fromkeys(self.producers_destinations):
+            kept.append(f"--producers-destination={destination}")
         if self.public is not None:
             kept += ["--public", self.public.address, "--public-certfile", self.public.certfile]
             kept += ["--public-keyfile", self.public.keyfile]

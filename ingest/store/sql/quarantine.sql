@@ -58,13 +58,14 @@ RETURNING counted.messages
 SELECT count(*), coalesce(sum(octet_length(body)), 0) FROM quarantine
 
 -- name: drop_bodies
--- What is beyond the limit, so that each producer keeps its newest: the row, its headers and its count stay.
+-- What is beyond the limit, so that nodes that we know come first and each producer keeps its newest: the row, its headers
+-- and its count stay.
 WITH sized AS (
-    SELECT id, octet_length(body) AS bytes,
-        sum(octet_length(body)) OVER (PARTITION BY producer ORDER BY last_seen DESC, id DESC) AS of_producer
-    FROM quarantine WHERE body IS NOT NULL
+    SELECT q.id, octet_length(body) AS bytes, n.id IS NULL AS is_stranger,
+        sum(octet_length(body)) OVER (PARTITION BY n.id IS NULL, producer ORDER BY last_seen DESC, q.id DESC) AS of_producer
+    FROM quarantine q LEFT JOIN nodes n USING (certname) WHERE body IS NOT NULL
 ), ranked AS (
-    SELECT id, sum(bytes) OVER (ORDER BY of_producer, id) AS total FROM sized
+    SELECT id, sum(bytes) OVER (ORDER BY is_stranger, of_producer, id) AS total FROM sized
 ), chosen AS MATERIALIZED (
     SELECT id FROM quarantine WHERE id IN (SELECT id FROM ranked WHERE total > %(bytes_max)s) FOR UPDATE SKIP LOCKED
 )
@@ -73,13 +74,15 @@ SET body = NULL, body_note = 'dropped: the quarantine was over quarantine_bytes_
 FROM chosen WHERE q.id = chosen.id
 
 -- name: drop_rows
--- What is beyond the limit, so that each producer keeps its newest.
+-- What is beyond the limit, so that nodes that we know come first (names are made up at no cost), and each producer keeps its
+-- newest.
 WITH ranked AS (
-    SELECT id, last_seen, row_number() OVER (PARTITION BY producer ORDER BY last_seen DESC, id DESC) AS of_producer
-    FROM quarantine
+    SELECT q.id, last_seen, n.id IS NULL AS is_stranger,
+        row_number() OVER (PARTITION BY n.id IS NULL, producer ORDER BY last_seen DESC, q.id DESC) AS of_producer
+    FROM quarantine q LEFT JOIN nodes n USING (certname)
 ), chosen AS MATERIALIZED (
     SELECT id FROM quarantine
-    WHERE id IN (SELECT id FROM ranked ORDER BY of_producer, last_seen DESC, id DESC OFFSET %(rows_max)s)
+    WHERE id IN (SELECT id FROM ranked ORDER BY is_stranger, of_producer, last_seen DESC, id DESC OFFSET %(rows_max)s)
     FOR UPDATE SKIP LOCKED
 )
 DELETE FROM quarantine WHERE id IN (SELECT id FROM chosen)

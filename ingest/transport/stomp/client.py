@@ -86,10 +86,13 @@ class StompClient:
         fixed = {"destination": destination, "persistent": "true", "content-length": str(len(body))}
         if "rabbitmq" in self.server.lower() and self.endpoint.user is not None:
             fixed["user-id"] = self.endpoint.user  # it vouches for that, and adds none by itself
+        if "receipt" in headers:
+            self._incoming.awaited.add(headers["receipt"])
         self._outgoing.extend((write_head("SEND", headers | fixed, self.version), body, b"\0"))
 
     def disconnect(self, receipt: str) -> None:
         """Says goodbye; the answer appears in ``receipts``."""
+        self._incoming.awaited.add(receipt)
         self._send("DISCONNECT", {"receipt": receipt})
 
     def close(self) -> None:

@@ -40,6 +40,7 @@ class Incoming:
     ) -> None:
         self.paused = False  # the arena is full: a body waits for space
         self.unread = False  # messages may be here that no event of the socket will tell of
+        self.awaited: set[str] = set()  # receipts that were asked for; others are nobody's
         self.receipts: set[str] = set()
         self._receive = receive
         self._broker = broker
@@ -278,7 +279,9 @@ class Incoming:
     def _begin_other(self, frame: Frame) -> None:
         """RECEIPT and ERROR, and what no broker sends."""
         if frame.command == "RECEIPT":
-            self.receipts.add(frame.headers.get("receipt-id", ""))
+            came = self.awaited & {frame.headers.get("receipt-id", "")}
+            self.receipts |= came
+            self.awaited -= came
         elif frame.command == "ERROR":
             nul = self._buffer.find(b"\0", self._start, self._end)
             detail = bytes(self._buffer[self._start : self._end if nul < 0 else nul])

@@ -104,12 +104,15 @@ def _open_socket(where: Endpoint, deadline: float) -> socket.socket:
 def _connected(opened: socket.socket, where: Endpoint, deadline: float) -> dict[str, str]:
     """The headers of the broker's CONNECTED."""
     received = bytearray()
+    silent = Unavailable(f"{where} does not answer in STOMP (--queue-source)")
     while (end := received.find(b"\0")) < 0:
+        if time.monotonic() > deadline:
+            raise silent  # a byte now and then prolongs nothing
         opened.settimeout(_left_s(deadline))
         try:
             data = opened.recv(4096)
         except TimeoutError as error:
-            raise Unavailable(f"{where} does not answer in STOMP (--queue-source)") from error
+            raise silent from error
         received += data
         if not data:
             # Some brokers close on a refused login without an ERROR frame.

@@ -165,6 +165,31 @@ class TestFolder < Minitest::Test
     assert_equal(%w[a], spool.take(10, 10_000).map(&:certname))
   end
 
+  # Made by somebody else in a directory that is open to all: it would be published under our login.
+  def test_a_message_that_somebody_else_has_put_there_is_not_published
+    owned
+    directory = @directory
+    Dir.mkdir(directory)
+    File.chmod(0o777, directory)
+    File.chown(@owner.uid, @owner.gid, directory)
+    daemon = Etc.getpwnam('daemon')
+    forged = File.join(directory, '00000000000000000001-ab-000000001-r0.msg')
+    File.write(forged, SECRET)
+    File.chmod(0o644, forged)
+    File.chown(daemon.uid, daemon.gid, forged)
+    log = File.join(@root, 'log')
+    File.write(log, '')
+    File.chmod(0o666, log)
+    owner_does do
+      found = spool
+      found.push(catalog_of('a'))
+      names = found.take(5, 1000).map(&:certname)
+      File.write(log, [names, @log.texts(:err)].inspect)
+      File.exist?(File.join(directory, 'rejected', File.basename(forged))) or raise
+    end
+    assert_match(/\A\[\["a"\], \["[^"]*is no plain one of the spool's owner/, File.read(log))
+  end
+
   def test_rejected_messages_go_into_no_link
     owned
     spool.push(catalog_of('a'))

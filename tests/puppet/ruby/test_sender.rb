@@ -239,4 +239,16 @@ class TestSender < Minitest::Test
     assert_equal %w[a b], connection.delivered
     assert_empty Dir.glob(File.join(@directory, '*.msg'))
   end
+
+  # What no rescue names: the messages wait like others, in memory and on disk.
+  def test_a_fault_of_our_own_leaves_no_message_in_nobodys_list
+    good = FakeConnection.new
+    found = sender(FakeConnection.new([1, RuntimeError.new('broken')]), good)
+    push('a', 'b', 'c')
+    @spool.spill
+    push('d')
+    assert_raises(RuntimeError) { found.step }
+    found.step
+    assert_equal %w[b c d], good.delivered
+  end
 end

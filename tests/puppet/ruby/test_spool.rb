@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 require_relative 'helper'
+require 'timeout'
 require 'puppet_x/catalog_queue/counters'
 require 'puppet_x/catalog_queue/spool'
 
@@ -114,6 +115,83 @@ class TestSpool < Minitest::Test
     spool(memory: 0).push(catalog_of('n0'))
     assert_includes @log.texts(:err).first, 'catalog of n0'
     assert_equal 1, @counters[:lost]
+  end
+
+  # A disk that others have filled: what had to go is gone, whether its successor finds room or not.
+  def test_what_had_to_go_is_told_when_the_new_one_cannot_be_written_either
+    full = disk(700)
+    found = spool(memory: 0, on: full)
+    2.times { |n| found.push(catalog_of("n#{n}", 'x' * 200)) }
+    full.define_singleton_method(:write) { |*| raise Errno::ENOSPC }
+    found.push(catalog_of('n2', 'x' * 200))
+    assert_equal %w[n0 n2], @log.texts(:err).map { |text| text[/catalog of (\w+)/, 1] }
+    assert_equal 2, @counters[:lost]
+    assert_equal 1, Dir.glob(File.join(@directory, '*.msg')).length
+  end
+
+  # What stands under a message's name and is none: (what it is, what is told of it)
+  NO_MESSAGES = {
+    'nothing' => [->(path) { File.write(path, '') }, 'no whole message'],
+    'half a head' => [->(path) { File.write(path, '{"kind":"catalog","hea') }, 'no whole message'],
+    'no JSON' => [->(path) { File.write(path, "\xff\0\nbody") }, 'no whole message'],
+    'deep JSON' => [->(path) { File.write(path, "#{'[' * 5000}\nbody") }, 'no whole message'],
+    'a list' => [->(path) { File.write(path, "[1]\nbody") }, 'no whole message'],
+    'a number' => [->(path) { File.write(path, "17\nbody") }, 'no whole message'],
+    'no headers' => [->(path) { File.write(path, "{}\nbody") }, 'no whole message'],
+    'headers of numbers' => [->(path) { File.write(path, %({"headers":{"certname":1}}\nbody)) }, 'no whole message'],
+    'headers of nothing' => [->(path) { File.write(path, %({"headers":{"x":null}}\nbody)) }, 'no whole message'],
+    'a head that is too long' => [->(path) { File.write(path, "{#{' ' * 70_000}\nbody") }, 'no whole message'],
+    'a pipe' => [->(path) { system('mkfifo', path) }, 'no plain one'],
+    'a directory' => [->(path) { Dir.mkdir(path) }, 'no plain one'],
+    'a link' => [->(path) { File.symlink('/etc/passwd', path) }, 'no plain one'],
+    'a link to itself' => [->(path) { File.symlink(path, path) }, 'no plain one'],
+    'a link to nothing' => [->(path) { File.symlink('/nowhere', path) }, 'no plain one'],
+    'a socket' => [->(path) { UNIXServer.new(path).close }, 'no plain one'],
+    'a second name' => [->(path) { File.write("#{path}.other", "{}\nbody") && File.link("#{path}.other", path) }, 'no plain one']
+  }.freeze
+
+  def test_what_is_no_message_is_told_set_aside_and_stops_nothing
+    NO_MESSAGES.each do |what, (make, told)|
+      setup
+      found = spool(memory: 0)
+      found.push(catalog_of('a'))
+      path = File.join(@directory, '00000000000000000001-ab-000000001-r0.msg')
+      make.call(path)
+      assert_equal %w[a], names(Timeout.timeout(10) { found.take(5, 1000) }), what
+      assert_includes @log.texts(:err).first.to_s, told, what
+      assert_equal 1, @counters[:lost], what
+      assert_equal [File.basename(path)], Dir.children(File.join(@directory, 'rejected')), what
+      teardown
+    end
+  end
+
+  def test_room_is_made_of_what_is_no_message_too
+    found = spool(memory: 0, on: disk(700))
+    2.times { |n| found.push(catalog_of("n#{n}", 'x' * 200)) }
+    File.write(File.join(@directory, '00000000000000000001-ab-000000001-r0.msg'), 'y' * 1000)
+    @clock.now += Q::Disk::USAGE_TTL_S + 1
+    found.push(catalog_of('n2', 'x' * 100))
+    assert_equal %w[n0 n1 n2], names(found.take(10, 10_000))
+  end
+
+  # A disk that has become read-only under a message's feet.
+  def test_what_cannot_be_given_back_now_keeps_nobody_else_from_it
+    stubborn = disk
+    found = spool(on: stubborn)
+    2.times { |n| found.push(catalog_of("n#{n}")) }
+    found.spill
+    found.push(catalog_of('n2'))
+    taken = found.take(10, 1000)
+    aside = "#{@directory}.aside"
+    File.rename(@directory, aside)
+    File.write(@directory, 'no directory')
+    found.give_back(taken)
+    assert_equal %w[n2], names(found.take(10, 1000))
+    File.delete(@directory)
+    File.rename(aside, @directory)
+    @time += Q::Disk::CLAIM_TTL_S + Time.now.to_i
+    @clock.now += Q::Disk::USAGE_TTL_S + 1
+    assert_equal %w[n0 n1], names(found.take(10, 1000))
   end
 
   def test_two_runtimes_share_a_directory_and_nobody_gets_a_message_twice

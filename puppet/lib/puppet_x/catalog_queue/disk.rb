@@ -16,6 +16,9 @@ module PuppetX
       CLAIM_TTL_S = 600 # many times what one delivery may take
       REJECTED_MAX = 100 # files kept for a person to look at
       USAGE_TTL_S = 5 # other runtimes write here too: count again after that long
+      FULL = 'the spool is full (spool_disk_bytes_max)'
+      CUT_SHORT = 'it is no whole message, kept under rejected'
+      NOT_OURS = 'its file is no plain one of the spool\'s owner, kept under rejected'
       # time in microseconds, writer, number, deliveries that the broker refused
       NAME = /\A\d{20}-[0-9a-f]+-\d{9}-r(\d+)\.msg\z/.freeze
 
@@ -33,28 +36,28 @@ module PuppetX
         @used = 0
       end
 
-      # Writes the message; gives the messages that had to go because of the limit, oldest first. The message
-      # itself is among them when it is larger than the whole spool. Raises SystemCallError when it cannot write.
-      def put(message, refusals: 0)
+      # Writes the message; yields (what is lost, why) for each that had to go because of the limit, oldest first, as soon
+      # as it is gone. The message itself is among them when it is larger than the whole spool. Raises SystemCallError
+      # when it cannot write.
+      def put(message, refusals: 0, &lost)
         bytes = message.to_file
-        return [message] if bytes.bytesize > @bytes_max
+        return lost.call(message.what, FULL) if bytes.bytesize > @bytes_max
 
-        lost = Folder.open(@directory, create: true) do |folder|
-          gone = make_room(folder, bytes.bytesize)
+        Folder.open(@directory, create: true) do |folder|
+          make_room(folder, bytes.bytesize, &lost)
           write(folder, bytes, next_name(refusals))
-          gone
         end
         @mutex.synchronize { @used += bytes.bytesize }
-        lost
       end
 
-      # The oldest messages, claimed: at most so many, at most about so many bytes, at least one if there is one.
-      def claim(messages_max, bytes_max)
+      # The oldest messages, claimed: at most so many, at most about so many bytes, at least one if there is one. Yields
+      # (what is lost, why) for each file that is no message of ours.
+      def claim(messages_max, bytes_max, &lost)
         claimed = []
         bytes = 0
         within(claimed) do |folder|
           while claimed.length < messages_max && bytes < bytes_max && (name = next_listed(folder))
-            message = claim_file(folder, name)
+            message = claim_file(folder, name, &lost)
             next if message.nil?
 
             claimed << message
@@ -69,12 +72,13 @@ module PuppetX
         within(nil) { |folder| folder.delete(message.claim) }
       end
 
-      # Not delivered: the file is there for everybody again, at its old place in the order.
+      # Not delivered: the file is there for everybody again, at its old place in the order; where the directory cannot be
+      # written now, after CLAIM_TTL_S.
       def release(message)
         name = message.claim[/\A(.*\.msg)\./, 1]
         Folder.open(@directory) { |folder| folder.rename(message.claim, name) }
         @mutex.synchronize { @names.unshift(name) }
-      rescue Errno::ENOENT
+      rescue SystemCallError
         nil
       ensure
         message.claim = nil
@@ -86,8 +90,8 @@ module PuppetX
         Folder.open(@directory) { |folder| folder.rename(message.claim, next_name(refusals)) }
         message.claim = nil
         refusals
-      rescue Errno::ENOENT
-        refusals
+      rescue SystemCallError
+        refusals # as with release
       end
 
       def refusals_of(message)
@@ -96,13 +100,7 @@ module PuppetX
 
       # Refused too often: kept for a person, out of the way.
       def reject(message)
-        Folder.open(@directory) do |folder|
-          folder.folder('rejected') do |rejected|
-            folder.rename(message.claim, message.claim[/\A(.*\.msg)/, 1], rejected)
-            kept = rejected.names.sort
-            kept.first([kept.length - REJECTED_MAX, 0].max).each { |name| rejected.delete(name) }
-          end
-        end
+        Folder.open(@directory) { |folder| set_aside(folder, message.claim) }
       rescue Errno::ENOENT
         nil
       end
@@ -163,19 +161,37 @@ module PuppetX
         end
       end
 
-      def claim_file(folder, name)
+      def claim_file(folder, name, &lost)
         claim = "#{name}.#{@token}.claimed"
         folder.rename(name, claim)
-        # Taking it touches it: the claim's age counts, not the message's.
-        message = Message.from_file(folder.take(claim))
-        if message.nil?
-          folder.delete(claim)
-          return nil
-        end
-        message.claim = claim
+        message, fault = read(folder, claim)
+        lose_file(folder, claim, fault, &lost) if fault
         message
       rescue SystemCallError
-        nil # another runtime was quicker, or the file is not ours to read
+        nil # another runtime was quicker
+      end
+
+      # The message in a file that we have claimed, or why there will never be one.
+      def read(folder, claim)
+        # Taking it touches it: the claim's age counts, not the message's.
+        message = Message.from_file(folder.take(claim))
+        message.claim = claim if message
+        [message, message ? nil : CUT_SHORT]
+      rescue Errno::EACCES, Errno::EPERM, Errno::ELOOP, Errno::ENXIO
+        [nil, NOT_OURS]
+      end
+
+      def lose_file(folder, claim, why)
+        yield("message in #{claim[/\A(.*\.msg)/, 1]}", why)
+        set_aside(folder, claim)
+      end
+
+      def set_aside(folder, claim)
+        folder.folder('rejected') do |rejected|
+          folder.rename(claim, claim[/\A(.*\.msg)/, 1], rejected)
+          kept = rejected.names.sort
+          kept.first([kept.length - REJECTED_MAX, 0].max).each { |name| rejected.delete(name) }
+        end
       end
 
       def give_back_dead_claims(folder)
@@ -190,22 +206,21 @@ module PuppetX
       end
 
       # Deletes the oldest until the new one fits.
-      def make_room(folder, bytes)
+      def make_room(folder, bytes, &lost)
         count_again(folder)
-        lost = []
-        return lost if @used + bytes <= @bytes_max
+        return if @used + bytes <= @bytes_max
 
         listing(folder).each do |name|
           break if @used + bytes <= @bytes_max
 
-          message = claim_file(folder, name)
+          freed = folder.size(name)
+          message = claim_file(folder, name, &lost)
+          @mutex.synchronize { @used -= freed }
           next if message.nil?
 
           folder.delete(message.claim)
-          @mutex.synchronize { @used -= message.bytes }
-          lost << message
+          lost.call(message.what, FULL)
         end
-        lost
       end
 
       def count_again(folder)

@@ -5,7 +5,7 @@
 # root publishes too (puppet catalog compile), into a directory that is another user's. Whatever that one puts there or
 # swaps meanwhile, a link above all, root must neither follow nor give away. So root works in the directory that it
 # has opened, not in what has its name now: Ruby knows no openat, but on Linux a path below /proc/self/fd/N starts
-# there. Everybody else has nothing to lose but what is theirs.
+# there. Everybody else has nothing to lose but what is theirs; what others put there is nobody's message all the same.
 
 require 'fileutils'
 
@@ -70,8 +70,11 @@ module PuppetX
         end
       end
 
-      # The bytes of a file, which counts as touched from now on.
+      # The bytes of a file, which counts as touched from now on. Raises EPERM when it is no plain file of the owner's.
       def take(name)
+        # Opened, a pipe would be waited for for ever.
+        raise Errno::EPERM, name unless @owner || File.lstat(path(name)).file?
+
         File.open(path(name), FLAGS[:read] | File::BINARY | guard) do |file|
           raise Errno::EPERM, name unless ours?(file.stat)
 
@@ -122,10 +125,10 @@ module PuppetX
         @owner ? NO_LINKS : 0
       end
 
-      # root takes only what the directory's owner or root has written there: no pipe, and no second name of a file that
-      # lies elsewhere.
+      # What the directory's owner or root has written there: no pipe, and no second name of a file that lies elsewhere. In
+      # a directory that others may write into, a message of theirs would be published as ours.
       def ours?(stat)
-        @owner.nil? || (stat.file? && stat.nlink == 1 && [0, @owner.uid].include?(stat.uid))
+        stat.file? && stat.nlink == 1 && [0, @owner ? @owner.uid : Process.euid].include?(stat.uid)
       end
 
       # The way from / to a directory, one open directory after the other. Links count only where nobody but root could have

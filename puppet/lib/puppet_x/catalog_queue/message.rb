@@ -44,7 +44,8 @@ module PuppetX
         return nil if body.nil? || head.bytesize > HEAD_BYTES_MAX
 
         known = JSON.parse(head.force_encoding(Encoding::UTF_8))
-        known['headers'].is_a?(Hash) ? new(known['kind'], known['headers'], body) : nil
+        headers = known['headers']
+        headers.is_a?(Hash) && headers.values.all? { |value| value.is_a?(String) } ? new(known['kind'], headers, body) : nil
       rescue JSON::ParserError, TypeError, NoMethodError
         nil
       end

@@ -104,6 +104,11 @@ module PuppetX
         abandon
         @spool.give_back(left)
         open_circuit(e)
+      rescue StandardError
+        # A fault of our own: what was under way waits like the rest.
+        abandon
+        @spool.give_back(left)
+        raise
       end
 
       def delivered(message)

@@ -43,7 +43,7 @@ module PuppetX
         @moving.synchronize do
           next [] if @closed
 
-          taken = @disk.claim(messages_max, bytes_max)
+          taken = @disk.claim(messages_max, bytes_max) { |what, why| lose(what, why) }
           @mutex.synchronize do
             take_from_memory(taken, messages_max, bytes_max)
             @in_flight.concat(taken)
@@ -81,7 +81,7 @@ module PuppetX
           message.claim ? refused_file(message, reason, counts, refusals_max) : refused_memory(message, counts)
         end
       rescue SystemCallError => e
-        lose(message, e.message)
+        lose(message.what, e.message)
       end
 
       # Puts memory on disk: while the broker is away, a crash of this process shall cost nothing. What the disk
@@ -146,7 +146,7 @@ module PuppetX
       end
 
       def refused_memory(message, counts)
-        @disk.put(message, refusals: counts ? 1 : 0).each { |gone| lose(gone, 'the spool is full (spool_disk_bytes_max)') }
+        @disk.put(message, refusals: counts ? 1 : 0) { |what, why| lose(what, why) }
       end
 
       def refused_file(message, reason, counts, refusals_max)
@@ -154,7 +154,7 @@ module PuppetX
           @disk.release(message)
         elsif @disk.refusals_of(message) + 1 >= refusals_max
           @disk.reject(message)
-          lose(message, "refused #{refusals_max} times, kept under rejected: #{reason}")
+          lose(message.what, "refused #{refusals_max} times, kept under rejected: #{reason}")
         else
           @disk.put_behind(message)
         end
@@ -180,18 +180,18 @@ module PuppetX
       def to_disk(message)
         write(message)
       rescue SystemCallError => e
-        lose(message, "the spool cannot be written: #{e.message}")
+        lose(message.what, "the spool cannot be written: #{e.message}")
       end
 
       def write(message)
-        @disk.put(message).each { |gone| lose(gone, 'the spool is full (spool_disk_bytes_max)') }
+        @disk.put(message) { |what, why| lose(what, why) }
         @disk.refresh
         @counters.add(:spilled)
       end
 
-      def lose(message, reason)
+      def lose(what, reason)
         total = @counters.add(:lost)
-        @log.err("catalog_queue: lost the #{message.what}: #{reason} (#{total} lost since this process started)")
+        @log.err("catalog_queue: lost the #{what}: #{reason} (#{total} lost since this process started)")
       end
     end
   end
