@@ -13,6 +13,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -202,8 +203,9 @@ def _written(pid: int) -> float:
 
 def _titled(pid: int, title: str) -> Iterator[float]:
     for child in psutil.Process(pid).children():
-        if title in " ".join(child.cmdline()):
-            yield cpu_s(child.pid)
+        with suppress(psutil.Error):  # it has just ended
+            if title in " ".join(child.cmdline()):
+                yield cpu_s(child.pid)
 
 
 def commits(conninfo: str) -> dict[str, float]:

@@ -16,7 +16,7 @@ def cluster_rows(plan: Plan) -> list[tuple[str, ...]]:
     return [
         (
             part.name,
-            percent(part.used),
+            _used(part, 1),
             *(_used(part, size / nodes) for size in SIZES),
             f"{about(part.nodes_max)} nodes",
         )
@@ -26,7 +26,7 @@ def cluster_rows(plan: Plan) -> list[tuple[str, ...]]:
 
 def _used(part: Part, times: float) -> str:
     used = part.used * times
-    return percent(used) if used < 1 else f"{used:,.1f} times what there is"
+    return percent(used) if used < 1 else f"{used:,.1f} times"
 
 
 def cluster_answer(plan: Plan) -> str:
@@ -44,6 +44,17 @@ def cluster_answer(plan: Plan) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
+
+
+def full(plan: Plan) -> str:
+    """The verdict where a part beside the simulated ones is too small; empty where none is."""
+    if plan.cluster is None or not plan.base.fits or plan.cluster.parts[0].used < 1:
+        return ""
+    first = plan.cluster.parts[0]
+    return (
+        f"It does not fit: {first.name} would be used {_used(first, 1)}, and is full with {about(first.nodes_max)} nodes. "
+        f"The engines would hold {about(plan.base.nodes_fit)}."
+    )
 
 
 def cluster_basis(plan: Plan) -> list[str]:

@@ -85,6 +85,8 @@ def _words(plan: Plan) -> dict[str, Any]:
 
 def _verdict(plan: Plan) -> str:
     base, what = plan.base, things(plan.fleet)
+    if full := cluster_report.full(plan):
+        return full
     if base.fits:
         assert base.p99_s is not None
         return (

@@ -97,3 +97,15 @@ def test_a_report_of_a_cluster_has_its_parts() -> None:
     assert alone.base.p99_s is not None
     assert made.base.p99_s is not None
     assert made.base.p99_s >= alone.base.p99_s  # commits wait for the standby
+
+
+def test_a_fleet_that_the_broker_cannot_carry_does_not_fit() -> None:
+    """However much room the engines have: the first line says what is too small."""
+    made = plan(
+        made_up.calibration(), FLEET, SETUP, target_s=60.0, outage_s=3600.0, cluster=Cluster(brokers=3, network_bytes_s=1e6)
+    )  # fmt: skip
+    assert made.base.fits
+    verdict = render(made, "markdown").splitlines()[2]
+    assert verdict.startswith(
+        "It does not fit: broker's leader, network would be used 6.2 times, and is full with 480 nodes."
+    )
