@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order bench-page test-freshness-long test-one-box docs deb test-deb check-wheels fuzz-front bench-query test-cluster test-cluster-random test-cluster-outage bench-sharing bench-capacity-runs bench-one-box bench-receipts bench-dashboard
+.PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order bench-page test-freshness-long test-one-box docs deb test-deb check-wheels fuzz-front bench-query test-cluster test-cluster-random test-cluster-outage bench-sharing bench-capacity-runs bench-cluster-costs bench-one-box bench-receipts bench-dashboard bench-slow
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -61,6 +61,9 @@ bench-query: $(VENV)/.made  ## what dashboards and compiles ask, beside PuppetDB
 bench-dashboard: $(VENV)/.made  ## every page of puppetboard in a browser over 1000 nodes with 14 days of reports (if Chromium is installed); minutes
 	$(BIN)/python -m bench.dashboard $(ARGS)
 
+bench-slow: $(VENV)/.made  ## what 200 idle and 100 slow clients cost the others and the writers; five minutes
+	$(BIN)/python -m bench.slow $(ARGS)
+
 bench-store: $(VENV)/.made  ## WAL and rows a catalog costs, against the limits
 	$(BIN)/python -m bench.store $(ARGS)
 
@@ -112,7 +115,7 @@ bench-capacity-runs: $(VENV)/.made  ## the same for whole runs: CPU of each stag
 faults: $(VENV)/.made  ## every fault, alone and several at once; what was lost (nothing) and how long recovery took
 	$(BIN)/python -m tests.faults $(ARGS)
 
-test-cluster: $(VENV)/.made  ## three RabbitMQ, three PostgreSQL under Patroni, three engines, and each fault of docs/clusters.md; half an hour
+test-cluster: $(VENV)/.made  ## three RabbitMQ, three PostgreSQL under Patroni, three engines, each on a machine of its own, and each fault of docs/clusters.md; an hour
 	$(BIN)/python -m tests.cluster $(ARGS)
 
 test-one-box: $(VENV)/.made  ## one box with whole runs, and a kill -9 a second of any of its processes; what was lost (nothing); ten minutes
@@ -121,7 +124,7 @@ test-cluster-random: $(VENV)/.made  ## the same cluster, and ten minutes of faul
 	$(BIN)/python -m tests.cluster.at_random $(ARGS)
 
 MINUTES ?= 15
-test-cluster-outage: $(VENV)/.made  ## the same cluster, its database away for MINUTES, at queues with the delivery limits 3 and 20
+test-cluster-outage: $(VENV)/.made  ## the same cluster, its database away for MINUTES once, at two queues with the delivery limits 3 and 20
 	$(BIN)/python -m tests.cluster --fault 'delivery limit' --outage-s $$(($(MINUTES) * 60)) $(ARGS)
 
 faults-long: $(VENV)/.made  ## a thousand kills in one run, and the tests of faults at their full sizes

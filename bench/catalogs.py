@@ -25,16 +25,17 @@ def fleet(directory: Path | None, clones: int, *, roles: str = "*") -> dict[int,
 
 def again(bodies: list[bytes], times: int) -> list[bytes]:
     """The fleet's catalogs that often, compiled a millisecond later each time: nothing else differs."""
-    found = []
-    for more in range(times):
-        later = timedelta(milliseconds=more)
+    return [body for more in range(times) for body in later(bodies, more)]
 
-        def stamp(match: re.Match[bytes], later: timedelta = later) -> bytes:
-            then = datetime.fromisoformat(match[0].decode()) + later
-            return then.isoformat(timespec="milliseconds").encode()
 
-        found += [_TIMESTAMP.sub(stamp, body) for body in bodies]
-    return found
+def later(bodies: list[bytes], milliseconds: int) -> list[bytes]:
+    """The same, compiled so much later."""
+
+    def stamp(match: re.Match[bytes]) -> bytes:
+        then = datetime.fromisoformat(match[0].decode()) + timedelta(milliseconds=milliseconds)
+        return then.isoformat(timespec="milliseconds").encode()
+
+    return [_TIMESTAMP.sub(stamp, body) for body in bodies]
 
 
 def _round(directory: Path | None, round_: int, clones: int, roles: str) -> Iterator[bytes]:

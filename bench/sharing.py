@@ -1,13 +1,16 @@
 """What a catalog costs when one, two or three engines empty the same queue into the same database: in one run, in turn.
 
-Each time an empty database and the same backlog: 500 nodes' first catalogs, the same again, with few parameters changed, and of
-the next release. ``--sticky`` has a queue for each engine besides, and a node's messages always on the same, as a consistent hash
-exchange does it. CPU is counted from the moment at which the backlog is there and the engines may take it.
+Each time an empty database and the same backlogs, one after the other: 500 nodes' first catalogs, the same again, with few
+parameters changed, of the next release; then the engines know what there is, and each node sends five more, of which one in
+ten has a changed resource of the node's own. ``--sticky`` has a queue for each engine besides, and a node's messages always on
+the same, as a consistent hash exchange does it. CPU is counted from the moment at which a backlog is there and the engines may
+take it.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import re
 import statistics
 import threading
@@ -20,16 +23,17 @@ from typing import Any
 
 import psycopg
 
-from bench.catalogs import fleet
+from bench.catalogs import ROUND_NAMES, fleet, later
 from bench.low_load import serve_a_while
 from bench.pipeline import engine_cpu_s, intake_stopped
 from bench.records import record
 from bench.servers import POSTGRESQL, broker_of, cpu_s, publish, workplace
 from ingest.capacity.engine import machine_busy_s
 from ingest.config.loading import load
+from ingest.core.metrics import Metric
 from ingest.engine.signals import leave_on_signals
 from ingest.transport.publisher import Publisher
-from lab.engine import Engine
+from lab.engine import SETTLED, Engine
 from lab.servers import Postgres
 
 SAMPLE_EVERY_S = 0.01
@@ -37,6 +41,27 @@ FLAGS = ("--workers", "1", "--writers", "1", "--log-level", "warning", "--heartb
 _WAITING = """
 SELECT CASE WHEN wait_event_type = 'Lock' THEN wait_event ELSE '' END, count(*)
 FROM pg_stat_activity WHERE application_name LIKE 'ingest writer%' AND state <> 'idle' GROUP BY 1"""
+IN_LIFE = "as in life"
+LIVES, CHANGED = 5, 0.1  # catalogs of each node; the share of them in which something is new
+# What decoders and writers did anew.
+COUNTED = {
+    "redone": Metric.REDONE,
+    "normalised": Metric.CACHE_MISSES,
+    "rows_written": Metric.ROWS_WRITTEN,
+    "resources_new": Metric.RESOURCES_NEW,
+}
+TOLD = (
+    "backlog",
+    "engines",
+    "sticky",
+    "per_s",
+    "engine_ms",
+    "engine_ms_of",
+    "postgresql_ms",
+    "waiting_for_locks",
+    *COUNTED,
+)
+_CONTENT = re.compile(rb'"content":"')
 _CERTNAME = re.compile(rb'"certname":"([^"]+)"')
 _ERROR = re.compile(r"ERROR:  (.*)")
 
@@ -55,7 +80,7 @@ def main() -> None:
     )
     parser.add_argument("--broker", help="its URL, instead of RabbitMQ (or the embedded one) started here")
     options = parser.parse_args()
-    backlog = [body for bodies in fleet(options.catalogs, options.clones).values() for body in bodies]
+    backlogs = phases(options.catalogs, options.clones)
     rows: list[dict[str, Any]] = []
     with workplace() as (directory, stack):
         broker = broker_of(options.broker, stack)
@@ -63,38 +88,53 @@ def main() -> None:
         server.start(**POSTGRESQL)
         stack.callback(server.stop)
         serve_a_while(server)
-        measure(server, broker, directory, backlog[: len(backlog) // 8], 1)  # nobody's first time counts
+        warm_up = {name: bodies[::8] for name, bodies in backlogs.items()}
+        measure(server, broker, directory, warm_up, 1)  # nobody's first time counts
         for round_ in range(options.rounds):
             ways = [(engines, False) for engines in range(1, options.engines + 1)]
             ways += [(engines, True) for engines in range(2, options.engines + 1) if options.sticky]
             for engines, sticky in ways if round_ % 2 == 0 else reversed(ways):
-                rows.append(
-                    {"round": round_} | measure(server, broker, directory, backlog, engines, sticky=sticky)
-                )
-                print(
-                    {
-                        name: round(value, 2)
-                        for name, value in rows[-1].items()
-                        if isinstance(value, float | int)
-                    }
-                )
+                found = measure(server, broker, directory, backlogs, engines, sticky=sticky)
+                rows += [{"round": round_} | row for row in found]
+                for row in found:
+                    told = {name: row[name] for name in TOLD}
+                    print({name: round(v, 3) if isinstance(v, float) else v for name, v in told.items()})
     show(rows)
     print("record:", record("sharing", vars(options), rows))
+
+
+def phases(directory: Path | None, clones: int) -> dict[str, list[bytes]]:
+    """Name -> bodies, in the order in which they are sent."""
+    rounds = fleet(directory, clones)
+    found = {ROUND_NAMES[number]: bodies for number, bodies in rounds.items()}
+    chance = random.Random(23)
+    last, in_life = rounds[4], []
+    for _ in range(LIVES):
+        last = later([_changed(body, chance) if chance.random() < CHANGED else body for body in last], 1)
+        in_life.append(last)
+    found[IN_LIFE] = [body for bodies in in_life for body in bodies]
+    return found
+
+
+def _changed(body: bytes, chance: random.Random) -> bytes:
+    """With another content of one of its resources."""
+    found = list(_CONTENT.finditer(body))
+    at = chance.choice(found).end()
+    return body[:at] + b"%08x" % chance.getrandbits(32) + body[at:]
 
 
 def measure(
     server: Postgres,
     broker: str,
     directory: Path,
-    backlog: list[bytes],
+    backlogs: dict[str, list[bytes]],
     engines: int,
     *,
     sticky: bool = False,
-) -> dict[str, Any]:
-    """One backlog by so many engines."""
+) -> list[dict[str, Any]]:
+    """Each backlog by so many engines, a row each."""
     server.execute("postgres", "DROP DATABASE IF EXISTS shared WITH (FORCE)")
     server.execute("postgres", "CREATE DATABASE shared")
-    log_before = len(server.log())
     with ExitStack() as stack:
         started = []
         for number in range(engines):
@@ -106,21 +146,42 @@ def measure(
             stack.callback(engine.kill)
             engine.wait_ready()
             started.append(engine)
-        settled = sum((Counter(engine.settled()) for engine in started), Counter[str]())
-        with ExitStack() as stopped:
-            for engine in started:
-                stopped.enter_context(intake_stopped(engine))
-            if sticky:
-                publish_parts(broker, backlog, engines)
-            else:
-                publish(broker, backlog)
-            server.execute("postgres", "CHECKPOINT")
-        row = _emptied(server, started, len(backlog), settled)
+        found = []
+        for name, backlog in backlogs.items():
+            row = _one(server, broker, started, backlog, sticky=sticky)
+            found.append({"engines": engines, "sticky": sticky, "backlog": name, **row})
         for engine in started:
             engine.stop()
+    return found
+
+
+def _one(
+    server: Postgres, broker: str, engines: list[Engine], backlog: list[bytes], *, sticky: bool
+) -> dict[str, Any]:
+    log_before = len(server.log())
+    before = _told_by(engines)
+    with ExitStack() as stopped:
+        for engine in engines:
+            stopped.enter_context(intake_stopped(engine))
+        if sticky:
+            publish_parts(broker, backlog, len(engines))
+        else:
+            publish(broker, backlog)
+        server.execute("postgres", "CHECKPOINT")
+    row = _emptied(server, engines, len(backlog), before)
     errors = _ERROR.findall(server.log()[log_before:])
-    return {"engines": engines, "sticky": sticky, **row, "errors": sorted(set(errors)), "serialization_failures": len(
+    return {**row, "errors": sorted(set(errors)), "serialization_failures": len(
         [each for each in errors if "serialize" in each or "was collected meanwhile" in each])}  # fmt: skip
+
+
+def _told_by(engines: list[Engine]) -> Counter[str]:
+    """Outcomes, and what decoders and writers had to do anew, of all engines together."""
+    found: Counter[str] = Counter()
+    for engine in engines:
+        for its in engine.status()["processes"].values():
+            found.update({name: its.get(name, 0) for name in SETTLED})
+            found.update({name: its.get(metric.declared.name, 0) for name, metric in COUNTED.items()})
+    return found
 
 
 def publish_parts(broker: str, backlog: list[bytes], parts: int) -> None:
@@ -139,33 +200,42 @@ def part_of(body: bytes, parts: int) -> int:
     return zlib.crc32(found[1]) % parts
 
 
-def _emptied(server: Postgres, engines: list[Engine], catalogs: int, zero: Counter[str]) -> dict[str, Any]:
+def _emptied(
+    server: Postgres, engines: list[Engine], catalogs: int, before_all: Counter[str]
+) -> dict[str, Any]:
     assert server.process is not None
+    settled_before = [sum(engine.settled().values()) for engine in engines]
+    goal = sum(settled_before) + catalogs
     busy, began_s = machine_busy_s(), time.perf_counter()
     before = sum(map(Counter, map(engine_cpu_s, engines)), Counter())
     database = cpu_s(server.process.pid)
     locks = Locks(server.conninfo("shared"))
     locks.start()
-    while sum(sum(engine.settled().values()) for engine in engines) < catalogs + zero.total():
+    while sum(sum(engine.settled().values()) for engine in engines) < goal:
         time.sleep(0.1)
     seconds = time.perf_counter() - began_s
     locks.end()
     database = cpu_s(server.process.pid) - database - locks.cpu_s
     used = sum(map(Counter, map(engine_cpu_s, engines)), Counter())
     used.subtract(before)
-    of_each = [sum(engine.settled().values()) for engine in engines]
-    outcomes = sum((Counter(engine.settled()) for engine in engines), Counter())
+    of_each = [
+        sum(engine.settled().values()) - was for engine, was in zip(engines, settled_before, strict=True)
+    ]
+    told = _told_by(engines)
+    told.subtract(before_all)
     return {
         "catalogs": catalogs,
         "per_s": catalogs / seconds,
         "engine_ms": used.total() * 1000 / catalogs,
         "engine_ms_of": {role: seconds * 1000 / catalogs for role, seconds in used.items()},
-        "outcomes": dict(outcomes - zero),
+        "outcomes": {name: told[name] for name in SETTLED if told[name]},
+        **{name: told[name] / catalogs for name in COUNTED},
         "postgresql_ms": database * 1000 / catalogs,
         "cores_busy": (machine_busy_s() - busy) / seconds,
         "smallest_share": min(of_each) / catalogs,
         "deadlocks": locks.deadlocks,
         "rollbacks": locks.rollbacks,
+        "working": locks.working,
         "waiting_for_locks": locks.waiting.total() / max(1, locks.working),
         "locks_waited_for": dict(locks.waiting),
         "samples": locks.samples,
@@ -205,22 +275,44 @@ class Locks(threading.Thread):
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """Medians by number of engines; CPU against one engine's of the same round."""
-    ones = {row["round"]: row for row in rows if row["engines"] == 1}
-    print(
-        f"\n{'engines':>7} {'catalogs/s':>11} {'engine ms':>10} {'PostgreSQL ms':>14} {'CPU of one':>18} {'lock waits':>10}"
-    )
-    for engines, sticky in sorted({(row["engines"], row["sticky"]) for row in rows}):
-        of = [row for row in rows if (row["engines"], row["sticky"]) == (engines, sticky)]
-        ratios = [_cpu(row) / _cpu(ones[row["round"]]) for row in of]
+    """Medians by backlog and number of engines; CPU against one engine's of the same round."""
+    names = list(dict.fromkeys(row["backlog"] for row in rows))
+    rows = rows + [_together(of, names) for of in _by(rows, "round", "engines", "sticky").values()]
+    ones = {(row["round"], row["backlog"]): row for row in rows if row["engines"] == 1}
+    print(f"\n{'backlog':<16} {'engines':>7} {'catalogs/s':>10} {'engine ms':>10} {'PostgreSQL ms':>14} "
+          f"{'CPU of one':>18} {'lock waits':>10}")  # fmt: skip
+    for (backlog, engines, sticky), of in _by(rows, "backlog", "engines", "sticky").items():
+        ratios = [_cpu(row) / _cpu(ones[row["round"], backlog]) for row in of]
         values = [
             statistics.median(row[name] for row in of) for name in ("per_s", "engine_ms", "postgresql_ms")
         ]
         print(
-            f"{engines:>7} {values[0]:>11.0f} {values[1]:>10.2f} {values[2]:>14.2f} "
+            f"{backlog:<16} {engines:>7} {values[0]:>10.0f} {values[1]:>10.2f} {values[2]:>14.2f} "
             f"{statistics.median(ratios):>6.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
             f" {max(row['waiting_for_locks'] for row in of):>9.1%}{', sticky' * sticky}"
         )
+
+
+def _by(rows: list[dict[str, Any]], *names: str) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[name] for name in names), []).append(row)
+    return found
+
+
+def _together(of: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
+    """The first four as one backlog."""
+    of = [row for row in of if row["backlog"] in names[:4]]
+    catalogs = sum(row["catalogs"] for row in of)
+    means = {
+        name: sum(row[name] * row["catalogs"] for row in of) / catalogs
+        for name in ("engine_ms", "postgresql_ms")
+    }
+    waiting = sum(row["waiting_for_locks"] * row["working"] for row in of) / sum(row["working"] for row in of)
+    seconds = sum(row["catalogs"] / row["per_s"] for row in of)
+    return (
+        of[0] | means | {"backlog": "these four", "per_s": catalogs / seconds, "waiting_for_locks": waiting}
+    )
 
 
 def _cpu(row: dict[str, Any]) -> float:

@@ -1,5 +1,6 @@
-"""Clusters for the tests, on loopback, in temporary directories: three RabbitMQ with a quorum queue; PostgreSQL under Patroni
-and etcd with synchronous replication, and HAProxy before it. Debian's packages, in the foreground, ended by their own pids.
+"""Clusters for the tests, in temporary directories: three RabbitMQ with a quorum queue; PostgreSQL under Patroni
+and etcd with synchronous replication, and HAProxy before both. Debian's packages, in the foreground, ended by their own pids; on
+loopback, or each on a machine of its own (``lab/machines.py``).
 
 Ports lie below those that the system gives to clients: who knocks again and again at a dead port of that range can take it.
 """
@@ -20,17 +21,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from lab.brokers import RABBITMQ
+from lab.machines import Machine, Network
 from lab.stomp_client import Client
 
 PORTS = range(20000, 32000)
 MEMBERS = 3
+BROKER_MACHINES, DATABASE_MACHINES, ETCD_MACHINE = ("b1", "b2", "b3"), ("d1", "d2", "d3"), "e1"
+HERE = Machine()
 START_TIMEOUT_S = 180.0  # three Erlang machines at once on two busy cores
 QUEUE = "catalog"
-DROPPED = "dropped"  # where the broker puts what it has delivered too often
-DESTINATION = f"/amq/queue/{QUEUE}"  # /queue/NAME would declare a classic one
+LIMITED, LIMITED_TIMES = "limited", 3  # another one, with a low delivery limit
 DATABASE = "ingest"
 POSTGRESQL = Path("/usr/lib/postgresql/15/bin")
 PATRONI_TTL_S = 20  # the least that it takes; loop_wait + 2 x retry_timeout must not be more
@@ -56,6 +58,13 @@ def low_port() -> int:
             return port
 
 
+def ports_of(machines: Sequence[Machine], usual: int = 0) -> list[int]:
+    """The same one on each, so that a name may be moved from one machine to another; different ones where all are the same."""
+    if len({machine.address for machine in machines}) == 1:
+        return [low_port() for _ in machines]
+    return [usual or low_port()] * len(machines)
+
+
 def until(condition: Callable[[], object], what: str, timeout_s: float = START_TIMEOUT_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -72,19 +81,19 @@ class Program:
         command: Sequence[str | Path],
         environment: Mapping[str, str] | None = None,
         user: str | None = None,
+        machine: Machine = HERE,
     ) -> None:
         self.directory = directory
-        self._command = command
+        as_user = ("--reuid", user, "--regid", user, "--clear-groups") if user else ()
+        self._command = [*machine.enter, "setpriv", *as_user, "--pdeathsig", "TERM", *command]
         self._environment = {"HOME": str(directory), **(environment or {})}
-        self._user: dict[str, Any] = {"user": user, "group": user, "extra_groups": []} if user else {}
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with (self.directory / "output").open("ab") as output:
             self.process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM", *self._command], env=os.environ | self._environment,
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.directory, start_new_session=True,
-                **self._user,
+                self._command, env=os.environ | self._environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                cwd=self.directory, start_new_session=True,
             )  # fmt: skip
 
     def signal(self, number: signal.Signals) -> None:
@@ -110,45 +119,57 @@ class Program:
         return (self.directory / "output").read_text(errors="replace")[-3000:]
 
 
-def _policy(delivery_limit: int) -> dict[str, object]:
-    return {"delivery-limit": delivery_limit, "dead-letter-exchange": "", "dead-letter-routing-key": DROPPED}
+def _dropped(queue: str) -> str:
+    """Where the broker puts what it has delivered too often."""
+    return f"dropped-{queue}"
 
 
 class Brokers:
-    """Three RabbitMQ, clustered; ``delivery_limit`` is that of the quorum queue."""
+    """Three RabbitMQ, clustered, with two quorum queues; ``delivery_limit`` is that of ``QUEUE``."""
 
-    def __init__(self, directory: Path, delivery_limit: int = 20) -> None:
+    def __init__(self, directory: Path, machines: Sequence[Machine], delivery_limit: int = 20) -> None:
         self.directory = directory
+        self.machines = machines
         directory.mkdir()
-        self.ports = [low_port() for _ in range(MEMBERS)]
+        self.addresses = list(zip([each.address for each in machines], ports_of(machines), strict=True))
         self._epmd_port = low_port()
-        self._dropped = 0
+        self._limits = {QUEUE: delivery_limit, LIMITED: LIMITED_TIMES}
         cookie = directory / ".erlang.cookie"
         cookie.write_text(f"{random.getrandbits(64):x}")  # loopback, and gone with the test
         cookie.chmod(0o400)
-        (directory / "plugins").write_text("[rabbitmq_stomp].")
+        plugins = ["rabbitmq_stomp", *(["rabbitmq_management"] if len(set(machines)) > 1 else [])]
+        (directory / "plugins").write_text(f"[{','.join(plugins)}].")  # at its usual port, on each machine
         (directory / "none").write_text("")
         definitions = {
             "users": [{"name": "guest", "password": "guest", "tags": "administrator"}],
             "vhosts": [{"name": "/"}],
             "permissions": [{"user": "guest", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}],
-            "policies": [{"vhost": "/", "name": "limit", "pattern": f"^{QUEUE}$", "apply-to": "queues",
-                          "definition": _policy(delivery_limit)}],
+            "policies": [
+                {"vhost": "/", "name": queue, "pattern": f"^{queue}$", "apply-to": "queues", "definition":
+                 {"delivery-limit": limit, "dead-letter-exchange": "", "dead-letter-routing-key": _dropped(queue)}}
+                for queue, limit in self._limits.items()
+            ],
         }  # fmt: skip
         (directory / "definitions.json").write_text(json.dumps(definitions))
-        self._epmd = Program(
-            directory, ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"]
-        )  # else the first node leaves one behind
+        self._epmds = [
+            Program(
+                directory,
+                ["epmd", "-port", str(self._epmd_port), "-address", machine.address],
+                machine=machine,
+            )
+            for machine in dict.fromkeys(machines)
+        ]  # else the first node leaves one behind
         self.nodes = [self._node(place) for place in range(MEMBERS)]
 
     def url(self, *order: int) -> str:
         """Of all, or of those of the given places, in this order."""
         return ",".join(
-            f"stomp://guest:guest@127.0.0.1:{self.ports[place]}" for place in order or range(MEMBERS)
+            "stomp://guest:guest@{}:{}".format(*self.addresses[place]) for place in order or range(MEMBERS)
         )
 
     def start(self) -> None:
-        self._epmd.start()
+        for epmd in self._epmds:
+            epmd.start()
         for node in self.nodes:
             node.start()
 
@@ -156,7 +177,10 @@ class Brokers:
         for place in range(MEMBERS):
             until(lambda place=place: self.lets_in(place), f"RabbitMQ {place + 1} lets in")  # type: ignore[misc]
         until(lambda: self.running() == MEMBERS, "three running nodes")
-        for name, type_ in ((DROPPED, "classic"), (QUEUE, "quorum")):
+        queues = {_dropped(queue): "classic" for queue in self._limits} | dict.fromkeys(
+            self._limits, "quorum"
+        )
+        for name, type_ in queues.items():
             with self.client(0) as client:
                 client.subscribe(
                     f"/queue/{name}", **{"durable": "true", "auto-delete": "false", "x-queue-type": type_, "receipt": "r"}
@@ -171,27 +195,23 @@ class Brokers:
         return True
 
     def client(self, place: int) -> Client:
-        return Client(self.ports[place], "guest", "guest")
+        host, port = self.addresses[place]
+        return Client(port, "guest", "guest", host=host)
 
     def running(self) -> int:
         return int(self._control("eval", "length(rabbit_nodes:all_running()).").strip() or 0)
-
-    def limit_deliveries(self, times: int) -> None:
-        """Of the quorum queue, from now on."""
-        self._control("set_policy", "limit", f"^{QUEUE}$", json.dumps(_policy(times)), "--apply-to", "queues")
 
     def fill_disk(self, place: int, *, full: bool = True) -> None:
         """What RabbitMQ does on a disk that is nearly full: an alarm, and no publisher of the cluster gets a receipt."""
         free = "1000000GB" if full else "50MB"
         self._control("set_disk_free_limit", free, node=place)
 
-    def dropped(self) -> int:
-        """How many messages it has delivered too often since this was asked before."""
+    def dropped(self, queue: str) -> int:
+        """How many messages of that queue it has delivered too often, ever."""
         for line in self._control("list_queues", "-q", "--no-table-headers", "name", "messages").splitlines():
             name, _, count = line.partition("\t")
-            if name == DROPPED:
-                before, self._dropped = self._dropped, int(count)
-                return self._dropped - before
+            if name == _dropped(queue):
+                return int(count)
         raise AssertionError("there is no queue for what is dropped")
 
     def leader(self) -> int:
@@ -206,87 +226,94 @@ class Brokers:
         for node in self.nodes:
             node.signal(signal.SIGCONT)
             node.kill()
-        self._epmd.kill()
+        for epmd in self._epmds:
+            epmd.kill()
 
     def _control(self, *arguments: str, node: int | None = None) -> str:
         """Asks the first node that answers, or that one."""
         for place in range(MEMBERS) if node is None else [node]:
             done = subprocess.run(
-                [RABBITMQ.with_name("rabbitmqctl"), "-n", f"r{place + 1}@localhost", *arguments],
-                env=os.environ | self._shared(), capture_output=True, text=True, check=False, timeout=60,
+                [*self.machines[place].enter, RABBITMQ.with_name("rabbitmqctl"), "-n", self._name(place), *arguments],
+                env=os.environ | self._shared(place), capture_output=True, text=True, check=False, timeout=60,
             )  # fmt: skip
             if done.returncode == 0:
                 return done.stdout
         return ""
 
-    def _shared(self) -> dict[str, str]:
+    def _name(self, place: int) -> str:
+        return f"r{place + 1}@{self.machines[place].name}"
+
+    def _shared(self, place: int) -> dict[str, str]:
         return {
             "HOME": str(self.directory),
             "ERL_EPMD_PORT": str(self._epmd_port),
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_ADDRESS": self.machines[place].address,
             "RABBITMQ_CONF_ENV_FILE": str(self.directory / "none"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.directory / "plugins"),
         }
 
     def _node(self, place: int) -> Program:
-        name, directory = f"r{place + 1}@localhost", self.directory / f"r{place + 1}"
+        (address, port), directory = self.addresses[place], self.directory / f"r{place + 1}"
         directory.mkdir()
         lines = [
-            f"listeners.tcp.default = 127.0.0.1:{low_port()}",
-            f"stomp.listeners.tcp.1 = 127.0.0.1:{self.ports[place]}",
+            f"listeners.tcp.default = {address}:{low_port()}",
+            f"stomp.listeners.tcp.1 = {address}:{port}",
+            "loopback_users = none",  # guest, from other machines
             "cluster_partition_handling = pause_minority",
             "cluster_formation.peer_discovery_backend = classic_config",
-            *(f"cluster_formation.classic_config.nodes.{each} = r{each}@localhost" for each in range(1, MEMBERS + 1)),
+            *(f"cluster_formation.classic_config.nodes.{each} = {self._name(each - 1)}" for each in range(1, MEMBERS + 1)),
             f"load_definitions = {self.directory / 'definitions.json'}",
         ]  # fmt: skip
         (directory / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
-        environment = self._shared() | {
-            "RABBITMQ_NODENAME": name,
+        environment = self._shared(place) | {
+            "RABBITMQ_NODENAME": self._name(place),
             "RABBITMQ_DIST_PORT": str(low_port()),
             "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq"),
             "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
             "RABBITMQ_LOG_BASE": str(directory / "log"),
             "RUNNING_UNDER_SYSTEMD": "1",  # so that the pid is the broker's, not a shell's
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none "
-            "-kernel inet_dist_use_interface {127,0,0,1}",
+            f"-kernel inet_dist_use_interface {{{address.replace('.', ',')}}}",
         }
-        return Program(directory, [RABBITMQ], environment)
+        return Program(directory, [RABBITMQ], environment, machine=self.machines[place])
 
 
 class Databases:
     """Three PostgreSQL under Patroni, one of the two standbys synchronous; etcd is one node. Named by their places."""
 
-    def __init__(self, directory: Path, disk_mib: int = 0) -> None:
+    def __init__(
+        self, directory: Path, machines: Sequence[Machine], etcd: Machine, disk_mib: int = 0
+    ) -> None:
         self.directory = directory
+        self.machines = machines
         self._disk_mib = disk_mib  # of each member, in memory; 0: they share the machine's
         directory.mkdir()
         directory.chmod(0o755)
-        self.ports = [low_port() for _ in range(MEMBERS)]
-        self.rest_ports = [low_port() for _ in range(MEMBERS)]
-        client, peer = low_port(), low_port()
-        self._etcd_at = f"127.0.0.1:{client}"
+        addresses = [machine.address for machine in machines]
+        self.addresses = list(zip(addresses, ports_of(machines), strict=True))
+        self.rest_ports = ports_of(machines, 8008)
+        self._etcd_at = (etcd.address, low_port())
         (directory / "etcd").mkdir()
-        urls = (f"http://{self._etcd_at}", f"http://127.0.0.1:{peer}")
+        urls = ("http://{}:{}".format(*self._etcd_at), f"http://{etcd.address}:{low_port()}")
         self.etcd = Program(
             directory / "etcd",
             ["etcd", "--name", "e1", "--data-dir", directory / "etcd" / "data", "--listen-client-urls", urls[0],
              "--advertise-client-urls", urls[0], "--listen-peer-urls", urls[1], "--initial-advertise-peer-urls",
              urls[1], "--initial-cluster", f"e1={urls[1]}", "--log-level", "error"],
+            machine=etcd,
         )  # fmt: skip
         self.patronis = [self._member(place) for place in range(MEMBERS)]
-        self.haproxy: Program | None = None
-        self.haproxy_port = low_port()
 
     def conninfo(self, *order: int, target: str | None = "read-write", database: str = DATABASE) -> str:
         """Of all, or of those of the given places, in this order."""
-        hosts = ",".join(f"127.0.0.1:{self.ports[place]}" for place in order or range(MEMBERS))
+        hosts = ",".join("{}:{}".format(*self.addresses[place]) for place in order or range(MEMBERS))
         return f"postgresql://postgres@{hosts}/{database}" + (
             f"?target_session_attrs={target}" if target else ""
         )
 
     def start(self) -> None:
         self.etcd.start()
-        until(lambda: self._answers(int(self._etcd_at.rpartition(":")[2]), "/health") == 200, "etcd answers")
+        until(lambda: _answers(*self._etcd_at, "/health") == 200, "etcd answers")
         self.patronis[0].start()
 
     def wait(self) -> None:
@@ -307,7 +334,10 @@ class Databases:
         )
 
     def is_(self, role: str, place: int) -> bool:
-        return self._answers(self.rest_ports[place], f"/{role}") == 200
+        return _answers(*self.rest(place), f"/{role}") == 200
+
+    def rest(self, place: int) -> tuple[str, int]:
+        return self.machines[place].address, self.rest_ports[place]
 
     def the(self, role: str) -> int:
         """The place of the one who has that role."""
@@ -348,9 +378,18 @@ class Databases:
         """To the synchronous standby, as an operator plans it."""
         leader, candidate = self.the("primary"), self.the("synchronous")
         body = json.dumps({"leader": f"m{leader}", "candidate": f"m{candidate}"}).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.rest_ports[leader]}/switchover", body)
+        request = urllib.request.Request("http://{}:{}/switchover".format(*self.rest(leader)), body)
         with urllib.request.urlopen(request, timeout=60) as answer:
             assert answer.status == 200, answer.read()
+
+    def delay_replay(self, place: int, delay: str = "0") -> None:
+        """Of a standby. Patroni takes it out again where somebody else has set it."""
+        patroni, file = self.patronis[place], self.directory / f"m{place}" / "patroni.json"
+        told = json.loads(file.read_text())
+        told["postgresql"]["recovery_conf"] = {"recovery_min_apply_delay": delay}
+        file.write_text(json.dumps(told))
+        assert patroni.process is not None
+        patroni.process.send_signal(signal.SIGHUP)
 
     def fill_disk(self, place: int) -> None:
         """To the last byte; only where members have disks of their own."""
@@ -363,37 +402,15 @@ class Databases:
     def empty_disk(self, place: int) -> None:
         (self.directory / f"m{place}" / "balloon").unlink(missing_ok=True)
 
-    def start_haproxy(self) -> None:
-        directory = self.directory / "haproxy"
-        directory.mkdir(exist_ok=True)
-        servers = "".join(
-            f"  server m{place} 127.0.0.1:{self.ports[place]} check port {self.rest_ports[place]}\n"
-            for place in range(MEMBERS)
-        )
-        (directory / "haproxy.cfg").write_text(_HAPROXY.format(port=self.haproxy_port, servers=servers))
-        self.haproxy = Program(directory, ["haproxy", "-db", "-f", directory / "haproxy.cfg"])
-        self.haproxy.start()
-
     def stop(self) -> None:
         for place, patroni in enumerate(self.patronis):
             patroni.signal(signal.SIGCONT)
             patroni.kill()
             self.kill_postgres(place)
         self.etcd.kill()
-        if self.haproxy is not None:
-            self.haproxy.kill()
         for place in range(MEMBERS):
             if (self.directory / f"m{place}").is_mount():
                 subprocess.run(["umount", "--lazy", self.directory / f"m{place}"], check=False)
-
-    def _answers(self, port: int, path: str) -> int:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-                return int(answer.status)
-        except urllib.error.HTTPError as error:
-            return error.code
-        except OSError:
-            return 0
 
     def _member(self, place: int) -> Program:
         directory = self.directory / f"m{place}"
@@ -404,14 +421,14 @@ class Databases:
                 check=True,
             )
         shutil.chown(directory, "postgres", "postgres")
-        at = f"127.0.0.1:{self.ports[place]}"
-        rest = f"127.0.0.1:{self.rest_ports[place]}"
+        at = "{}:{}".format(*self.addresses[place])
+        rest = "{}:{}".format(*self.rest(place))
         account = {"username": "postgres", "password": "trust"}
         configuration = {
             "scope": "ingest",
             "name": f"m{place}",
             "restapi": {"listen": rest, "connect_address": rest},
-            "etcd3": {"host": self._etcd_at},
+            "etcd3": {"host": "{}:{}".format(*self._etcd_at)},
             "bootstrap": {
                 "dcs": {
                     "ttl": PATRONI_TTL_S, "loop_wait": 5, "retry_timeout": 5, "synchronous_mode": True,
@@ -431,23 +448,31 @@ class Databases:
                 "remove_data_directory_on_rewind_failure": True,
                 "remove_data_directory_on_diverged_timelines": True,
                 "parameters": {"unix_socket_directories": str(directory)},
-                "pg_hba": ["local all all trust", "host all all 127.0.0.1/32 trust",
-                           "host replication all 127.0.0.1/32 trust"],
+                "pg_hba": ["local all all trust", "host all all all trust", "host replication all all trust"],
             },
         }  # fmt: skip
         file = directory / "patroni.json"
         file.write_text(json.dumps(configuration))
-        return Program(directory, ["patroni", file], user="postgres")
+        return Program(directory, ["patroni", file], user="postgres", machine=self.machines[place])
 
 
 class Cluster:
-    """Both, from one temporary directory."""
+    """Both, from one temporary directory. ``own_machines``: for a process that has entered a network (``lab/machines.py``)."""
 
-    def __init__(self, delivery_limit: int = 20, disk_mib: int = 0) -> None:
+    def __init__(self, delivery_limit: int = 20, disk_mib: int = 0, *, own_machines: bool = False) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="ingest-cluster-"))
         self.directory.chmod(0o755)
-        self.brokers = Brokers(self.directory / "brokers", delivery_limit)
-        self.databases = Databases(self.directory / "databases", disk_mib)
+        names = [*BROKER_MACHINES, *DATABASE_MACHINES, ETCD_MACHINE]
+        self.network = Network(names) if own_machines else None
+        places = self.network.machines if self.network else dict.fromkeys(names, HERE)
+        self.brokers = Brokers(
+            self.directory / "brokers", [places[name] for name in BROKER_MACHINES], delivery_limit
+        )
+        self.databases = Databases(
+            self.directory / "databases", [places[name] for name in DATABASE_MACHINES], places[ETCD_MACHINE], disk_mib
+        )  # fmt: skip
+        self.haproxy: Program | None = None
+        self.haproxy_ports = (low_port(), low_port())  # of the primary, and of the brokers
 
     def start(self) -> None:
         self.brokers.start()
@@ -455,10 +480,42 @@ class Cluster:
         self.databases.wait()
         self.brokers.wait()
 
+    def start_haproxy(self) -> None:
+        """Before the database and before the brokers, with us."""
+        directory = self.directory / "haproxy"
+        directory.mkdir(exist_ok=True)
+        primary = "".join(
+            f"  server m{place} {host}:{port} check port {self.databases.rest_ports[place]}\n"
+            for place, (host, port) in enumerate(self.databases.addresses)
+        )
+        brokers = "".join(
+            f"  server r{place + 1} {host}:{port} check\n"
+            for place, (host, port) in enumerate(self.brokers.addresses)
+        )
+        (directory / "haproxy.cfg").write_text(
+            _HAPROXY.format(*self.haproxy_ports, primary=primary, brokers=brokers)
+        )
+        self.haproxy = Program(directory, ["haproxy", "-db", "-f", directory / "haproxy.cfg"])
+        self.haproxy.start()
+
     def remove(self) -> None:
+        if self.haproxy is not None:
+            self.haproxy.kill()
         self.databases.stop()
         self.brokers.stop()
+        if self.network is not None:
+            self.network.close()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _answers(host: str, port: int, path: str) -> int:
+    try:
+        with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
 
 
 _HAPROXY = """\
@@ -467,9 +524,12 @@ defaults
   timeout connect 2s
   timeout client 1h
   timeout server 1h
+  default-server inter 1s fastinter 500ms fall 2 rise 1 on-marked-down shutdown-sessions
 listen primary
-  bind 127.0.0.1:{port}
+  bind 127.0.0.1:{0}
   option httpchk OPTIONS /primary
   http-check expect status 200
-  default-server inter 1s fastinter 500ms fall 2 rise 1 on-marked-down shutdown-sessions
-{servers}"""
+{primary}listen brokers
+  bind 127.0.0.1:{1}
+  balance roundrobin
+{brokers}"""

@@ -26,9 +26,10 @@ class Client:
         password: str,
         accept: str = "1.0,1.1,1.2",
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
+        host: str = "127.0.0.1",
     ) -> None:
         self._answer_timeout_s = answer_timeout_s
-        self._socket = socket.create_connection(("127.0.0.1", port), answer_timeout_s)
+        self._socket = socket.create_connection((host, port), answer_timeout_s)
         self._received = b""
         self._receipts = 0
         login = {"accept-version": accept, "host": "/", "login": user, "passcode": password}

@@ -19,15 +19,16 @@ import pytest
 from ingest.config.settings import Config
 from ingest.engine.examination import examine_all
 from ingest.engine.examining_cluster import (
-    destination_findings,
     host_findings,
     member_findings,
-    queue_findings,
+    patroni_findings,
     replica_finding,
     version_findings,
 )
+from ingest.engine.examining_queues import destination_findings, node_findings, queue_findings
 from ingest.engine.finding import Finding, State
 from ingest.engine.surroundings import Surroundings
+from ingest.store import patroni
 from ingest.store.connection import connect
 from ingest.store.engines import at_work
 from ingest.store.examining import Asked, Member
@@ -39,7 +40,7 @@ from lab.servers import Postgres, free_port
 CONFIG = Config(metrics_port=0)
 PRIMARY = Member(
     is_standby=False, synchronous_names="", standbys=2, synchronous=0, hidden=0, wal_bytes=9_000_000, behind_s=0.0,
-    receives=False,
+    receives=False, can_rewind=True,
 )  # fmt: skip
 REPLICA = PRIMARY._replace(is_standby=True, standbys=0, receives=True)
 
@@ -135,6 +136,76 @@ def test_a_commit_that_waits_for_standbys(
     member = PRIMARY._replace(synchronous_names=names, synchronous=synchronous, hidden=hidden)
     assert states(member_findings(member, hosts=3)) == expected
     assert states(member_findings(member, hosts=1)) == (expected if names else [])
+
+
+@pytest.mark.parametrize(
+    ("hosts", "standbys", "can_rewind", "said"),
+    [(3, 0, False, 1), (1, 2, False, 1), (1, 0, False, 0), (3, 2, True, 0)],
+)
+def test_a_primary_that_cannot_be_rewound(hosts: int, standbys: int, can_rewind: bool, said: int) -> None:
+    """Matters to who has somebody to fail over to."""
+    member = PRIMARY._replace(standbys=standbys, can_rewind=can_rewind)
+    found = [each for each in member_findings(member, hosts) if "pg_rewind" in each.text]
+    assert states(iter(found)) == ["note"] * said
+
+
+@pytest.mark.parametrize(("setting", "said"), [("on", False), ("off", True)])
+def test_a_server_says_whether_it_can_be_rewound(setting: str, said: bool) -> None:
+    """A real one, without data checksums, named twice: with wal_log_hints and without."""
+    directory = Path(tempfile.mkdtemp(prefix="ingest-postgresql-"))
+    directory.chmod(0o755)
+    server = Postgres(directory)
+    try:
+        server.start(wal_log_hints=setting)
+        config = msgspec.structs.replace(CONFIG, database=twice(server.conninfo("postgres"), "read-write"))
+        found = about("standbys", examine_all(config, Surroundings()))
+    finally:
+        server.stop()
+        shutil.rmtree(directory)
+    assert any("pg_rewind" in each.text for each in found) == said
+
+
+PATRONI = {"ttl": 20, "synchronous_mode": True, "postgresql": {"use_pg_rewind": True}}
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (PATRONI, ["ok"]),
+        (PATRONI | {"pause": True}, ["wrong"]),
+        (PATRONI | {"postgresql": {}}, ["note"]),
+        (PATRONI | {"postgresql": None, "synchronous_mode": False}, ["note", "note"]),
+        ({"ttl": "x", "synchronous_mode": "on", "postgresql": {"use_pg_rewind": True}}, ["ok"]),
+    ],
+)
+def test_what_patroni_is_told(told: Mapping[str, Any], expected: list[str]) -> None:
+    """Paused, without pg_rewind, asynchronous; or as docs/clusters.md has it."""
+    assert states(patroni_findings(told)) == expected
+
+
+class Patroni(BaseHTTPRequestHandler):
+    """As it answers to everybody, and says no more than this."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/config" else 404)
+        self.end_headers()
+        self.wfile.write(json.dumps(PATRONI | {"pause": True}).encode())
+
+    def log_message(self, *_: Any) -> None:
+        """Not to the terminal."""
+
+
+def test_patroni_is_asked_where_there_is_one(monkeypatch: pytest.MonkeyPatch, database: str) -> None:
+    """Beside a host of the list; who is none, or is not there, is no finding."""
+    config = msgspec.structs.replace(CONFIG, database=twice(database, "read-write"))
+    for handler, said in ((Patroni, 1), (Management, 0)):
+        with answering(handler) as port:
+            monkeypatch.setattr(patroni, "PORT", port)
+            found = about("patroni", examine_all(config, Surroundings()))
+        assert len(found) == said
+        assert all("paused" in each.text for each in found)
+    monkeypatch.setattr(patroni, "PORT", free_port())
+    assert about("patroni", examine_all(config, Surroundings())) == []
 
 
 @pytest.fixture
@@ -244,6 +315,7 @@ def test_a_destination_that_declares_a_classic_queue(
 
 
 QUORUM = {"type": "quorum", "members": ["a", "b", "c"], "arguments": {}, "effective_policy_definition": []}
+TARGET = {"dead-letter-exchange": "", "dead-letter-routing-key": "dropped"}
 
 
 @pytest.mark.parametrize(
@@ -254,16 +326,42 @@ QUORUM = {"type": "quorum", "members": ["a", "b", "c"], "arguments": {}, "effect
         (QUORUM, 3, ["ok"]),
         (QUORUM | {"members": ["a"]}, 3, ["wrong", "ok"]),
         (QUORUM | {"members": ["a"]}, 1, ["ok"]),
-        (QUORUM | {"effective_policy_definition": {"delivery-limit": 3}}, 3, ["note"]),
-        (QUORUM | {"arguments": {"x-delivery-limit": 5}}, 3, ["note"]),
-        (QUORUM | {"effective_policy_definition": {"delivery-limit": 50}}, 3, ["ok"]),
+        (QUORUM | {"effective_policy_definition": {"delivery-limit": 3} | TARGET}, 3, ["note"]),
+        (QUORUM | {"arguments": {"x-delivery-limit": 5}}, 3, ["note", "note"]),
+        (QUORUM | {"effective_policy_definition": {"delivery-limit": 50}}, 3, ["note"]),
+        (QUORUM | {"effective_policy_definition": {"delivery-limit": 50} | TARGET}, 3, ["ok"]),
         (QUORUM | {"effective_policy_definition": {"delivery-limit": "many"}, "members": 3}, 3, ["ok"]),
         ({}, 3, ["wrong"]),
     ],
 )
 def test_what_a_queue_is(kept: Mapping[str, Any], brokers: int, expected: list[str]) -> None:
-    """Classic, with too few members, with a low delivery-limit by policy or argument; or as it should be."""
+    """Classic, with too few members, with a low delivery-limit by policy or argument, or with one and nobody who keeps what
+    goes beyond; or as it should be."""
     assert states(queue_findings("catalog", kept, brokers)) == expected
+
+
+NODE = {"name": "r1@b1", "running": True, "partitions": [], "disk_free_alarm": False, "mem_alarm": False}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "brokers", "expected"),
+    [
+        ([], 3, []),
+        ([NODE], 1, []),
+        ([NODE] * 3, 3, ["ok"]),
+        ([NODE] * 3, 1, ["note"]),
+        ([NODE] * 2, 2, ["note", "ok"]),
+        ([NODE, NODE, NODE | {"running": False}], 3, ["away"]),
+        ([NODE, NODE, NODE | {"partitions": ["r1@b1"]}], 3, ["wrong", "ok"]),
+        ([NODE | {"disk_free_alarm": True, "mem_alarm": True}], 1, ["wrong", "wrong"]),
+        ([{}, {"partitions": "x"}, {}], 3, ["wrong"]),
+    ],
+)
+def test_what_the_nodes_of_a_cluster_are(
+    nodes: list[Mapping[str, Any]], brokers: int, expected: list[str]
+) -> None:
+    """One is away, was cut off, or has an alarm; two are too few; some are not named; or all run."""
+    assert states(node_findings(nodes, brokers)) == expected
 
 
 @contextmanager
@@ -283,11 +381,14 @@ class Management(BaseHTTPRequestHandler):
     """As RabbitMQ's, for the login u:p."""
 
     def do_GET(self) -> None:
-        known = self.headers["Authorization"] == "Basic dTpw" and self.path == "/api/queues/%2F/catalog"
-        body = json.dumps(
-            QUORUM | {"arguments": {"x-delivery-limit": 3}} if known else {"error": "x"}
-        ).encode()
-        self.send_response(200 if known else 401)
+        known: dict[str, Any] = {
+            "/api/queues/%2F/catalog": QUORUM
+            | {"arguments": {"x-delivery-limit": 3, "x-dead-letter-exchange": ""}},
+            "/api/nodes": [NODE | {"partitions": ["r2@b2"]}],
+        }
+        is_known = self.headers["Authorization"] == "Basic dTpw" and self.path in known
+        body = json.dumps(known[self.path] if is_known else {"error": "x"}).encode()
+        self.send_response(200 if is_known else 401)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -306,9 +407,11 @@ def test_management_is_asked_where_there_is_one(
         config = msgspec.structs.replace(
             CONFIG, queue_source=f"stomp://{login}127.0.0.1:{port}", destination="/amq/queue/catalog"
         )
-        found = about("queues", examine_all(config, Surroundings()))
+        told = list(examine_all(config, Surroundings()))
+    found = about("queues", iter(told))
     assert len(found) == bool(said)
     assert all(said in finding.text for finding in found)
+    assert ["cut off from r2@b2" in each.text for each in about("nodes", iter(told))] == [True] * bool(said)
 
 
 def test_no_management_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:

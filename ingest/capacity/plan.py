@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 import msgspec
 
 from ingest.capacity.calibration import Calibration
+from ingest.capacity.cluster import Cluster, Load, built_in, parts_of
 from ingest.capacity.costs import Costs, costs_of
 from ingest.capacity.fleet import Fleet, arrivals
-from ingest.capacity.planned import Burst, Case, Curve, KindCase, Plan
+from ingest.capacity.planned import Burst, Case, Curve, KindCase, Plan, PlannedCluster
 from ingest.capacity.run_costs import all_costs_of
 from ingest.capacity.run_space import KEEP, Keep, run_space, with_runs
 from ingest.capacity.simulation import Outcome, simulate
-from ingest.capacity.space import space_of
+from ingest.capacity.space import DAY_S, Space, space_of
 from ingest.capacity.world import Setup
 from ingest.core.delivery.importance import CATALOG, RANKS, REPORT
 
@@ -36,10 +37,11 @@ def plan(
     target_s: float,
     outage_s: float,
     keep: Keep = KEEP,
+    cluster: Cluster | None = None,
     progress: Progress = lambda what, share: None,
 ) -> Plan:
     """Simulates everything the report tells. Ctrl-C while the what-if rows are made leaves those that are."""
-    costs = costs_of(calibration) if fleet.ranks == (CATALOG,) else all_costs_of(calibration)
+    costs = _costs(calibration, fleet, cluster)
     progress("as planned", 0.0)
     base, outcome = _case("as planned", costs, fleet, setup, target_s)
     progress("by load", 0.15)
@@ -52,7 +54,7 @@ def plan(
     deploy_case, _ = _case("deploy", costs, upgrading, setup, target_s)
     rows, interrupted = _what_if(costs, fleet, setup, target_s, progress)
     runs = run_space(calibration, fleet, keep)
-    used = [r.elsewhere_s / (r.seconds * calibration.machine.cores) for r in calibration.rounds]
+    space = with_runs(space_of(calibration, fleet, setup, outcome.window_bytes_max), fleet, runs)
     return Plan(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         program=calibration.program,
@@ -63,18 +65,49 @@ def plan(
         calibrated_at=calibration.at,
         calibration_commit=calibration.commit,
         calibration_templates=calibration.templates,
-        calibration_disturbed=sum(used) / len(used),
+        calibration_disturbed=_disturbed(calibration),
         broker_here=setup.broker_here,
         database_apart=setup.database_apart,
         base=base,
-        space=with_runs(space_of(calibration, fleet, setup, outcome.window_bytes_max), fleet, runs),
+        space=space,
         runs=runs,
         outage=outage,
         deploy=deploy,
         deploy_p99_s=deploy_case.p99_s,
         curve=curve,
         what_if=rows,
+        cluster=None if cluster is None else _cluster(cluster, fleet, setup, base, space),
         interrupted=interrupted,
+    )
+
+
+def _disturbed(calibration: Calibration) -> float:
+    used = [r.elsewhere_s / (r.seconds * calibration.machine.cores) for r in calibration.rounds]
+    return sum(used) / len(used)
+
+
+def _costs(calibration: Calibration, fleet: Fleet, cluster: Cluster | None) -> Costs:
+    costs = costs_of(calibration) if fleet.ranks == (CATALOG,) else all_costs_of(calibration)
+    if cluster is None or not cluster.standbys:
+        return costs
+    return costs._replace(commit_s=costs.commit_s + built_in().standby_wait_s)
+
+
+def _cluster(cluster: Cluster, fleet: Fleet, setup: Setup, base: Case, space: Space) -> PlannedCluster:
+    """Of the machines beside the engines. What is simulated is taken as it is at the limit, in proportion."""
+    used = base.offered_per_s / base.limit_per_s
+    load = Load(
+        nodes=fleet.nodes,
+        messages=fleet.per_s * len(fleet.ranks),
+        bodies_bytes=space.network_in_bytes_s,
+        wal_bytes=(space.wal_bytes_day + space.wal_pages_bytes_day) / DAY_S,
+        copy_bytes=space.network_database_bytes_s,
+        engines_used=used,
+        primary_cores=used * base.utilisation_at_limit["PostgreSQL"] * setup.cores,
+    )
+    costs = built_in()
+    return PlannedCluster(
+        cluster, costs, parts_of(load, cluster, costs, engines=setup.instances, cores=setup.cores)
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ingest.capacity.calibration import Machine
+from ingest.capacity.cluster import Cluster, ClusterCosts, Part
 from ingest.capacity.fleet import Fleet
 from ingest.capacity.run_space import RunSpace
 from ingest.capacity.space import Space
@@ -68,6 +69,14 @@ class Curve(msgspec.Struct, frozen=True):
     p99_s: tuple[float, ...]
 
 
+class PlannedCluster(msgspec.Struct, frozen=True):
+    """Where engines do not stand alone."""
+
+    machines: Cluster
+    costs: ClusterCosts
+    parts: tuple[Part, ...]  # the fullest first
+
+
 class Plan(msgspec.Struct, frozen=True):
     at: str
     program: str
@@ -89,4 +98,5 @@ class Plan(msgspec.Struct, frozen=True):
     curve: Curve
     what_if: tuple[Case, ...]
     interrupted: bool = False
+    cluster: PlannedCluster | None = None
     runs: RunSpace | None = None  # of facts and reports, where they are planned for

@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 import msgspec
 
+from ingest.capacity import cluster_report
 from ingest.capacity.plan import LOAD_MAX
 from ingest.capacity.planned import Burst, Case, Plan
 from ingest.capacity.run_report import (
@@ -67,6 +68,9 @@ def _words(plan: Plan) -> dict[str, Any]:
         "kinds_head": KINDS_HEAD,
         "kinds_rows": kinds_rows(plan),
         "kinds_answer": kinds_answer(plan),
+        "cluster_head": cluster_report.HEAD,
+        "cluster_rows": cluster_report.cluster_rows(plan),
+        "cluster_answer": cluster_report.cluster_answer(plan),
         "outage": _outage(plan),
         "deploy": _deploy(plan),
         "what_if_head": (
@@ -215,7 +219,7 @@ def _basis(plan: Plan) -> list[str]:
         "Memory, disk and WAL are measured amounts, multiplied. Full-page images depend on checkpoint_timeout, the "
         "size of the indexes and chance; they may be several times more in a large database.",
     ]
-    lines += runs_basis(plan)
+    lines += runs_basis(plan) + cluster_report.cluster_basis(plan)
     if plan.calibration_disturbed > DISTURBED:
         lines.append(
             f"During the calibration others used {percent(plan.calibration_disturbed)} of the cores: measure again "

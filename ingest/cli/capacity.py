@@ -14,15 +14,16 @@ import msgspec
 
 from ingest.cli.printing import say, say_lines
 from ingest.cli.settings import database, with_settings
+from ingest.cli.values import Duration, FiniteRange, Rate, Size
 from ingest.config.loading import Origins
 from ingest.config.settings import Config
 from ingest.core.delivery.destinations import kinds_of
 from ingest.core.delivery.importance import RANKS
-from ingest.core.quantities import duration_s, size_bytes
 from ingest.errors import Misconfigured
 
 if TYPE_CHECKING:
     from ingest.capacity.calibration import Calibration
+    from ingest.capacity.cluster import Cluster
     from ingest.capacity.fleet import Fleet
     from ingest.capacity.world import Setup
 
@@ -33,36 +34,13 @@ TEMPLATES_HELP = (
 )
 
 
-class _Duration(click.ParamType[float]):
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            found = duration_s(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is not a duration like 30m", param, ctx)
-        if found <= 0:
-            self.fail(f"{value!r} is not a time", param, ctx)
-        return found
-
-
-class _Size(click.ParamType[int]):
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            return size_bytes(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is not a number of bytes like 500KiB or 2MiB", param, ctx)
-
-
 @click.group("capacity", invoke_without_command=True)
 @click.option("--calibration", "calibration_file", type=click.Path(path_type=Path), metavar="FILE",
               help="a saved calibration; without one this machine is measured first")  # fmt: skip
 @click.option("--nodes", type=int, help="how many nodes there are")
 @click.option("--from-database", is_flag=True, help="the fleet as --database has it: nodes, interval, sizes")
-@click.option("--interval", "interval_s", type=_Duration(), help="how often each reports  [default: 30m]")
-@click.option("--run", "run_s", type=_Duration(), default="20s", show_default=True,
+@click.option("--interval", "interval_s", type=Duration(), help="how often each reports  [default: 30m]")
+@click.option("--run", "run_s", type=Duration(), default="20s", show_default=True,
               help="how long a run of the agent takes at least")  # fmt: skip
 @click.option("--unchanged", type=float, default=0.9, show_default=True, help="share of unchanged catalogs")
 @click.option("--parameters", type=float, help="share that differs in a few parameters  [default: the rest]")
@@ -71,18 +49,30 @@ class _Size(click.ParamType[int]):
 )
 @click.option("--reports-changed", type=float, default=0.02, show_default=True,
               help="share of reports in which something was changed")  # fmt: skip
-@click.option("--catalog-size", "body_bytes", type=_Size(), help="mean  [default: the calibration's]")
+@click.option("--catalog-size", "body_bytes", type=Size(), help="mean  [default: the calibration's]")
 @click.option("--roles", type=int, help="kinds of nodes  [default: the calibration's]")
 @click.option(
     "--growth", type=float, default=0.0, show_default=True, help="of the fleet in a year, 0.1: a tenth"
 )
-@click.option("--fresh-within", "target_s", type=_Duration(), default="60s", show_default=True,
+@click.option("--fresh-within", "target_s", type=Duration(), default="60s", show_default=True,
               help="what p99 freshness has to keep to")  # fmt: skip
-@click.option("--outage", "outage_s", type=_Duration(), default="1h", show_default=True,
+@click.option("--outage", "outage_s", type=Duration(), default="1h", show_default=True,
               help="how long an outage to recover from")  # fmt: skip
 @click.option("--cores", type=click.IntRange(1, 1024), help="of the machine  [default: the calibration's]")
 @click.option(
     "--instances", type=click.IntRange(1, 64), default=1, show_default=True, help="machines with an engine"
+)
+@click.option(
+    "--brokers", type=click.IntRange(1, 9), help="members of a quorum queue, on machines of their own"
+)
+@click.option("--standbys", type=click.IntRange(0, 9), help="of PostgreSQL, that commits wait for")
+@click.option("--replicas", type=click.IntRange(0, 64), help="of PostgreSQL, for queries")
+@click.option(
+    "--fleet-queries", type=FiniteRange(0), help="queries a second that go through what all nodes have"
+)
+@click.option("--network", "network_bytes_s", type=Rate(), help="of each machine, each way  [default: 1Gbit]")
+@click.option(
+    "--disk", "disk_bytes_s", type=Size(), help="that each machine writes a second  [default: 190MiB]"
 )
 @click.option("--database-apart", is_flag=True, help="PostgreSQL has a machine of its own, as large")
 @click.option("--broker-here", is_flag=True, help="the embedded broker shares the machine")
@@ -100,6 +90,7 @@ def capacity_group(context: click.Context, /, settings: Origins, **options: Any)
     \b
     ingest capacity --nodes 3000 --interval 30m --unchanged 0.9 --output plan.html
     ingest capacity --nodes 3000 --kinds catalog
+    ingest capacity --nodes 100000 --instances 3 --database-apart --brokers 3 --standbys 1 --replicas 1
     ingest capacity calibrate --output calibration.json
     """
     if context.invoked_subcommand is None:
@@ -141,6 +132,7 @@ def _report(config: Config, origins: dict[str, str], **options: Any) -> None:
         _require_writable(file)
     if (options["nodes"] is None) != options["from_database"]:
         raise Misconfigured("--nodes", "say how many nodes there are, or --from-database, one of the two")
+    cluster = _cluster(options)
     if options["calibration_file"] is not None:
         calibration = load(options["calibration_file"])
     else:
@@ -156,6 +148,7 @@ def _report(config: Config, origins: dict[str, str], **options: Any) -> None:
             target_s=options["target_s"],
             outage_s=options["outage_s"],
             keep=Keep(config.report_ttl_s / DAY_S, config.resource_events_ttl_s / DAY_S),
+            cluster=cluster,
             progress=progress,
         )
     for file, format_ in zip(outputs, formats, strict=True):
@@ -168,6 +161,21 @@ def _report(config: Config, origins: dict[str, str], **options: Any) -> None:
         say_lines(render(found, "markdown"))
     if found.interrupted:
         raise KeyboardInterrupt
+
+
+def _cluster(options: dict[str, Any]) -> Cluster | None:
+    """What was said of the machines beside the engines; None where nothing was."""
+    from ingest.capacity.cluster import Cluster
+
+    named = {"fleet_queries": "fleet_queries_per_s"}
+    given = {
+        named.get(name, name): options[name]
+        for name in ("brokers", "standbys", "replicas", "fleet_queries", "network_bytes_s", "disk_bytes_s")
+        if options[name] is not None
+    }
+    if given.get("disk_bytes_s") == 0:
+        raise Misconfigured("--disk", "nothing can be written at 0 bytes a second")
+    return Cluster(**given) if given or options["instances"] > 1 else None
 
 
 def _setup(config: Config, origins: dict[str, str], options: dict[str, Any], cores: int) -> Setup:

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from ingest.core.quantities import duration_s, size_bytes
+
 
 class FiniteRange(click.FloatRange):
     """Click's own compares, and no limit is above "nan"."""
@@ -15,6 +17,43 @@ class FiniteRange(click.FloatRange):
         found: float = super().convert(value, param, ctx)
         if not math.isfinite(found):
             self.fail(f"{value!r} is not a number in the range {self._describe_range()}.", param, ctx)
+        return found
+
+
+class Duration(click.ParamType[float]):
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            found = duration_s(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a duration like 30m", param, ctx)
+        if found <= 0:
+            self.fail(f"{value!r} is not a time", param, ctx)
+        return found
+
+
+class Size(click.ParamType[int]):
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return size_bytes(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a number of bytes like 500KiB or 2MiB", param, ctx)
+
+
+class Rate(click.ParamType[float]):
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number, unit = str(value)[:-4], str(value)[-4:].lower()
+        try:
+            found = float(number) * {"gbit": 1e9, "mbit": 1e6}[unit] / 8
+        except (KeyError, ValueError):
+            found = 0.0
+        if not 0 < found < math.inf:
+            self.fail(f"{value!r} is not a rate like 1Gbit or 500Mbit", param, ctx)
         return found
 
 

@@ -14,12 +14,13 @@ from ingest.core.delivery.work import Settled
 from ingest.core.metrics import Metric
 from ingest.core.times import EPOCH
 from ingest.engine.kinds import open_lane
+from ingest.engine.learning import Learning
 from ingest.errors import Misconfigured, Rejected, Unavailable
 from ingest.ipc.in_flight import InFlight
 from ingest.ipc.names import RECEIVER, SUPERVISOR
 from ingest.ipc.process_metrics import ProcessMetrics
 from ingest.store.asking import Asking
-from ingest.store.catalog.reading import stored_digests
+from ingest.store.catalog.reading import StoredDigest
 from ingest.store.connection import Connection, Name, connect, end_session, name_of
 from ingest.store.failover import Cluster, is_hosts_fault
 from ingest.store.lane import Lane, LaneSettings, Works
@@ -50,6 +51,7 @@ class Database:
         self.counts = Counts()  # of the last batch
         self.thinned = 0  # bad messages of the last batch that were counted and not kept
         self._cluster = Cluster(config.database, self._connect)
+        self._learning = Learning()
         row.set(Metric.DATABASE_UP, 0)  # a predecessor's word
 
     def reload(self, config: Config) -> None:
@@ -91,6 +93,7 @@ class Database:
             self._away(error)
             return None
         self._failed = False
+        self._learning.worked()
         self._complained = None
         self._row.set(Metric.DATABASE_UP, 1)
         self.counts = self._lane.counts
@@ -117,14 +120,19 @@ class Database:
             self._away(error)  # what was settled is settled; the next batch looks again
             return 0
 
-    def stored_digests(self) -> list[tuple[str, bytes]]:
-        """(certname, raw digest) of what is stored; nothing when the database is away: they only save work."""
-        if not self.connected():
+    @property
+    def learns_in_s(self) -> float | None:
+        """When to look for what others have stored; None: not before the next batch."""
+        return self._learning.due_in_s()
+
+    def learn(self) -> list[StoredDigest]:
+        """What is stored; nothing when the database is away, or it is too early: it only saves work."""
+        if self._learning.due_in_s() != 0.0 or not self.connected():
             return []
         assert self._lane is not None
         try:
             with self._cluster.watching(self._lane.connection, self._config.database_patience_s):
-                return list(stored_digests(self._lane.connection))
+                return self._learning.news(self._lane.connection)
         except (Unavailable, Misconfigured, Rejected) as error:
             self._away(error)
             return []

@@ -39,7 +39,8 @@ from ingest.observe.seldom import Seldom
 
 EARLY_BYTES = 128 * 1024  # of one message's new content, as JSON
 FUTURE_LOGGED_EVERY_S = 60.0  # by each decoder; the metric counts every one
-CLAIMS_TOGETHER_BYTES = 2 * 1024 * 1024  # of bodies; less than half a millisecond of work
+# What is small is passed on together, up to so much: of bodies, less than half a millisecond for claims, and of CPU time.
+TOGETHER_BYTES, TOGETHER_CPU_S = 2 * 1024 * 1024, 0.001
 MEMORY_LOOKED_AT_BYTES = 16 * 1024 * 1024  # of bodies; what they leave is small beside a message's share
 # What is kept beside messages: caches, half as much again for what the allocator cannot give back, tables of names.
 KEPT_SHARE, KEPT_BESIDE_BYTES = 1.5, 96 * 1024 * 1024
@@ -74,6 +75,7 @@ class Decoder:
         self.log = structlog.get_logger()
         self._memory = memory
         self._unseen_bytes = 0  # of bodies since memory was looked at
+        self._unpassed_cpu_s = 0.0
         self._known = StoredDigests(channels.memory[DIGESTS])
         self.decoding = Decoders(
             DecoderSettings(
@@ -130,10 +132,14 @@ class Decoder:
                 continue  # of a receiver that is gone: the broker delivers it again
             done.append(self._timed(descriptor, arena))
             done_bytes += descriptor.length
-            # Claims are small and quickly made: they go together. Who waits for more does not wait for long.
-            if done_bytes >= CLAIMS_TOGETHER_BYTES or not getattr(done[-1], "goes_with_others", False):
+            # Who waits for more does not wait for long.
+            if (
+                done_bytes >= TOGETHER_BYTES
+                or self._unpassed_cpu_s >= TOGETHER_CPU_S
+                or not getattr(done[-1], "goes_with_others", False)
+            ):
                 self._pass(done)
-                done, done_bytes = [], 0
+                done, done_bytes, self._unpassed_cpu_s = [], 0, 0.0
                 self._look_at_memory()
         self._pass(done)
         for name, total in self.decoding.totals.items():
@@ -155,8 +161,10 @@ class Decoder:
         self._in_flight.hold(self.name, descriptor.delivery)
         started_s = time.process_time()
         work = self._decode(descriptor, arena.view(descriptor.offset, descriptor.length))
+        spent_s = time.process_time() - started_s
+        self._unpassed_cpu_s += spent_s
         self.row.add(Metric.DECODED)
-        self.row.add(Metric.DECODE_CPU_SECONDS, time.process_time() - started_s)
+        self.row.add(Metric.DECODE_CPU_SECONDS, spent_s)
         self._in_flight.empty(self.name)
         self._unseen_bytes += descriptor.length
         return work

@@ -18,11 +18,11 @@ from ingest.config.settings import Config
 from ingest.embedded.broker.producers import public_place
 from ingest.engine.examining_cluster import (
     examine_hosts,
-    examine_queues,
     examine_replica,
     member_findings,
     version_findings,
 )
+from ingest.engine.examining_queues import examine_queues
 from ingest.engine.finding import Finding, State, found_wrong, wrong
 from ingest.engine.running import require_instance
 from ingest.engine.surroundings import (

@@ -1,8 +1,8 @@
-"""Looks at what only clusters have: lists of hosts, standbys, replicas, engines beside each other, queues that are copied."""
+"""Looks at what only clusters of databases have: lists of hosts, standbys, replicas, engines beside each other, Patroni."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ingest.core.quantities import bytes_text, duration_text
@@ -10,16 +10,13 @@ from ingest.engine.finding import Finding, State, found_wrong, wrong
 from ingest.errors import IngestError
 from ingest.store.connection import Connection
 from ingest.store.examining import Asked, Member, ask_hosts, examine_member, named
-from ingest.transport.protocol import Broker
+from ingest.store.patroni import ask_patroni
 
 WRITABLE = ("read-write", "primary")
 BEHIND_NOTE_S, BEHIND_WRONG_S = (
     10.0,
     300.0,
 )  # a dashboard's patience; longer than between two runs is no replica
-DELIVERY_LIMIT_MIN = 20  # RabbitMQ's own; docs/brokers.md says what an outage takes of it
-MEMBERS_MIN = 3  # of a quorum queue: two of them can be lost to nobody
-QUEUE, AMQ_QUEUE = "/queue/", "/amq/queue/"
 
 Open = Callable[[str], Connection]
 
@@ -49,6 +46,9 @@ def examine_hosts(conninfo: str, open_: Open) -> Iterator[Finding]:
             "--database",
         )
     yield from host_findings(ask_hosts(conninfo, open_))
+    told = next(filter(None, (ask_patroni(host.hostaddr or host.host) for host in hosts)), None)
+    if told is not None:
+        yield from patroni_findings(told)
 
 
 def host_findings(asked: Sequence[Asked]) -> Iterator[Finding]:
@@ -113,6 +113,43 @@ def member_findings(member: Member, hosts: int) -> Iterator[Finding]:
             "synchronous_mode: true under Patroni, or synchronous_standby_names: docs/clusters.md",
         )
 
+    if (hosts > 1 or member.standbys) and not member.can_rewind:
+        yield Finding(
+            "standbys",
+            State.NOTE,
+            "wal_log_hints and data checksums are off: after a failover pg_rewind refuses the former primary, which then "
+            "comes back by a copy of everything",
+            "wal_log_hints: on (under Patroni by patronictl edit-config), and a restart",
+        )
+
+
+def patroni_findings(told: Mapping[str, Any]) -> Iterator[Finding]:
+    """``told``: its configuration, as every member has it."""
+    postgresql = told.get("postgresql")
+    rewinds = isinstance(postgresql, dict) and bool(postgresql.get("use_pg_rewind"))
+    if told.get("pause"):
+        yield wrong(
+            "patroni",
+            "it is paused: nobody is promoted when the primary fails",
+            "patronictl resume",
+        )
+    if not rewinds:
+        yield Finding(
+            "patroni",
+            State.NOTE,
+            "use_pg_rewind is off: a former primary comes back by a copy of everything, or by hand",
+            "patronictl edit-config: postgresql: use_pg_rewind: true",
+        )
+    if not told.get("synchronous_mode"):
+        yield Finding(
+            "patroni",
+            State.NOTE,
+            "synchronous_mode is off: a failover loses what the promoted one did not have",
+            "patronictl edit-config: synchronous_mode: true; docs/clusters.md",
+        )
+    if rewinds and told.get("synchronous_mode") and not told.get("pause"):
+        yield Finding("patroni", State.OK, f"synchronous_mode, use_pg_rewind, ttl {told.get('ttl', 30)} s")
+
 
 def version_findings(engines: Mapping[str | None, int], own: str) -> Iterator[Finding]:
     """``engines``: how many of each version are at work on the database; None is one that does not say it."""
@@ -163,84 +200,3 @@ def replica_finding(member: Member, primary: Member | None) -> Finding:
         "look for long queries there (max_standby_streaming_delay), recovery_min_apply_delay, its disk and network",
         setting,
     )
-
-
-# Queues
-
-
-def examine_queues(broker: Broker, destinations: Iterable[str], brokers: int) -> Iterator[Finding]:
-    """``broker`` is a RabbitMQ, one of so many."""
-    yield from destination_findings(destinations, brokers)
-    ask = getattr(broker, "queue", None)  # not every transport's has it
-    for destination in destinations:
-        name = destination.removeprefix(AMQ_QUEUE).removeprefix(QUEUE)
-        kept = ask(name) if ask and name != destination else None
-        if kept is not None:
-            yield from queue_findings(name, kept, brokers)
-
-
-def destination_findings(destinations: Iterable[str], brokers: int) -> Iterator[Finding]:
-    """At a RabbitMQ of which several are named."""
-    declared = [each for each in destinations if each.startswith(QUEUE)]
-    if brokers > 1 and declared:
-        names = ", ".join(AMQ_QUEUE + each.removeprefix(QUEUE) for each in declared)
-        yield wrong(
-            "queues",
-            f"{', '.join(declared)} at {brokers} brokers: RabbitMQ declares a classic queue of that name, which lives on one "
-            "of them, and refuses one that is a quorum queue",
-            f"declare quorum queues, and take from {names}: docs/clusters.md",
-            "--destination",
-        )
-
-
-def queue_findings(name: str, kept: Mapping[str, Any], brokers: int) -> Iterator[Finding]:
-    """``kept``: what RabbitMQ's management says of a queue."""
-    kind = str(kept.get("type", ""))
-    if kind != "quorum":
-        if brokers > 1:
-            yield wrong(
-                "queues",
-                f"{name} is a {kind or 'classic'} queue, which lives on one of {brokers} brokers",
-                "declare another with x-queue-type: quorum, let producers and engines use that one, drain this",
-                "--destination",
-            )
-        return
-    members = kept.get("members")
-    if brokers >= MEMBERS_MIN and isinstance(members, list) and len(members) < MEMBERS_MIN:
-        yield wrong(
-            "queues",
-            f"{name} has {len(members)} member{'s' * (len(members) != 1)}: with one of them lost it stops",
-            f"rabbitmq-queues grow NODE all --queue-pattern '^{name}$' for each broker without one",
-            "--destination",
-        )
-    yield _limit_finding(name, kept)
-
-
-def _limit_finding(name: str, kept: Mapping[str, Any]) -> Finding:
-    policy, arguments = (_object(kept.get(key)) for key in ("effective_policy_definition", "arguments"))
-    limits = [
-        found
-        for found in (policy.get("delivery-limit"), arguments.get("x-delivery-limit"))
-        if isinstance(found, int) and found >= 0
-    ]
-    has_target = "dead-letter-exchange" in policy or "x-dead-letter-exchange" in arguments
-    limit = min(limits, default=None)
-    what = "moves to its dead-letter target" if has_target else "drops"
-    if limit is not None and limit < DELIVERY_LIMIT_MIN:
-        return Finding(
-            "queues",
-            State.NOTE,
-            f"{name} {what} what was delivered more than {limit} times",
-            f"{DELIVERY_LIMIT_MIN} or more: rabbitmqctl set_policy ingest '^{name}$' "
-            f"'{{\"delivery-limit\":{DELIVERY_LIMIT_MIN}}}' --apply-to queues",
-            "--destination",
-        )
-    return Finding(
-        "queues",
-        State.OK,
-        f"{name} is a quorum queue{'' if limit is None else f', its delivery-limit {limit}'}",
-    )
-
-
-def _object(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}

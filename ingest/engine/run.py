@@ -56,6 +56,7 @@ from ingest.store.migrate import let_in, migrate, note_on_open, require_current
 from ingest.transport.protocol import connect_first
 
 HOUSEKEEPING_TICK_S = 1.0  # how late a changed gc_interval_s may be noticed
+HOUSEKEEPING_EARLY = 0.1  # of the interval: whoever comes so much before its time is not too early
 DESCRIPTORS = 65536  # more than the engine ever needs, and no limit on what others may have
 PLAIN = re.compile(
     r"[\w.-]+", re.ASCII
@@ -247,7 +248,7 @@ def raise_descriptor_limit() -> None:
 
 
 def keep_house(stop: threading.Event, supervisor: Supervisor) -> None:
-    """Garbage, expiry and purging in the background, once every ``gc_interval_s``."""
+    """Garbage, expiry and purging in the background, once every ``gc_interval_s`` by whichever of the instances comes first."""
     log = structlog.get_logger()
     last_s = time.monotonic()
     while not stop.wait(HOUSEKEEPING_TICK_S):
@@ -264,6 +265,9 @@ def keep_house(stop: threading.Event, supervisor: Supervisor) -> None:
             silence.daemon = True
             silence.start()
             try:
+                interval = timedelta(seconds=config.gc_interval_s * (1 - HOUSEKEEPING_EARLY))
+                if not housekeeping.take(connection, interval):
+                    continue
                 deleted = keep_house_once(config, connection)
             finally:
                 silence.cancel()

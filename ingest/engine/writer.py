@@ -37,13 +37,14 @@ from ingest.engine.quarantining import Quarantining, fact_alone
 from ingest.errors import Rejected
 from ingest.ipc.control import ChildChannels, Order
 from ingest.ipc.in_flight import InFlight
-from ingest.ipc.names import DIGESTS, IN_FLIGHT, RECEIVER
+from ingest.ipc.names import DIGESTS, IN_FLIGHT, RECEIVER, writer_name
 from ingest.ipc.process_metrics import ProcessMetrics
 from ingest.ipc.stored_digests import StoredDigests
 from ingest.store.lane import Works
 from ingest.store.quarantine import QuarantineRow
 
 BACKOFF_START_S = 0.05
+FIRST = writer_name(0)  # which tells the decoders what is stored
 # At what has come for a batch that waits for company; pipes hold as much as comes meanwhile.
 LOOKS_EVERY_S = 0.005
 
@@ -75,23 +76,30 @@ class Writer:
 
     def loop(self) -> None:
         self._until_connected()
-        if self.name == "writer-0":
-            for certname, raw_digest in self._database.stored_digests():
-                self._known.put(certname, SectionDigests(NO_FINGERPRINT, raw_digest))
         while True:
             # The receiver takes nothing until there is a connection: it must not wait for work to come.
             self._until_connected()
-            self._gather()
+            if self.name == FIRST:
+                self._learn()
+            if not self._gather():
+                continue
             batch = self._gathering.take()
             self._settle(batch)
             if ranks := [self._rank_of(work) for work in batch if not work.is_early]:
                 self._settled_s[min(ranks) :] = [time.monotonic()] * (len(RANKS) - min(ranks))
 
+    def _learn(self) -> None:
+        for certname, raw_digest in self._database.learn():
+            stored = self._known.get(certname)
+            if stored is None or stored.raw_digest != raw_digest:
+                self._known.put(certname, SectionDigests(NO_FINGERPRINT, raw_digest))
+
     # Gathering
 
-    def _gather(self) -> None:
+    def _gather(self) -> bool:
         """Fills the batch: waits for the first item, then takes what comes until time, count or bytes are up. Something
-        more important does not wait for as long as the rest would."""
+        more important does not wait for as long as the rest would. Returns whether anything came before it was time to look
+        for what others have stored."""
         deadline_s: float | None = None
         rank: int | None = None
         while not self._gathering.is_full:
@@ -99,20 +107,24 @@ class Writer:
             if self._gathering.rank != rank and (rank := self._gathering.rank) is not None:
                 due_s = now_s + linger_s(self._gathering.limits, now_s - self._settled_s[rank])
                 deadline_s = due_s if deadline_s is None else min(deadline_s, due_s)
-            timeout_s = None if deadline_s is None else max(0.0, deadline_s - now_s)
+            timeout_s = self._rest_s() if deadline_s is None else max(0.0, deadline_s - now_s)
             ready = self.channels.selector.select(timeout_s)
             for key, _ in ready:
                 if key.data == "control":
                     self._obey()
                     break  # it may have replaced an inbox that is in this list: what is ready says so again
                 self._receive(key.data)
-            if self._gathering and (timeout_s == 0.0 or not ready):
-                return
+            if not ready or (self._gathering and timeout_s == 0.0):
+                return bool(self._gathering)
             if deadline_s is not None and not self._gathering.is_full:
                 # To wake up for each that comes costs this process a twelfth more, and whoever sends pays for waking it.
                 left_s = min(LOOKS_EVERY_S, deadline_s - time.monotonic())
                 # Not sleep(), which follows a clock that somebody sets.
                 self._pause.poll(max(0.0, left_s * 1000))
+        return True
+
+    def _rest_s(self) -> float | None:
+        return self._database.learns_in_s if self.name == FIRST else None
 
     def _rank_of(self, work: Work) -> int:
         return self._rank_of_command(work.kind) if isinstance(work, Quarantine) else self._ranks[type(work)]

@@ -1,12 +1,16 @@
 """Answers a query: the first rows before the status line, so that an error is still one; then all as the client takes them.
 
-A client that leaves, at whatever moment, has its query cancelled. One that takes nothing is let go.
+A client that leaves, at whatever moment, has its query cancelled. One that takes nothing is let go, and one that takes its time
+keeps no connection waiting: what PostgreSQL still has for it is put away (spooling.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
 
 import structlog
 from starlette.requests import Request
@@ -18,39 +22,51 @@ from ingest.core.query import ast
 from ingest.core.query.ast import BadQuery
 from ingest.errors import Unavailable
 from ingest.front.asking import Asked
+from ingest.front.client import Client
 from ingest.front.paths import Target
 from ingest.front.patience import ClientGone, Patience
+from ingest.front.planning import Planned
 from ingest.front.readers import Readers, away
 from ingest.front.refusal import JSON, Refusal, json_response, unknown
+from ingest.front.replica import Header, Replica
+from ingest.front.spooling import Spool, Spools
 from ingest.store.connection import Connection, hang_up
-from ingest.store.query.compiling import Compiled
-from ingest.store.query.running import RunningQuery, TooSlow, cancel, find_object
+from ingest.store.query.running import PIECE_BYTES, RunningQuery, TooSlow, cancel
 
 TYPE, TOTAL, LENGTH = b"content-type", b"x-records", b"content-length"
+END: Message = {"type": "http.response.body", "body": b"]"}
 GIVEN_UP_S = 5.0  # until a cancelled statement has ended; then its connection is of no use
 
 
 class Answerer:
     """Of one process."""
 
-    def __init__(self, config: Config, readers: Readers) -> None:
+    def __init__(self, config: Config, readers: Readers, replica: Replica) -> None:
         self._config = config
         self._readers = readers
+        self._replica = replica
+        self._spools = Spools()
 
-    async def answer(
-        self, request: Request, send: Send, target: Target, asked: Asked, compiled: Compiled
-    ) -> None:
+    async def answer(self, request: Request, send: Send, planned: Planned) -> None:
         """Sends the whole answer. Raises Refusal or BadQuery while nothing has been sent."""
         usual_s = self._config.query_timeout_s
-        timeout_s = min(asked.timeout_s or usual_s, usual_s)
-        async with self._readers.connection() as connection:
-            running = RunningQuery(connection, timeout_s, is_usual=timeout_s == usual_s)
-            with Patience(request.scope["leaving"], connection) as patience:
-                try:
-                    await _Answer(self._config, patience, running, send).give(target, asked, compiled)
-                finally:
-                    if running.is_under_way:
-                        await asyncio.shield(self._end(connection, running))
+        timeout_s = min(planned.asked.timeout_s or usual_s, usual_s)
+        client = Client(request.scope, send, self._config.client_timeout_s)
+        await client.ready()  # who asks again before he has taken his last answer waits without a connection
+        with Spool(self._spools) as spool:
+            async with self._readers.connection(is_long=planned.is_long) as connection:
+                running = RunningQuery(connection, timeout_s, is_usual=timeout_s == usual_s)
+                with Patience(request.scope["leaving"], connection) as patience:
+                    try:
+                        said = await self._replica.look(request, patience, running)
+                        rest = await _Answer(patience, running, client, spool, said).give(planned)
+                    finally:
+                        if running.is_under_way:
+                            await asyncio.shield(self._end(connection, running))
+            with _too_late():
+                for message in rest:  # the connection is another's now
+                    running.require_time()
+                    await client.give(message)
 
     async def _end(self, connection: Connection, running: RunningQuery) -> None:
         """The connection is nobody else's before PostgreSQL has ended."""
@@ -66,18 +82,27 @@ class Answerer:
 
 
 class _Answer:
-    """To one client."""
+    """To one client. What ``give`` returns is to be sent yet, and needs no connection."""
 
-    def __init__(self, config: Config, patience: Patience, running: RunningQuery, send: Send) -> None:
-        self._config, self._patience, self._running, self._send = config, patience, running, send
+    def __init__(
+        self,
+        patience: Patience,
+        running: RunningQuery,
+        client: Client,
+        spool: Spool,
+        headers: list[Header],
+    ) -> None:
+        self._patience, self._running, self._client, self._spool = patience, running, client, spool
+        self._headers = headers
+        self._size = 0
 
-    async def give(self, target: Target, asked: Asked, compiled: Compiled) -> None:
+    async def give(self, planned: Planned) -> Iterable[Message]:
+        target, asked, compiled = planned.target, planned.asked, planned.compiled
         if asked.explain or _counts(asked.query):  # which has rows where nothing is found
             await self._require(target)
         if asked.explain:
             plan = await self._patience.carry_out(self._running.explain(compiled))
-            await self._whole(b'[{"query plan":' + plan + b"}]")
-            return
+            return _whole(b'[{"query plan":' + plan + b"}]", *self._headers)
         try:
             piece = await self._patience.carry_out(
                 self._running.begin(compiled, with_total=asked.include_total)
@@ -90,52 +115,83 @@ class _Answer:
         if target.single is not None or target.is_first_value:
             if not piece:
                 raise unknown(*(target.single or target.parent or ("", "")))
-            await self._whole(_pretty(piece[0]) if asked.pretty else piece[0])
-            return
-        await self._rows(piece, is_pretty=asked.pretty)
+            return _whole(_pretty(piece[0]) if asked.pretty else piece[0], *self._headers)
+        headers = self._headers
+        if self._running.total is not None:
+            headers = [*headers, (TOTAL, b"%d" % self._running.total)]
+        body = b"[" + _joined(piece, asked.pretty)
+        if self._running.is_over:
+            planned.is_long = False
+            return _whole(body + b"]", *headers)
+        with _too_late():
+            return await self._rows(_start(*headers), body, planned)
 
     async def _require(self, target: Target) -> None:
         """Raises Refusal, 404, for a parent of which nothing is known."""
         if target.parent is not None and not await self._patience.carry_out(
-            find_object(self._patience.connection, *target.parent)
+            self._running.find(*target.parent)
         ):
             raise unknown(*target.parent)
 
-    async def _rows(self, piece: list[bytes], *, is_pretty: bool) -> None:
-        running = self._running
-        total = [] if running.total is None else [(TOTAL, b"%d" % running.total)]
-        between = b",\n" if is_pretty else b","
-        body = b"[" + between.join(map(_pretty, piece) if is_pretty else piece)
-        if running.is_over:
-            await self._whole(body + b"]", *total)
-            return
-        await self._give(
-            {"type": "http.response.start", "status": 200, "headers": [(TYPE, JSON.encode()), *total]}
-        )
-        try:
-            while piece:
-                await self._give({"type": "http.response.body", "body": body, "more_body": True})
-                await asyncio.sleep(0)  # whoever else waits, however fast the rows come
-                piece = await self._patience.carry_out(running.next_piece())
-                body = b"," + between.join(map(_pretty, piece) if is_pretty else piece)
-        except (BadQuery, TooSlow, Unavailable) as error:
-            # Too late for a status: the connection breaks off in the middle, and the client sees that it is not all.
-            structlog.get_logger().warning("query_broke_off", reason=str(error))
-            raise ClientGone from error
-        await self._give({"type": "http.response.body", "body": b"]"})
+    async def _rows(self, start: Message, body: bytes, planned: Planned) -> Iterable[Message]:
+        self._size = len(body)
+        await self._client.give(start)
+        while body:
+            if not await self._client.takes(_part(body)):
+                body = await self._put_away(body, planned)
+                if not body:
+                    break
+                for before in self._spool.take():  # there is no room for all of it: it waits for him here
+                    await self._client.give(_part(before))
+                await self._client.give(_part(body))
+            await asyncio.sleep(0)  # whoever else waits, however fast the rows come
+            body = await self._next(planned)
+        return chain(map(_part, self._spool.take()), (END,))
 
-    async def _whole(self, body: bytes, *headers: tuple[bytes, bytes]) -> None:
-        shown = [(TYPE, JSON.encode()), (LENGTH, b"%d" % len(body)), *headers]
-        await self._give({"type": "http.response.start", "status": 200, "headers": shown})
-        await self._give({"type": "http.response.body", "body": body})
+    async def _put_away(self, body: bytes, planned: Planned) -> bytes:
+        """The piece that there was no room for; none: all of them are put away."""
+        while body and self._spool.put(body):
+            await self._patience.carry_out(self._running.await_rows())
+            async with self._spool.turn:
+                body = await self._next(planned)
+        return body
 
-    async def _give(self, message: Message) -> None:
-        """Waits until the client has taken what was sent before."""
-        try:
-            async with asyncio.timeout(self._config.client_timeout_s):
-                await self._send(message)
-        except TimeoutError:
-            raise ClientGone from None
+    async def _next(self, planned: Planned) -> bytes:
+        piece = await self._patience.carry_out(self._running.next_piece())
+        body = b"," + _joined(piece, planned.asked.pretty) if piece else b""
+        self._size += len(body)
+        if self._size > PIECE_BYTES:  # how slowly it comes says nothing: others may be the cause of that
+            planned.is_long = True
+        return body
+
+
+@contextmanager
+def _too_late() -> Iterator[None]:
+    """For a status: the connection breaks off in the middle, and the client sees that it is not all."""
+    try:
+        yield
+    except (BadQuery, TooSlow, Unavailable) as error:
+        structlog.get_logger().warning("query_broke_off", reason=str(error))
+        raise ClientGone from error
+
+
+def _start(*headers: Header) -> Message:
+    return {"type": "http.response.start", "status": 200, "headers": [(TYPE, JSON.encode()), *headers]}
+
+
+def _part(body: bytes) -> Message:
+    return {"type": "http.response.body", "body": body, "more_body": True}
+
+
+def _whole(body: bytes, *headers: Header) -> tuple[Message, Message]:
+    return (
+        _start((LENGTH, b"%d" % len(body)), *headers),
+        {"type": "http.response.body", "body": body},
+    )
+
+
+def _joined(piece: list[bytes], is_pretty: bool) -> bytes:
+    return b",\n".join(map(_pretty, piece)) if is_pretty else b",".join(piece)
 
 
 def _counts(query: ast.Query) -> bool:

@@ -23,6 +23,7 @@ from ingest.front.patience import ClientGone
 from ingest.front.planning import Planner
 from ingest.front.readers import Readers
 from ingest.front.refusal import Refusal
+from ingest.front.replica import Replica
 
 
 class Front:
@@ -40,7 +41,8 @@ class Front:
         self._admission = Admission(self._config)
         self._readers = Readers(self._config)
         self._planner = Planner(self._config, self._readers)
-        self._answerer = Answerer(self._config, self._readers)
+        self._replica = Replica(self._config)
+        self._answerer = Answerer(self._config, self._readers, self._replica)
         self._commands = Commands(self._config, self._readers, self._admission)
         self._live_page = Live(self._config, self._readers)
         self._meta = Meta(self._config, self._readers, self._commands)
@@ -50,6 +52,7 @@ class Front:
         await self._commands.close()
         assert self._readers is not None
         self._readers.close()
+        self._replica.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -105,11 +108,11 @@ class Front:
                 await found(request.scope, request.receive, send)
 
     async def _query(self, request: Request, send: Send, parts: list[str]) -> None:
-        target, asked, compiled = await self._planner.plan(request, parts)
-        if asked.ast_only:
-            await ast_answer(asked)(request.scope, request.receive, send)
+        planned = await self._planner.plan(request, parts)
+        if planned.asked.ast_only:
+            await ast_answer(planned.asked)(request.scope, request.receive, send)
             return
-        await self._answerer.answer(request, send, target, asked, compiled)
+        await self._answerer.answer(request, send, planned)
 
 
 class _Started:

@@ -26,6 +26,7 @@ from ingest.errors import IngestError, Misconfigured, Unavailable
 from ingest.front.admission import Admission
 from ingest.front.asking import read_pairs
 from ingest.front.bodies import pieces
+from ingest.front.client import Client
 from ingest.front.multipart import PartReader, boundary_of
 from ingest.front.patience import ClientGone
 from ingest.front.publishing import PublishingThread
@@ -92,19 +93,14 @@ class Archive:
                 await asyncio.shield(self._readers.step(parts.close))
 
     async def _stream(self, request: Request, send: Send, parts: Iterator[bytes], piece: bytes) -> None:
-        left = request.scope["leaving"]
+        client = Client(request.scope, send, self._config.client_timeout_s)
         try:
             while piece:
-                if left.done():
-                    raise ClientGone
-                sending = send({"type": "http.response.body", "body": piece, "more_body": True})
-                await asyncio.wait_for(sending, self._config.client_timeout_s)
+                await client.give({"type": "http.response.body", "body": piece, "more_body": True})
                 piece = await self._readers.step(next, parts, NOTHING)
-        except (TimeoutError, IngestError) as error:
+        except IngestError as error:
             # Too late for a status: the connection breaks off, and the client sees that it is not all.
-            structlog.get_logger().warning(
-                "archive_broke_off", reason=str(error) or "the client takes nothing"
-            )
+            structlog.get_logger().warning("archive_broke_off", reason=str(error))
             raise ClientGone from error
         await send({"type": "http.response.body", "body": b""})
 

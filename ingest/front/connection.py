@@ -5,7 +5,11 @@ No ASGI server tells the application of client certificates yet; ``scope["client
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
+import termios
+from contextlib import suppress
 from typing import Any
 
 import httptools
@@ -65,6 +69,8 @@ class FrontProtocol(HttpToolsProtocol):
         scope["client_cn"] = self._cn
         scope["abort"] = self.transport.abort
         scope["leaving"] = self._leaving  # done when the client has left
+        scope["taken"] = self.flow.drain  # waits until little of what was sent is still here
+        scope["unsent"] = self._unsent
         is_anonymous = self._cn is None and self._has_tokens  # who then needs one
         scope["is_let_in"] = not is_anonymous and (self._allowlist is None or self._cn in self._allowlist)
 
@@ -84,6 +90,14 @@ class FrontProtocol(HttpToolsProtocol):
         cycle: Any = self.cycle
         if cycle is not None:
             cycle.transport = _OneWrite(cycle.transport, self.loop)
+
+    def _unsent(self) -> int:
+        """Bytes that the client's machine has not acknowledged."""
+        transport: Any = self.transport
+        waiting = array.array("i", [0])
+        with suppress(OSError, ValueError):  # it has been closed
+            fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, waiting)
+        return int(transport.get_write_buffer_size()) + waiting[0]
 
     def _count(self, more: int) -> None:
         self._head_bytes += more

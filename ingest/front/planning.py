@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 from starlette.requests import Request
 
 from ingest.config.settings import Config
@@ -24,10 +25,11 @@ READ_FACTOR = 30  # bytes that a byte of a query takes when it has been read
 Key = tuple[str, bytes, bytes, str, bytes]
 
 
-class Planned(NamedTuple):
+class Planned(msgspec.Struct):
     target: Target
     asked: Asked
     compiled: Compiled
+    is_long: bool = False  # its answer was, the last time: then others have half of the connections
 
 
 class Planner:

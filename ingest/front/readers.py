@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
 
 from ingest.config.settings import Config
@@ -21,13 +21,14 @@ T = TypeVar("T")
 
 
 class Readers:
-    """Of one process."""
+    """Of one process, to one database: that of queries where none is named."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, conninfo: str | None = None) -> None:
         self._config = config
-        self._conninfo = config.http_database or config.database
+        self._conninfo = conninfo or config.http_database or config.database
         self._idle: list[Connection] = []
         self._slots = asyncio.Semaphore(config.http_queries_max)
+        self._long = asyncio.Semaphore(max(1, config.http_queries_max // 2))
         self._waiting = 0
         self._threads = ThreadPoolExecutor(config.http_queries_max, "query")
 
@@ -36,11 +37,16 @@ class Readers:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        """One that nobody else has. Raises Refusal when too many wait, Unavailable when the database is away."""
-        await self._take_slot()
-        try:
-            opened = self._idle.pop() if self._idle else await self.step(self._open)
+    async def connection(self, *, is_long: bool = False) -> AsyncIterator[Connection]:
+        """One that nobody else has. ``is_long``: for an answer that took long to give before: half of them are kept for others.
+        Raises Refusal when too many wait, Unavailable when the database is away."""
+        async with AsyncExitStack() as held:
+            for slots in (self._long, self._slots) if is_long else (self._slots,):
+                await self._take_slot(slots)
+                held.callback(slots.release)
+            # The last one is left to whoever asks briefly: to open another takes long while long answers are given.
+            is_there = len(self._idle) > is_long
+            opened = self._idle.pop() if is_there else await self.step(self._open)
             try:
                 yield opened
             except asyncio.CancelledError:
@@ -52,22 +58,20 @@ class Readers:
                     self._drop_idle()  # the others were opened to the same server
                 else:
                     self._idle.append(opened)
-        finally:
-            self._slots.release()
 
-    async def _take_slot(self) -> None:
-        if self._slots.locked():
+    async def _take_slot(self, slots: asyncio.Semaphore) -> None:
+        if slots.locked():
             if self._waiting >= self._config.http_waiting_max:
                 raise Refusal(503, f"{self._waiting} queries wait already: try again later")
             self._waiting += 1
             try:
-                await asyncio.wait_for(self._slots.acquire(), self._config.http_waiting_s)
+                await asyncio.wait_for(slots.acquire(), self._config.http_waiting_s)
             except TimeoutError:
                 raise Refusal(503, "too many queries are under way: try again later") from None
             finally:
                 self._waiting -= 1
         else:
-            await self._slots.acquire()
+            await slots.acquire()
 
     def _open(self) -> Connection:
         return open_reader(

@@ -30,6 +30,7 @@ from ingest.front.mirror import check_mirror
 from ingest.ipc.core_dumps import forbid_core_dumps
 from ingest.ipc.parent import end_with_parent
 from ingest.observe.log import configure, resolve_format
+from ingest.store.connection import require_own_session
 from ingest.store.migrate import require_current
 from ingest.store.query.running import open_reader
 from ingest.transport.protocol import brokers
@@ -138,15 +139,20 @@ def _complete(config: Config) -> Config:
 
 def _require_database(config: Config) -> None:
     """Raises Misconfigured, Refused, or Unavailable."""
-    connection = open_reader(
-        config.http_database or config.database,
-        connect_timeout_s=config.connect_timeout_s,
-        timeout_s=config.query_timeout_s,
-    )
+    conninfo = config.http_database or config.database
     try:
-        require_current(connection)
-    finally:
-        connection.close()
+        connection = open_reader(
+            conninfo, connect_timeout_s=config.connect_timeout_s, timeout_s=config.query_timeout_s
+        )
+        try:
+            require_own_session(connection, conninfo, config.connect_timeout_s)
+            require_current(connection)
+        finally:
+            connection.close()
+    except Misconfigured as error:
+        if error.setting == "--database" and config.http_database:
+            raise Misconfigured("--http-database", error.text) from error
+        raise
 
 
 def _listen(config: Config) -> socket.socket:

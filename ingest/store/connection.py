@@ -47,6 +47,7 @@ class Connection(psycopg.Connection[tuple[object, ...]]):
     token = 0
     lock_timeout_s = 30.0
     plans: Any = None  # what store/query/wire.py has prepared on it
+    lag: tuple[float, float | None] | None = None  # when it was asked, and what store/query/running.py found
 
     @property
     def home(self) -> str | None:

@@ -66,6 +66,7 @@ class Member(NamedTuple):
     wal_bytes: int  # how far it is: written, or replayed
     behind_s: float  # since the last transaction that was replayed; much where nothing is written
     receives: bool  # from another server
+    can_rewind: bool  # by pg_rewind, when another was promoted
 
     @property
     def synchronous_wanted(self) -> int:

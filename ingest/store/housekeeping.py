@@ -49,6 +49,12 @@ class HousekeepingSettings(msgspec.Struct, frozen=True, kw_only=True):
     future_tolerance: timedelta = FUTURE_TOLERANCE
 
 
+def take(connection: Connection, interval: timedelta) -> bool:
+    """Whether nobody has begun to keep house for that long, in any instance on this database. Who is told so does it now."""
+    with translate_errors():
+        return connection.execute(query("take_housekeeping"), [interval]).fetchone() is not None
+
+
 def end_silent_nodes(connection: Connection, settings: HousekeepingSettings) -> dict[str, int]:
     """Expires and deletes nodes; how many, by what was done."""
     done: dict[str, int] = {}

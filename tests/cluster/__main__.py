@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from bench.records import record
-from lab.cluster import Cluster, missing
+from lab import machines
+from lab.cluster import QUEUE, Cluster, missing
 from tests.cluster import faults
 from tests.cluster.run import Figures, run, tell
 
@@ -21,6 +25,7 @@ DISK_MIB = (
 
 def main() -> int:
     asked = _arguments().parse_args()
+    machines.enter("tests.cluster")
     if reason := missing():
         print(reason, file=sys.stderr)
         return 2
@@ -39,13 +44,19 @@ def main() -> int:
     found: list[Figures] = []
     directory = Path(tempfile.mkdtemp(prefix="ingest-cluster-logs-"))
     print(f"logs of the engines: {directory}")
-    cluster = Cluster(disk_mib=DISK_MIB * any(fault.needs_disks for fault in wanted))
+    cluster = Cluster(
+        disk_mib=DISK_MIB * any(fault.needs_disks for fault in wanted),
+        own_machines=machines.missing() is None,
+    )
     try:
         cluster.start()
-        for fault in wanted:
-            engines = 1 if "scaled" in fault.name else asked.engines
-            found.append(run(cluster, fault, directory, engines))
-            print(tell(found[-1]), flush=True)
+        bad = _doctor(cluster) if cluster.network else []
+        for _, together in itertools.groupby(wanted, lambda fault: fault.with_ or fault.name):
+            faults_now = list(together)
+            engines = 1 if "scaled" in faults_now[0].name else asked.engines
+            for figures in run(cluster, faults_now, directory, engines):
+                found.append(figures)
+                print(tell(figures), flush=True)
     finally:
         cluster.remove()
         if found:
@@ -54,9 +65,26 @@ def main() -> int:
                 "load_after": round(os.getloadavg()[0], 1),
             }  # fmt: skip
             print(f"record: {record('cluster', settings, [each._asdict() for each in found])}")
-    bad = [each.fault for each in found if not (each.is_whole and each.is_in_time)]
+    bad += [each.fault for each in found if not (each.is_whole and each.is_in_time)]
     print(f"every fault holds, {skipped} not tried" if not bad else f"NOT: {'; '.join(bad)}")
     return bool(bad)
+
+
+def _doctor(cluster: Cluster) -> list[str]:
+    """What it says of this cluster, which is as docs/clusters.md has it."""
+    command = [
+        sys.executable, "-m", "ingest", "doctor", "--json", "--queue-source", cluster.brokers.url(),
+        "--destination", f"/amq/queue/{QUEUE}", "--database", cluster.databases.conninfo(database="postgres"),
+    ]  # fmt: skip
+    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
+    said = {(each["what"], each["state"]) for each in told["findings"]}
+    bad = [f"doctor: {each['text']}" for each in told["findings"]
+           if each["state"] in ("wrong", "away") and each["what"] != "durability"]  # fmt: skip
+    return bad + [
+        f"doctor does not see {what}"
+        for what in ("hosts", "standbys", "patroni", "nodes", "queues")
+        if (what, "ok") not in said
+    ]
 
 
 def _arguments() -> argparse.ArgumentParser:

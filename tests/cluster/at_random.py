@@ -78,7 +78,7 @@ def main() -> int:
 def at_random(cluster: Cluster, directory: Path, engines: int, seed: int, minutes: float) -> Figures:
     world = _prepare(Run(cluster, directory, engines))
     run = world.run
-    runs = Runs(cluster.brokers.ports, seed)
+    runs = Runs(cluster.brokers.addresses, seed)
     watch = Watch(run.watched, runs, runs.states)
     try:
         for _ in range(engines):
@@ -116,8 +116,8 @@ def _prepare(run: Run) -> World:
     """Engines reach every member and every broker through a proxy; those who watch and publish do not."""
     run.cluster.databases.wait_whole()
     run.prepare()
-    databases = [Proxy("127.0.0.1", port) for port in run.cluster.databases.ports]
-    brokers = [Proxy("127.0.0.1", port) for port in run.cluster.brokers.ports]
+    databases = [Proxy(*address) for address in run.cluster.databases.addresses]
+    brokers = [Proxy(*address) for address in run.cluster.brokers.addresses]
     hosts = ",".join(f"127.0.0.1:{proxy.port}" for proxy in databases)
     run.conninfo = f"postgresql://postgres@{hosts}/{run.database}?target_session_attrs=read-write"
     urls = [f"stomp://guest:guest@127.0.0.1:{proxy.port}" for proxy in brokers]

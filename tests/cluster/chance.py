@@ -168,7 +168,8 @@ def two_brokers_killed(world: World, chance: random.Random) -> Steps:
 
 def _lets_in(world: World, place: int) -> bool:
     try:
-        Client(world.run.cluster.brokers.ports[place], "guest", "guest", answer_timeout_s=1.0).close()
+        host, port = world.run.cluster.brokers.addresses[place]
+        Client(port, "guest", "guest", answer_timeout_s=1.0, host=host).close()
     except (AssertionError, OSError):
         return False
     return True

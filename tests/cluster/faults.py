@@ -12,9 +12,11 @@ from contextlib import suppress
 
 import psycopg
 
-from lab.cluster import MEMBERS, until
+from lab.cluster import LIMITED, MEMBERS, until
+from lab.front import Front
 from lab.proxy import Mode, Proxy
 from tests.cluster import clock
+from tests.cluster.network import NETWORK_FAULTS
 from tests.cluster.run import Fault, Run
 
 EARLIER = "369ce8d"  # the revision that a rolling upgrade begins with; --earlier says otherwise
@@ -95,14 +97,9 @@ def _freeze_leader(run: Run) -> None:
     node.signal(signal.SIGCONT)
 
 
-def _limited(run: Run, times: int) -> None:
+def _hold_briefly(run: Run) -> None:
     """Engines that give back what they hold as often as they may, at a queue that counts how often it was delivered."""
-    run.cluster.brokers.limit_deliveries(times)
     run.flags = ("--hold-s", "4")
-
-
-def _usual_limit(run: Run) -> None:
-    run.cluster.brokers.limit_deliveries(20)
 
 
 def _know_leader(run: Run) -> None:
@@ -140,21 +137,45 @@ def _etcd_away(run: Run) -> None:
 
 
 def _through_haproxy(run: Run) -> None:
-    databases = run.cluster.databases
-    if databases.haproxy is None:
-        databases.start_haproxy()
-    run.conninfo = f"postgresql://postgres@127.0.0.1:{databases.haproxy_port}/{run.database}"
+    if run.cluster.haproxy is None:
+        run.cluster.start_haproxy()
+    run.conninfo = f"postgresql://postgres@127.0.0.1:{run.cluster.haproxy_ports[0]}/{run.database}"
     run.watched = [run.conninfo]
     time.sleep(5)  # its first checks
 
 
 def _haproxy_then_switchover(run: Run) -> None:
-    databases = run.cluster.databases
-    assert databases.haproxy is not None
-    databases.haproxy.kill()
+    _restart_haproxy(run)
+    run.cluster.databases.switchover()
+
+
+def _restart_haproxy(run: Run) -> None:
+    haproxy = run.cluster.haproxy
+    assert haproxy is not None
+    haproxy.kill()
     time.sleep(5)
-    databases.haproxy.start()
-    databases.switchover()
+    haproxy.start()
+
+
+def _both_through_haproxy(run: Run) -> None:
+    """Plain clients, too."""
+    _through_haproxy(run)
+    address = ("127.0.0.1", run.cluster.haproxy_ports[1])
+    run.broker_urls = ["stomp://guest:guest@{}:{}".format(*address)]
+    run.published_to = [address]
+
+
+def _haproxy_then_both(run: Run) -> None:
+    _restart_haproxy(run)
+    run.lost_broker = run.cluster.brokers.leader()
+    run.cluster.brokers.nodes[run.lost_broker].kill()
+    _kill_primary(run)
+
+
+def _mend_both(run: Run) -> None:
+    _mend_primary(run)
+    run.victim = run.lost_broker
+    _mend_leader(run)
 
 
 def _standby_frozen_then_killed(run: Run) -> None:
@@ -169,7 +190,7 @@ def _standby_frozen_then_killed(run: Run) -> None:
 
 def _database_proxies(run: Run) -> None:
     """Engines reach each member through a proxy of its own; patroni and plain clients do not."""
-    proxies = [Proxy("127.0.0.1", port) for port in run.cluster.databases.ports]
+    proxies = [Proxy(*address) for address in run.cluster.databases.addresses]
     hosts = ",".join(f"127.0.0.1:{proxy.port}" for proxy in proxies)
     run.conninfo = f"postgresql://postgres@{hosts}/{run.database}?target_session_attrs=read-write"
     run.closing += [proxy.close for proxy in proxies]
@@ -177,7 +198,7 @@ def _database_proxies(run: Run) -> None:
 
 
 def _broker_proxies(run: Run) -> None:
-    proxies = [Proxy("127.0.0.1", port) for port in run.cluster.brokers.ports]
+    proxies = [Proxy(*address) for address in run.cluster.brokers.addresses]
     urls = [f"stomp://guest:guest@127.0.0.1:{proxy.port}" for proxy in proxies]
     run.broker_urls = [",".join(urls[place:] + urls[:place]) for place in range(MEMBERS)]
     run.closing += [proxy.close for proxy in proxies]
@@ -279,6 +300,39 @@ def _standby_far_behind(run: Run) -> None:
         connection.execute("SELECT pg_wal_replay_pause()")
     time.sleep(30)
     _kill_primary(run)
+
+
+def _replica_behind(run: Run) -> None:
+    """A front asks it, and says with each answer how old that is."""
+    databases = run.cluster.databases
+    run.victim = next(
+        place for place in range(MEMBERS) if not databases.is_("primary", place) and not databases.is_("synchronous", place)
+    )  # fmt: skip
+    replica = databases.conninfo(run.victim, target=None, database=run.database)
+    databases.delay_replay(run.victim, "1h")
+    with psycopg.connect(replica, autocommit=True) as connection:
+        until(
+            lambda: connection.execute("SHOW recovery_min_apply_delay").fetchone() == ("1h",),
+            "Patroni has told it",
+        )
+    front = Front(
+        run.primary(), run.cluster.brokers.url(), "--http-database", replica, log=run.directory / "front.log"
+    )
+    try:
+        front.wait_ready()
+        time.sleep(20)
+        answer = front.get("/pdb/query/v4/nodes")
+        nodes, lag_s = len(answer.json), float(answer.headers["x-replica-behind"])
+        time.sleep(10)
+        answer = front.get("/pdb/query/v4/nodes")
+        assert len(answer.json) == nodes, "it is not behind"
+        assert 15 <= lag_s <= float(answer.headers["x-replica-behind"]) - 8, (lag_s, answer.headers)
+    finally:
+        front.stop()
+
+
+def _replay_again(run: Run) -> None:
+    run.cluster.databases.delay_replay(run.victim)
 
 
 def _fail_back(run: Run) -> None:
@@ -391,10 +445,10 @@ FAULTS = (
           lambda run: _list(run, first=False)),
     Fault("a list without target_session_attrs whose first becomes a replica", _switch_over,
           prepare=lambda run: _list(run, first=True, target=None)),
-    Fault("delivery limit 3, hold_s 4, the database away", _take_database_away, _usual_limit,
-          lambda run: _limited(run, 3)),
-    Fault("delivery limit 20, hold_s 4, the database away", _take_database_away, _usual_limit,
-          lambda run: _limited(run, 20)),
+    Fault("delivery limit 3, hold_s 4, the database away", _take_database_away, prepare=_hold_briefly, queue=LIMITED,
+          with_="outage"),
+    Fault("delivery limit 20, hold_s 4, the database away", _take_database_away, prepare=_hold_briefly,
+          with_="outage"),
     Fault("PostgreSQL and Patroni of the primary killed", _kill_primary, _mend_primary),
     Fault("leader broker killed", _kill_leader, _mend_leader, _know_leader),
     Fault("leader broker stopped 20 s (SIGSTOP)", _freeze_leader, _brokers_are_back, _know_leader),
@@ -404,6 +458,9 @@ FAULTS = (
     Fault("the primary's postmaster killed", _kill_postmaster),
     Fault("etcd away for 20 s", _etcd_away),
     Fault("HAProxy killed for 5 s, then a switchover", _haproxy_then_switchover, prepare=_through_haproxy),
+    Fault("HAProxy before brokers and database killed for 5 s", _restart_haproxy, prepare=_both_through_haproxy),
+    Fault("HAProxy before both killed for 5 s, then the leader broker and the primary",
+          _haproxy_then_both, _mend_both, _both_through_haproxy),
     Fault("synchronous standby frozen 30 s, then killed", _standby_frozen_then_killed, _mend_primary),
     Fault("primary frozen behind a cut, both ways", _cut_and_fail_over, _mend_cut, _database_proxies),
     Fault("two brokers behind a cut for 45 s", _cut_brokers, prepare=_broker_proxies),
@@ -416,11 +473,13 @@ FAULTS = (
     Fault("the primary's disk full to its last WAL file, for 20 s", _fill_wal, _empty_primary,
           needs_disks=True, lacks=_no_mounts),
     Fault("synchronous standby 30 s behind in its replay, then promoted", _standby_far_behind, _mend_primary),
+    Fault("a replica an hour behind, which queries are sent to", _replica_behind, _replay_again),
     Fault("orphan rewound (pg_rewind), then made primary again", _fail_back),
     Fault("the clock of one engine an hour ahead", _give_back_and_forth, prepare=_clock_ahead,
           lacks=clock.missing),
     Fault("three engines upgraded one after the other", _upgrade, prepare=_of_earlier_revision,
           lacks=_no_earlier),
+    *NETWORK_FAULTS,
     Fault("engines scaled from one to five and back", _scale),
     Fault("three instances migrate an empty database at once, five times", _migrate_at_once),
 )  # fmt: skip

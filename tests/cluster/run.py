@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ import psycopg
 from ingest.errors import Unavailable
 from ingest.store.connection import Connection, connect
 from ingest.store.migrate import migrate
-from lab.cluster import DESTINATION, MEMBERS, Cluster, until
+from lab.cluster import MEMBERS, QUEUE, Cluster, until
 from lab.engine import Engine
 from lab.proxy import Proxy
 from tests.cluster.checker import compare
@@ -26,7 +26,7 @@ from tests.faults import audit
 QUIET_S = 5.0  # after the fault, at least: what comes late is seen
 NEVER_S = 120.0  # what has not settled by then is said never to
 MARGIN_S = 10.0  # beyond the cluster's own recovery
-FLAGS = ("--destination", DESTINATION, "--workers", "1", "--writers", "1")
+FLAGS = ("--workers", "1", "--writers", "1")
 _names = itertools.count(1)
 
 
@@ -64,8 +64,9 @@ class Figures(NamedTuple):
 class Run:
     """What a fault may put its hands on."""
 
-    def __init__(self, cluster: Cluster, directory: Path, engines: int) -> None:
+    def __init__(self, cluster: Cluster, directory: Path, engines: int, queue: str = QUEUE) -> None:
         self.cluster = cluster
+        self.queue, self.destination = queue, f"/amq/queue/{queue}"  # /queue/NAME would declare a classic one
         self.directory = directory
         self.database = f"run{next(_names)}"
         self.engines: list[Engine] = []
@@ -77,8 +78,12 @@ class Run:
         self.watched = [
             cluster.databases.conninfo(place, target=None, database=self.database) for place in range(MEMBERS)
         ]
+        self.published_to = cluster.brokers.addresses
         self.wanted = engines
-        self.victim = 0  # for what mends it
+        self.victim = self.lost_broker = 0  # for what mends them
+        self.lasted_s = (
+            0.0  # where plain clients do not see it, as ``Fault.lasts_s``, and only the fault knows
+        )
         self.through: dict[int, tuple[str, ...]] = {}  # a program that becomes the engine of that number
         self.tree: Path | None = None  # of an earlier revision, whose program the engines are
         self.closing: list[Callable[[], None]] = []
@@ -103,9 +108,17 @@ class Run:
 
     def start_engine(self) -> Engine:
         number = next(self._numbers)
+        flags = (
+            *FLAGS,
+            *self.flags,
+            "--destination",
+            self.destination,
+            "--instance",
+            f"{self.database}-{number}",
+        )
         engine = Engine(
-            self.broker_urls[number % len(self.broker_urls)], self.conninfo, *FLAGS, *self.flags,
-            "--instance", f"{self.database}-{number}", log=self.directory / f"{self.database}-engine-{number}.log",
+            self.broker_urls[number % len(self.broker_urls)], self.conninfo, *flags,
+            log=self.directory / f"{self.database}-engine-{number}.log",
             through=self.through.get(number, ()), tree=self.tree,
         )  # fmt: skip
         self.engines.append(engine)
@@ -126,52 +139,100 @@ class Fault(NamedTuple):
     )
     needs_disks: bool = False  # of each member one of its own, so that it can be full
     lacks: Callable[[], str | None] = lambda: None  # why it cannot be tried here
+    queue: str = QUEUE
+    with_: str = ""  # those with the same word have it together
 
 
-def run(cluster: Cluster, fault: Fault, directory: Path, engines: int) -> Figures:
-    """The cluster is whole before and after."""
-    cluster.databases.wait_whole()
-    world = Run(cluster, directory, engines)
-    world.prepare()
-    fault.prepare(world)
-    for _ in range(engines):
-        world.start_engine()
-    for engine in world.engines:
-        engine.wait_ready()
-    stream = Stream(cluster.brokers.ports)
-    watch = Watch(world.watched, stream)
-    try:
-        stream.start()
-        watch.start()
-        until(lambda: len(watch.stored) > 20, "the stream flows", 60)
-        began_s = time.monotonic()
-        fault.hurt(world)
-        _wait(world, stream, watch, fault.never_s)
+class Trial:
+    """Engines under a stream, from before a fault until what came of it is known."""
+
+    def __init__(self, cluster: Cluster, fault: Fault, directory: Path, engines: int) -> None:
+        self.fault = fault
+        self.world = Run(cluster, directory, engines, fault.queue)
+        self._stream: Stream | None = None
+        self._watch: Watch | None = None
+        self._seen: tuple[float, float | None, int, int] | None = None
+
+    def begin(self) -> None:
+        world = self.world
+        world.prepare()
+        self.fault.prepare(world)
+        for _ in range(world.wanted):
+            world.start_engine()
+        for engine in world.engines:
+            engine.wait_ready()
+        self._stream = Stream(world.published_to, destination=world.destination)
+        self._stream.start()
+        self._watch = Watch(world.watched, self._stream)
+        self._watch.start()
+        until(lambda: self._watch is not None and len(self._watch.stored) > 20, "the stream flows", 60)
+
+    def end(self, began_s: float) -> None:
+        """When all is settled, or never will be."""
+        stream, watch, world = self._stream, self._watch, self.world
+        assert stream is not None
+        assert watch is not None
+        _wait(stream, watch, self.fault.never_s)
         stream.end()
         is_settled = holds_in(watch.all_stored, 30.0)
         watch.end()
         settled = round(watch.settled_after(began_s), 1) if is_settled else None
-        seen = (watch.outages.recovered_after(began_s), stream.outages.recovered_after(began_s))
-        own = max(*seen, fault.lasts_s)
-        restarts = sum(restarts_of(engine) for engine in world.engines)
+        plain = (watch.outages.recovered_after(began_s), stream.outages.recovered_after(began_s))
+        own = max(*plain, self.fault.lasts_s, world.lasted_s)
         deliveries = max(map(_deliveries_of, world.engines), default=0)
+        self._seen = (own, settled, sum(map(restarts_of, world.engines)), deliveries)
         for engine in world.engines:
             engine.stop(60)
-    finally:
-        stream.end()
-        watch.end()
-        for engine in world.engines:
+
+    def close(self) -> None:
+        for thread in (self._stream, self._watch):
+            if thread is not None:
+                thread.end()
+        for engine in self.world.engines:
             engine.kill()
-        for close in world.closing:
+        for close in self.world.closing:
             close()
-        fault.mend(world)
+
+    def figures(self) -> Figures:
+        """With the cluster whole again."""
+        stream, watch, world = self._stream, self._watch, self.world
+        assert stream is not None
+        assert watch is not None
+        assert self._seen is not None
+        dead = world.cluster.brokers.dropped(world.queue)
+        connection = open_store(world)
+        try:
+            found = compare(connection, stream.newest())
+        finally:
+            connection.close()
+        own, settled, restarts, deliveries = self._seen
+        return Figures(
+            self.fault.name, world.wanted, len(stream.sent), round(own, 1), settled, len(found.lost),
+            len(found.differing), found.went_back + len(watch.went_back), found.quarantined, restarts, dead,
+            deliveries, [*found.lost, *found.differing, *watch.went_back][:20],
+        )  # fmt: skip
+
+
+def run(cluster: Cluster, faults: Sequence[Fault], directory: Path, engines: int) -> list[Figures]:
+    """The cluster is whole before and after. Several faults are one, under engines of their own for each: the first one's."""
     cluster.databases.wait_whole()
-    dead = cluster.brokers.dropped()
-    figures = _examine(world, fault, stream, watch, (own, settled, restarts))
-    return figures._replace(dead_letters=dead, delivery_count_max=deliveries)
+    trials = [Trial(cluster, fault, directory, engines) for fault in faults]
+    try:
+        for trial in trials:
+            trial.begin()
+        began_s = time.monotonic()
+        faults[0].hurt(trials[0].world)
+        for trial in trials:
+            trial.end(began_s)
+    finally:
+        for trial in trials:
+            trial.close()
+        faults[0].mend(trials[0].world)
+    cluster.databases.wait_whole()
+    return [trial.figures() for trial in trials]
 
 
-def _wait(world: Run, stream: Stream, watch: Watch, never_s: float) -> None:
+def _wait(stream: Stream, watch: Watch, never_s: float) -> None:
     """Until all that is due was published and stored, not before the quiet time is over."""
     quiet_until_s = time.monotonic() + QUIET_S
     deadline = quiet_until_s + never_s
@@ -222,22 +283,6 @@ def open_store(world: Run) -> Connection:
             return connect(world.primary(), connect_timeout_s=10)
         time.sleep(1)
     return connect(world.primary(), connect_timeout_s=10)
-
-
-def _examine(
-    world: Run, fault: Fault, stream: Stream, watch: Watch, seen: tuple[float, float | None, int]
-) -> Figures:
-    connection = open_store(world)
-    try:
-        found = compare(connection, stream.newest())
-    finally:
-        connection.close()
-    own, settled, restarts = seen
-    return Figures(
-        fault.name, world.wanted, len(stream.sent), round(own, 1), settled, len(found.lost), len(found.differing),
-        found.went_back + len(watch.went_back), found.quarantined, restarts, 0, 0,
-        [*found.lost, *found.differing, *watch.went_back][:20],
-    )  # fmt: skip
 
 
 def tell(figures: Figures) -> str:

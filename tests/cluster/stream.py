@@ -7,13 +7,14 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lab.cluster import DESTINATION
+from lab.cluster import QUEUE
 from lab.stomp_client import Client
 from lab.store_model import resource, wire_body
 
 PER_S = 6
 NODES_AGAIN = 20  # those that publish again and again
 RECEIPT_TIMEOUT_S = 4.0  # then another broker is tried, with the same message
+Address = tuple[str, int]
 SLOW_S = 1.0  # a receipt that takes longer is an outage
 
 
@@ -41,9 +42,12 @@ class Outages:
 class Producer(threading.Thread):
     """Sends one message at a time, each again until it has its receipt, to whichever of the brokers takes it."""
 
-    def __init__(self, ports: Sequence[int], place: int = 0) -> None:
+    def __init__(
+        self, addresses: Sequence[Address], place: int = 0, destination: str = f"/amq/queue/{QUEUE}"
+    ) -> None:
         super().__init__(daemon=True)
-        self._ports = ports
+        self._destination = destination
+        self._addresses = addresses
         self._place = place
         self._client: Client | None = None
         self._ended = threading.Event()
@@ -63,10 +67,12 @@ class Producer(threading.Thread):
         while True:
             try:
                 if self._client is None:
-                    port = self._ports[self._place % len(self._ports)]
-                    self._client = Client(port, "guest", "guest", answer_timeout_s=RECEIPT_TIMEOUT_S)
+                    host, port = self._addresses[self._place % len(self._addresses)]
+                    self._client = Client(
+                        port, "guest", "guest", answer_timeout_s=RECEIPT_TIMEOUT_S, host=host
+                    )
                 tried = True
-                self._client.publish(DESTINATION, body)
+                self._client.publish(self._destination, body)
                 return True
             except (AssertionError, OSError):
                 self.leave()
@@ -79,8 +85,8 @@ class Producer(threading.Thread):
 class Stream(Producer):
     """What was due in an outage follows at once. A message's number is its time, too."""
 
-    def __init__(self, ports: Sequence[int], per_s: float = PER_S) -> None:
-        super().__init__(ports)
+    def __init__(self, addresses: Sequence[Address], *, destination: str, per_s: float = PER_S) -> None:
+        super().__init__(addresses, destination=destination)
         self._per_s = per_s
         self._started_s = 0.0
         self.sent: dict[int, Message] = {}

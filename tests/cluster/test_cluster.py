@@ -30,7 +30,7 @@ def test_a_failover_of_brokers_and_one_of_the_database_lose_nothing(cluster: Clu
     """The leader of the quorum queue is killed, then the primary with its Patroni: each message with a receipt is stored or
     superseded by a newer one, no node goes back in time, nothing is in quarantine, no engine's process was restarted."""
     for name in ("leader broker killed", "PostgreSQL and Patroni of the primary killed"):
-        figures = run(cluster, BY_NAME[name], tmp_path, ENGINES)
+        (figures,) = run(cluster, [BY_NAME[name]], tmp_path, ENGINES)
         assert figures.messages > 20, figures
         assert figures.own_recovery_s > 0 or "broker" in name, "the primary was killed, and no client noticed"
         assert figures.settled_after_s is not None, figures

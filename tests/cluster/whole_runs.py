@@ -12,7 +12,7 @@ from ingest.store.connection import Connection
 from lab.runs import Run, facts_of, report_of
 from lab.store_model import at, expected, resource, stored, wire_body
 from tests.cluster.checker import Found
-from tests.cluster.stream import Producer
+from tests.cluster.stream import Address, Producer
 
 NODES = 300
 PER_S = 4.0  # runs, so every node comes about every 75 s
@@ -33,14 +33,14 @@ _TWICE = "SELECT count(*) FROM (SELECT FROM node_reports GROUP BY hash HAVING co
 class Runs:
     """All producers. Messages are numbered: three a run, and a run's number is its time, too."""
 
-    def __init__(self, ports: Sequence[int], seed: int) -> None:
+    def __init__(self, addresses: Sequence[Address], seed: int) -> None:
         self._seed = seed
         self._base = datetime.now(UTC).replace(microsecond=0) - AGO
         self.receipts: dict[int, float] = {}  # when
         self.sent = 0
         self.newest: dict[str, tuple[int, bytes]] = {}  # of facts and catalogs
         self.reports: list[int] = []  # the runs whose report has its receipt
-        self._producers = [_Some(self, ports, place) for place in range(PRODUCERS)]
+        self._producers = [_Some(self, addresses, place) for place in range(PRODUCERS)]
 
     def start(self) -> None:
         for producer in self._producers:
@@ -111,8 +111,8 @@ class Runs:
 class _Some(Producer):
     """Every third node."""
 
-    def __init__(self, runs: Runs, ports: Sequence[int], place: int) -> None:
-        super().__init__(ports, place)
+    def __init__(self, runs: Runs, addresses: Sequence[Address], place: int) -> None:
+        super().__init__(addresses, place)
         self._runs = runs
         self._first = place
 

@@ -271,6 +271,7 @@ def test_a_metric_of_any_value_can_be_shown(value: Any, shown: Any) -> None:
     assert metrics is not None
     assert metrics.exact is not None
     assert json.loads(metrics.exact) == [shown]
+    assert metrics.names is not None
     assert b"\\\\u0000" in metrics.names
 
 

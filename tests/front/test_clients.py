@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
+import resource
 import socket
 import ssl
 import threading
@@ -21,7 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from ingest.store.connection import Connection
+from ingest.store.connection import Connection, connect
 from lab.front import Front, ask
 from tests.front.conftest import Serve
 
@@ -98,10 +100,87 @@ def test_who_takes_nothing_is_let_go(serve: Serve, connection: Connection) -> No
     crowd(connection)
     front = serve("--http-queries-max", "1", "--client-timeout-s", "1", "--http-waiting-s", "60")
     client = ask_and_wait(front.port, f"{V4}/nodes")
-    begun = time.monotonic()
     assert front.get(f"{V4}/nodes", {"limit": "1"}).status == 200  # waits for its turn
-    assert time.monotonic() - begun < 30
+    assert put_away(front)
+    eventually(lambda: not put_away(front), "he is let go")
     assert not all_of(client).endswith(b"0\r\n\r\n")  # which would be the end of a whole answer
+
+
+def put_away(front: Front) -> int:
+    """The files without a name in which answers wait."""
+    found = []
+    for each in Path(f"/proc/{front.process.pid}/fd").iterdir():
+        if int(each.name) > 2:
+            with suppress(OSError):
+                found.append(os.readlink(each))
+    return sum(one.endswith("(deleted)") for one in found)
+
+
+def test_slow_clients_keep_no_connection(serve: Serve, connection: Connection) -> None:
+    """However many of them there are, others are answered, and what they have not taken yet is there when they take it."""
+    crowd(connection)
+    front = serve("--http-queries-max", "2", "--http-waiting-s", "60")
+    slow = [ask_and_wait(front.port, f"{V4}/nodes") for _ in range(6)]
+    assert front.get(f"{V4}/nodes", {"limit": "1"}).status == 200
+    eventually(lambda: not under_way(connection), "nothing is under way for them")
+    assert front.get(f"{V4}/nodes", {"limit": "1"}).status == 200
+    for client in slow:
+        assert len(rows_of(client)) == 20000
+    eventually(lambda: not put_away(front), "no file is left")
+
+
+def test_half_of_the_connections_are_for_short_answers(
+    serve: Serve, connection: Connection, database: str
+) -> None:
+    """However many want one that was long before, as soon as that is known."""
+    crowd(connection)
+    front = serve("--http-queries-max", "2", "--http-waiting-s", "60")
+    assert front.get(f"{V4}/nodes").status == 200
+    with connect(database) as other:
+        other.execute("BEGIN; LOCK TABLE nodes")
+        long = [ask_and_wait(front.port, f"{V4}/nodes") for _ in range(6)]
+        eventually(lambda: under_way(connection) == 1, "one is under way")
+        assert front.get(f"{V4}/environments").status == 200
+        assert under_way(connection) == 1
+        other.execute("COMMIT")
+    for client in long:
+        assert len(rows_of(client)) == 20000
+
+
+def rows_of(client: socket.socket) -> Any:
+    answer = http.client.HTTPResponse(client)
+    answer.begin()
+    with client, answer:
+        assert answer.status == 200
+        return json.loads(answer.read())
+
+
+def test_who_takes_little_is_not_let_go(serve: Serve, connection: Connection) -> None:
+    """At whatever pace he takes something: not by how much was to be sent at once."""
+    crowd(connection)
+    front = serve("--client-timeout-s", "2")
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+    client.connect(("127.0.0.1", front.port))
+    client.sendall(f"GET {V4}/nodes HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    taken = 0
+    for _ in range(25):  # five seconds, and less than what is sent at once
+        taken += len(client.recv(4096))
+        time.sleep(0.2)
+    assert taken <= 25 * 4096
+    assert all_of(client).endswith(b"]\r\n0\r\n\r\n")
+
+
+def test_where_no_file_has_room_a_slow_client_gets_all(serve: Serve, connection: Connection) -> None:
+    """He is waited for then."""
+    crowd(connection)
+    front = serve()
+    resource.prlimit(front.process.pid, resource.RLIMIT_FSIZE, (500_000, 500_000))
+    client = ask_and_wait(front.port, f"{V4}/nodes")
+    time.sleep(2)
+    assert under_way(connection)
+    found = rows_of(client)
+    assert len({row["certname"] for row in found}) == len(found) == 20000
 
 
 def test_a_crowd_waits_in_a_queue_with_an_end(serve: Serve, connection: Connection) -> None:

@@ -47,14 +47,19 @@ class Site:
     def __init__(self, directory: Path, port: int, authority: trustme.CA) -> None:
         self.directory = directory
         self.authority = authority
-        (directory / "puppetdb.conf").write_text(
-            f"[main]\nserver_urls = https://localhost:{port}\nsoft_write_failure = false\n"
-        )
+        self.ask(port)
         (directory / "routes.yaml").write_text(ROUTES)
         (directory / "site.pp").write_text(MANIFEST)
         for name in ("certs", "private_keys"):
             (directory / "ssl" / name).mkdir(parents=True)
         authority.cert_pem.write_to_path(directory / "ssl" / "certs" / "ca.pem")
+
+    def ask(self, *ports: int) -> None:
+        """Of several servers, the first that serves."""
+        urls = ",".join(f"https://localhost:{port}" for port in ports)
+        (self.directory / "puppetdb.conf").write_text(
+            f"[main]\nserver_urls = {urls}\nsoft_write_failure = false\n"
+        )
 
     def puppet(self, certname: str, *words: str) -> str:
         """What the command said, both streams."""
@@ -87,12 +92,16 @@ def site(serve: Serve, tmp_path: Path) -> tuple[Site, Front]:
     server.private_key_pem.write_to_path(tmp_path / "key.pem")
     server.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
     (tmp_path / "allowlist").write_text("a.example.com\nb.example.com\n")
-    front = serve(
-        "--ssl-cert", str(tmp_path / "cert.pem"), "--ssl-key", str(tmp_path / "key.pem"),
-        "--ssl-ca-cert", str(tmp_path / "ca.pem"), "--certificate-allowlist", str(tmp_path / "allowlist"),
-    )  # fmt: skip
+    front = serve(*_tls(tmp_path))
     (tmp_path / "puppet").mkdir()
     return Site(tmp_path / "puppet", front.port, authority), front
+
+
+def _tls(directory: Path) -> tuple[str, ...]:
+    return (
+        "--ssl-cert", str(directory / "cert.pem"), "--ssl-key", str(directory / "key.pem"),
+        "--ssl-ca-cert", str(directory / "ca.pem"), "--certificate-allowlist", str(directory / "allowlist"),
+    )  # fmt: skip
 
 
 def stored(connection: Connection, certname: str) -> bool:
@@ -139,3 +148,18 @@ def test_who_is_not_listed_is_told_so(site: tuple[Site, Front], start: Start) ->
     puppet, _ = site
     said = puppet.puppet("c.example.com", "node", "status", "a.example.com")
     assert "certificate allowlist" in said, said
+
+
+def test_the_next_server_of_the_list_is_asked(
+    site: tuple[Site, Front], serve: Serve, start: Start, connection: Connection, tmp_path: Path
+) -> None:
+    """The first has died, and the second's database is away (503): facts, catalog and queries go by the third."""
+    puppet, first = site
+    start()
+    away = serve("--http-database", str(connection.info.dsn), *_tls(tmp_path))
+    third = serve(*_tls(tmp_path))
+    puppet.ask(first.port, away.port, third.port)
+    first.process.kill()
+    said = puppet.apply("a.example.com")
+    assert not [line for line in said.splitlines() if line.startswith("Error:") and "Facter:" not in line]
+    eventually(lambda: stored(connection, "a.example.com"), "a is stored", 60)

@@ -1,16 +1,18 @@
-"""Two whole engines on one queue and one database: nobody waits in a circle, nobody writes what is older."""
+"""Whole engines on one queue and one database: nobody waits in a circle, nobody writes what is older, one keeps house."""
 
 from __future__ import annotations
 
 import os
 import random
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ingest.store.connection import Connection
+from ingest.store.housekeeping import take
 from lab.engine import Engine, publish, wait_for
 from lab.servers import Postgres, embedded_broker
 from lab.store_model import expected, resource, stored, wire_body
@@ -86,3 +88,39 @@ def test_two_instances_end_at_the_newest_of_every_node(
     assert rows[0] == NODES
     said = [line for line in postgres.log()[log_before:].splitlines() if "due to lock timeout" not in line]
     assert not [line for line in said if "ERROR" in line or "deadlock" in line or "serialize" in line]
+
+
+def test_one_of_several_instances_keeps_house(database: str, connection: Connection, tmp_path: Path) -> None:
+    """Three that each would do it every two seconds do it no oftener together."""
+    started: list[Engine] = []
+    times: set[object] = set()
+
+    def look() -> int:
+        row: Any = connection.execute("SELECT house_kept_at FROM content_state").fetchone()
+        times.update(row)
+        return len(times - {None})
+
+    with embedded_broker() as broker:
+        try:
+            for name in ("one", "two", "three"):
+                flags = ("--workers", "1", "--writers", "1", "--gc-interval-s", "2", "--log-level", "info")
+                started.append(Engine(broker, database, *flags, log=tmp_path / name))
+            wait_for(lambda: look() >= 3, started[0], "three times of housekeeping", timeout_s=120)
+            for engine in started:
+                engine.stop()
+        finally:
+            for engine in started:
+                engine.kill()
+    kept = [line for engine in started for line in engine.lines() if line["event"] == "housekeeping"]
+    assert 2 <= len(kept) <= look()
+
+
+def test_who_keeps_house_is_settled_in_the_database(connection: Connection) -> None:
+    """The first who asks; nobody before the interval is over; a clock that was set back stops nobody."""
+    hour = timedelta(hours=1)
+    assert take(connection, hour)
+    assert not take(connection, hour)
+    connection.execute("UPDATE content_state SET house_kept_at = now() - interval '61 minutes'")
+    assert take(connection, hour)
+    connection.execute("UPDATE content_state SET house_kept_at = now() + interval '1 day'")
+    assert take(connection, hour)

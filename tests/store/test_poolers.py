@@ -8,6 +8,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,13 @@ from ingest.core.delivery.work import Outcome
 from ingest.errors import Misconfigured, Unavailable
 from ingest.store.connection import Connection, connect, end_session, name_of, require_own_session
 from ingest.store.housekeeping import collect_garbage
+from ingest.store.query.running import open_reader
 from ingest.store.session_settings import RELIED_ON
 from lab.engine import Engine, publish
+from lab.front import Front
 from lab.servers import PgBouncer, Postgres, embedded_broker
 from lab.store_model import Pipeline, expected, resource, stored, wire_body
+from tests.store.test_query import fleet, values
 
 Pool = Callable[..., PgBouncer]
 IGNORED = "extra_float_digits,options"
@@ -279,6 +284,53 @@ def test_an_engine_behind_session_mode_is_as_any_other(
     with connect(postgres.conninfo(DATABASE)) as direct:
         for body in bodies:
             assert stored(direct, expected(body)["certname"]) == expected(body)
+
+
+def test_queries_are_prepared_behind_session_mode(pool: Pool, tmp_path: Path) -> None:
+    """As without a pooler: asked for again and again, side by side, cancelled when a client leaves; with many more clients than
+    server connections."""
+    pooler = pool(pool_mode="session", default_pool_size=4)
+    with embedded_broker() as broker, connect(pooler.conninfo(DATABASE)) as connection:
+        fleet(connection)
+        log = tmp_path / "log"
+        front = Front(pooler.conninfo(DATABASE), broker, "--http-queries-max", "2", log=log)
+        try:
+            front.wait_ready()
+            paths = ("nodes", "facts", "resources", "nodes/n0/facts", "reports")
+            with ThreadPoolExecutor(8) as clients:
+                asked = [f"/pdb/query/v4/{path}" for path in paths] * 20
+                assert {answer.status for answer in clients.map(front.get, asked)} == {200}
+            assert front.get("/pdb/query/v4/nodes", {"timeout": "5"}).status == 200
+            row = connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'ingest serve%'"
+            ).fetchone()
+            assert row is not None
+            assert 1 <= int(str(row[0])) <= 2
+        finally:
+            front.stop()
+    with closing(open_reader(pooler.conninfo(DATABASE), connect_timeout_s=5, timeout_s=30)) as reader:
+        for _ in range(3):
+            assert values(reader, "nodes[certname]{}") == {"n0", "n1", "n2"}
+        prepared = "SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'ingest%'"
+        assert reader.execute(prepared, prepare=False).fetchone() == (1,)
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"), [("--database", "--database:"), ("--http-database", "--http-database:")]
+)
+def test_the_front_refuses_other_modes(pool: Pool, postgres: Postgres, setting: str, named: str) -> None:
+    """Its statements would be prepared in another session, and its settings another's."""
+    pooler = pool(pool_mode="transaction")
+    flags = {"--database": postgres.conninfo(DATABASE)} | {setting: pooler.conninfo(DATABASE)}
+    done = subprocess.run(
+        [sys.executable, "-m", "ingest", "serve", "--queue-source", "stomp://127.0.0.1:9", "--listen", "127.0.0.1:0",
+         *(word for flag in flags.items() for word in flag)],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "pool_mode" in line]
+    assert named in line
+    assert "Traceback" not in done.stderr
 
 
 def test_a_statement_is_cancelled_through_the_pooler(pool: Pool) -> None:

@@ -23,7 +23,6 @@ from ingest.store.query.running import (
     RunningQuery,
     TooSlow,
     count_population,
-    find_object,
     open_reader,
 )
 from ingest.store.query.wire import PLANS_MAX, finish
@@ -65,7 +64,7 @@ def rows(connection: Connection, asked: str | list[Any], **more: Any) -> list[An
 
 
 def known(connection: Connection, kind: str, name: str) -> bool:
-    return finish(connection, find_object(connection, kind, name))
+    return finish(connection, RunningQuery(connection, 30).find(kind, name))
 
 
 def values(connection: Connection, asked: str | list[Any]) -> set[Any]:
@@ -428,3 +427,34 @@ def test_counts_are_of_so_many_groups() -> None:
     """Each is a part of the statement."""
     with pytest.raises(BadQuery, match="more than 10 values"):
         compile_asked(Query("aggregate_event_counts"), {"summarize_by": ",".join(["certname"] * 11)}, 0.0)
+
+
+def test_resources_that_are_only_counted_are_as_many(reader: Connection) -> None:
+    """By what their arrays say, whatever nodes are asked for; a condition on a resource is looked for in each."""
+    for condition in (
+        "",
+        'certname = "n0"',
+        'certname ~ "1" or certname = "n2"',
+        '!environment = "x"',
+        'certname = "n9"',
+    ):
+        found = rows(reader, f"resources[certname,title]{{{condition}}}")
+        assert values(reader, f"resources[count()]{{{condition}}}") == {len(found)}
+        counts = {
+            (certname, sum(row["certname"] == certname for row in found))
+            for certname in {row["certname"] for row in found}
+        }
+        group = "group by certname" if not condition else f"{condition} group by certname"
+        assert values(reader, f"resources[certname,count()]{{{group}}}") == counts
+    titled = rows(reader, 'resources[title]{type = "File"}')
+    assert values(reader, 'resources[count()]{type = "File"}') == {len(titled)}
+
+
+def test_a_question_that_nobody_waits_for_any_more_is_still_under_way(connection: Connection) -> None:
+    """Whether something is there, too: who leaves in the middle must not leave the connection to the next one as it is."""
+    running = RunningQuery(connection, 30)
+    next(running.find("node", "n0"))
+    assert running.is_under_way
+    assert finish(connection, running.close())
+    assert not running.is_under_way
+    assert not known(connection, "node", "n0")

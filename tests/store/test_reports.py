@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ingest.core.delivery.work import Outcome
+from ingest.core.report import decoding
 from ingest.engine.kinds import open_lane
 from ingest.store.connection import Connection, connect
 from ingest.store.content_table import FEW_ROWS
@@ -40,6 +41,11 @@ class Reports(Pipeline):
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
         self.lane = open_lane(connection, LaneSettings(1000, report_ttl=TTL))
+        self.whole = 0  # asked for once more, with all contents
+
+    def decode(self, body: bytes, *, complete: bool = False, **more: Any) -> Any:
+        self.whole += complete
+        return super().decode(body, complete=complete, **more)
 
     def send(self, *reports: dict[str, Any], at: datetime = NOW, version: int = 8) -> list[Outcome]:
         return self.take(*(body(one, version) for one in reports), received_at=at)
@@ -210,6 +216,29 @@ def test_the_next_run_shares_what_did_not_change(connection: Connection, reports
     assert rows(connection, "SELECT count(*) FROM reports") == [(2,)]
 
 
+def test_contents_that_another_writer_was_given_are_asked_for(
+    connection: Connection, reports: Reports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer before this one was killed with them; or they were deleted since. Nothing is stored that is not whole, and what
+    came is stored when it comes again with all."""
+    monkeypatch.setattr(decoding, "REMEMBERED_BYTES_MIN", 0)
+    told = {"resources": [resource("/x", event())], "logs": [log("created"), log("said")]}
+    metrics = [{"category": "time", "name": "total", "value": 1.5}]
+    lost = reports.decode(body(at(NOW, metrics=metrics, **told)))
+    assert lost.event_contents
+    assert lost.log_contents
+    later = [NOW + timedelta(minutes=minute) for minute in (30, 60)]
+    assert reports.send(at(later[0], metrics=metrics, **told)) == [Outcome.STORED]
+    assert reports.whole == 1
+    assert reports.send(at(later[1], metrics=metrics, **told)) == [Outcome.STORED]
+    assert reports.whole == 1
+    assert len(rows(connection, "SELECT FROM resource_events")) == 2
+    assert (
+        rows(connection, "SELECT message FROM report_logs ORDER BY 1") == [("created",)] * 2 + [("said",)] * 2
+    )
+    assert rows(connection, "SELECT value FROM report_metrics") == [(1.5,)] * 2
+
+
 def test_the_same_report_is_one(connection: Connection, reports: Reports) -> None:
     """Twice in a batch, again later, and by another engine."""
     one = at(NOW)
@@ -272,7 +301,7 @@ def test_what_is_older_than_reports_are_kept_makes_no_day(connection: Connection
         == [Outcome.STALE] * 2
     )
     assert days(connection) == []
-    (work,) = [reports.decode(body(at(NOW + timedelta(days=3650))), received_at=NOW)]
+    work = reports.decode(body(at(NOW + timedelta(days=3650))), complete=True, received_at=NOW)
     (settled,) = reports.lane.apply([work.placed(NOW)])  # as the engine does with what it does not believe
     assert settled.outcome is Outcome.STORED
     assert days(connection) == ["20261123"]

@@ -48,5 +48,9 @@ class Factset(msgspec.Struct, array_like=True, frozen=True, tag="facts"):
     inventory: Inventory | None  # None: the node reports none
     is_complete: bool  # nothing was left out: what is missing now is a fault
 
+    @property
+    def goes_with_others(self) -> bool:
+        return self.shape is None and (self.inventory is None or self.inventory.packages is None)
+
 
 FACTS_WORKS = (Factset,)

@@ -2,139 +2,105 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
+from typing import NamedTuple
 
 from ingest.core.delivery.decoding import DecoderSettings, KnownDigests
 from ingest.core.delivery.envelope import Envelope, open_envelope
+from ingest.core.delivery.routing import lane_of
 from ingest.core.delivery.work import UNPLACED, Descriptor
 from ingest.core.plain_text import require_plain
 from ingest.core.report.identity import report_hash
+from ingest.core.report.known_parts import KnownParts
 from ingest.core.report.metrics import MetricShapes
-from ingest.core.report.model import Event, Report, ReportedResource, Scalar, read_report
-from ingest.core.report.shared_content import (
-    EVENT_SHOWN_BYTES,
-    LOG_SHOWN_BYTES,
-    METRIC_SHOWN_BYTES,
-    About,
-    Arrays,
-    Fields,
-    about,
-    clean,
-    digest_of,
-    event_fields,
-    log_fields,
-    require_shown,
-)
-from ingest.core.report.work import Parts, ReportHeader, StoreReport
+from ingest.core.report.model import ReportHead, Scalar, read_report, read_uncut
+from ingest.core.report.parts import Events, Logs, all_events, all_logs
+from ingest.core.report.shared_content import METRIC_SHOWN_BYTES, Fields, clean, require_shown
+from ingest.core.report.work import ReportHeader, StoreReport
 from ingest.core.times import parse_time
 from ingest.core.uuids import parse_uuid
 from ingest.errors import Rejected
 
+KNOWN_SHARE = 8  # of a decoder's cache: its part for events and lines that were met before
+REMEMBERED_BYTES_MIN = 16 * 1024  # of a payload: in a smaller one is hardly an event
 TYPES = ("agent", "plan")
-_STATUSES = ("success", "failure", "noop", "skipped")
+
+
+class _Read(NamedTuple):
+    head: ReportHead
+    header: ReportHeader
+    events: Events
+    logs: Logs | None
 
 
 class ReportDecoder:
-    """Remembers the last shape of metrics, nothing else."""
+    """Remembers the last shape of metrics, and the events and lines that reports had lately."""
 
     def __init__(self, settings: DecoderSettings) -> None:
         self._shapes = MetricShapes()
+        self._known = KnownParts(settings.cache_bytes_max // KNOWN_SHARE, settings.seed)
+        self._lanes = settings.lanes
 
     def decode(self, descriptor: Descriptor, body: memoryview, known: KnownDigests) -> Iterator[StoreReport]:
         """One report. Raises Rejected."""
         envelope = open_envelope(body, descriptor.headers, descriptor.arrived_at)
         if not len(envelope.payload):
             raise Rejected("invalid", "'store report' has no payload")
-        report = read_report(envelope.payload, envelope.version)
-        header = _header(report, envelope)
-        metrics = len(report.metrics or ())
-        require_shown("metrics", metrics, METRIC_SHOWN_BYTES * metrics)
-        texts = Fields()
-        events = _Events(report.resources or [], header.start_time, texts)
-        logs = None if report.logs is None else _Logs(report, header.start_time, events.by_message, texts)
+        read = None if descriptor.complete else self._remembered(envelope)
+        head, header, events, logs = _parsed(envelope) if read is None else read
+        lane, metrics = 1 << lane_of(header.certname, self._lanes), head.metrics
         yield StoreReport(
             delivery=descriptor.delivery,
             received_at=descriptor.received_at,
             header=header,
-            metrics=None if report.metrics is None else self._shapes.encode(report.metrics),
-            events=Parts(b"".join(events.digests), tuple(events.offsets)),
-            logs=None if logs is None else Parts(b"".join(logs.digests), tuple(logs.offsets)),
+            metrics=None
+            if metrics is None
+            else self._shapes.encode(metrics, lane, everything=descriptor.complete),
+            events=events.parts,
+            logs=None if logs is None else logs.parts,
             event_contents=events.contents,
             log_contents={} if logs is None else logs.contents,
             log_events={} if logs is None else logs.repeats,
             counts=events.counts,
+            is_complete=descriptor.complete,
         )
 
-
-class _Events:
-    """Each event's digest and time, and the contents once each."""
-
-    def __init__(self, resources: list[ReportedResource], start: datetime, known: Fields) -> None:
-        self.digests: list[bytes] = []
-        self.offsets: list[int] = []
-        self.contents: dict[bytes, bytes] = {}
-        self.by_message: dict[str, bytes] = {}  # for logs that repeat one
-        self._statuses: Counter[str | None] = Counter()
-        self._corrective = self._shown_bytes = 0
-        self._known = known
-        for resource in resources:
-            said = about(resource, known)
-            if resource.skipped:
-                self._add(said, None, _time(resource.timestamp, "timestamp of a resource", start), start)
-            for event in resource.events:
-                if resource.skipped and event.status == "skipped":
-                    continue  # PuppetDB's archives say it twice
-                self._add(said, event, _time(event.timestamp, "timestamp of an event", start), start)
-
-    @property
-    def counts(self) -> tuple[int, int, int, int, int]:
-        success, failure, noop, skipped = (self._statuses[status] for status in _STATUSES)
-        return success, failure, noop, skipped, self._corrective
-
-    def _add(self, resource: About, event: Event | None, at: datetime, start: datetime) -> None:
-        fields = event_fields(resource, event, self._known)
-        digest = digest_of(fields)
-        self.contents.setdefault(digest, fields)
-        self.digests.append(digest)
-        self.offsets.append(_microseconds(at, start))
-        self._shown_bytes += EVENT_SHOWN_BYTES + len(fields)
-        require_shown("events", len(self.offsets), self._shown_bytes)
-        self._statuses["skipped" if event is None else event.status] += 1
-        if event is not None:
-            self._corrective += event.corrective_change is True
-            if event.message:
-                self.by_message.setdefault(event.message, digest)
+    def _remembered(self, envelope: Envelope) -> _Read | None:
+        """A large one, of which only what was not met before is parsed. None: that cannot be."""
+        if len(envelope.payload) < REMEMBERED_BYTES_MIN:
+            return None
+        report = read_uncut(envelope.payload, envelope.version)
+        if report is None:
+            return None
+        header = _header(report, envelope)
+        lane = 1 << lane_of(header.certname, self._lanes)
+        texts = Fields()
+        events = self._known.events(bytes(report.resources), header.start_time, lane, texts)
+        if events is None:
+            return None
+        logs = self._known.logs(bytes(report.logs), header.start_time, lane, events.by_message, texts)
+        return None if logs is None else _Read(report, header, events, logs)
 
 
-class _Logs:
-    """The same of logs. One that repeats an event's message refers to that: its content has the event's digest in it, so that
-    it is used only by reports that have that event."""
-
-    def __init__(self, report: Report, start: datetime, by_message: dict[str, bytes], known: Fields) -> None:
-        self.digests: list[bytes] = []
-        self.offsets: list[int] = []
-        self.contents: dict[bytes, tuple[bytes, bytes]] = {}
-        self.repeats: dict[bytes, bytes] = {}
-        shown_bytes = 0
-        lists = Arrays()
-        for log in report.logs or ():
-            message = None if log.message is None else str(log.message)
-            event = by_message.get(message) if message else None
-            before, behind = log_fields(log, None if event is not None else clean(message), known, lists)
-            digest = digest_of(before, event or b"", behind)
-            if digest not in self.contents:
-                self.contents[digest] = (before, behind)
-                if event is not None:
-                    self.repeats[digest] = event
-            self.digests.append(digest)
-            shown_bytes += LOG_SHOWN_BYTES + len(before) + len(behind) + (len(message or "") if event else 0)
-            require_shown("logs", len(self.digests), shown_bytes)
-            self.offsets.append(_microseconds(_time(log.time, "time of a log", start), start))
+def _parsed(envelope: Envelope) -> _Read:
+    """The report with all its contents."""
+    report = read_report(envelope.payload, envelope.version)
+    header = _header(report, envelope)
+    texts = Fields()
+    events = all_events(report.resources or [], header.start_time, texts)
+    logs = report.logs
+    return _Read(
+        report,
+        header,
+        events,
+        None if logs is None else all_logs(logs, header.start_time, events.by_message, texts),
+    )
 
 
-def _header(report: Report, envelope: Envelope) -> ReportHeader:
+def _header(report: ReportHead, envelope: Envelope) -> ReportHeader:
+    metrics = len(report.metrics or ())
+    require_shown("metrics", metrics, METRIC_SHOWN_BYTES * metrics)
     certname = report.certname or envelope.certname
     if not certname:
         raise Rejected("invalid", "the report names no node")
@@ -196,12 +162,3 @@ def _needed_time(value: Scalar, name: str) -> datetime:
     if value in (None, ""):
         raise Rejected("invalid", f"the report has no {name}")
     return parse_time(value, name)
-
-
-def _time(value: Scalar, name: str, default: datetime) -> datetime:
-    return default if value is None else parse_time(value, name)
-
-
-def _microseconds(at: datetime, start: datetime) -> int:
-    since = at - start
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds

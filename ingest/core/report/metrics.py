@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from operator import attrgetter
 
 from ingest.core import pgcopy
 from ingest.core.report.model import MetricValue
@@ -12,30 +13,47 @@ from ingest.core.report.shared_content import clean, digest_of, value_text
 from ingest.core.report.work import Metrics
 
 _DOUBLE_INTEGER_MAX = 2**53  # up to there a double is every integer
+_NUMBERS = frozenset((int, float))
+_names_of = attrgetter("category", "name")
+_value_of = attrgetter("value")
 
 
 class MetricShapes:
     """Remembers the last shape: mostly the next report has the same."""
 
     def __init__(self) -> None:
-        self._key: list[tuple[str, str, bool]] = []
+        self._key: tuple[list[tuple[str, str]], list[type]] = ([], [])
         self._shape = self._names = b""
+        self._sent = 0  # a bit for each lane that was given the names
 
-    def encode(self, metrics: Sequence[MetricValue]) -> Metrics:
-        key = [(one.category, one.name, isinstance(one.value, int)) for one in metrics]
+    def encode(self, metrics: Sequence[MetricValue], lane: int, *, everything: bool) -> Metrics:
+        """With the names, if this lane (a bit) was not given them or ``everything`` is wanted; they count as given now."""
+        values = list(map(_value_of, metrics))
+        key = (list(map(_names_of, metrics)), list(map(type, values)))
         if key != self._key or not self._shape:
-            names = [[clean(category), clean(name), is_integer] for category, name, is_integer in key]
-            self._names = pgcopy.jsonb(json.dumps(names, ensure_ascii=False).encode())
-            self._shape, self._key = digest_of(self._names), key
-        values = [one.value for one in metrics]
-        if all(map(_fits, values)):
-            return Metrics(self._shape, self._names, pgcopy.float8_array_zeros_null(values), None)
-        return Metrics(
-            self._shape,
-            self._names,
-            pgcopy.float8_array(()),
-            value_text(values),
-        )
+            shape = [
+                [clean(category), clean(name), isinstance(value, int)]
+                for (category, name), value in zip(key[0], values, strict=True)
+            ]
+            self._names = pgcopy.jsonb(json.dumps(shape, ensure_ascii=False).encode())
+            self._shape, self._key, self._sent = digest_of(self._names), key, 0
+        names = self._names if everything or not self._sent & lane else None
+        self._sent |= lane
+        if _fit(values):
+            return Metrics(self._shape, names, pgcopy.float8_array_zeros_null(values), None)
+        return Metrics(self._shape, names, pgcopy.float8_array(()), value_text(values))
+
+
+def _fit(values: Sequence[object]) -> bool:
+    """Whether doubles hold all of them."""
+    # All at once, for the many that do; what is no number among them, or is not finite, makes no such sum.
+    if _NUMBERS.issuperset(map(type, values)):
+        try:
+            if sum(map(abs, values)) <= _DOUBLE_INTEGER_MAX:  # type: ignore[arg-type]
+                return True
+        except OverflowError:
+            pass
+    return all(map(_fits, values))
 
 
 def _fits(value: object) -> bool:

@@ -16,6 +16,7 @@ from ingest.core.sensitive import conceal, may_hold_secrets
 from ingest.errors import Rejected
 
 Scalar = str | int | float | bool | None
+NULL = msgspec.Raw(b"null")
 
 
 class Event(msgspec.Struct, gc=False):
@@ -57,8 +58,8 @@ class MetricValue(msgspec.Struct, gc=False):
     value: Any = None
 
 
-class Report(msgspec.Struct):
-    """The payload. ``metrics`` and ``logs`` are None where the sender's version had none."""
+class ReportHead(msgspec.Struct):
+    """The payload but for its lists of events and lines. ``metrics`` is None where the sender's version had none."""
 
     certname: str | None = None
     puppet_version: Scalar = None
@@ -79,13 +80,26 @@ class Report(msgspec.Struct):
     noop_pending: bool | None = None
     corrective_change: bool | None = None
     type: str | None = None
-    resources: list[ReportedResource] | None = None
     metrics: list[MetricValue] | None = None
+
+
+class Report(ReportHead):
+    """The payload. ``logs`` is None where the sender's version had none."""
+
+    resources: list[ReportedResource] | None = None
     logs: list[Log] | None = None
+
+
+class UncutReport(ReportHead):
+    """The same with its lists as they stand there."""
+
+    resources: msgspec.Raw = NULL
+    logs: msgspec.Raw = NULL
 
 
 _OF_RESOURCE = ("resource_type", "resource_title", "file", "line", "containment_path", "timestamp")
 _report = msgspec.json.Decoder(Report)
+_uncut = msgspec.json.Decoder(UncutReport)
 
 
 def read_report(payload: bytes | memoryview, version: int) -> Report:
@@ -94,6 +108,16 @@ def read_report(payload: bytes | memoryview, version: int) -> Report:
     if version < 7 and report.catalog_uuid is None:
         report.catalog_uuid = report.transaction_uuid
     return report
+
+
+def read_uncut(payload: bytes | memoryview, version: int) -> UncutReport | None:
+    """None: it has to be read as a whole."""
+    if version < 7 or may_hold_secrets(bytes(payload)):
+        return None
+    try:
+        return _uncut.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _read(payload: bytes | memoryview, version: int) -> Report:

@@ -48,13 +48,13 @@ class Metrics(msgspec.Struct, array_like=True, frozen=True):
     """The names are a shape that reports share; the values are this one's."""
 
     shape: bytes  # its digest
-    names: bytes  # encoded COPY fields of the shape
+    names: bytes | None  # encoded COPY fields of the shape; None: this lane was given them
     values: bytes  # an encoded COPY field, float8[]; NULL is zero
     exact: str | None  # the values as JSON, where doubles cannot hold them
 
 
 class StoreReport(msgspec.Struct, array_like=True, frozen=True, tag="report"):
-    """A whole report. ``events`` and ``logs`` have their contents as encoded COPY fields behind the digest."""
+    """A whole report. Contents are encoded COPY fields behind the digest; those are there that this lane was not given yet."""
 
     is_early: ClassVar[bool] = False
 
@@ -70,6 +70,11 @@ class StoreReport(msgspec.Struct, array_like=True, frozen=True, tag="report"):
     ]  # what stands before and behind the id of the event that is repeated
     log_events: dict[bytes, bytes]  # which event's message a log repeats, by their digests
     counts: tuple[int, int, int, int, int]  # of events: success, failure, noop, skipped; and corrective ones
+    is_complete: bool  # every content is there: what is missing now is a fault
+
+    @property
+    def goes_with_others(self) -> bool:
+        return not self.events.offsets
 
     @property
     def certname(self) -> str:
@@ -88,7 +93,11 @@ class StoreReport(msgspec.Struct, array_like=True, frozen=True, tag="report"):
 
     def without_events(self) -> Self:
         """The same without its events; logs that repeat an event's message still do."""
-        repeated = {digest: self.event_contents[digest] for digest in self.log_events.values()}
+        repeated = {
+            digest: self.event_contents[digest]
+            for digest in self.log_events.values()
+            if digest in self.event_contents
+        }
         return replace(self, events=Parts(b"", ()), event_contents=repeated)
 
 

@@ -127,8 +127,19 @@ def _edges(
     )
 
 
-def stored_digests(connection: Connection) -> list[tuple[str, bytes]]:
-    """(certname, raw digest) of every stored catalog."""
+StoredDigest = tuple[str, bytes]  # certname, raw digest
+
+
+def stored_digests(connection: Connection, since: str | None = None) -> list[StoredDigest]:
+    """Of every catalog, or of those whose content was stored since then (``written_until``)."""
     with translate_errors(), connection.cursor(binary=True) as cursor:
-        cursor.execute(query("stored_digests"))
+        cursor.execute(query("stored_digests"), [since or "0"])
         return [(str(certname), bytes(digest)) for certname, digest in cursor]  # type: ignore[call-overload]
+
+
+def written_until(connection: Connection) -> str:
+    """The oldest transaction that may not be seen whole yet."""
+    with translate_errors():
+        row = connection.execute(query("snapshot_xmin")).fetchone()
+    assert row is not None
+    return str(row[0])

@@ -180,6 +180,43 @@ RESOURCES = Entity(
     OF_NODES,
 )
 
+RESOURCES_COUNTED = RESOURCES._replace(
+    fields={"certname": _CERTNAME, "environment": _ENVIRONMENT},
+    source=always("from_resources_counted"),
+    counting="coalesce(sum(cardinality(cr.resource_ids)), 0)",
+)
+
+
+def are_only_counted(query: ast.Query) -> bool:
+    """Whether a query for resources asks for nothing of any of them."""
+    columns = query.columns or ()
+    return (
+        any(map(_is_count, columns))
+        and all(_is_count(one) or _is_of_node(one) for one in (*columns, *query.group_by))
+        and all(order.field in RESOURCES_COUNTED.fields for order in query.order_by)
+        and all(map(_is_about_nodes, conjuncts(query.where)))
+    )
+
+
+def _is_count(column: ast.Column) -> bool:
+    return isinstance(column, ast.Function) and column.name == "count" and column.field is None
+
+
+def _is_of_node(column: ast.Column | ast.Pair) -> bool:
+    return isinstance(column, ast.Field) and column.text in RESOURCES_COUNTED.fields
+
+
+def _is_about_nodes(part: ast.Node) -> bool:
+    match part:
+        case ast.And(parts) | ast.Or(parts):
+            return all(map(_is_about_nodes, parts))
+        case ast.Not(inner):
+            return _is_about_nodes(inner)
+        case ast.Compare("=" | "~", subject) | ast.InArray(subject):
+            return ast.is_node_state(part) or (not isinstance(subject, ast.Function) and _is_of_node(subject))
+    return False
+
+
 EDGES = Entity(
     "edges",
     {

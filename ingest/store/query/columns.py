@@ -74,7 +74,7 @@ def column_of(parameters: Parameters, entity: Entity, column: ast.Column, is_gro
 
 def call(parameters: Parameters, entity: Entity, function: ast.Function) -> Shown:
     if function.field is None:
-        return Shown("count", "count(*)", Type.NUMERIC)
+        return Shown("count", entity.counting, Type.NUMERIC)
     found = entity.fields.get(function.field.name)
     if found is None or not found.queryable:
         raise ast.BadQuery(unknown_column(entity, function.field.text))

@@ -12,8 +12,8 @@ from ingest.core.query import ast
 from ingest.core.query.paths import read_field
 from ingest.store.query import columns, operators, values
 from ingest.store.query.columns import Shown
-from ingest.store.query.entities import entity_of
-from ingest.store.query.entity import PURGE_TTL, Entity, EntityField, Source, Type, statement
+from ingest.store.query.entities import entity_for, entity_of
+from ingest.store.query.entity import PURGE_TTL, Entity, EntityField, Source, Type, join, statement
 from ingest.store.query.lookups import (
     cast,
     fact_path,
@@ -43,7 +43,7 @@ class Compiled(NamedTuple):
 
 def compile_query(query: ast.Query, node_purge_ttl_s: float = 0.0) -> Compiled:
     """Raises BadQuery."""
-    return Compiler(node_purge_ttl_s).compile(entity_of(query.entity), query)
+    return Compiler(node_purge_ttl_s).compile(entity_for(query), query)
 
 
 class Compiler:
@@ -74,12 +74,23 @@ class Compiler:
         condition = self.condition(entity, where)
         selected = ", ".join(f"{one.sql} AS c{number}" for number, one in enumerate(shown))
         distinct = "DISTINCT " if entity.distinct else ""
-        text = f"SELECT {distinct}{selected}{self._source(entity, entity.source(query.where))}"
-        if condition is not None:
-            text += f" WHERE {condition}"
+        behind = f" WHERE {condition}" if condition is not None else ""
         if query.group_by:
-            text += " GROUP BY " + ", ".join(self._group(entity, column, shown) for column in query.group_by)
-        return text
+            behind += " GROUP BY " + ", ".join(
+                self._group(entity, column, shown) for column in query.group_by
+            )
+        source = self._source(entity, entity.source(query.where))
+        return f"SELECT {distinct}{selected}{source}{self._joins(entity, selected + behind)}{behind}"
+
+    def _joins(self, entity: Entity, text: str) -> str:
+        """What the select that has this text mentions by name."""
+        statements = {field.by_name for field in entity.fields.values() if field.by_name is not None}
+        return "".join(
+            "\n" + self.parameters.heavy(join(statement_name, self.parameters.text(name), alias))
+            for statement_name in statements
+            for name, alias in self.parameters.joins.items()
+            if f"{alias}.value" in text
+        )
 
     def _source(self, entity: Entity, source: Source) -> str:
         text = " " + statement(source.name).removeprefix("SELECT ")

@@ -40,7 +40,7 @@ class EntityField(NamedTuple):
     projectable: bool = True
     shown: str | None = None  # the expression that makes JSON of it, where it is not the same
     json: str | None = None  # its JSON as text, where that is cheaper than to make it of the value
-    # Of a document: the expression for what stands under the name {name}, where that is cheaper than to make the whole.
+    # Of a document: the statement that is joined for what stands under a name, where that is cheaper than to make the whole.
     by_name: str | None = None
 
 
@@ -70,6 +70,7 @@ class Entity(NamedTuple):
     has_kinds: bool = False  # of reports: those of agents alone unless ``type`` is asked for
     distinct: bool = False
     has_large_rows: bool = False  # megabytes, of a catalog with thousands of resources
+    counting: str = "count(*)"  # how many rows there are
     bare: str | None = None  # rows are not objects, but this field's values
 
     def queryable(self) -> list[str]:
@@ -113,6 +114,12 @@ def statement(name: str) -> str:
     lines = query(name).as_string().splitlines()
     text = "\n".join(line for line in lines if not line.startswith("--")).strip()
     return _WITHIN.sub(lambda found: _with_columns(found[1], OF_FACTS), text)
+
+
+def join(statement_name: str, name: str, alias: str) -> str:
+    """A statement of ``entities.sql`` that joins what is found by a name (a placeholder) as the column ``value`` of ``alias``."""
+    text = _with_columns(statement_name, {"name": name}).removeprefix("SELECT FROM (SELECT) AS before")
+    return text.replace("this_base", f"base_of_{alias}").replace("this_fact", alias)
 
 
 def subselect(statement_name: str, **columns: str) -> str:

@@ -174,16 +174,15 @@ FACTSETS_WITH_PACKAGES = FACTSETS._replace(
 )
 
 _OBJECT = subselect("factset_object", **_OF_NODE)
-_BY_NAME = subselect("fact_by_name", **_OF_NODE, name="{name}")
 _TRUSTED = subselect("fact_by_name", **_OF_NODE, name="'trusted'")
 INVENTORY = Entity(
     "inventory",
     {
         **_FACTSET,
-        "facts": EntityField(f"{_OBJECT}::jsonb", Type.DOCUMENT, json=_OBJECT, by_name=_BY_NAME),
+        "facts": EntityField(f"{_OBJECT}::jsonb", Type.DOCUMENT, json=_OBJECT, by_name="join_fact"),
         "trusted": EntityField(_TRUSTED, Type.DOCUMENT),
     },
-    always("from_factsets"),
+    always("from_inventory"),
     BY_CERTNAME,
     OF_NODES,
     has_large_rows=True,

@@ -116,7 +116,7 @@ def inside(parameters: Parameters, found: EntityField, field: ast.Field) -> str:
 def _named(parameters: Parameters, found: EntityField, name: str) -> str:
     """What stands under a name of a document itself."""
     if found.by_name is not None:
-        return parameters.heavy(found.by_name.replace("{name}", parameters.text(name)))
+        return f"{parameters.joined(name)}.value"
     return f"({parameters.heavy(found.sql)} -> {parameters.text(name)})"
 
 

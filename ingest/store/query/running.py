@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from typing import Any
 
 import psycopg
 from psycopg.pq.abc import PGresult
@@ -28,6 +29,7 @@ PIECE_S = 0.05  # rows do not wait longer than that for others
 ROWS = 4  # that come at once: singly they cost twice as much CPU here, by the hundred hardly less
 IDLE_S_MAX = 60  # in a transaction; the front gives up slow clients by itself
 CANCEL_TIMEOUT_S = 2.0
+LAG_EVERY_S = 1.0  # a question to a replica between queries, and none to a primary
 
 # By the class of a SQLSTATE: data exceptions, syntax and types, limits of a statement (its depth, its size).
 _ASKERS_FAULT = ("22", "42", "54", "2201B")
@@ -48,8 +50,7 @@ def open_reader(conninfo: str, *, connect_timeout_s: float, timeout_s: float) ->
     )
     with translate_errors():
         connection.execute(query("only_reads"), [f"{IDLE_S_MAX}s"])
-    # A pooler may give each transaction a session that has prepared nothing.
-    connection.plans = None if connection.pinned.is_pooled else Plans()
+    connection.plans = Plans()
     return connection
 
 
@@ -64,8 +65,7 @@ class RunningQuery:
         self._wire = Wire(connection)
         self._connection = connection
         self._timeout_s = timeout_s
-        # What a session was told does not count when a pooler gives each transaction another one.
-        self._is_told = is_usual and not connection.pinned.is_pooled
+        self._is_told = is_usual
         self._in_transaction = False
         self._with_total = False
         self._ends_s = 0.0
@@ -86,6 +86,32 @@ class RunningQuery:
     def is_over(self) -> bool:
         """Whether all rows have been given."""
         return self._is_over
+
+    def find(self, kind: str, name: str) -> Steps[bool]:
+        """Whether anything is known of a node, a catalog, an environment, a producer. Raises Unavailable."""
+        with translate_errors():
+            found = yield from self._wire.run_named("object_exists", {"kind": kind, "name": clean(name)})
+        return found.get_value(0, 0) == b"t"
+
+    def lag_s(self, *, is_new: bool = False) -> Steps[float | None]:
+        """How old answers may be, as it was a second ago if not ``is_new``; None: they come from no replica. Raises
+        Unavailable."""
+        connection, now_s = self._connection, time.monotonic()
+        # The server says so by itself, and again when it is promoted; a pooler before it may keep that to itself.
+        if connection.pgconn.parameter_status(b"in_hot_standby") == b"off":
+            return None
+        if is_new or connection.lag is None or now_s - connection.lag[0] > LAG_EVERY_S:
+            with translate_errors():
+                found = yield from self._wire.run_named("replica_lag", {})
+            seconds = found.get_value(0, 0)
+            connection.lag = (now_s, None if seconds is None else max(0.0, float(seconds)))
+        return connection.lag[1]
+
+    def has_replayed(self, position: str) -> Steps[bool]:
+        """Whether the replica shows what ``written_so_far`` had told. Raises Unavailable."""
+        with translate_errors():
+            found = yield from self._wire.run_named("has_replayed", {"position": position})
+        return found.get_value(0, 0) == b"t"
 
     def begin(self, compiled: Compiled, *, with_total: bool = False) -> Steps[list[bytes]]:
         """The first rows. Raises BadQuery, TooSlow or Unavailable."""
@@ -110,9 +136,7 @@ class RunningQuery:
         """The next rows; none: that was all. Raises as ``begin`` does."""
         wire, size = self._wire, 0
         found: list[bytes] = []
-        begun_s = time.monotonic()
-        if begun_s > self._ends_s:
-            raise TooSlow(f"the query took longer than {self._timeout_s:g} s")
+        begun_s = self.require_time()
         with _told():
             while size < PIECE_BYTES and not self._is_over:
                 if found and not wire.can_go_on() and time.monotonic() - begun_s > PIECE_S:
@@ -125,6 +149,18 @@ class RunningQuery:
                     found += rows
                     size += sum(map(len, rows))
         return found
+
+    def await_rows(self) -> Steps[None]:
+        """Until some are there. Raises as ``begin`` does."""
+        with _told():
+            yield from self._wire.await_result()
+
+    def require_time(self) -> float:
+        """What the clock says. Raises TooSlow when the answer has taken as long as it may."""
+        now_s = time.monotonic()
+        if now_s > self._ends_s:
+            raise TooSlow(f"the query took longer than {self._timeout_s:g} s")
+        return now_s
 
     def _rows(self, result: PGresult) -> list[bytes]:
         count = result.ntuples
@@ -174,11 +210,11 @@ def cancel(connection: Connection) -> None:
         hang_up(connection)
 
 
-def find_object(connection: Connection, kind: str, name: str) -> Steps[bool]:
-    """Whether anything is known of a node, a catalog, an environment, a producer. Raises Unavailable."""
+def written_so_far(connection: Connection) -> str | None:
+    """The place in the WAL up to which the primary has committed; None: it is none. Raises Unavailable."""
     with translate_errors():
-        found = yield from Wire(connection).run_named("object_exists", {"kind": kind, "name": clean(name)})
-    return found.get_value(0, 0) == b"t"
+        row: Any = connection.execute(query("written_so_far")).fetchone()
+    return None if row[0] is None else str(row[0])
 
 
 def is_stored(connection: Connection, command: str, certname: str, timestamp: datetime) -> bool:

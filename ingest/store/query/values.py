@@ -32,6 +32,11 @@ class Parameters:
     def __init__(self) -> None:
         self.values: dict[str, object] = {}
         self._places = 0
+        self.joins: dict[str, str] = {}  # aliases by the names that stand for them
+
+    def joined(self, name: str) -> str:
+        """The alias of what a document has under a name, in every select that mentions it."""
+        return self.joins.setdefault(name, f"fact_{len(self.joins)}")
 
     def heavy(self, sql: str, *, is_source: bool = False) -> str:
         """The same. Raises BadQuery for one place too many."""

@@ -83,11 +83,8 @@ class Wire:
 
     def next_result(self) -> Steps[PGresult | None]:
         """The next rows; None: that was all."""
-        pgconn = self._pgconn
-        while pgconn.is_busy():
-            yield READ
-            pgconn.consume_input()
-        result = pgconn.get_result()
+        yield from self.await_result()
+        result = self._pgconn.get_result()
         if result is None:
             self.is_under_way = False
             return None
@@ -96,18 +93,21 @@ class Wire:
             raise psycopg.errors.error_from_result(result, encoding="utf-8")
         return result
 
+    def await_result(self) -> Steps[None]:
+        """Until the next result is there."""
+        while self._pgconn.is_busy():
+            yield READ
+            self._pgconn.consume_input()
+
     def can_go_on(self) -> bool:
         """Whether the next result is there already."""
         return not self._pgconn.is_busy()
 
     def drain(self) -> Steps[None]:
         """Whatever is still to come."""
-        pgconn = self._pgconn
         while self.is_under_way:
-            while pgconn.is_busy():
-                yield READ
-                pgconn.consume_input()
-            self.is_under_way = pgconn.get_result() is not None
+            yield from self.await_result()
+            self.is_under_way = self._pgconn.get_result() is not None
 
     def run(self, text: str, parameters: Mapping[str, object] | None = None) -> Steps[PGresult]:
         """A statement whose rows are few."""

@@ -35,6 +35,14 @@ class Found(NamedTuple):
     events: dict[bytes, int]
     logs: dict[bytes, int]
 
+    def has_all(self, report: StoreReport) -> bool:
+        """Whether nothing that the report refers to is missing."""
+        return (
+            (report.metrics is None or report.metrics.shape in self.shapes)
+            and self.events.keys() >= set(digests_of(report.events))
+            and (report.logs is None or self.logs.keys() >= set(digests_of(report.logs)))
+        )
+
 
 class UsedTable:
     """A content table whose rows say on which day they were last used."""
@@ -47,11 +55,14 @@ class UsedTable:
         )
         self._fresh: set[bytes] = set()
 
-    def resolve(self, session: Session, rows: Mapping[bytes, Callable[[], bytes]]) -> dict[bytes, int]:
-        """The id of each; those that are nowhere are inserted, and all are in use today from now on."""
-        ids = self._table.known(rows.keys())
-        if len(ids) < len(rows):
-            ids.update(self._table.find(session, rows.keys() - ids.keys()))
+    def resolve(
+        self, session: Session, digests: Collection[bytes], rows: Mapping[bytes, Callable[[], bytes]]
+    ) -> dict[bytes, int]:
+        """The ids of those digests that the database has; of those that it has not the rows at hand are inserted. All are in
+        use today from now on."""
+        ids = self._table.known(digests)
+        if len(ids) < len(digests):
+            ids.update(self._table.find(session, set(digests) - ids.keys()))
         new = {digest: make for digest, make in rows.items() if digest not in ids}
         if new:
             before = self._table.rows_written
@@ -97,15 +108,14 @@ class ReportContents:
     def resolve(self, session: Session, reports: Sequence[StoreReport]) -> Found:
         self._begin_day(max(report.received_at for report in reports).date())
         metrics = [report.metrics for report in reports if report.metrics is not None]
-        shapes = self._shapes.resolve(
-            session, {one.shape: _row(one.shape, one.names, fields=1) for one in metrics}
-        )
+        rows = {one.shape: _row(one.shape, one.names, fields=1) for one in metrics if one.names is not None}
+        shapes = self._shapes.resolve(session, {one.shape for one in metrics}, rows)
         fields = {header_digest(report.header): header_fields(report.header) for report in reports}
-        headers = self._headers.resolve(
-            session, {digest: _row(digest, its, fields=10) for digest, its in fields.items()}
-        )
+        rows = {digest: _row(digest, its, fields=10) for digest, its in fields.items()}
+        headers = self._headers.resolve(session, rows.keys(), rows)
         events = self._events.resolve(
             session,
+            {digest for one in reports for digest in (*digests_of(one.events), *one.log_events.values())},
             {
                 digest: _row(digest, its, fields=13)
                 for one in reports
@@ -114,10 +124,12 @@ class ReportContents:
         )
         logs = self._logs.resolve(
             session,
+            {digest for one in reports if one.logs is not None for digest in digests_of(one.logs)},
             {
-                digest: _log_row(digest, *its, events.get(one.log_events.get(digest, b"")))
+                digest: _log_row(digest, *its, None if event is None else events[event])
                 for one in reports
                 for digest, its in one.log_contents.items()
+                if (event := one.log_events.get(digest)) is None or event in events
             },
         )
         return Found(shapes, headers, events, logs)
@@ -162,9 +174,13 @@ def header_digest(header: ReportHeader) -> bytes:
     return digest_of(header_fields(header))
 
 
-def ids_of(parts: Parts, ids: Mapping[bytes, int]) -> Collection[int]:
+def digests_of(parts: Parts) -> list[bytes]:
     digests = parts.digests
-    return [ids[digests[at : at + DIGEST_BYTES]] for at in range(0, len(digests), DIGEST_BYTES)]
+    return [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)]
+
+
+def ids_of(parts: Parts, ids: Mapping[bytes, int]) -> Collection[int]:
+    return [ids[digest] for digest in digests_of(parts)]
 
 
 def _boolean(value: bool | None) -> bytes:

@@ -9,6 +9,7 @@ from ingest.core import pgcopy
 from ingest.core.bounded_cache import BoundedCache
 from ingest.core.delivery.work import Outcome, Settled
 from ingest.core.report.work import Parts, StoreReport
+from ingest.errors import Rejected
 from ingest.store.engines import Placing
 from ingest.store.lane import LaneSettings
 from ingest.store.node.nodes import read_nodes
@@ -47,7 +48,7 @@ class ReportWriter:
         for hash_ in self._stored(session, list(wanted.values())):
             outcomes[wanted.pop(hash_).delivery] = Outcome.UNCHANGED
         if wanted:
-            self._add(session, list(wanted.values()))
+            outcomes |= dict.fromkeys(self._add(session, list(wanted.values())), Outcome.REDO)
         return [Settled(work.delivery, outcomes[work.delivery]) for work in works]
 
     def committed(self) -> None:
@@ -93,7 +94,20 @@ class ReportWriter:
         session.cursor.execute(query("stored_reports"), [hashes, *between], binary=True)
         return list({bytes(hash_) for (hash_,) in session.cursor})
 
-    def _add(self, session: Session, reports: Sequence[StoreReport]) -> None:
+    def _add(self, session: Session, reports: Sequence[StoreReport]) -> set[int]:
+        """Adds them, but for those of which contents are missing: a writer before this one was given them, or they were deleted
+        since. Returns the deliveries of these."""
+        found = self._contents.resolve(session, reports)
+        lacking = {report.delivery for report in reports if not found.has_all(report)}
+        if any(report.is_complete and report.delivery in lacking for report in reports):
+            raise Rejected("incomplete_work", "a decoder called its work complete and it was not")
+        if lacking:
+            reports = [report for report in reports if report.delivery not in lacking]
+        if reports:
+            self._put(session, reports, found)
+        return lacking
+
+    def _put(self, session: Session, reports: Sequence[StoreReport], found: Found) -> None:
         nodes = {
             certname: (node_id, is_out)
             for certname, node_id, is_out in read_nodes(
@@ -101,7 +115,6 @@ class ReportWriter:
             )
         }
         self._ensure_days(session, reports)
-        found = self._contents.resolve(session, reports)
         session.copy(
             "copy_node_reports", [_row(report, nodes[report.certname][0], found) for report in reports]
         )

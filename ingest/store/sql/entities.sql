@@ -44,6 +44,13 @@ CROSS JOIN LATERAL unnest(cr.resource_ids) WITH ORDINALITY AS m (resource_id, pl
 LEFT JOIN resources r ON r.id = m.resource_id
 LEFT JOIN positions p ON p.id = slots.ids[m.place]
 
+-- name: from_resources_counted
+-- Where they are only counted, by node or environment: an array says how many it has.
+SELECT FROM nodes n
+JOIN catalogs c ON c.node_id = n.id
+LEFT JOIN environments e ON e.id = c.environment_id
+JOIN catalog_resources cr ON cr.node_id = n.id
+
 -- name: from_resources_by_content
 -- From resources to their nodes, without an index that catalogs would have to keep. Few resources are looked for in every
 -- node's arrays, 32 ms for each of them at 3000 nodes of 1000 resources; from 30 on it is quicker to take all arrays apart
@@ -235,6 +242,13 @@ JOIN node_facts f ON f.node_id = n.id
 LEFT JOIN environments e ON e.id = f.environment_id
 LEFT JOIN producers pr ON pr.id = f.producer_id
 
+-- name: from_inventory
+-- As from_factsets, with what the facts that are named (join_fact) need.
+SELECT FROM nodes n
+JOIN node_facts f ON f.node_id = n.id
+LEFT JOIN node_own_facts o ON o.node_id = n.id
+LEFT JOIN environments e ON e.id = f.environment_id
+
 -- name: fact_of_base
 -- A fact as JSON, its template filled in with its leaves. As jsonb would write it, but for spaces and the order of names: so what
 -- jsonb writes otherwise (numbers with an exponent; U+0000 and lone surrogates, the only escapes with a u besides control
@@ -353,6 +367,33 @@ CROSS JOIN LATERAL (
 ) AS v
 CROSS JOIN LATERAL (SELECT NULL::text AS json /* fact_of_base */) AS shared
 WHERE b.id = %(base_id)s::integer AND place.number IS NOT NULL
+
+-- name: join_fact
+-- A fact that a query names, joined to the rows f of node_facts, o and n: what nodes of one base share is looked for once. The compiler
+-- puts a name where this_base and this_fact stand.
+SELECT FROM (SELECT) AS before
+LEFT JOIN LATERAL (
+    SELECT v.number, v.template, v.first_place, v.next_place, v.leaves, shared.json
+    FROM fact_bases b
+    JOIN fact_shapes s ON s.id = b.shape_id
+    CROSS JOIN LATERAL (SELECT array_position(s.names, %(name)s::text)::bigint AS number OFFSET 0) AS place
+    CROSS JOIN LATERAL (
+        SELECT place.number, s.templates[place.number] AS template, s.firsts[place.number] AS first_place,
+               s.firsts[place.number + 1] AS next_place, b.leaves[place.number] AS leaves
+        OFFSET 0
+    ) AS v
+    CROSS JOIN LATERAL (SELECT NULL::text AS json /* fact_of_base */) AS shared
+    WHERE b.id = f.base_id AND place.number IS NOT NULL
+    OFFSET 0
+) AS this_base ON true
+CROSS JOIN LATERAL (
+    SELECT (
+        SELECT (SELECT NULL::text AS json /* fact_in_place */)
+        FROM (SELECT this_base.*) AS v
+        CROSS JOIN LATERAL (SELECT v.json) AS shared
+        WHERE v.number IS NOT NULL
+    )::jsonb AS value
+) AS this_fact
 
 -- name: factset_json
 -- The facts of the node of a row f of node_facts, as the text of a JSON array.

@@ -39,4 +39,5 @@ SELECT pg_is_in_recovery(),
        (SELECT count(*) FROM pg_stat_replication WHERE sync_state IS NULL)::integer,
        ((CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END) - '0/0')::bigint,
        coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0)::float8,
-       EXISTS (SELECT FROM pg_stat_wal_receiver)
+       EXISTS (SELECT FROM pg_stat_wal_receiver),
+       current_setting('wal_log_hints')::boolean OR current_setting('data_checksums')::boolean

@@ -1,3 +1,9 @@
+-- name: take_housekeeping
+-- A time in the future is of a clock that was set back.
+UPDATE content_state SET house_kept_at = now()
+WHERE house_kept_at IS NULL OR house_kept_at NOT BETWEEN now() - %s AND now()
+RETURNING house_kept_at
+
 -- name: snapshot_xmin
 -- The oldest transaction that this snapshot does not see all of.
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text

@@ -8,6 +8,13 @@ SELECT set_config('default_transaction_read_only', 'on', false), set_config('pla
        set_config('jit', 'off', false), set_config('enable_material', 'off', false),
        set_config('idle_in_transaction_session_timeout', %s, false)
 
+-- name: has_replayed
+SELECT NOT pg_is_in_recovery() OR pg_last_wal_replay_lsn() >= %(position)s::pg_lsn
+
+-- name: written_so_far
+-- The end of what was committed; null on a replica.
+SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_lsn()::text END
+
 -- name: limit_query
 SELECT set_config('statement_timeout', %(statement_timeout)s, true),
        set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, true)
@@ -60,3 +67,12 @@ SELECT CASE %(command)s::text
           AND (n.deactivated IS NOT NULL OR c.producer_timestamp >= %(timestamp)s::timestamptz))
     ELSE false
 END
+
+-- name: replica_lag
+-- How old what this server answers may be, in seconds; NULL: it is no replica. By what it has not replayed yet, because where
+-- nothing is written its newest transaction is old, too; by that one's age where it receives nothing.
+SELECT CASE
+    WHEN NOT pg_is_in_recovery() THEN NULL
+    WHEN pg_last_wal_receive_lsn() <= pg_last_wal_replay_lsn() AND EXISTS (SELECT FROM pg_stat_wal_receiver) THEN 0
+    ELSE coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0)
+END::float8

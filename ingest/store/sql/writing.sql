@@ -128,7 +128,7 @@ RETURNING n.certname
 
 -- name: stored_digests
 -- For the decoders: what each node's sections were when they were stored last.
-SELECT n.certname, c.raw_digest FROM catalogs c JOIN nodes n ON n.id = c.node_id
+SELECT n.certname, c.raw_digest FROM catalogs c JOIN nodes n ON n.id = c.node_id WHERE c.content_xid >= %s::text::xid8
 
 -- name: write_one_record
 -- A COMMIT waits for a standby only when its transaction wrote to the WAL.

@@ -11,7 +11,7 @@ from ingest.errors import Misconfigured
 from ingest.transport.message import Space
 from ingest.transport.stomp.client import StompClient
 from ingest.transport.stomp.heads import DamagedFrames
-from ingest.transport.stomp.management import ask_queue
+from ingest.transport.stomp.management import ask_nodes, ask_queue
 from ingest.transport.stomp.opening import Endpoint
 
 STOMP_PORT, STOMP_TLS_PORT = 61613, 61612
@@ -45,6 +45,10 @@ class StompBroker(NamedTuple):
     def queue(self, name: str) -> dict[str, Any] | None:
         """What the broker says of a queue, in RabbitMQ's words; None where it says nothing."""
         return ask_queue(self.endpoint, name, self.config.connect_timeout_s)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """What the broker says of the nodes of its cluster, in RabbitMQ's words; none where it says nothing."""
+        return ask_nodes(self.endpoint, self.config.connect_timeout_s)
 
 
 def stomp_brokers(config: Config) -> list[StompBroker]:
