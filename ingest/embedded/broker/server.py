@@ -222,7 +222,8 @@ class Server:
                 if connection.wants_write:
                     self._attempt(connection, connection.write, now_s)
                 self._touched.add(connection)
-        self._look_at_s = min((one.due_s() for one in self._connections), default=float("inf"))
+        # Not later: what is due changes with each message that begins.
+        self._look_at_s = min((now_s + LOOK_AROUND_S, *(one.due_s() for one in self._connections)))
 
     # Connections
 
