@@ -118,8 +118,8 @@ def statement(name: str) -> str:
 
 def join(statement_name: str, name: str, alias: str) -> str:
     """A statement of ``entities.sql`` that joins what is found by a name (a placeholder) as the column ``value`` of ``alias``."""
-    text = _with_columns(statement_name, {"name": name}).removeprefix("SELECT FROM (SELECT) AS before")
-    return text.replace("this_base", f"base_of_{alias}").replace("this_fact", alias)
+    _, end, text = _with_columns(statement_name, {"name": name}).partition("\n")
+    return end + text.replace("this_base", f"base_of_{alias}").replace("this_fact", alias)
 
 
 def subselect(statement_name: str, **columns: str) -> str:

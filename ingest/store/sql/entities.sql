@@ -370,8 +370,8 @@ WHERE b.id = %(base_id)s::integer AND place.number IS NOT NULL
 
 -- name: join_fact
 -- A fact that a query names, joined to the rows f of node_facts, o and n: what nodes of one base share is looked for once. The compiler
--- puts a name where this_base and this_fact stand.
-SELECT FROM (SELECT) AS before
+-- puts a name where this_base and this_fact stand, and leaves out the first line.
+SELECT FROM node_facts f JOIN nodes n ON n.id = f.node_id LEFT JOIN node_own_facts o ON o.node_id = f.node_id
 LEFT JOIN LATERAL (
     SELECT v.number, v.template, v.first_place, v.next_place, v.leaves, shared.json
     FROM fact_bases b

@@ -1,7 +1,7 @@
 -- name: take_housekeeping
 -- A time in the future is of a clock that was set back.
 UPDATE content_state SET house_kept_at = now()
-WHERE house_kept_at IS NULL OR house_kept_at NOT BETWEEN now() - %s AND now()
+WHERE house_kept_at IS NULL OR house_kept_at NOT BETWEEN now() - %s::interval AND now()
 RETURNING house_kept_at
 
 -- name: snapshot_xmin
