@@ -16,7 +16,7 @@ from lab.store_model import expected, resource, stored, wire_body
 from tests.engine.test_quarantine_limits import command
 
 FLOOD = 400
-ROWS_MAX = 80
+ROWS_MAX = 100  # the least that may be set
 GOOD = [wire_body(f"n{n}.example.com", 1, [resource(f"/{n}")]) for n in range(20)]
 TWICE = [resource("/x"), resource("/x")]
 
