@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
+# The tests of one file run in one process and in their order: what they start (a PuppetDB, a fleet) is started once.
+SIDE_BY_SIDE = -n $(JOBS) --dist loadfile
 
 .PHONY: demo check test test-all lint run clean bench-store bench bench-peer bench-peer-facts bench-peer-reports bench-peer-runs bench-disk test-store-long bench-scale bench-capacity faults faults-long fuzz test-puppet test-hostile-long bench-load test-oracle-long test-postgresql bench-order bench-page test-freshness-long test-one-box docs deb test-deb check-wheels fuzz-front bench-query test-cluster test-cluster-random test-cluster-outage bench-sharing bench-capacity-runs bench-cluster-costs bench-one-box bench-receipts bench-dashboard bench-slow
 
@@ -25,13 +27,13 @@ lint: $(VENV)/.made
 	$(BIN)/mypy
 
 check: lint  ## formatting, lint, types and the pure tests: while you work
-	$(BIN)/pytest -m "not server and not full" -n $(JOBS)
+	$(BIN)/pytest -m "not server and not full" $(SIDE_BY_SIDE)
 
 test: lint  ## what every change must pass, with PostgreSQL and the embedded broker
-	$(BIN)/pytest -m "not full" -n $(JOBS)
+	$(BIN)/pytest -m "not full" $(SIDE_BY_SIDE)
 
 test-all: lint  ## the same with brokers of others, Puppet and faults, as far as they are installed
-	$(BIN)/pytest -n $(JOBS) $(ARGS)
+	$(BIN)/pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-puppet: $(VENV)/.made  ## both ends of Puppet, with puppetserver (if it is installed); about ten minutes
 	$(BIN)/pytest tests/puppet --long
@@ -44,7 +46,7 @@ test-freshness-long: $(VENV)/.made  ## who is overdue, against the truth of 3000
 
 test-postgresql: $(VENV)/.made  ## the store's tests on every PostgreSQL at hand: installed, in the wheel, in INGEST_TEST_POSTGRESQL
 	@$(BIN)/python -c 'from lab.servers import postgresql_versions as v; print(*v().values(), sep="\n")' | while read -r bin; do \
-		echo "$$bin"; INGEST_TEST_POSTGRESQL_BIN=$$bin $(BIN)/pytest tests/store -n $(JOBS) || exit 1; done
+		echo "$$bin"; INGEST_TEST_POSTGRESQL_BIN=$$bin $(BIN)/pytest tests/store $(SIDE_BY_SIDE) || exit 1; done
 
 test-hostile-long: $(VENV)/.made  ## ten minutes of hostile messages of every kind between good ones, kills included
 	INGEST_TEST_HOSTILE_SECONDS=600 $(BIN)/pytest tests/hostile -s

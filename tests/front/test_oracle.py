@@ -134,7 +134,7 @@ def difference(line: str, theirs: Answer, ours: Answer) -> str | None:
     if ours.status != 200:
         return None
     rows, mine = comparable(theirs.json), comparable(ours.json)
-    is_paged = "limit" in line and "order" not in line
+    is_paged = ("limit" in line or "offset" in line) and "order" not in line
     if is_paged:  # which ones is nobody's promise
         return None if len(rows) == len(mine) else f"{len(rows)} and {len(mine)} rows"
     return None if rows == mine else f"{json.dumps(rows)[:2000]}\n{json.dumps(mine)[:2000]}"
