@@ -188,10 +188,12 @@ def _initialise(cluster: Cluster) -> None:
     arguments = ("-D", cluster.data, "-U", SUPERUSER, "--auth=peer", "--encoding=UTF8", "--no-locale")
     making = _making(cluster.directory)
     with contextlib.suppress(OSError):  # a mount of its own, in a directory that is not ours
-        os.close(os.open(making, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600))
+        if not os.listdir(cluster.fd):  # else it is somebody's, and initdb refuses it
+            os.close(os.open(making, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600))
     done = _run(cluster, cluster.command("initdb", *arguments))
-    with contextlib.suppress(OSError):
-        making.unlink()
+    if done.returncode >= 0:  # killed, it has cleared nothing away
+        with contextlib.suppress(OSError):
+            making.unlink()
     if done.returncode:
         raise Unavailable(
             f"no PostgreSQL can be made in {cluster.directory}: {' '.join(done.stderr.split())}"

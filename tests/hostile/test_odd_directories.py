@@ -195,7 +195,8 @@ def test_a_link_of_ones_own_is_followed(place: Path) -> None:
 # What the last one left behind
 
 
-def test_an_initdb_that_was_killed_is_begun_anew(place: Path) -> None:
+@pytest.mark.parametrize("who", ["both", "initdb alone"])
+def test_an_initdb_that_was_killed_is_begun_anew(place: Path, who: str) -> None:
     """At any moment: its files are no PostgreSQL, and are not taken for one."""
     directory = place / "postgresql"
     script = (
@@ -205,17 +206,19 @@ def test_an_initdb_that_was_killed_is_begun_anew(place: Path) -> None:
     for seconds in (0.1, 0.4, 0.8):
         began = subprocess.Popen(
             [sys.executable, "-c", script, directory],
-            env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, start_new_session=True,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, start_new_session=True, stderr=subprocess.PIPE,
         )  # fmt: skip
         deadline = time.monotonic() + 30
         while not directory.exists() or not list(directory.iterdir()):
             assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(seconds)
-        for process in (*psutil.Process(began.pid).children(recursive=True), psutil.Process(began.pid)):
+        ours = psutil.Process(began.pid)
+        killed = ours.children(recursive=True)
+        for process in [ours, *killed] if who == "both" else killed:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        began.wait()
+        began.communicate()
     works(directory)
     assert count(directory) == 1
     assert not list(place.glob("*.making"))
