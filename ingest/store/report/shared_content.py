@@ -27,21 +27,38 @@ LOG_OIDS = (
 HEADER_OIDS = (pgcopy.BYTEA_OID, pgcopy.INT4_OID, *[pgcopy.BOOL_OID] * 4, *[pgcopy.TEXT_OID] * 5)
 
 
+Said = tuple[int | None, bool | None, bool | None, bool | None, str, *tuple[str | None, ...]]
+
+
+class Ids(NamedTuple):
+    """Of one report."""
+
+    header: int
+    shape: int | None
+    events: list[int]
+    logs: list[int] | None
+
+
 class Found(NamedTuple):
-    """Ids by digest."""
+    """Ids by digest; of headers by what they say."""
 
     shapes: dict[bytes, int]
-    headers: dict[bytes, int]
+    headers: dict[Said, int]
     events: dict[bytes, int]
     logs: dict[bytes, int]
 
-    def has_all(self, report: StoreReport) -> bool:
-        """Whether nothing that the report refers to is missing."""
-        return (
-            (report.metrics is None or report.metrics.shape in self.shapes)
-            and self.events.keys() >= set(digests_of(report.events))
-            and (report.logs is None or self.logs.keys() >= set(digests_of(report.logs)))
-        )
+    def ids_of(self, report: StoreReport) -> Ids | None:
+        """None: something that it refers to is missing."""
+        metrics, logs = report.metrics, report.logs
+        try:
+            return Ids(
+                self.headers[said_by(report.header)],
+                None if metrics is None else self.shapes[metrics.shape],
+                [self.events[digest] for digest in digests_of(report.events)],
+                None if logs is None else [self.logs[digest] for digest in digests_of(logs)],
+            )
+        except KeyError:
+            return None
 
 
 class UsedTable:
@@ -110,9 +127,12 @@ class ReportContents:
         metrics = [report.metrics for report in reports if report.metrics is not None]
         rows = {one.shape: _row(one.shape, one.names, fields=1) for one in metrics if one.names is not None}
         shapes = self._shapes.resolve(session, {one.shape for one in metrics}, rows)
-        fields = {header_digest(report.header): header_fields(report.header) for report in reports}
-        rows = {digest: _row(digest, its, fields=10) for digest, its in fields.items()}
-        headers = self._headers.resolve(session, rows.keys(), rows)
+        said = {said_by(report.header) for report in reports}
+        fields = {one: header_fields(*one) for one in said}
+        digests = {one: digest_of(its) for one, its in fields.items()}
+        rows = {digests[one]: _row(digests[one], its, fields=10) for one, its in fields.items()}
+        header_ids = self._headers.resolve(session, rows.keys(), rows)
+        headers = {one: header_ids[digest] for one, digest in digests.items()}
         events = self._events.resolve(
             session,
             {digest for one in reports for digest in (*digests_of(one.events), *one.log_events.values())},
@@ -153,38 +173,37 @@ class ReportContents:
                 table.forget_uses()
 
 
-def header_fields(header: ReportHeader) -> bytes:
-    return b"".join(
-        (
-            pgcopy.int4(header.report_format),
-            _boolean(header.noop),
-            _boolean(header.noop_pending),
-            _boolean(header.corrective_change),
-            pgcopy.boolean(header.type == "plan"),
-            pgcopy.text(header.status),
-            pgcopy.text(header.environment),
-            pgcopy.text(header.producer),
-            pgcopy.text(header.puppet_version),
-            pgcopy.text(header.cached_catalog_status),
-        )
+def said_by(header: ReportHeader) -> Said:
+    """What few reports say differently."""
+    return (
+        header.report_format,
+        header.noop,
+        header.noop_pending,
+        header.corrective_change,
+        header.type,
+        header.status,
+        header.environment,
+        header.producer,
+        header.puppet_version,
+        header.cached_catalog_status,
     )
 
 
-def header_digest(header: ReportHeader) -> bytes:
-    return digest_of(header_fields(header))
+def header_fields(
+    report_format: int | None,
+    noop: bool | None,
+    noop_pending: bool | None,
+    corrective_change: bool | None,
+    type_: str,
+    *texts: str | None,
+) -> bytes:
+    flags = map(pgcopy.boolean_or_null, (noop, noop_pending, corrective_change, type_ == "plan"))
+    return b"".join((pgcopy.int4(report_format), *flags, *map(pgcopy.text, texts)))
 
 
 def digests_of(parts: Parts) -> list[bytes]:
     digests = parts.digests
     return [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)]
-
-
-def ids_of(parts: Parts, ids: Mapping[bytes, int]) -> Collection[int]:
-    return [ids[digest] for digest in digests_of(parts)]
-
-
-def _boolean(value: bool | None) -> bytes:
-    return pgcopy.NULL if value is None else pgcopy.boolean(value)
 
 
 def _row(digest: bytes, encoded: bytes, *, fields: int) -> Callable[[], bytes]:
