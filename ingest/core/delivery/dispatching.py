@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ingest.core.delivery.bursts import DECODER_DEPTH, Bursts
+from ingest.core.delivery.bursts import DECODER_DEPTH, Bursts, Room
 from ingest.core.delivery.importance import CATALOG, Turns
 from ingest.core.delivery.ledger import Delivery, Ledger
 from ingest.core.delivery.routing import choose, decoders_at_work
@@ -31,6 +31,9 @@ class Dispatcher:
         self._lanes = lanes  # writers
         self._lane = 0  # of the burst that is being worked on
         self._is_in_burst = False  # the one that was looked at last would not be the first of a burst
+        self._full: set[str] = (
+            set()
+        )  # decoders that had all that they may have, and not half of it is done yet
 
     def moved(self, decoder: str, now_s: float) -> None:
         """It has passed something on."""
@@ -100,7 +103,17 @@ class Dispatcher:
         decoder = choose(delivery.routing_key, decoders, load)
         if load(decoder) >= room.depth:
             decoder = min(decoders, key=load)
-        return decoder if load(decoder) < room.depth else None
+        return decoder if self._has_room(decoder, load(decoder), room) else None
+
+    def _has_room(self, decoder: str, load: int, room: Room) -> bool:
+        """A decoder is told of many small ones at once: to tell of each as another one ends wakes all that take part in it."""
+        if load >= room.depth:
+            self._full.add(decoder)
+            return False
+        if not room.is_apart and decoder in self._full and load > room.depth // 2:
+            return False
+        self._full.discard(decoder)
+        return True
 
     def is_ahead(self, now_s: float) -> bool:
         """What nobody can decode yet stays with the broker: read now, it would be out of the cores' caches by then.
