@@ -102,12 +102,11 @@ class ReportWriter:
     def _add(self, session: Session, reports: Sequence[StoreReport]) -> set[int]:
         """Adds them, but for those of which contents are missing: a writer before this one was given them, or they were deleted
         since. Returns the deliveries of these."""
-        found = self._contents.resolve(session, reports)
-        ids = {report.delivery: found.ids_of(report) for report in reports}
-        lacking = {delivery for delivery, its in ids.items() if its is None}
+        found = list(zip(reports, self._contents.resolve(session, reports), strict=True))
+        lacking = {report.delivery for report, ids in found if ids is None}
         if any(report.is_complete and report.delivery in lacking for report in reports):
             raise Rejected("incomplete_work", "a decoder called its work complete and it was not")
-        whole = [(report, its) for report in reports if (its := ids[report.delivery]) is not None]
+        whole = [(report, ids) for report, ids in found if ids is not None]
         if whole:
             self._put(session, whole)
         return lacking
