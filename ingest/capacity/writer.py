@@ -44,7 +44,7 @@ class Writer:
     def _gather(self, *, was_idle: bool) -> None:
         if self._waiting.due_s is None:
             self._was_idle = was_idle
-        if self._gathering.is_full:
+        if self._gathering.is_full or self._waiting.has_enough(len(self._gathering)):
             self._apply()
             return
         rank = self._gathering.rank
@@ -66,7 +66,7 @@ class Writer:
     def _lingered(self, event: simpy.Event) -> None:
         if self._waiting.due_s is None or event.value != self._timer:
             return
-        if self._waiting.goes_on(self._limits, len(self._gathering), self._world.env.now):
+        if self._waiting.goes_on(self._limits, self._world.env.now):
             self._set_timer()
         else:
             self._apply()

@@ -106,6 +106,8 @@ class Writer:
             if self._gathering.rank != waiting.rank and (rank := self._gathering.rank) is not None:
                 since_s = now_s - self._settled_s[rank]
                 waiting.begin(rank, linger_s(self._gathering.limits, since_s), now_s)
+            if waiting.has_enough(len(self._gathering)):
+                return True
             timeout_s = self._rest_s() if waiting.due_s is None else max(0.0, waiting.due_s - now_s)
             ready = self.channels.selector.select(timeout_s)
             for key, _ in ready:
@@ -115,7 +117,7 @@ class Writer:
                 self._receive(key.data)
                 waiting.came(time.monotonic())
             if not ready or (self._gathering and timeout_s == 0.0):
-                if not waiting.goes_on(self._gathering.limits, len(self._gathering), time.monotonic()):
+                if not waiting.goes_on(self._gathering.limits, time.monotonic()):
                     return bool(self._gathering)
             elif waiting.due_s is not None and not self._gathering.is_full:
                 # To wake up for each that comes costs this process a twelfth more, and whoever sends pays for waking it.

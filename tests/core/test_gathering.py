@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.core.delivery.gathering import BatchLimits, Gathering, Waiting, linger_s
+from ingest.core.delivery.gathering import COMPANY_ENOUGH, BatchLimits, Gathering, Waiting, linger_s
 
 LIMITS = BatchLimits(messages_max=3, bytes_max=1000, linger_s=0.02)
 
@@ -63,12 +63,11 @@ def test_after_a_pause_nobody_waits_for_company(since_s: float, waits_s: float) 
 def test_what_nobody_waits_for_waits_while_company_keeps_coming(
     rank: int, linger_s: float, came_s: float, due_s: list[float]
 ) -> None:
-    """A little longer, unless it has enough."""
+    """A little longer."""
     waiting = Waiting()
     waiting.begin(rank, linger_s, 0.0)
     waiting.came(came_s)
-    assert not waiting.goes_on(LIMITS, 50, linger_s)
-    assert waiting.goes_on(LIMITS, 49, linger_s) == bool(due_s)
+    assert waiting.goes_on(LIMITS, linger_s) == bool(due_s)
     assert waiting.due_s == (due_s or [linger_s])[0]
 
 
@@ -79,7 +78,7 @@ def test_no_batch_waits_for_ever() -> None:
     while waiting.due_s is not None:
         now_s = waiting.due_s
         waiting.came(now_s)
-        if not waiting.goes_on(LIMITS, 2, now_s):
+        if not waiting.goes_on(LIMITS, now_s):
             break
         times += 1
     assert times == 16
@@ -89,7 +88,18 @@ def test_no_batch_waits_for_ever() -> None:
     waiting.begin(0, 0.005, 0.001)
     waiting.came(0.005)
     assert waiting.due_s == 0.006
-    assert not waiting.goes_on(LIMITS, 2, 0.006)
+    assert not waiting.goes_on(LIMITS, 0.006)
+    assert not waiting.has_enough(1000)
+
+
+@pytest.mark.parametrize(("rank", "has_enough"), [(0, False), (1, True), (2, True)])
+def test_what_nobody_waits_for_can_have_enough_company(rank: int, *, has_enough: bool) -> None:
+    """Before its time is over."""
+    waiting = Waiting()
+    assert not waiting.has_enough(0)
+    waiting.begin(rank, LIMITS.linger_s, 0.0)
+    assert not waiting.has_enough(COMPANY_ENOUGH - 1)
+    assert waiting.has_enough(COMPANY_ENOUGH) == has_enough
 
 
 def of_ranks(messages_max: int = 100) -> Gathering[str]:

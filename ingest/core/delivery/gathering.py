@@ -12,11 +12,12 @@ Work = TypeVar("Work")
 # So many times the linger without a batch are a pause: nobody is to be expected, and the first item is not kept waiting
 # for company.
 PAUSE_LINGERS = 2
-# What no compile waits for goes on waiting while company keeps coming, up to so many, or for so many lingers: a transaction of
-# fifty reports takes little more than one of ten. With what comes in bursts (bursts.py) nothing follows, and it does not.
-COMPANY_ENOUGH = 50
+# What no compile waits for goes on waiting while company keeps coming, until so many are there, or for so many lingers: in a
+# transaction of thirty each takes half of what it does in one of eight. With more in each of two writers a window of reports
+# (windows.py) has nothing left for the decoders. What comes in bursts (bursts.py) has no company, and does not wait.
+COMPANY_ENOUGH = 32
 COMPANY_LINGERS = 5
-COMPANY_WITHIN = 1 / 4  # of a linger: a window that is full brings no more
+COMPANY_WITHIN = 1 / 4  # of a linger: what comes later than that is none
 
 
 class BatchLimits(NamedTuple):
@@ -51,9 +52,13 @@ class Waiting:
         """Something for it."""
         self._came_s = now_s
 
-    def goes_on(self, limits: BatchLimits, count: int, now_s: float) -> bool:
-        """Now that it is due, with so many in it: whether it waits a little longer."""
-        if self.due_s is None or self.rank == CATALOG or not self._lingers or count >= COMPANY_ENOUGH:
+    def has_enough(self, count: int) -> bool:
+        """With so many in it: a batch of catalogs is over when it is due, or full."""
+        return self.rank is not None and self.rank != CATALOG and count >= COMPANY_ENOUGH
+
+    def goes_on(self, limits: BatchLimits, now_s: float) -> bool:
+        """Now that it is due: whether it waits a little longer."""
+        if self.due_s is None or self.rank == CATALOG or not self._lingers:
             return False
         soon_s = COMPANY_WITHIN * limits.linger_s
         if now_s - self._came_s >= soon_s or now_s - self._began_s >= COMPANY_LINGERS * limits.linger_s:
