@@ -10,12 +10,12 @@ import simpy
 from ingest.capacity.cores import Cores
 from ingest.capacity.costs import Costs
 from ingest.capacity.world import Message, World
-from ingest.core.delivery.gathering import BatchLimits, Gathering, linger_s
+from ingest.core.delivery.gathering import BatchLimits, Gathering, Waiting, linger_s
 from ingest.core.delivery.importance import CATALOG, RANKS
 
 
 class Writer:
-    """Gathers a batch for ``linger_s`` from its first message, or not at all after a pause, then applies it; meanwhile
+    """Gathers a batch for ``linger_s`` from its first message, or longer, or not at all, then applies it; meanwhile
     the next ones wait."""
 
     def __init__(self, world: World, machine: Cores, settled: Callable[[Sequence[Message]], None]) -> None:
@@ -30,43 +30,49 @@ class Writer:
         self._limits = BatchLimits(setup.batch_messages_max, sys.maxsize, setup.linger_s)
         self._gathering: Gathering[Message] = Gathering(self._limits, lambda message: message.rank)
         self._is_applying = False
-        self._due_s: float | None = None  # when the batch closes; None: none is being gathered
-        self._rank: int | None = None  # the most important that it had then
+        self._waiting = Waiting()
         self._timer = 0  # only the newest timer counts
         self._was_idle = True
         self._settled_s = [-1.0] * len(RANKS)  # the last batch with something of that rank, or more important
 
     def take(self, message: Message) -> None:
         self._gathering.add([message], 0)
+        self._waiting.came(self._world.env.now)
         if not self._is_applying:
             self._gather(was_idle=True)
 
     def _gather(self, *, was_idle: bool) -> None:
-        if self._due_s is None:
+        if self._waiting.due_s is None:
             self._was_idle = was_idle
-        if self._gathering.is_full:
+        if self._gathering.is_full or self._waiting.has_enough(len(self._gathering)):
             self._apply()
             return
         rank = self._gathering.rank
         assert rank is not None
-        if self._due_s is not None and rank == self._rank:
+        if rank == self._waiting.rank:
             return
-        now_s = self._world.env.now
-        due_s = now_s + linger_s(self._limits, now_s - self._settled_s[rank])
-        self._rank = rank
-        if self._due_s is None or due_s < self._due_s:
-            self._due_s = due_s
-            self._timer += 1
-            timeout = self._world.env.timeout(due_s - now_s, self._timer)
-            assert timeout.callbacks is not None
-            timeout.callbacks.append(self._lingered)
+        now_s, due_s = self._world.env.now, self._waiting.due_s
+        self._waiting.begin(rank, linger_s(self._limits, now_s - self._settled_s[rank]), now_s)
+        if self._waiting.due_s != due_s:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        assert self._waiting.due_s is not None
+        self._timer += 1
+        timeout = self._world.env.timeout(self._waiting.due_s - self._world.env.now, self._timer)
+        assert timeout.callbacks is not None
+        timeout.callbacks.append(self._lingered)
 
     def _lingered(self, event: simpy.Event) -> None:
-        if self._due_s is not None and event.value == self._timer:
+        if self._waiting.due_s is None or event.value != self._timer:
+            return
+        if self._waiting.goes_on(self._limits, self._world.env.now):
+            self._set_timer()
+        else:
             self._apply()
 
     def _apply(self) -> None:
-        self._due_s = self._rank = None
+        self._waiting = Waiting()
         self._is_applying = True
         world = self._world
         batch = self._gathering.take()

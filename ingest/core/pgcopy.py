@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import struct
 import sys
-import uuid
 from array import array
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 TRAILER = struct.pack(">h", -1)
@@ -33,6 +33,7 @@ TIMESTAMPTZ_OID, UUID_OID, JSONB_OID, CHAR_OID = 1184, 2950, 3802, 18
 INT2_ARRAY_OID, INT4_ARRAY_OID, TEXT_ARRAY_OID = 1005, 1007, 1009
 ELEMENT_OIDS = {INT2_ARRAY_OID: INT2_OID, INT4_ARRAY_OID: INT4_OID, TEXT_ARRAY_OID: TEXT_OID}
 _SIZE_AT, _ELEMENTS_AT = 16, 24  # in a field of such an array
+_BLOCK = 256  # values
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -99,6 +100,10 @@ def boolean(value: bool) -> bytes:
     return TRUE if value else FALSE
 
 
+def boolean_or_null(value: bool | None) -> bytes:
+    return NULL if value is None else boolean(value)
+
+
 def int4(value: int | None) -> bytes:
     return NULL if value is None else _int4.pack(4, value)
 
@@ -123,7 +128,8 @@ def microseconds(value: datetime) -> int:
 
 
 def uuid_or_null(value: str | None) -> bytes:
-    return NULL if value is None else bytea(uuid.UUID(value).bytes)
+    """``value``: in its canonical form."""
+    return NULL if value is None else bytea(bytes.fromhex(value.replace("-", "")))
 
 
 def int4_array(values: Iterable[int]) -> bytes:
@@ -179,14 +185,20 @@ def _array_of_eight(element_oid: int, code: str, values: Collection[float]) -> b
     count = len(values)
     if not count:
         return _length.pack(12) + struct.pack(">iii", 0, 0, element_oid)
-    numbers = array(code, values)
-    if sys.byteorder == "little":
-        numbers.byteswap()
-    # Each element is its length 8 (int32) and its value: three 32-bit words.
-    halves, words = memoryview(numbers).cast("B").cast("i"), array("i", b"\0\0\0\x08" * 3 * count)
-    words[1::3], words[2::3] = array("i", halves[0::2]), array("i", halves[1::2])
-    body = words.tobytes()
+    # Each element is its length 8 (int32) and its value. A long array goes in blocks: each length has a format of its own.
+    words: list[float] = [8] * (2 * count)
+    words[1::2] = values
+    whole = count - count % _BLOCK
+    blocks = [
+        _eights(code, _BLOCK).pack(*words[2 * at : 2 * (at + _BLOCK)]) for at in range(0, whole, _BLOCK)
+    ]
+    body = b"".join((*blocks, _eights(code, count - whole).pack(*words[2 * whole :])))
     return _length.pack(20 + len(body)) + _array_header.pack(1, 0, element_oid, count, 1) + body
+
+
+@lru_cache(256)
+def _eights(code: str, count: int) -> struct.Struct:
+    return struct.Struct(">" + ("i" + code) * count)
 
 
 def array_of(element_oid: int, fields: Collection[bytes]) -> bytes:

@@ -39,8 +39,9 @@ from ingest.observe.seldom import Seldom
 
 EARLY_BYTES = 128 * 1024  # of one message's new content, as JSON
 FUTURE_LOGGED_EVERY_S = 60.0  # by each decoder; the metric counts every one
-# What is small is passed on together, up to so much: of bodies, less than half a millisecond for claims, and of CPU time.
-TOGETHER_BYTES, TOGETHER_CPU_S = 2 * 1024 * 1024, 0.001
+# What is small is passed on together, up to so much: of bodies, less than half a millisecond for claims, and of CPU time: that
+# of a dozen reports. Each time wakes a writer and the receiver.
+TOGETHER_BYTES, TOGETHER_CPU_S = 2 * 1024 * 1024, 0.002
 MEMORY_LOOKED_AT_BYTES = 16 * 1024 * 1024  # of bodies; what they leave is small beside a message's share
 # What is kept beside messages: caches, half as much again for what the allocator cannot give back, tables of names.
 KEPT_SHARE, KEPT_BESIDE_BYTES = 1.5, 96 * 1024 * 1024

@@ -8,7 +8,7 @@ from typing import Any
 
 from ingest.config.kinds import kinds
 from ingest.core.delivery.commands import FIRST_MEMBER, Scalar, plain_name, refusal, require_version
-from ingest.core.delivery.decoding import Counts, DecoderSettings, KindDecoder, KnownDigests
+from ingest.core.delivery.decoding import AtOnce, Counts, DecoderSettings, KindDecoder, KnownDigests
 from ingest.core.delivery.envelope import read_command
 from ingest.core.delivery.work import Descriptor
 from ingest.errors import Rejected
@@ -22,6 +22,7 @@ class Decoders:
         self._by_first: dict[bytes, KindDecoder] = {}
         self._versions: dict[str, range] = {}
         self._counting: list[Counts] = []
+        self._at_once: dict[KindDecoder, AtOnce] = {}  # isinstance is too slow to be asked for each message
         for kind in kinds():
             decoder: KindDecoder = resolve_name(kind.decoder)(settings)
             self._by_command |= dict.fromkeys(kind.commands, decoder)
@@ -29,6 +30,8 @@ class Decoders:
             self._versions |= kind.commands
             if kind.takes_unnamed:
                 self._unnamed = decoder
+            if isinstance(decoder, AtOnce):
+                self._at_once[decoder] = decoder
             if isinstance(decoder, Counts):
                 self._counting.append(decoder)
 
@@ -50,6 +53,10 @@ class Decoders:
                 if decoder is None:
                     raise
         else:
+            ready = self._at_once.get(decoder) if decoder else None
+            if ready is not None and (work := ready.at_once(descriptor, body)) is not None:
+                yield work
+                return
             decoder = self._named(*read_command(body, descriptor.headers))
         yield from decoder.decode(descriptor, body, known)
 

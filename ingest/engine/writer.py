@@ -18,7 +18,7 @@ import structlog
 from ingest.config.kinds import importance
 from ingest.config.settings import Config
 from ingest.core.delivery.backoff import Backoff
-from ingest.core.delivery.gathering import BatchLimits, Gathering, linger_s
+from ingest.core.delivery.gathering import BatchLimits, Gathering, Waiting, linger_s
 from ingest.core.delivery.importance import RANKS
 from ingest.core.delivery.work import (
     NO_FINGERPRINT,
@@ -100,25 +100,28 @@ class Writer:
         """Fills the batch: waits for the first item, then takes what comes until time, count or bytes are up. Something
         more important does not wait for as long as the rest would. Returns whether anything came before it was time to look
         for what others have stored."""
-        deadline_s: float | None = None
-        rank: int | None = None
+        waiting = Waiting()
         while not self._gathering.is_full:
             now_s = time.monotonic()
-            if self._gathering.rank != rank and (rank := self._gathering.rank) is not None:
-                due_s = now_s + linger_s(self._gathering.limits, now_s - self._settled_s[rank])
-                deadline_s = due_s if deadline_s is None else min(deadline_s, due_s)
-            timeout_s = self._rest_s() if deadline_s is None else max(0.0, deadline_s - now_s)
+            if self._gathering.rank != waiting.rank and (rank := self._gathering.rank) is not None:
+                since_s = now_s - self._settled_s[rank]
+                waiting.begin(rank, linger_s(self._gathering.limits, since_s), now_s)
+            if waiting.has_enough(len(self._gathering)):
+                return True
+            timeout_s = self._rest_s() if waiting.due_s is None else max(0.0, waiting.due_s - now_s)
             ready = self.channels.selector.select(timeout_s)
             for key, _ in ready:
                 if key.data == "control":
                     self._obey()
                     break  # it may have replaced an inbox that is in this list: what is ready says so again
                 self._receive(key.data)
+                waiting.came(time.monotonic())
             if not ready or (self._gathering and timeout_s == 0.0):
-                return bool(self._gathering)
-            if deadline_s is not None and not self._gathering.is_full:
+                if not waiting.goes_on(self._gathering.limits, time.monotonic()):
+                    return bool(self._gathering)
+            elif waiting.due_s is not None and not self._gathering.is_full:
                 # To wake up for each that comes costs this process a twelfth more, and whoever sends pays for waking it.
-                left_s = min(LOOKS_EVERY_S, deadline_s - time.monotonic())
+                left_s = min(LOOKS_EVERY_S, waiting.due_s - time.monotonic())
                 # Not sleep(), which follows a clock that somebody sets.
                 self._pause.poll(max(0.0, left_s * 1000))
         return True

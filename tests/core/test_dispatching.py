@@ -285,6 +285,19 @@ def test_without_catalogs_reports_have_all_the_room() -> None:
     assert len(book.due(0)["decoder-0"]) == DECODER_DEPTH
 
 
+def test_a_full_decoder_is_told_of_many_at_once() -> None:
+    """When half of what it had is done, and not as each one ends; what it has not read yet keeps it busy meanwhile."""
+    book = Kinds(cores=2)
+    book.come(REPORT, 140)
+    has = book.due(0)["decoder-0"]
+    half = DECODER_DEPTH // 2
+    for id_ in has[: half - 1]:
+        book.ledger.forwarded(id_, "writer-0")
+        assert book.due(0) == {}
+    book.ledger.forwarded(has[half - 1], "writer-0")
+    assert len(book.due(0)["decoder-0"]) == half
+
+
 def test_a_flood_of_catalogs_leaves_reports_their_turns() -> None:
     """Every seventeenth that a decoder gets, although catalogs wait all the time."""
     book = Kinds(cores=2)

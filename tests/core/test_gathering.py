@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.core.delivery.gathering import BatchLimits, Gathering, linger_s
+from ingest.core.delivery.gathering import COMPANY_ENOUGH, BatchLimits, Gathering, Waiting, linger_s
 
 LIMITS = BatchLimits(messages_max=3, bytes_max=1000, linger_s=0.02)
 
@@ -48,6 +48,58 @@ def test_all_work_comes_out_once_and_in_order(lists: list[int], most: int) -> No
 def test_after_a_pause_nobody_waits_for_company(since_s: float, waits_s: float) -> None:
     """Twice the linger without a batch is a pause."""
     assert linger_s(LIMITS, since_s) == waits_s
+
+
+@pytest.mark.parametrize(
+    ("rank", "linger_s", "came_s", "due_s"),
+    [
+        (2, 0.02, 0.016, [0.025]),  # a report has company
+        (1, 0.02, 0.016, [0.025]),  # facts too
+        (2, 0.02, 0.015, []),  # nothing came lately: it was a burst
+        (0, 0.02, 0.016, []),  # a catalog is waited for
+        (2, 0.0, 0.0, []),  # after a pause
+    ],
+)
+def test_what_nobody_waits_for_waits_while_company_keeps_coming(
+    rank: int, linger_s: float, came_s: float, due_s: list[float]
+) -> None:
+    """A little longer."""
+    waiting = Waiting()
+    waiting.begin(rank, linger_s, 0.0)
+    waiting.came(came_s)
+    assert waiting.goes_on(LIMITS, linger_s) == bool(due_s)
+    assert waiting.due_s == (due_s or [linger_s])[0]
+
+
+def test_no_batch_waits_for_ever() -> None:
+    """However much comes; and a catalog that joins it ends the wait when its own linger does."""
+    waiting, now_s, times = Waiting(), 0.0, 0
+    waiting.begin(2, LIMITS.linger_s, now_s)
+    while waiting.due_s is not None:
+        now_s = waiting.due_s
+        waiting.came(now_s)
+        if not waiting.goes_on(LIMITS, now_s):
+            break
+        times += 1
+    assert times == 16
+    assert now_s == pytest.approx(0.1)
+    waiting = Waiting()
+    waiting.begin(2, LIMITS.linger_s, 0.0)
+    waiting.begin(0, 0.005, 0.001)
+    waiting.came(0.005)
+    assert waiting.due_s == 0.006
+    assert not waiting.goes_on(LIMITS, 0.006)
+    assert not waiting.has_enough(1000)
+
+
+@pytest.mark.parametrize(("rank", "has_enough"), [(0, False), (1, True), (2, True)])
+def test_what_nobody_waits_for_can_have_enough_company(rank: int, *, has_enough: bool) -> None:
+    """Before its time is over."""
+    waiting = Waiting()
+    assert not waiting.has_enough(0)
+    waiting.begin(rank, LIMITS.linger_s, 0.0)
+    assert not waiting.has_enough(COMPANY_ENOUGH - 1)
+    assert waiting.has_enough(COMPANY_ENOUGH) == has_enough
 
 
 def of_ranks(messages_max: int = 100) -> Gathering[str]:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingest.core.delivery.decoding import DecoderSettings
 from ingest.core.delivery.routing import lane_of
 from ingest.core.delivery.work import DIGEST_BYTES, Descriptor
-from ingest.core.report import decoding
 from ingest.core.report.decoding import ReportDecoder
 from ingest.core.report.work import Parts, StoreReport
 from ingest.errors import Rejected
+from lab.decoding import work_of
 from tests.core.test_report import AT, event, log, report, resource
 
 LANES = 2
@@ -25,18 +24,13 @@ NAMES = ("a.example", "d.example", "b.example", "c.example")  # of nodes of two 
 WITHIN = '"timestamp":"2026-11-22T15:45:09Z","time":"2026-11-22T15:45:09Z"'  # where it is the time of nothing
 
 
-@pytest.fixture(autouse=True)
-def of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "REMEMBERED_BYTES_MIN", 0)
-
-
 def decode(decoder: ReportDecoder, body: bytes, *, complete: bool = False) -> StoreReport | str:
     descriptor = Descriptor(1, 1, 0, len(body), len(body), AT, {}, complete=complete)
     try:
-        (work,) = decoder.decode(descriptor, memoryview(body), {})
+        work = decoder.at_once(descriptor, memoryview(body))
+        return work or work_of(decoder, descriptor, body, {})
     except Rejected as rejected:
         return f"{rejected.reason}: {rejected.text}"
-    return work
 
 
 def body_of(*, spaces: bool = False, **more: Any) -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import struct
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,7 +17,7 @@ from ingest.core import pgcopy
 from ingest.core.delivery.decoding import DecoderSettings
 from ingest.core.delivery.work import DIGEST_BYTES, Descriptor
 from ingest.core.report.decoding import ReportDecoder
-from ingest.core.report.identity import report_hash
+from ingest.core.report.identity import milliseconds, report_hash
 from ingest.core.report.shared_content import containing_class, value_text
 from ingest.core.report.work import StoreReport
 from ingest.errors import Rejected
@@ -83,6 +85,30 @@ def test_the_hash_is_puppetdbs() -> None:
         transaction_uuid="5b765417-04d9-4af0-a768-6ee96482aa0b",
     )
     assert known.hex() == "0e88426e1486002ba181a20c79692d1e83c8f25d"
+
+
+said = (
+    st.none()
+    | st.text(max_size=5)
+    | st.sampled_from(['"\\', "\x00\x1f\x7f\u2028", "\\u001f", "\ud800", "8.10"])
+)
+
+
+@given(said, said, said, st.none() | st.integers(-(2**31), 2**31 - 1))
+def test_a_hash_is_of_compact_json(
+    certname: str | None, puppet: str | None, uuid: str | None, format_: int | None
+) -> None:
+    """With its keys in order, whatever is in the texts; control characters in capitals."""
+    given_ = {
+        "certname": certname or "", "configuration_version": puppet, "puppet_version": puppet, "report_format": format_,
+        "transaction_uuid": uuid,
+    }  # fmt: skip
+    moments = {"start_time": START, "end_time": AT, "producer_timestamp": AT}
+    document = given_ | {name: milliseconds(at) for name, at in moments.items()}
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = re.sub(r"\\u00[01][0-9a-f]", lambda match: "\\u" + match[0][2:].upper(), text)
+    expected = hashlib.sha1(text.encode("utf-8", "replace")).digest()
+    assert report_hash(**given_, **moments) == expected  # type: ignore[arg-type]
 
 
 def test_the_same_report_has_the_same_hash_and_another_has_another() -> None:
@@ -307,6 +333,15 @@ def test_arrays_of_doubles_are_postgresqls(values: list[float]) -> None:
     body = b"".join(struct.pack(">id", 8, value) for value in values)
     head = struct.pack(">iiiii", 1, 0, 701, len(values), 1) if values else struct.pack(">iii", 0, 0, 701)
     assert field == struct.pack(">i", len(head + body)) + head + body
+
+
+@pytest.mark.parametrize("count", [255, 256, 257, 512, 700])
+def test_long_arrays_are_as_short_ones(count: int) -> None:
+    """They are made in blocks."""
+    values = [number - 2**62 for number in range(count)]
+    body = b"".join(struct.pack(">iq", 8, value) for value in values)
+    head = struct.pack(">iiiii", 1, 0, 20, count, 1)
+    assert pgcopy.int8_array(values) == struct.pack(">i", len(head + body)) + head + body
 
 
 @given(

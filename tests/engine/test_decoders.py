@@ -140,3 +140,49 @@ def test_a_name_that_is_not_utf8_disturbs_nobody(
     odd = json.dumps(document | {"payload": payload | {"certname": ["HERE"], "logs": "HERE"}}).encode()
     with pytest.raises(Rejected):
         decode(odd.replace(b"HERE", spelling), {})
+
+
+FACTS = ("replace facts", 5, {"values": {"a": {"b": 1.0}, "c": "x"}, "producer_timestamp": TIME})
+REPORT = (
+    "store report", 8, {"start_time": TIME, "end_time": TIME, "producer_timestamp": TIME, "resources": [], "logs": [],
+                        "metrics": [{"category": "a", "name": "b", "value": 1}]},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "version", "payload"), [FACTS, REPORT])
+def test_what_is_read_at_once_is_what_others_read_in_steps(
+    command: str, version: int, payload: dict[str, Any]
+) -> None:
+    """The command is the first member, or is found by a parse of its own; the payload is an object, or JSON in a string; the
+    node is named within, beside it, or in a header."""
+    within = payload | {"certname": "a.example"}
+    members = {"command": command, "version": version, "payload": within}
+    beside = {"command": command, "version": version, "certname": "a.example", "payload": payload}
+    named = {"command": command.replace(" ", "_"), "version": str(version), "payload": payload}
+    works = [
+        decode(json.dumps(document).encode(), {"certname": "a.example"})
+        for document in (
+            members,
+            dict(reversed(members.items())),
+            members | {"payload": json.dumps(within)},
+            beside,
+            dict(reversed(beside.items())),
+            named,
+        )
+    ]
+    assert all(work == works[0] for work in works), works
+
+
+@pytest.mark.parametrize(("command", "version", "payload"), [FACTS, REPORT])
+def test_what_is_said_last_counts(command: str, version: int, payload: dict[str, Any]) -> None:
+    """However it looked at first: another version, another command."""
+    start = json.dumps({"command": command, "version": version, "payload": payload})[:-1].encode()
+    for end, reason in (
+        (b',"version":99}', "unsupported_version"),
+        (b',"command":"burn"}', "unknown_command"),
+    ):
+        with pytest.raises(Rejected) as rejected:
+            decode(start + end, {"certname": "a.example"})
+        assert rejected.value.reason == reason
+    other = b',"command":"deactivate node","version":3,"payload":{"certname":"a.example"}}'
+    assert decode(start + other, {}) == Deactivate(1, "a.example", LATE, LATE)

@@ -18,7 +18,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ingest.core.delivery.work import Outcome
-from ingest.core.report import decoding
 from ingest.engine.kinds import open_lane
 from ingest.store.connection import Connection, connect
 from ingest.store.content_table import FEW_ROWS
@@ -217,11 +216,10 @@ def test_the_next_run_shares_what_did_not_change(connection: Connection, reports
 
 
 def test_contents_that_another_writer_was_given_are_asked_for(
-    connection: Connection, reports: Reports, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, reports: Reports
 ) -> None:
     """A writer before this one was killed with them; or they were deleted since. Nothing is stored that is not whole, and what
     came is stored when it comes again with all."""
-    monkeypatch.setattr(decoding, "REMEMBERED_BYTES_MIN", 0)
     told = {"resources": [resource("/x", event())], "logs": [log("created"), log("said")]}
     metrics = [{"category": "time", "name": "total", "value": 1.5}]
     lost = reports.decode(body(at(NOW, metrics=metrics, **told)))

@@ -35,6 +35,9 @@ class Room(NamedTuple):
     is_apart: bool = False  # a decoder that no catalog comes to shall have it, where there is one
 
 
+ALL_ROOM = Room(DECODER_DEPTH)
+
+
 class Bursts:
     def __init__(self, at_work_max: int) -> None:
         """``at_work_max``: decoders that have a core."""
@@ -52,13 +55,17 @@ class Bursts:
         self._count += 1
         self._bytes += length
 
+    def is_calm(self, now_s: float) -> bool:
+        """No catalog is to be expected: there is all the room."""
+        return not self._expecting.is_near(now_s)
+
     def room(
         self, length: int, now_s: float, *, given: int, catalogs: int, is_owed: bool, is_stuck: bool
     ) -> Room | None:
         """For one that is no catalog; None: it waits. ``catalogs`` are not settled, ``is_owed``: catalogs have had their turns,
         ``is_stuck``: some decoder is, and what it has is not waited for."""
         if not self._expecting.is_near(now_s):
-            return Room(DECODER_DEPTH)
+            return ALL_ROOM
         if catalogs >= MANY_CATALOGS or self._expecting.gap_s < OFTEN_S or is_stuck:
             if given >= LESSER_GIVEN_MAX:
                 return None

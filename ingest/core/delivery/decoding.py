@@ -41,6 +41,15 @@ class KindDecoder(Protocol):
 
 
 @runtime_checkable
+class AtOnce(Protocol):
+    """A decoder that can read a whole message in one go, where others have its command told first."""
+
+    def at_once(self, descriptor: Descriptor, body: memoryview) -> Any:
+        """The work of one whose first member is a command of this kind. None: it may be something else after all, or is not
+        as nearly everybody writes it; it is decoded as any other then. Raises Rejected."""
+
+
+@runtime_checkable
 class Counts(Protocol):
     """A decoder that measures something: totals since it was made, by the names of metrics."""
 

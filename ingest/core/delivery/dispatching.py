@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ingest.core.delivery.bursts import DECODER_DEPTH, Bursts
+from ingest.core.delivery.bursts import ALL_ROOM, DECODER_DEPTH, Bursts, Room
 from ingest.core.delivery.importance import CATALOG, Turns
 from ingest.core.delivery.ledger import Delivery, Ledger
 from ingest.core.delivery.routing import choose, decoders_at_work
@@ -31,6 +31,9 @@ class Dispatcher:
         self._lanes = lanes  # writers
         self._lane = 0  # of the burst that is being worked on
         self._is_in_burst = False  # the one that was looked at last would not be the first of a burst
+        self._full: set[str] = (
+            set()
+        )  # decoders that had all that they may have, and not half of it is done yet
 
     def moved(self, decoder: str, now_s: float) -> None:
         """It has passed something on."""
@@ -52,10 +55,25 @@ class Dispatcher:
             if self._ledger.count_at(decoder) >= DECODER_DEPTH:
                 return found
             self._assign(delivery, decoder, found, now_s)
+        if (rank := self._ledger.lone_rank) is not None and self._bursts.is_calm(now_s):
+            return self._give_all(rank, found, now_s)
         while any(waits := self._ledger.waits()):
             decoders = decoders or self._useful(now_s)
             if not decoders or not self._give_one(waits, decoders, found, now_s):
                 break
+        return found
+
+    def _give_all(
+        self, rank: int, found: dict[str, list[Delivery]], now_s: float
+    ) -> dict[str, list[Delivery]]:
+        """Of one rank that waits alone, while no catalog is to be expected: it has every turn, and all the room."""
+        decoders = self._useful(now_s)
+        self._turns.took(rank, self._ledger.waits())
+        while decoders and (delivery := self._ledger.next(rank)) is not None:
+            decoder = self._with_room(delivery, decoders, ALL_ROOM)
+            if decoder is None:
+                break
+            self._assign(delivery, decoder, found, now_s)
         return found
 
     def _give_one(
@@ -97,10 +115,24 @@ class Dispatcher:
         self._is_in_burst = room.is_apart and self._ledger.lesser_given > 0
         apart = [decoder for decoder in self._decoders if decoder not in (*useful, self._reserved)][-1:]
         decoders = apart if room.is_apart and apart else useful
+        return self._with_room(delivery, decoders, room)
+
+    def _with_room(self, delivery: Delivery, decoders: Sequence[str], room: Room) -> str | None:
+        load = self._ledger.count_at
         decoder = choose(delivery.routing_key, decoders, load)
         if load(decoder) >= room.depth:
             decoder = min(decoders, key=load)
-        return decoder if load(decoder) < room.depth else None
+        return decoder if self._has_room(decoder, load(decoder), room) else None
+
+    def _has_room(self, decoder: str, load: int, room: Room) -> bool:
+        """A decoder is told of many small ones at once: to tell of each as another one ends wakes all that take part in it."""
+        if load >= room.depth:
+            self._full.add(decoder)
+            return False
+        if not room.is_apart and decoder in self._full and load > room.depth // 2:
+            return False
+        self._full.discard(decoder)
+        return True
 
     def is_ahead(self, now_s: float) -> bool:
         """What nobody can decode yet stays with the broker: read now, it would be out of the cores' caches by then.

@@ -12,6 +12,12 @@ Work = TypeVar("Work")
 # So many times the linger without a batch are a pause: nobody is to be expected, and the first item is not kept waiting
 # for company.
 PAUSE_LINGERS = 2
+# What no compile waits for goes on waiting while company keeps coming, until so many are there, or for so many lingers: in a
+# transaction of thirty each takes half of what it does in one of eight. With more in each of two writers a window of reports
+# (windows.py) has nothing left for the decoders. What comes in bursts (bursts.py) has no company, and does not wait.
+COMPANY_ENOUGH = 32
+COMPANY_LINGERS = 5
+COMPANY_WITHIN = 1 / 4  # of a linger: what comes later than that is none
 
 
 class BatchLimits(NamedTuple):
@@ -23,6 +29,42 @@ class BatchLimits(NamedTuple):
 def linger_s(limits: BatchLimits, since_last_batch_s: float) -> float:
     """How long the first item of a batch waits for company."""
     return limits.linger_s if since_last_batch_s < PAUSE_LINGERS * limits.linger_s else 0.0
+
+
+class Waiting:
+    """Until when the batch at hand waits for company."""
+
+    def __init__(self) -> None:
+        self.rank: int | None = None  # of the most important in it
+        self.due_s: float | None = None
+        self._began_s = self._came_s = 0.0
+        self._lingers = False  # not after a pause
+
+    def begin(self, rank: int, linger_s: float, now_s: float) -> None:
+        """The first is there, or one that is more important than the rest: it does not wait for as long as that would."""
+        if self.due_s is None:
+            self._began_s = now_s
+            self._lingers = linger_s > 0
+        self.rank = rank
+        self.due_s = now_s + linger_s if self.due_s is None else min(self.due_s, now_s + linger_s)
+
+    def came(self, now_s: float) -> None:
+        """Something for it."""
+        self._came_s = now_s
+
+    def has_enough(self, count: int) -> bool:
+        """With so many in it: a batch of catalogs is over when it is due, or full."""
+        return self.rank is not None and self.rank != CATALOG and count >= COMPANY_ENOUGH
+
+    def goes_on(self, limits: BatchLimits, now_s: float) -> bool:
+        """Now that it is due: whether it waits a little longer."""
+        if self.due_s is None or self.rank == CATALOG or not self._lingers:
+            return False
+        soon_s = COMPANY_WITHIN * limits.linger_s
+        if now_s - self._came_s >= soon_s or now_s - self._began_s >= COMPANY_LINGERS * limits.linger_s:
+            return False
+        self.due_s = now_s + soon_s
+        return True
 
 
 class Gathering(Generic[Work]):
@@ -43,12 +85,12 @@ class Gathering(Generic[Work]):
     def __bool__(self) -> bool:
         return any(self._works)
 
+    def __len__(self) -> int:
+        return sum(map(len, self._works))
+
     @property
     def is_full(self) -> bool:
-        return (
-            sum(map(len, self._works)) >= self.limits.messages_max
-            or sum(self._bytes) >= self.limits.bytes_max
-        )
+        return len(self) >= self.limits.messages_max or sum(self._bytes) >= self.limits.bytes_max
 
     @property
     def rank(self) -> int | None:

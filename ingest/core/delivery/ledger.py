@@ -142,6 +142,12 @@ class Ledger:
     def only_catalogs_wait(self) -> bool:
         return not (self._waiting[FACTS] or self._waiting[REPORT])
 
+    @property
+    def lone_rank(self) -> int | None:
+        """The one rank of which something waits, if there is but one."""
+        waiting = [rank for rank, its in enumerate(self._waiting) if its]
+        return waiting[0] if len(waiting) == 1 else None
+
     def waits(self) -> list[bool]:
         """By rank, whether something is due for a decoder."""
         return [bool(waiting) and self.next(rank) is not None for rank, waiting in enumerate(self._waiting)]

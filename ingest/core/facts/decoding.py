@@ -19,7 +19,7 @@ from ingest.core.delivery.envelope import open_envelope
 from ingest.core.delivery.work import DIGEST_BYTES, Descriptor
 from ingest.core.facts.inventory import InventoryReader
 from ingest.core.facts.leaves import canonical_text, count_leaves, split
-from ingest.core.facts.payload import read_payload
+from ingest.core.facts.payload import Payload, read_at_once, read_payload
 from ingest.core.facts.selection import ALWAYS_MOVING, selection
 from ingest.core.facts.work import Factset, Shape
 from ingest.core.json_text import parse_json
@@ -69,7 +69,14 @@ class FactsDecoder:
     def decode(self, descriptor: Descriptor, body: memoryview, known: KnownDigests) -> Iterator[Factset]:
         """Raises Rejected."""
         envelope = open_envelope(body, descriptor.headers, descriptor.arrived_at)
-        payload = read_payload(envelope)
+        yield self._work(descriptor, read_payload(envelope))
+
+    def at_once(self, descriptor: Descriptor, body: memoryview) -> Factset | None:
+        """Raises Rejected."""
+        payload = read_at_once(body, descriptor.headers, descriptor.arrived_at)
+        return None if payload is None else self._work(descriptor, payload)
+
+    def _work(self, descriptor: Descriptor, payload: Payload) -> Factset:
         names, facts = self._facts_of(payload.values)
         leaves = [fact.leaves for fact in facts]
         shape_digest = _digest(b"".join([fact.shape_key for fact in facts]))
@@ -78,7 +85,7 @@ class FactsDecoder:
         content.update("\x02".join(leaves).encode())
         if inventory is not None:
             content.update(b"\x03" + inventory.digest)
-        yield Factset(
+        return Factset(
             delivery=descriptor.delivery,
             certname=payload.certname,
             producer_timestamp=payload.producer_timestamp,
@@ -97,14 +104,10 @@ class FactsDecoder:
     def _facts_of(self, values: Any) -> tuple[list[str], list[_Fact]]:
         """Those that are to be stored, by name."""
         names = sorted(values)
-        facts = []
-        for name in names:
-            key = name, bytes(values[name])
-            fact = self._facts.get(key)
-            if fact is None:
-                fact = self._first_met(name, key[1])
-                self._facts.put(key, fact)
-            facts.append(fact)
+        keys = list(zip(names, map(bytes, map(values.__getitem__, names)), strict=True))
+        facts = [
+            fact or self._first_met(*key) for key, fact in zip(keys, map(self._facts.get, keys), strict=True)
+        ]
         if self._is_blocking and any(fact.template is None for fact in facts):
             kept = [
                 (name, fact) for name, fact in zip(names, facts, strict=True) if fact.template is not None
@@ -113,6 +116,11 @@ class FactsDecoder:
         return names, facts
 
     def _first_met(self, name: str, raw: bytes) -> _Fact:
+        fact = self._made(name, raw)
+        self._facts.put((name, raw), fact)
+        return fact
+
+    def _made(self, name: str, raw: bytes) -> _Fact:
         value: Json = parse_json(raw)
         if may_hold_secrets(raw):
             value = conceal(value, raw)

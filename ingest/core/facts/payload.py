@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ingest.core.delivery.commands import PUPPETDB, require_version
+from ingest.core.delivery.commands import PUPPETDB, plain_name, require_version, version_number
 from ingest.core.delivery.envelope import Envelope
 from ingest.core.json_text import converted, parse_json
 from ingest.core.plain_text import require_plain
@@ -46,13 +46,42 @@ class _Payload(msgspec.Struct):
     package_inventory: Raw | None = None
 
 
+class _Command(msgspec.Struct):
+    """The whole message, read at once."""
+
+    payload: _Payload
+    command: Scalar = None
+    version: Scalar = None
+    certname: Scalar = None
+
+
 _payload = msgspec.json.Decoder(_Payload)
+_command = msgspec.json.Decoder(_Command)
 
 
 def read_payload(envelope: Envelope) -> Payload:
     """Raises Rejected."""
     version = require_version("replace facts", envelope.version, VERSIONS)
-    found = _decode(envelope.payload)
+    return _checked(version, _decode(envelope.payload), envelope)
+
+
+def read_at_once(body: memoryview, headers: Mapping[str, str], arrived_at: datetime) -> Payload | None:
+    """Of a message that is ``replace facts`` without doubt. None: it has to be read as any other. Raises Rejected."""
+    try:
+        found = _command.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    version = version_number(found.version)
+    if plain_name(str(found.command)) != "replace facts" or version not in VERSIONS:
+        return None
+    certname = str(found.certname or headers.get("certname") or "") or None
+    return _checked(
+        version, found.payload, Envelope("replace facts", version, certname, b"", arrived_at, headers)
+    )
+
+
+def _checked(version: int, found: _Payload, envelope: Envelope) -> Payload:
+    """``envelope``: what stands around it. Raises Rejected."""
     if found.values is None:
         raise Rejected("invalid", "`values` is missing: the facts by their names")
     certname = _text((found.name if version < 4 else None) or found.certname or envelope.certname)

@@ -68,12 +68,14 @@ def stable_leaves(base: Sequence[str], own: Mapping[int, str]) -> list[str]:
     return stable
 
 
-def moved_leaves(stable: Sequence[str], incoming: Sequence[str]) -> dict[int, str]:
-    """By place, what is not as it is in place."""
+def moved_leaves(
+    stable: Sequence[str], incoming: Sequence[str], firsts: Sequence[int] | None = None
+) -> dict[int, str]:
+    """By place, what is not as it is in place. ``firsts``: of the shape, where they are known."""
     found: dict[int, str] = {}
     differing = [at for at, (old, new) in enumerate(zip(stable, incoming, strict=True)) if old != new]
     if differing:
-        firsts = firsts_of(incoming)
+        firsts = firsts or firsts_of(incoming)
         for at in differing:
             for place, leaf in _changed(stable[at], incoming[at]):
                 found[firsts[at] + place] = leaf

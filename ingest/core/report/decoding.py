@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from ingest.core.delivery.decoding import DecoderSettings, KnownDigests
-from ingest.core.delivery.envelope import Envelope, open_envelope
+from ingest.core.delivery.envelope import open_envelope
 from ingest.core.delivery.routing import lane_of
 from ingest.core.delivery.work import UNPLACED, Descriptor
 from ingest.core.plain_text import require_plain
@@ -23,7 +23,6 @@ from ingest.core.uuids import parse_uuid
 from ingest.errors import Rejected
 
 KNOWN_SHARE = 8  # of a decoder's cache: its part for events and lines that were met before
-REMEMBERED_BYTES_MIN = 16 * 1024  # of a payload: in a smaller one is hardly an event
 TYPES = ("agent", "plan")
 
 
@@ -43,14 +42,18 @@ class ReportDecoder:
         self._lanes = settings.lanes
 
     def decode(self, descriptor: Descriptor, body: memoryview, known: KnownDigests) -> Iterator[StoreReport]:
-        """One report. Raises Rejected."""
-        envelope = open_envelope(body, descriptor.headers, descriptor.arrived_at)
-        if not len(envelope.payload):
-            raise Rejected("invalid", "'store report' has no payload")
-        read = None if descriptor.complete else self._remembered(envelope)
-        head, header, events, logs = _parsed(envelope) if read is None else read
+        """One report, with all its contents but the names of its metrics. Raises Rejected."""
+        yield self._work(descriptor, _parsed(descriptor, body))
+
+    def at_once(self, descriptor: Descriptor, body: memoryview) -> StoreReport | None:
+        """One of which only what was not met before is parsed. Raises Rejected."""
+        read = None if descriptor.complete else self._remembered(descriptor, body)
+        return None if read is None else self._work(descriptor, read)
+
+    def _work(self, descriptor: Descriptor, read: _Read) -> StoreReport:
+        head, header, events, logs = read
         lane, metrics = 1 << lane_of(header.certname, self._lanes), head.metrics
-        yield StoreReport(
+        return StoreReport(
             delivery=descriptor.delivery,
             received_at=descriptor.received_at,
             header=header,
@@ -66,14 +69,12 @@ class ReportDecoder:
             is_complete=descriptor.complete,
         )
 
-    def _remembered(self, envelope: Envelope) -> _Read | None:
-        """A large one, of which only what was not met before is parsed. None: that cannot be."""
-        if len(envelope.payload) < REMEMBERED_BYTES_MIN:
+    def _remembered(self, descriptor: Descriptor, body: memoryview) -> _Read | None:
+        found = read_uncut(body)
+        if found is None:
             return None
-        report = read_uncut(envelope.payload, envelope.version)
-        if report is None:
-            return None
-        header = _header(report, envelope)
+        report, certname = found
+        header = _header(report, descriptor, certname or descriptor.headers.get("certname"))
         lane = 1 << lane_of(header.certname, self._lanes)
         texts = Fields()
         events = self._known.events(bytes(report.resources), header.start_time, lane, texts)
@@ -83,10 +84,13 @@ class ReportDecoder:
         return None if logs is None else _Read(report, header, events, logs)
 
 
-def _parsed(envelope: Envelope) -> _Read:
+def _parsed(descriptor: Descriptor, body: memoryview) -> _Read:
     """The report with all its contents."""
+    envelope = open_envelope(body, descriptor.headers, descriptor.arrived_at)
+    if not len(envelope.payload):
+        raise Rejected("invalid", "'store report' has no payload")
     report = read_report(envelope.payload, envelope.version)
-    header = _header(report, envelope)
+    header = _header(report, descriptor, envelope.certname)
     texts = Fields()
     events = all_events(report.resources or [], header.start_time, texts)
     logs = report.logs
@@ -98,15 +102,16 @@ def _parsed(envelope: Envelope) -> _Read:
     )
 
 
-def _header(report: ReportHead, envelope: Envelope) -> ReportHeader:
+def _header(report: ReportHead, descriptor: Descriptor, named: str | None) -> ReportHeader:
+    """``named``: the node, where the report itself names none."""
     metrics = len(report.metrics or ())
     require_shown("metrics", metrics, METRIC_SHOWN_BYTES * metrics)
-    certname = report.certname or envelope.certname
+    certname = report.certname or named
     if not certname:
         raise Rejected("invalid", "the report names no node")
     require_plain("certname", certname)
-    said = report.producer_timestamp or envelope.headers.get("producer_timestamp")
-    at = parse_time(said, "producer_timestamp") if said not in (None, "") else envelope.arrived_at
+    said = report.producer_timestamp or descriptor.headers.get("producer_timestamp")
+    at = parse_time(said, "producer_timestamp") if said not in (None, "") else descriptor.arrived_at
     start = _needed_time(report.start_time, "start_time")
     end = _needed_time(report.end_time, "end_time")
     puppet_version, configuration_version = _text(report.puppet_version), _text(report.configuration_version)
@@ -131,7 +136,7 @@ def _header(report: ReportHead, envelope: Envelope) -> ReportHeader:
         start_time=start,
         end_time=end,
         environment=clean(report.environment),
-        producer=clean(report.producer or envelope.headers.get("producer")),
+        producer=clean(report.producer or descriptor.headers.get("producer")),
         puppet_version=puppet_version,
         report_format=_small(report.report_format),
         configuration_version=configuration_version,

@@ -7,9 +7,9 @@ sorted keys, times with milliseconds and Z, control characters as Jackson writes
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from datetime import UTC, datetime
+from json.encoder import encode_basestring
 
 _CONTROL = re.compile(r"\\u00([01][0-9a-f])")
 
@@ -26,19 +26,19 @@ def report_hash(
     transaction_uuid: str | None,
 ) -> bytes:
     """20 bytes."""
-    document = {
-        "certname": certname,
-        "configuration_version": configuration_version,
-        "end_time": milliseconds(end_time),
-        "producer_timestamp": milliseconds(producer_timestamp),
-        "puppet_version": puppet_version,
-        "report_format": report_format,
-        "start_time": milliseconds(start_time),
-        "transaction_uuid": transaction_uuid,
-    }
-    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
-    text = _CONTROL.sub(lambda match: f"\\u00{match[1].upper()}", text)
+    text = (
+        f'{{"certname":{_text(certname)},"configuration_version":{_text(configuration_version)},'
+        f'"end_time":"{milliseconds(end_time)}","producer_timestamp":"{milliseconds(producer_timestamp)}",'
+        f'"puppet_version":{_text(puppet_version)},"report_format":{"null" if report_format is None else report_format},'
+        f'"start_time":"{milliseconds(start_time)}","transaction_uuid":{_text(transaction_uuid)}}}'
+    )
+    if "\\u00" in text:
+        text = _CONTROL.sub(lambda match: f"\\u00{match[1].upper()}", text)
     return hashlib.sha1(text.encode("utf-8", "replace"), usedforsecurity=False).digest()
+
+
+def _text(value: str | None) -> str:
+    return "null" if value is None else encode_basestring(value)
 
 
 def milliseconds(time: datetime) -> str:

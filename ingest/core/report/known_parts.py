@@ -21,6 +21,7 @@ from ingest.core.bounded_cache import BoundedCache
 from ingest.core.report.model import Log, ReportedResource, Scalar
 from ingest.core.report.parts import (
     MICROSECOND,
+    NO_EVENTS,
     Events,
     Logs,
     counts_of,
@@ -93,6 +94,8 @@ class KnownParts:
     def events(self, section: bytes, start: datetime, lane: int, texts: Fields) -> Events | None:
         """Those of that array of resources, with the contents that this lane (a bit) was not given; they count as given from
         now on. None: only a parse of it all can tell. Raises Rejected."""
+        if section == b"[]":
+            return NO_EVENTS
         cut = self._resources.cut(section)
         if cut is None:
             return None

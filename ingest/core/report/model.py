@@ -11,11 +11,13 @@ from typing import Any
 
 import msgspec
 
+from ingest.core.delivery.commands import plain_name, version_number
 from ingest.core.json_text import converted, parse_json
 from ingest.core.sensitive import conceal, may_hold_secrets
 from ingest.errors import Rejected
 
 Scalar = str | int | float | bool | None
+UNCHANGED_VERSIONS = (7, 8)  # of the command, of which the payload is as the newest has it
 NULL = msgspec.Raw(b"null")
 
 
@@ -97,9 +99,18 @@ class UncutReport(ReportHead):
     logs: msgspec.Raw = NULL
 
 
+class _Command(msgspec.Struct):
+    """The whole message, read at once."""
+
+    payload: UncutReport
+    command: Scalar = None
+    version: Scalar = None
+    certname: Scalar = None
+
+
 _OF_RESOURCE = ("resource_type", "resource_title", "file", "line", "containment_path", "timestamp")
 _report = msgspec.json.Decoder(Report)
-_uncut = msgspec.json.Decoder(UncutReport)
+_command = msgspec.json.Decoder(_Command)
 
 
 def read_report(payload: bytes | memoryview, version: int) -> Report:
@@ -110,14 +121,21 @@ def read_report(payload: bytes | memoryview, version: int) -> Report:
     return report
 
 
-def read_uncut(payload: bytes | memoryview, version: int) -> UncutReport | None:
-    """None: it has to be read as a whole."""
-    if version < 7 or may_hold_secrets(bytes(payload)):
+def read_uncut(body: bytes | memoryview) -> tuple[UncutReport, str | None] | None:
+    """The payload of a message that is a report without doubt, and the node that stands beside it. None: it has to be read as
+    any other."""
+    if may_hold_secrets(bytes(body)):
         return None
     try:
-        return _uncut.decode(payload)
+        found = _command.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    if (
+        plain_name(str(found.command)) != "store report"
+        or version_number(found.version) not in UNCHANGED_VERSIONS
+    ):
+        return None
+    return found.payload, str(found.certname or "") or None
 
 
 def _read(payload: bytes | memoryview, version: int) -> Report:

@@ -62,6 +62,9 @@ class Events(NamedTuple):
     counts: tuple[int, int, int, int, int]
 
 
+NO_EVENTS = Events(Parts(b"", ()), {}, {}, (0, 0, 0, 0, 0))
+
+
 class Logs(NamedTuple):
     parts: Parts
     contents: dict[bytes, tuple[bytes, bytes]]  # that this lane was not given

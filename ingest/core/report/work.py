@@ -10,6 +10,8 @@ from msgspec.structs import replace
 
 from ingest.core.delivery.work import UNPLACED
 
+TOGETHER_EVENTS_BYTES = 4096  # of digests: with more it is large by itself
+
 
 class ReportHeader(msgspec.Struct, array_like=True, frozen=True):
     """What is of this report alone, and small. Texts have no U+0000 and no lone surrogates."""
@@ -74,7 +76,7 @@ class StoreReport(msgspec.Struct, array_like=True, frozen=True, tag="report"):
 
     @property
     def goes_with_others(self) -> bool:
-        return not self.events.offsets
+        return not self.event_contents and len(self.events.digests) <= TOGETHER_EVENTS_BYTES
 
     @property
     def certname(self) -> str:

@@ -89,11 +89,15 @@ class LayerPlanner:
     ) -> dict[int, Layers]:
         """Of those whose shape is the stored one; what moves too much is left out."""
         own = self._own_facts(session, [stored[factset.certname].node_id for factset, _ in alike])
+        # The same for all of a shape, and to count them takes as long as the rest.
+        firsts = {
+            base.id: stable.firsts_of(base.leaves) for base in {base.id: base for _, base in alike}.values()
+        }
         found = {}
         for factset, base in alike:
             there = stored[factset.certname]
             in_place = stable.stable_leaves(base.leaves, own.get(there.node_id, {}))
-            leaves = stable.moved_leaves(in_place, factset.leaves)
+            leaves = stable.moved_leaves(in_place, factset.leaves, firsts[base.id])
             if not stable.can_move(leaves):
                 continue
             moving = stable.next_moving(there.moves, leaves, factset.received_at)

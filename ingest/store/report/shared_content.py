@@ -10,7 +10,7 @@ from ingest.core import pgcopy
 from ingest.core.bounded_cache import BoundedCache
 from ingest.core.delivery.work import DIGEST_BYTES
 from ingest.core.report.shared_content import digest_of
-from ingest.core.report.work import Parts, ReportHeader, StoreReport
+from ingest.core.report.work import Metrics, Parts, ReportHeader, StoreReport
 from ingest.store.content_table import ContentTable
 from ingest.store.queries import query
 from ingest.store.session import Session
@@ -27,21 +27,16 @@ LOG_OIDS = (
 HEADER_OIDS = (pgcopy.BYTEA_OID, pgcopy.INT4_OID, *[pgcopy.BOOL_OID] * 4, *[pgcopy.TEXT_OID] * 5)
 
 
-class Found(NamedTuple):
-    """Ids by digest."""
+Said = tuple[int | None, bool | None, bool | None, bool | None, str, *tuple[str | None, ...]]
 
-    shapes: dict[bytes, int]
-    headers: dict[bytes, int]
-    events: dict[bytes, int]
-    logs: dict[bytes, int]
 
-    def has_all(self, report: StoreReport) -> bool:
-        """Whether nothing that the report refers to is missing."""
-        return (
-            (report.metrics is None or report.metrics.shape in self.shapes)
-            and self.events.keys() >= set(digests_of(report.events))
-            and (report.logs is None or self.logs.keys() >= set(digests_of(report.logs)))
-        )
+class Ids(NamedTuple):
+    """Of what one report refers to."""
+
+    header: int
+    shape: int | None
+    events: list[int]
+    logs: list[int] | None
 
 
 class UsedTable:
@@ -105,26 +100,27 @@ class ReportContents:
         self._tables = (self._shapes, self._headers, self._events, self._logs)
         self._day = date.min
 
-    def resolve(self, session: Session, reports: Sequence[StoreReport]) -> Found:
+    def resolve(self, session: Session, reports: Sequence[StoreReport]) -> list[Ids | None]:
+        """Of each report. None: something that it refers to is missing."""
         self._begin_day(max(report.received_at for report in reports).date())
-        metrics = [report.metrics for report in reports if report.metrics is not None]
-        rows = {one.shape: _row(one.shape, one.names, fields=1) for one in metrics if one.names is not None}
-        shapes = self._shapes.resolve(session, {one.shape for one in metrics}, rows)
-        fields = {header_digest(report.header): header_fields(report.header) for report in reports}
-        rows = {digest: _row(digest, its, fields=10) for digest, its in fields.items()}
-        headers = self._headers.resolve(session, rows.keys(), rows)
+        shapes = self._shape_ids(session, [one.metrics for one in reports if one.metrics is not None])
+        headers = self._header_ids(session, {said_by(report.header) for report in reports})
+        of_events = [_digests(report.events) for report in reports]
         events = self._events.resolve(
             session,
-            {digest for one in reports for digest in (*digests_of(one.events), *one.log_events.values())},
+            {digest for digests in of_events for digest in digests}.union(
+                *[report.log_events.values() for report in reports]
+            ),
             {
                 digest: _row(digest, its, fields=13)
                 for one in reports
                 for digest, its in one.event_contents.items()
             },
         )
+        of_logs = [None if report.logs is None else _digests(report.logs) for report in reports]
         logs = self._logs.resolve(
             session,
-            {digest for one in reports if one.logs is not None for digest in digests_of(one.logs)},
+            {digest for digests in of_logs if digests is not None for digest in digests},
             {
                 digest: _log_row(digest, *its, None if event is None else events[event])
                 for one in reports
@@ -132,7 +128,30 @@ class ReportContents:
                 if (event := one.log_events.get(digest)) is None or event in events
             },
         )
-        return Found(shapes, headers, events, logs)
+        found: list[Ids | None] = []
+        for report, its_events, its_logs in zip(reports, of_events, of_logs, strict=True):
+            try:
+                ids = Ids(
+                    headers[said_by(report.header)],
+                    None if report.metrics is None else shapes[report.metrics.shape],
+                    [events[digest] for digest in its_events],
+                    None if its_logs is None else [logs[digest] for digest in its_logs],
+                )
+            except KeyError:
+                ids = None
+            found.append(ids)
+        return found
+
+    def _shape_ids(self, session: Session, metrics: Sequence[Metrics]) -> dict[bytes, int]:
+        rows = {one.shape: _row(one.shape, one.names, fields=1) for one in metrics if one.names is not None}
+        return self._shapes.resolve(session, {one.shape for one in metrics}, rows)
+
+    def _header_ids(self, session: Session, said: Collection[Said]) -> dict[Said, int]:
+        fields = {one: header_fields(*one) for one in said}
+        digests = {one: digest_of(its) for one, its in fields.items()}
+        rows = {digests[one]: _row(digests[one], its, fields=10) for one, its in fields.items()}
+        ids = self._headers.resolve(session, rows.keys(), rows)
+        return {one: ids[digest] for one, digest in digests.items()}
 
     def committed(self) -> None:
         for table in self._tables:
@@ -153,38 +172,37 @@ class ReportContents:
                 table.forget_uses()
 
 
-def header_fields(header: ReportHeader) -> bytes:
-    return b"".join(
-        (
-            pgcopy.int4(header.report_format),
-            _boolean(header.noop),
-            _boolean(header.noop_pending),
-            _boolean(header.corrective_change),
-            pgcopy.boolean(header.type == "plan"),
-            pgcopy.text(header.status),
-            pgcopy.text(header.environment),
-            pgcopy.text(header.producer),
-            pgcopy.text(header.puppet_version),
-            pgcopy.text(header.cached_catalog_status),
-        )
+def said_by(header: ReportHeader) -> Said:
+    """What few reports say differently."""
+    return (
+        header.report_format,
+        header.noop,
+        header.noop_pending,
+        header.corrective_change,
+        header.type,
+        header.status,
+        header.environment,
+        header.producer,
+        header.puppet_version,
+        header.cached_catalog_status,
     )
 
 
-def header_digest(header: ReportHeader) -> bytes:
-    return digest_of(header_fields(header))
+def header_fields(
+    report_format: int | None,
+    noop: bool | None,
+    noop_pending: bool | None,
+    corrective_change: bool | None,
+    type_: str,
+    *texts: str | None,
+) -> bytes:
+    flags = map(pgcopy.boolean_or_null, (noop, noop_pending, corrective_change, type_ == "plan"))
+    return b"".join((pgcopy.int4(report_format), *flags, *map(pgcopy.text, texts)))
 
 
-def digests_of(parts: Parts) -> list[bytes]:
+def _digests(parts: Parts) -> list[bytes]:
     digests = parts.digests
     return [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)]
-
-
-def ids_of(parts: Parts, ids: Mapping[bytes, int]) -> Collection[int]:
-    return [ids[digest] for digest in digests_of(parts)]
-
-
-def _boolean(value: bool | None) -> bytes:
-    return pgcopy.NULL if value is None else pgcopy.boolean(value)
 
 
 def _row(digest: bytes, encoded: bytes, *, fields: int) -> Callable[[], bytes]:

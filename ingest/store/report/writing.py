@@ -8,13 +8,14 @@ from datetime import UTC, date, datetime, timedelta
 from ingest.core import pgcopy
 from ingest.core.bounded_cache import BoundedCache
 from ingest.core.delivery.work import Outcome, Settled
-from ingest.core.report.work import Parts, StoreReport
+from ingest.core.report.work import StoreReport
 from ingest.errors import Rejected
 from ingest.store.engines import Placing
 from ingest.store.lane import LaneSettings
 from ingest.store.node.nodes import read_nodes
+from ingest.store.parameters import Encoded, column_parameters
 from ingest.store.queries import query
-from ingest.store.report.shared_content import Found, ReportContents, header_digest, ids_of
+from ingest.store.report.shared_content import Ids, ReportContents
 from ingest.store.session import Session
 
 ALWAYS = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
@@ -23,6 +24,10 @@ ALWAYS = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 AHEAD_MAX, AGE_MAX = timedelta(days=2), timedelta(days=4000)
 DAYS_BYTES_MAX = 100_000  # a thousand days
 _DAY_BYTES = 100
+_LATEST_OIDS = (
+    pgcopy.INT4_OID, pgcopy.TEXT_OID, *[pgcopy.INT4_OID] * 5, *[pgcopy.BOOL_OID] * 3, *[pgcopy.TIMESTAMPTZ_OID] * 4,
+    pgcopy.BYTEA_OID, *[pgcopy.TEXT_OID] * 3,
+)  # fmt: skip
 
 
 class ReportWriter:
@@ -90,24 +95,24 @@ class ReportWriter:
         # Whose time is not believed may lie on any day.
         is_odd = any(report.header.said_at is not None for report in reports)
         between = ALWAYS if is_odd else (min(times), max(times))
-        hashes = [report.header.hash for report in reports]
+        hashes = Encoded(pgcopy.digest_array([report.header.hash for report in reports]))
         session.cursor.execute(query("stored_reports"), [hashes, *between], binary=True)
         return list({bytes(hash_) for (hash_,) in session.cursor})
 
     def _add(self, session: Session, reports: Sequence[StoreReport]) -> set[int]:
         """Adds them, but for those of which contents are missing: a writer before this one was given them, or they were deleted
         since. Returns the deliveries of these."""
-        found = self._contents.resolve(session, reports)
-        lacking = {report.delivery for report in reports if not found.has_all(report)}
+        found = list(zip(reports, self._contents.resolve(session, reports), strict=True))
+        lacking = {report.delivery for report, ids in found if ids is None}
         if any(report.is_complete and report.delivery in lacking for report in reports):
             raise Rejected("incomplete_work", "a decoder called its work complete and it was not")
-        if lacking:
-            reports = [report for report in reports if report.delivery not in lacking]
-        if reports:
-            self._put(session, reports, found)
+        whole = [(report, ids) for report, ids in found if ids is not None]
+        if whole:
+            self._put(session, whole)
         return lacking
 
-    def _put(self, session: Session, reports: Sequence[StoreReport], found: Found) -> None:
+    def _put(self, session: Session, whole: Sequence[tuple[StoreReport, Ids]]) -> None:
+        reports = [report for report, _ in whole]
         nodes = {
             certname: (node_id, is_out)
             for certname, node_id, is_out in read_nodes(
@@ -116,7 +121,7 @@ class ReportWriter:
         }
         self._ensure_days(session, reports)
         session.copy(
-            "copy_node_reports", [_row(report, nodes[report.certname][0], found) for report in reports]
+            "copy_node_reports", [_row(report, nodes[report.certname][0], ids) for report, ids in whole]
         )
         session.counts.rows_written += len(reports)
         in_order = sorted(reports, key=lambda one: (one.producer_timestamp, one.header.hash))
@@ -145,32 +150,34 @@ class ReportWriter:
             self._fresh_days.update(unknown)
 
     def _put_latest(self, session: Session, newest: Sequence[tuple[int, StoreReport]]) -> None:
-        columns = zip(*(_latest(node_id, report) for node_id, report in sorted(newest)), strict=True)
-        session.execute("put_latest_reports", [*map(list, columns), self._future_tolerance])
+        rows = [_latest(node_id, report) for node_id, report in sorted(newest)]
+        session.execute(
+            "put_latest_reports", [*column_parameters(_LATEST_OIDS, rows), self._future_tolerance]
+        )
 
 
-def _latest(node_id: int, report: StoreReport) -> tuple[object, ...]:
+def _latest(node_id: int, report: StoreReport) -> tuple[bytes, ...]:
     header = report.header
     return (
-        node_id,
-        header.environment,
-        *report.counts,
-        header.noop,
-        header.noop_pending,
-        header.corrective_change,
-        header.producer_timestamp,
-        header.start_time,
-        header.end_time,
-        report.received_at,
-        header.hash,
-        header.status,
-        header.job_id,
-        header.cached_catalog_status,
+        pgcopy.int4(node_id),
+        pgcopy.text(header.environment),
+        *map(pgcopy.int4, report.counts),
+        pgcopy.boolean_or_null(header.noop),
+        pgcopy.boolean_or_null(header.noop_pending),
+        pgcopy.boolean_or_null(header.corrective_change),
+        pgcopy.timestamptz(header.producer_timestamp),
+        pgcopy.timestamptz(header.start_time),
+        pgcopy.timestamptz(header.end_time),
+        pgcopy.timestamptz(report.received_at),
+        pgcopy.bytea(header.hash),
+        pgcopy.text(header.status),
+        pgcopy.text(header.job_id),
+        pgcopy.text(header.cached_catalog_status),
     )
 
 
-def _row(report: StoreReport, node_id: int, found: Found) -> bytes:
-    header, metrics = report.header, report.metrics
+def _row(report: StoreReport, node_id: int, ids: Ids) -> bytes:
+    header, metrics, events, logs = report.header, report.metrics, report.events, report.logs
     return pgcopy.row(
         pgcopy.timestamptz(header.producer_timestamp),
         pgcopy.NULL if header.said_at is None else pgcopy.timestamptz(header.said_at),
@@ -180,20 +187,16 @@ def _row(report: StoreReport, node_id: int, found: Found) -> bytes:
         pgcopy.uuid_or_null(header.transaction_uuid),
         pgcopy.uuid_or_null(header.catalog_uuid),
         pgcopy.int4(node_id),
-        pgcopy.int4(found.headers[header_digest(header)]),
-        pgcopy.int4(None if metrics is None else found.shapes[metrics.shape]),
+        pgcopy.int4(ids.header),
+        pgcopy.int4(ids.shape),
         pgcopy.bytea(header.hash),
         pgcopy.text(header.configuration_version),
         pgcopy.text(header.code_id),
         pgcopy.text(header.job_id),
-        *_parts(report.events if report.events.offsets else None, found.events),
-        *_parts(report.logs, found.logs),
+        pgcopy.int4_array(ids.events) if ids.events else pgcopy.NULL,
+        pgcopy.int8_array(events.offsets) if ids.events else pgcopy.NULL,
+        pgcopy.NULL if ids.logs is None else pgcopy.int4_array(ids.logs),
+        pgcopy.NULL if logs is None else pgcopy.int8_array(logs.offsets),
         pgcopy.NULL if metrics is None else metrics.values,
         pgcopy.text(None if metrics is None else metrics.exact),
     )
-
-
-def _parts(parts: Parts | None, ids: dict[bytes, int]) -> tuple[bytes, bytes]:
-    if parts is None:
-        return pgcopy.NULL, pgcopy.NULL
-    return pgcopy.int4_array(ids_of(parts, ids)), pgcopy.int8_array(parts.offsets)
