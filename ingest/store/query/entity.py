@@ -73,6 +73,9 @@ class Entity(NamedTuple):
     counting: str = "count(*)"  # how many rows there are
     bare: str | None = None  # rows are not objects, but this field's values
 
+    def __hash__(self) -> int:
+        return id(self)  # there are few of them
+
     def queryable(self) -> list[str]:
         return sorted(name for name, field in self.fields.items() if field.queryable)
 

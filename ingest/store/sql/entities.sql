@@ -474,8 +474,15 @@ JOIN log_contents c ON c.id = o.log_id
 LEFT JOIN event_contents e ON e.id = c.event_id
 
 -- name: report_metrics_json
-SELECT report_values(s.names, %(metrics)s::double precision[], %(metrics_exact)s::text)
+-- As report_values has it, as the text of a JSON array; a function would be planned anew in each statement.
+SELECT '[' || coalesce(string_agg(
+    '{"category":' || (each.name -> 0)::text || ',"name":' || (each.name -> 1)::text || ',"value":'
+    || CASE WHEN %(metrics_exact)s::text IS NOT NULL THEN (%(metrics_exact)s::jsonb -> (each.place::integer - 1))::text
+            WHEN each.name -> 2 = 'true' THEN coalesce(each.value, 0)::bigint::text
+            ELSE to_jsonb(coalesce(each.value, 0))::text END || '}', ','), '') || ']'
 FROM metric_shapes s
+CROSS JOIN LATERAL ROWS FROM (jsonb_array_elements(s.names), unnest(%(metrics)s::double precision[]))
+    WITH ORDINALITY AS each (name, value, place)
 WHERE s.id = %(shape_id)s
 
 -- name: from_catalog_inputs
