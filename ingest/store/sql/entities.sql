@@ -43,6 +43,7 @@ CROSS JOIN LATERAL (SELECT ps.position_ids[cr.chunk * 256 + 1 : cr.chunk * 256 +
 CROSS JOIN LATERAL unnest(cr.resource_ids) WITH ORDINALITY AS m (resource_id, place)
 LEFT JOIN resources r ON r.id = m.resource_id
 LEFT JOIN positions p ON p.id = slots.ids[m.place]
+CROSS JOIN (SELECT NULL::text AS tags, NULL::text AS parameters) AS texts
 
 -- name: from_resources_counted
 -- Where they are only counted, by node or environment: an array says how many it has.
@@ -84,11 +85,11 @@ CROSS JOIN LATERAL (SELECT m.environment_id, m.position_set_id) AS c
 LEFT JOIN environments e ON e.id = c.environment_id
 LEFT JOIN position_sets ps ON ps.id = c.position_set_id
 LEFT JOIN positions p ON p.id = ps.position_ids[m.chunk * 256 + m.place]
+CROSS JOIN (SELECT NULL::text AS tags, NULL::text AS parameters) AS texts
 
 -- name: from_resources_exported
 -- What collectors ask for. Which resources those are is known first: the planner cannot tell how many of the exports they are. The
--- exports are taken apart in the list of columns, where it costs a tenth of what it costs behind FROM. File and line are looked for
--- in a row's place alone.
+-- exports are taken apart in the list of columns, where it costs a tenth of what it costs behind FROM.
 SELECT FROM (
     WITH wanted AS MATERIALIZED (
         SELECT r.id, r.digest, r.type, r.title, r.exported, r.tag_ids, r.parameters
@@ -102,6 +103,10 @@ SELECT FROM (
 JOIN nodes n ON n.id = r.node_id
 JOIN catalogs c ON c.node_id = n.id
 LEFT JOIN environments e ON e.id = c.environment_id
+
+-- name: join_position
+-- File and line of an exported resource r, in a row's place alone.
+SELECT FROM nodes n JOIN catalogs c ON c.node_id = n.id JOIN resources r ON true
 LEFT JOIN LATERAL (
     SELECT p.file, p.line
     FROM positions p
@@ -113,6 +118,13 @@ LEFT JOIN LATERAL (
     )
     OFFSET 0
 ) AS p ON true
+
+-- name: join_exported_text
+-- Its tags and parameters as housekeeping has made them; row by row, as nobody can tell the planner how few the rows are.
+SELECT FROM resources r
+LEFT JOIN LATERAL (
+    SELECT x.tags, x.parameters FROM exported_texts x WHERE x.digest = r.digest OFFSET 0
+) AS texts ON true
 
 -- name: from_edges
 SELECT FROM nodes n
