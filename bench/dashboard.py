@@ -102,14 +102,17 @@ def open_page(tab: Browser, dashboard: Puppetboard, path: str, photographs: Path
         "complete_ms": round(statistics.median(found[1:]), 1),
         "server_ms": round(sum(one["seconds"] for one in made) * 1000, 1),
         "in_requests_ms": round(sum(one["in_requests_s"] for one in made) * 1000, 1),
+        "waited_ms": round(sum(one["waited_s"] for one in made) * 1000, 1),  # of those, for the front
+        "requests": sum(one["requests"] for one in made),
         "bytes_asked": sum(one["bytes_asked"] for one in made),
         "complaints": tab.complaints()[:3],
     }
 
 
 def line(row: dict[str, Any]) -> str:
-    text = "{page:<60.60}{complete_ms:>9} ms, puppetboard {server_ms}, of it in requests {in_requests_ms}".format(
-        **row
+    text = (
+        "{page:<60.60}{complete_ms:>9} ms, puppetboard {server_ms}, of it in {requests} requests {in_requests_ms}, "
+        "waiting for the front {waited_ms}".format(**row)
     )
     return text + ("" if row["complete_ms"] <= GOAL_MS else "  late")
 

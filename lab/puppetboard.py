@@ -1,4 +1,5 @@
-"""puppetboard over a front: a process of its own that says of each page how long it took, and what of that was its requests."""
+"""puppetboard over a front: a process of its own that says of each page how long it took, what of that was its requests,
+and how long those waited for the front: the rest of them is the client's library."""
 
 from __future__ import annotations
 
@@ -64,15 +65,22 @@ class _Timed:
     def asked(self, seconds: float, size: int) -> None:
         self._of_thread.seconds += seconds
         self._of_thread.size += size
+        self._of_thread.count += 1
+
+    def waited(self, seconds: float) -> None:
+        self._of_thread.waited += seconds
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        self._of_thread.seconds, self._of_thread.size = 0.0, 0
+        self._of_thread.seconds, self._of_thread.waited = 0.0, 0.0
+        self._of_thread.size = self._of_thread.count = 0
         start_s = time.perf_counter()
         body = b"".join(self._application(environ, start_response))
         found = {
             "path": environ["PATH_INFO"],
             "seconds": time.perf_counter() - start_s,
             "in_requests_s": self._of_thread.seconds,
+            "waited_s": self._of_thread.waited,
+            "requests": self._of_thread.count,
             "bytes_asked": self._of_thread.size,
         }
         with self._pages.open("a") as file:
@@ -84,10 +92,11 @@ def main(port: str, pages: str) -> None:
     sys.argv[0] = "puppetboard"
     import requests
     from puppetboard.app import app  # type: ignore[import-untyped]
+    from urllib3.connection import HTTPConnection
     from werkzeug.serving import make_server
 
     timed = _Timed(app.wsgi_app, Path(pages))
-    plain = requests.Session.send
+    plain, plain_response = requests.Session.send, HTTPConnection.getresponse
 
     def send(session: Any, request: Any, **more: Any) -> Any:
         start_s = time.perf_counter()
@@ -95,7 +104,14 @@ def main(port: str, pages: str) -> None:
         timed.asked(time.perf_counter() - start_s, len(answer.content))
         return answer
 
+    def getresponse(connection: Any) -> Any:
+        start_s = time.perf_counter()
+        answer = plain_response(connection)  # its head, and all of a small one
+        timed.waited(time.perf_counter() - start_s)
+        return answer
+
     requests.Session.send = send  # type: ignore[assignment, method-assign]
+    HTTPConnection.getresponse = getresponse  # type: ignore[assignment, method-assign]
     app.wsgi_app = timed
     server = make_server("127.0.0.1", int(port), app, threaded=True)
     print("ready", flush=True)

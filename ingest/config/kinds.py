@@ -47,7 +47,7 @@ KINDS = (
         works="ingest.core.delivery.work:CATALOG_WORKS",
         decoder="ingest.core.catalog.decoding:open_decoder",
         writer="ingest.store.catalog.writing:CatalogWriter",
-        housekeeping="ingest.store.housekeeping:delete_unused_content",
+        housekeeping="ingest.store.catalog.housekeeping:keep_catalogs",
         takes_unnamed=True,
     ),
     Kind(

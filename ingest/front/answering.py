@@ -7,9 +7,10 @@ keeps no connection waiting: what PostgreSQL still has for it is put away (spool
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 
 import structlog
@@ -29,7 +30,7 @@ from ingest.front.planning import Planned
 from ingest.front.readers import Readers, away
 from ingest.front.refusal import JSON, Refusal, json_response, unknown
 from ingest.front.replica import Header, Replica
-from ingest.front.spooling import Spool, Spools
+from ingest.front.spooling import Spool, Spools, give_or_put_away, part
 from ingest.store.connection import Connection, hang_up
 from ingest.store.query.running import PIECE_BYTES, RunningQuery, TooSlow, cancel
 
@@ -41,32 +42,42 @@ GIVEN_UP_S = 5.0  # until a cancelled statement has ended; then its connection i
 class Answerer:
     """Of one process."""
 
-    def __init__(self, config: Config, readers: Readers, replica: Replica) -> None:
+    def __init__(self, config: Config, readers: Readers, replica: Replica, spools: Spools) -> None:
         self._config = config
         self._readers = readers
         self._replica = replica
-        self._spools = Spools()
+        self._spools = spools
 
     async def answer(self, request: Request, send: Send, planned: Planned) -> None:
         """Sends the whole answer. Raises Refusal or BadQuery while nothing has been sent."""
-        usual_s = self._config.query_timeout_s
-        timeout_s = min(planned.asked.timeout_s or usual_s, usual_s)
         client = Client(request.scope, send, self._config.client_timeout_s)
         await client.ready()  # who asks again before he has taken his last answer waits without a connection
         with Spool(self._spools) as spool:
-            async with self._readers.connection(is_long=planned.is_long) as connection:
-                running = RunningQuery(connection, timeout_s, is_usual=timeout_s == usual_s)
-                with Patience(request.scope["leaving"], connection) as patience:
-                    try:
-                        said = await self._replica.look(request, patience, running)
-                        rest = await _Answer(patience, running, client, spool, said).give(planned)
-                    finally:
-                        if running.is_under_way:
-                            await asyncio.shield(self._end(connection, running))
-            with _too_late():
-                for message in rest:  # the connection is another's now
-                    running.require_time()
-                    await client.give(message)
+            try:
+                rest = await self._ask(request, planned, client, spool)
+            except _TurnsOutLong:
+                planned.is_long = True
+                rest = await self._ask(request, planned, client, spool)
+            for message in rest:  # the connection is another's now, and he may take his time
+                await client.give(message)
+
+    async def _ask(
+        self, request: Request, planned: Planned, client: Client, spool: Spool
+    ) -> Iterable[Message]:
+        """What is left to be sent, without a connection. Raises _TurnsOutLong while nothing has been sent."""
+        usual_s = self._config.query_timeout_s
+        timeout_s = min(planned.asked.timeout_s or usual_s, usual_s)
+        is_long = planned.is_long
+        async with self._readers.connection(is_long=is_long) as connection:
+            running = RunningQuery(connection, timeout_s, is_usual=timeout_s == usual_s)
+            with ExitStack() as held, Patience(request.scope["leaving"], connection) as patience:
+                lengthen = None if is_long else functools.partial(self._readers.lengthen, held)
+                try:
+                    said = await self._replica.look(request, patience, running)
+                    return await _Answer(patience, running, client, spool, said, lengthen).give(planned)
+                finally:
+                    if running.is_under_way:
+                        await asyncio.shield(self._end(connection, running))
 
     async def _end(self, connection: Connection, running: RunningQuery) -> None:
         """The connection is nobody else's before PostgreSQL has ended."""
@@ -81,6 +92,10 @@ class Answerer:
             connection.close()
 
 
+class _TurnsOutLong(Exception):
+    """The answer is long, and as many long ones are under way as may be: ask again as one of those."""
+
+
 class _Answer:
     """To one client. What ``give`` returns is to be sent yet, and needs no connection."""
 
@@ -91,9 +106,11 @@ class _Answer:
         client: Client,
         spool: Spool,
         headers: list[Header],
+        lengthen: Callable[[], Awaitable[bool]] | None,
     ) -> None:
         self._patience, self._running, self._client, self._spool = patience, running, client, spool
         self._headers = headers
+        self._lengthen = lengthen  # None: it is known to be long
         self._size = 0
 
     async def give(self, planned: Planned) -> Iterable[Message]:
@@ -119,6 +136,8 @@ class _Answer:
         headers = self._headers
         if self._running.total is not None:
             headers = [*headers, (TOTAL, b"%d" % self._running.total)]
+        if self._lengthen is not None and not self._running.is_over:
+            await self._require_short(piece)
         body = b"[" + _joined(piece, asked.pretty)
         if self._running.is_over:
             planned.is_long = False
@@ -133,28 +152,21 @@ class _Answer:
         ):
             raise unknown(*target.parent)
 
+    async def _require_short(self, piece: list[bytes]) -> None:
+        """Adds to the first piece until it is clear that the answer is long. Raises _TurnsOutLong."""
+        assert self._lengthen is not None
+        while sum(map(len, piece)) < PIECE_BYTES and not self._running.is_over:
+            piece += await self._patience.carry_out(self._running.next_piece())
+        if not self._running.is_over and not await self._lengthen():
+            raise _TurnsOutLong
+
     async def _rows(self, start: Message, body: bytes, planned: Planned) -> Iterable[Message]:
         self._size = len(body)
         await self._client.give(start)
-        while body:
-            if not await self._client.takes(_part(body)):
-                body = await self._put_away(body, planned)
-                if not body:
-                    break
-                for before in self._spool.take():  # there is no room for all of it: it waits for him here
-                    await self._client.give(_part(before))
-                await self._client.give(_part(body))
-            await asyncio.sleep(0)  # whoever else waits, however fast the rows come
-            body = await self._next(planned)
-        return chain(map(_part, self._spool.take()), (END,))
+        await give_or_put_away(self._client, self._spool, body, functools.partial(self._next, planned))
+        return chain(map(part, self._spool.take()), (END,))
 
-    async def _put_away(self, body: bytes, planned: Planned) -> bytes:
-        """The piece that there was no room for; none: all of them are put away."""
-        while body and self._spool.put(body):
-            body = await self._next(planned, self._spool.turn)
-        return body
-
-    async def _next(self, planned: Planned, turn: asyncio.Semaphore | None = None) -> bytes:
+    async def _next(self, planned: Planned, turn: asyncio.Semaphore | None) -> bytes:
         piece = await self._patience.carry_out(self._running.next_piece(), turn)
         body = b"," + _joined(piece, planned.asked.pretty) if piece else b""
         self._size += len(body)
@@ -175,10 +187,6 @@ def _too_late() -> Iterator[None]:
 
 def _start(*headers: Header) -> Message:
     return {"type": "http.response.start", "status": 200, "headers": [(TYPE, JSON.encode()), *headers]}
-
-
-def _part(body: bytes) -> Message:
-    return {"type": "http.response.body", "body": body, "more_body": True}
 
 
 def _whole(body: bytes, *headers: Header) -> tuple[Message, Message]:

@@ -24,6 +24,7 @@ from ingest.front.planning import Planner
 from ingest.front.readers import Readers
 from ingest.front.refusal import Refusal
 from ingest.front.replica import Replica
+from ingest.front.spooling import Spools
 
 
 class Front:
@@ -42,11 +43,14 @@ class Front:
         self._readers = Readers(self._config)
         self._planner = Planner(self._config, self._readers)
         self._replica = Replica(self._config)
-        self._answerer = Answerer(self._config, self._readers, self._replica)
+        spools = Spools()
+        self._answerer = Answerer(self._config, self._readers, self._replica, spools)
         self._commands = Commands(self._config, self._readers, self._admission)
         self._live_page = Live(self._config, self._readers)
         self._meta = Meta(self._config, self._readers, self._commands)
-        self._archive = Archive(self._config, self._readers, self._commands.publishing, self._admission)
+        self._archive = Archive(
+            self._config, self._readers, self._commands.publishing, self._admission, spools
+        )
 
     async def shutdown(self) -> None:
         await self._commands.close()

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,6 +33,7 @@ from ingest.front.patience import ClientGone
 from ingest.front.publishing import PublishingThread
 from ingest.front.readers import Readers
 from ingest.front.refusal import Refusal, json_response
+from ingest.front.spooling import Spool, Spools, give_or_put_away, part
 from ingest.store.archive.exporting import Export
 
 PART = "archive"
@@ -45,27 +47,28 @@ class Archive:
     """Of one process."""
 
     def __init__(
-        self, config: Config, readers: Readers, publishing: PublishingThread, admission: Admission
+        self,
+        config: Config,
+        readers: Readers,
+        publishing: PublishingThread,
+        admission: Admission,
+        spools: Spools,
     ) -> None:
         self._config, self._readers, self._publishing = config, readers, publishing
-        self._admission = admission
+        self._admission, self._spools = admission, spools
         self._imports, self._exports = asyncio.Semaphore(IMPORTS_MAX), asyncio.Semaphore(EXPORTS_MAX)
 
     async def answer(self, request: Request, send: Send) -> None:
         """Raises Refusal, Unavailable, ClientGone."""
-        slots = {"GET": self._exports, "POST": self._imports}.get(request.method)
-        if slots is None:
-            raise Refusal(405, "an archive is asked for by GET, and sent by POST")
-        if request.method == "POST":
+        if request.method == "GET":
+            await self._send(request, send)
+        elif request.method == "POST":
             self._require_import(request)
-        if slots.locked():
-            raise Refusal(503, "another archive is under way: try again later", is_json=True)
-        async with slots:
-            if request.method == "GET":
-                await self._send(request, send)
-            else:
+            async with _one_of(self._imports):
                 response = await _Import(self._config, self._publishing).take(request)
                 await response(request.scope, request.receive, send)
+        else:
+            raise Refusal(405, "an archive is asked for by GET, and sent by POST")
 
     def _require_import(self, request: Request) -> None:
         """Raises Refusal: an archive is commands, and for any node."""
@@ -82,27 +85,41 @@ class Archive:
         profile = profile or "none"
         if profile not in PROFILES:
             raise Refusal(400, f"anonymization_profile is one of {', '.join(PROFILES)}")
-        async with self._readers.connection() as connection:
-            export = Export(profile, secrets.token_bytes(32), time.time())
-            parts = _gathered(export.pieces(connection))
-            try:
-                first = await self._readers.step(next, parts, NOTHING)
-                await send({"type": "http.response.start", "status": 200, "headers": _headers()})
-                await self._stream(request, send, parts, first)
-            finally:
-                await asyncio.shield(self._readers.step(parts.close))
-
-    async def _stream(self, request: Request, send: Send, parts: Iterator[bytes], piece: bytes) -> None:
         client = Client(request.scope, send, self._config.client_timeout_s)
+        with Spool(self._spools) as spool:
+            async with _one_of(self._exports), self._readers.connection(is_long=True) as connection:
+                export = Export(profile, secrets.token_bytes(32), time.time())
+                parts = _gathered(export.pieces(connection))
+                try:
+                    first = await self._readers.step(next, parts, NOTHING)
+                    await send({"type": "http.response.start", "status": 200, "headers": _headers()})
+                    await self._stream(client, spool, parts, first)
+                finally:
+                    await asyncio.shield(self._readers.step(parts.close))
+            for piece in spool.take():  # nobody waits for him now
+                await client.give(part(piece))
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _stream(self, client: Client, spool: Spool, parts: Iterator[bytes], first: bytes) -> None:
+        async def more(turn: object) -> bytes:
+            client.require_here()
+            return await self._readers.step(next, parts, NOTHING)
+
         try:
-            while piece:
-                await client.give({"type": "http.response.body", "body": piece, "more_body": True})
-                piece = await self._readers.step(next, parts, NOTHING)
+            await give_or_put_away(client, spool, first, more)
         except IngestError as error:
             # Too late for a status: the connection breaks off, and the client sees that it is not all.
             structlog.get_logger().warning("archive_broke_off", reason=str(error))
             raise ClientGone from error
-        await send({"type": "http.response.body", "body": b""})
+
+
+@asynccontextmanager
+async def _one_of(slots: asyncio.Semaphore) -> AsyncIterator[None]:
+    """Raises Refusal where all are taken."""
+    if slots.locked():
+        raise Refusal(503, "another archive is under way: try again later", is_json=True)
+    async with slots:
+        yield
 
 
 class _Import:
@@ -188,9 +205,9 @@ class _Import:
 def _gathered(parts: Iterator[bytes]) -> Generator[bytes, None, None]:
     """In pieces of some size: a compressor gives a few bytes at a time."""
     found, size = [], 0
-    for part in parts:
-        found.append(part)
-        size += len(part)
+    for one in parts:
+        found.append(one)
+        size += len(one)
         if size >= PIECE_BYTES:
             yield b"".join(found)
             found, size = [], 0

@@ -23,7 +23,7 @@ class Client:
 
     async def ready(self) -> None:
         """When he has taken what was sent before. Raises ClientGone."""
-        while True:
+        while self._scope["is_behind"]():
             unsent = self._scope["unsent"]()
             try:
                 async with asyncio.timeout(self._silence_s):
@@ -32,6 +32,10 @@ class Client:
             except TimeoutError:
                 if self._scope["unsent"]() >= unsent:
                     raise ClientGone from None
+        self.require_here()
+
+    def require_here(self) -> None:
+        """Raises ClientGone for one that has left."""
         if self._scope["leaving"].done():
             raise ClientGone
 
@@ -42,6 +46,9 @@ class Client:
 
     async def takes(self, message: Message) -> bool:
         """The same, as long as there is patience: else it has not been sent."""
+        if not self._scope["is_behind"]():
+            await self.give(message)
+            return True
         start_s = time.monotonic()
         try:
             async with asyncio.timeout(self._patience_s):

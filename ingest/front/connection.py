@@ -69,7 +69,8 @@ class FrontProtocol(HttpToolsProtocol):
         scope["client_cn"] = self._cn
         scope["abort"] = self.transport.abort
         scope["leaving"] = self._leaving  # done when the client has left
-        scope["taken"] = self.flow.drain  # waits until little of what was sent is still here
+        scope["is_behind"] = self._is_behind  # whether more than a little of what was sent is still here
+        scope["taken"] = self.flow.drain  # waits until it is not
         scope["unsent"] = self._unsent
         is_anonymous = self._cn is None and self._has_tokens  # who then needs one
         scope["is_let_in"] = not is_anonymous and (self._allowlist is None or self._cn in self._allowlist)
@@ -90,6 +91,9 @@ class FrontProtocol(HttpToolsProtocol):
         cycle: Any = self.cycle
         if cycle is not None:
             cycle.transport = _OneWrite(cycle.transport, self.loop)
+
+    def _is_behind(self) -> bool:
+        return bool(self.flow.write_paused)
 
     def _unsent(self) -> int:
         """Bytes that the client's machine has not acknowledged."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from typing import TypeVar
 
 from ingest.config.settings import Config
@@ -58,6 +58,14 @@ class Readers:
                     self._drop_idle()  # the others were opened to the same server
                 else:
                     self._idle.append(opened)
+
+    async def lengthen(self, held: ExitStack) -> bool:
+        """Whether an answer that turns out to be long may go on as one; ``held`` is closed when it has been given."""
+        if self._long.locked():
+            return False
+        await self._long.acquire()
+        held.callback(self._long.release)
+        return True
 
     async def _take_slot(self, slots: asyncio.Semaphore) -> None:
         if slots.locked():

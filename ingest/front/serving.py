@@ -85,6 +85,7 @@ def _uvicorn_config(config: Config, allowlist: frozenset[str] | None, tls: Any) 
         loop="asyncio",
         ws="none",
         lifespan="on",
+        proxy_headers=False,  # who asks is told by his certificate or token
         log_config=None,
         access_log=False,
         server_header=False,

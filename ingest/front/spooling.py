@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import IO
+
+from starlette.types import Message
+
+from ingest.front.client import Client
 
 SPOOLS_BYTES_MAX = 2 * 1024 * 1024 * 1024  # of a process: seventy times all facts of 1000 nodes
 SPOOL_BYTES_MAX = 256 * 1024 * 1024  # of one answer
@@ -70,3 +74,25 @@ class Spool:
             yield piece
         self._spools.free_bytes += self._size
         self._size = 0
+
+
+async def give_or_put_away(
+    client: Client, spool: Spool, piece: bytes, more: Callable[[asyncio.Semaphore | None], Awaitable[bytes]]
+) -> None:
+    """The piece and all that comes after it, until ``more`` has nothing; what he has not taken then is in the spool. ``more`` is
+    told whose turn it waits for when what it gives is to be put away."""
+    while piece:
+        if not await client.takes(part(piece)):
+            while piece and spool.put(piece):
+                piece = await more(spool.turn)
+            if not piece:
+                return
+            for before in spool.take():  # there is no room for all of it: it waits for him here
+                await client.give(part(before))
+            await client.give(part(piece))
+        await asyncio.sleep(0)  # whoever else waits, however fast it comes
+        piece = await more(None)
+
+
+def part(body: bytes) -> Message:
+    return {"type": "http.response.body", "body": body, "more_body": True}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import os
+import secrets
 import subprocess
 import sys
 import tarfile
@@ -24,9 +26,10 @@ from lab import real_catalogs, real_facts
 from lab.engine import Engine
 from lab.front import ask
 from lab.servers import Postgres
-from lab.store_model import Pipeline
+from lab.store_model import Pipeline, wire_body
 from tests.front.conftest import Serve
 from tests.front.odd_fleet import odd_fleet
+from tests.front.test_clients import ask_and_wait
 from tests.front.test_oracle import store
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -281,6 +284,27 @@ def test_the_same_over_http(
     second = tmp_path / "second.tgz"
     run("export", str(second), "--database", empty)
     assert members(second.read_bytes()) == files
+
+
+def test_who_takes_an_archive_slowly_keeps_no_connection(serve: Serve, database: str) -> None:
+    """What he has not taken yet is put away; others are answered, and get archives too."""
+    with connect(database) as connection:
+        large = {"type": "File", "title": "x", "exported": False, "tags": [], "parameters": {}}
+        for minute in range(4):  # what does not become smaller by compression
+            large["parameters"] = {"content": secrets.token_hex(2_000_000)}
+            Pipeline(connection).take(wire_body(f"n{minute}", minute, [large]))
+    front = serve("--http-queries-max", "1", "--http-waiting-s", "60")
+    path = "/pdb/admin/v1/archive"
+    slow = [ask_and_wait(front.port, path) for _ in range(3)]
+    assert front.get("/pdb/query/v4/nodes", timeout_s=30).status == 200
+    statuses = []
+    for client in slow:
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        with client, answer:
+            statuses.append(answer.status)
+            assert answer.status != 200 or len(members(answer.read())) == 4
+    assert sorted(statuses) == [200, 200, 503]
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,21 @@ def test_half_of_the_connections_are_for_short_answers(
         assert len(rows_of(client)) == 20000
 
 
+def test_half_of_them_are_for_short_answers_when_nothing_is_known_yet(
+    serve: Serve, connection: Connection
+) -> None:
+    """Right after its start: an answer that turns out to be long waits for its turn among the long ones."""
+    crowd(connection)
+    front = serve("--http-queries-max", "2", "--http-waiting-s", "60")
+    resource.prlimit(front.process.pid, resource.RLIMIT_FSIZE, (99_000, 99_000))  # nothing is put away
+    long = [ask_and_wait(front.port, f"{V4}/nodes") for _ in range(6)]
+    eventually(lambda: under_way(connection), "they have begun")
+    assert front.get(f"{V4}/environments", timeout_s=20).status == 200
+    eventually(lambda: under_way(connection) == 1, "one is under way")
+    for client in long:
+        assert len(rows_of(client)) == 20000
+
+
 def rows_of(client: socket.socket) -> Any:
     answer = http.client.HTTPResponse(client)
     answer.begin()
@@ -168,6 +183,21 @@ def test_who_takes_little_is_not_let_go(serve: Serve, connection: Connection) ->
         taken += len(client.recv(4096))
         time.sleep(0.2)
     assert taken <= 25 * 4096
+    assert all_of(client).endswith(b"]\r\n0\r\n\r\n")
+
+
+def test_who_takes_little_may_take_longer_than_a_query(serve: Serve, connection: Connection) -> None:
+    """What has been put away for him costs no statement: it waits as long as he takes some of it."""
+    crowd(connection)
+    front = serve("--query-timeout-s", "1")
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+    client.connect(("127.0.0.1", front.port))
+    client.sendall(f"GET {V4}/nodes HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    for _ in range(15):
+        assert client.recv(4096)
+        time.sleep(0.2)
+    assert not under_way(connection)
     assert all_of(client).endswith(b"]\r\n0\r\n\r\n")
 
 

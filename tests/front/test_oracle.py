@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from ingest.store.catalog.housekeeping import write_exported_texts
 from ingest.store.connection import connect
 from lab import puppetdb
 from lab.front import Answer, Front, ask
@@ -99,6 +100,7 @@ def store(conninfo: str, sent: list[Sent]) -> None:
                 "payload": one.payload,
             }
             pipeline.take(json.dumps(body).encode(), received_at=datetime.now(UTC))
+        write_exported_texts(connection)  # as housekeeping does
 
 
 def asked(line: str) -> tuple[str, dict[str, Any]]:

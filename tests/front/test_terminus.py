@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from typing import Any
 import pytest
 import trustme
 
-from ingest.store.connection import Connection
+from ingest.store.connection import Connection, connect
+from ingest.store.migrate import migrate
 from lab.engine import Start
 from lab.front import Front
+from lab.servers import Postgres
 from tests.engine.conftest import start as start
 from tests.front.conftest import Serve
 from tests.front.test_clients import eventually
@@ -162,3 +165,31 @@ def test_the_next_server_of_the_list_is_asked(
     said = puppet.apply("a.example.com")
     assert not [line for line in said.splitlines() if line.startswith("Error:") and "Facter:" not in line]
     eventually(lambda: stored(connection, "a.example.com"), "a is stored", 60)
+
+
+def test_the_next_server_is_asked_where_one_has_lost_its_database(
+    site: tuple[Site, Front], serve: Serve, start: Start, connection: Connection, tmp_path: Path
+) -> None:
+    """It answers 503, and the terminus puts its query to the other; so a compile gets on."""
+    puppet, second = site
+    start()
+    directory = Path(tempfile.mkdtemp(prefix="ingest-postgresql-"))
+    directory.chmod(0o755)
+    own = Postgres(directory)
+    try:
+        own.start()
+        with connect(own.conninfo("postgres")) as other:
+            migrate(other)
+        first = serve(*_tls(tmp_path), "--database", own.conninfo("postgres"))
+        own.stop(immediate=True)
+        puppet.ask(first.port, second.port)
+        puppet.apply("a.example.com")
+        eventually(lambda: stored(connection, "a.example.com"), "a is stored", 60)
+        said = puppet.apply("b.example.com")
+        assert "Notice: exported" in said, said
+        assert f"on {first.port} at route" in said, said
+        assert "Failing over to the next PuppetDB" in said, said
+        assert "Currently active" in puppet.puppet("a.example.com", "node", "status", "a.example.com")
+    finally:
+        own.stop(immediate=True)
+        shutil.rmtree(directory)

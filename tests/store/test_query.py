@@ -12,7 +12,9 @@ from psycopg.conninfo import make_conninfo
 from ingest.core.query.ast import BadQuery, Query, equals
 from ingest.core.query.pql import parse_pql
 from ingest.core.query.reading import read_query
+from ingest.store.catalog.housekeeping import keep_catalogs, write_exported_texts
 from ingest.store.connection import Connection, connect
+from ingest.store.housekeeping import HousekeepingSettings
 from ingest.store.migrate import grant, require_current
 from ingest.store.query.asked import compile_asked
 from ingest.store.query.compiling import compile_query
@@ -203,6 +205,41 @@ def test_every_way_to_the_resources_shows_the_same(reader: Connection) -> None:
         assert sorted(others, key=key) == sorted(every, key=key)
 
 
+def test_an_exported_resource_is_shown_alike_with_its_text_and_without(
+    connection: Connection, reader: Connection
+) -> None:
+    """Housekeeping makes the texts once, and takes away what no resource has any more; they are what is shown."""
+    asked = "resources{exported = true}"
+    before = rows(reader, asked)
+    assert write_exported_texts(connection) == {"exported_texts": 0, "exported_texts_written": 3}
+    assert write_exported_texts(connection) == {"exported_texts": 0, "exported_texts_written": 0}
+    assert sorted(rows(reader, asked), key=str) == sorted(before, key=str)
+    assert values(reader, "resources[parameters.key]{exported = true}") == {"n0", "n1", "n2"}
+
+    connection.execute("""UPDATE exported_texts SET tags = '["kept"]', parameters = '{"kept": 1}'""")
+    assert [(row["tags"], row["parameters"]) for row in rows(reader, asked)] == [(["kept"], {"kept": 1})] * 3
+    assert values(reader, 'resources[title]{exported = true and tag = "sshkey"}') == {"n0", "n1", "n2"}
+
+    Pipeline(connection).take(wire_body("n0", 9, [BARE]))
+    done = keep_catalogs(connection, HousekeepingSettings())
+    assert (done["exported_texts"], done["exported_texts_written"]) == (1, 0)
+
+
+def test_what_is_not_asked_of_an_exported_resource_is_not_looked_for(reader: Connection) -> None:
+    """Its place and its text; ordered by the place it is."""
+    for asked, has_place, has_text in (
+        ("resources[title]{exported = true}", False, False),
+        ("resources[title, line]{exported = true}", True, False),
+        ("resources[title]{exported = true and line = 1}", True, False),
+        ("resources[title]{exported = true order by file}", True, False),
+        ("resources[tags]{exported = true}", False, True),
+        ("resources{exported = true}", True, True),
+    ):
+        made = compile_query(read_query(parse_pql(asked))).rows
+        assert ("position_sets" in made, "exported_texts" in made) == (has_place, has_text), asked
+        rows(reader, asked)
+
+
 def test_from_many_resources_to_their_nodes(connection: Connection, reader: Connection) -> None:
     """More contents than are looked for one by one: the arrays are taken apart, with the same result."""
     pipeline = Pipeline(connection)
@@ -380,6 +417,7 @@ def test_a_role_for_queries_reads_what_they_need_and_no_more(
         opened = open_reader(make_conninfo(database, user="asks"), connect_timeout_s=5, timeout_s=30)
         for entity in ENTITIES:
             rows(opened, ["from", entity])
+        rows(opened, "resources{exported = true}")
         for kind in ("node", "catalog", "factset", "environment", "producer"):
             known(opened, kind, "n0")
         assert count_population(opened)[:2] == (2, 1)

@@ -103,13 +103,16 @@ CATALOGS = Entity(
 CONTENT = frozenset({"type", "title", "exported", "tag", "tags", "parameters", "resource"})
 
 
+_OF_EXPORTED = (("p", "join_position"), ("texts", "join_exported_text"))
+
+
 def _resources_source(where: ast.Node | None) -> Source:
     parts = conjuncts(where)
     if any(map(names_nodes, parts)):
         return Source("from_resources")
     content = tuple(part for part in parts if _is_content(part))
     if any(map(_is_exported, parts)):
-        return Source("from_resources_exported", ast.And(content))
+        return Source("from_resources_exported", ast.And(content), joins=_OF_EXPORTED)
     return Source("from_resources_by_content", ast.And(content)) if content else Source("from_resources")
 
 
@@ -165,11 +168,18 @@ RESOURCES = Entity(
         "type": EntityField("r.type"),
         "title": EntityField("r.title"),
         "tag": EntityField("r.tag_ids", Type.TAGS, projectable=False),
-        "tags": EntityField("r.tag_ids", Type.TAGS, shown=_TAG_NAMES),
+        "tags": EntityField(
+            "r.tag_ids",
+            Type.TAGS,
+            shown=_TAG_NAMES,
+            json=f"coalesce(texts.tags, to_json({_TAG_NAMES})::text)",
+        ),
         "exported": EntityField("r.exported", Type.BOOLEAN),
         "file": EntityField("p.file"),
         "line": EntityField("p.line", Type.NUMERIC),
-        "parameters": EntityField("r.parameters", Type.DOCUMENT),
+        "parameters": EntityField(
+            "r.parameters", Type.DOCUMENT, json="coalesce(texts.parameters, r.parameters::text)"
+        ),
     },
     _resources_source,
     {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from ingest.core.query import ast
@@ -12,6 +13,7 @@ from ingest.store.query.entity import Entity, EntityField, Type
 from ingest.store.query.lookups import unknown_column
 from ingest.store.query.values import Parameters
 
+ROWS_MAX = 128  # that are remembered: every entity's whole one, and what is extracted often
 COLUMNS_MAX = 50  # of a row; no entity has more than half of them
 _PLAIN = re.compile(r"[a-z_0-9?]+\Z")  # a name of ours
 TIME_FORMAT = '\'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"\''
@@ -26,11 +28,16 @@ class Shown(NamedTuple):
 def columns(parameters: Parameters, entity: Entity, query: ast.Query) -> list[Shown]:
     """What a row of the outermost query shows."""
     if query.columns is None:
-        return [_whole(name, entity.fields[name]) for name in entity.projectable()]
+        return list(_all_of(entity))
     if len(query.columns) > COLUMNS_MAX:
         raise ast.BadQuery(f"more than {COLUMNS_MAX} columns to extract")
     is_grouped = bool(query.group_by)
     return _numbered([column_of(parameters, entity, column, is_grouped) for column in query.columns])
+
+
+@lru_cache(ROWS_MAX)
+def _all_of(entity: Entity) -> tuple[Shown, ...]:
+    return tuple(_whole(name, entity.fields[name]) for name in entity.projectable())
 
 
 def is_large(entity: Entity, shown: Shown) -> bool:
@@ -97,14 +104,25 @@ def row(parameters: Parameters, entity: Entity, shown: list[Shown]) -> str:
 
     Put together from texts: json_build_object takes twice as long, and would read again what is JSON already.
     """
-    texts = [_json_text(f"found.c{number}", one.type) for number, one in enumerate(shown)]
     if entity.bare is not None and [one.key for one in shown] == [entity.bare]:
-        return texts[0]
-    made = []
-    for number, (one, text) in enumerate(zip(shown, texts, strict=True)):
-        key = f"{',' if number else '{'}{json.dumps(one.key, ensure_ascii=False)}:"
-        made += [f"'{key}'" if _PLAIN.match(one.key) else parameters.text(key), text]
+        return _json_text("found.c0", shown[0].type)
+    names = tuple(_name(parameters, one.key, number) for number, one in enumerate(shown))
+    return _joined(names, tuple(one.type for one in shown))
+
+
+@lru_cache(ROWS_MAX)
+def _joined(names: tuple[str, ...], types: tuple[Type, ...]) -> str:
+    texts = (_json_text(f"found.c{number}", type_) for number, type_ in enumerate(types))
+    made = [part for pair in zip(names, texts, strict=True) for part in pair]
     return " || ".join((*made, "'}'")) if made else "'{}'"
+
+
+def _name(parameters: Parameters, key: str, number: int) -> str:
+    """With what stands before it in the row."""
+    before = "," if number else "{"
+    if _PLAIN.match(key):
+        return f"'{before}\"{key}\":'"
+    return parameters.text(f"{before}{json.dumps(key, ensure_ascii=False)}:")
 
 
 def _json_text(value: str, type_: Type) -> str:

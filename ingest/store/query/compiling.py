@@ -13,7 +13,16 @@ from ingest.core.query.paths import read_field
 from ingest.store.query import columns, operators, values
 from ingest.store.query.columns import Shown
 from ingest.store.query.entities import entity_for, entity_of
-from ingest.store.query.entity import PURGE_TTL, Entity, EntityField, Source, Type, join, statement
+from ingest.store.query.entity import (
+    PURGE_TTL,
+    Entity,
+    EntityField,
+    Source,
+    Type,
+    join,
+    join_plainly,
+    statement,
+)
 from ingest.store.query.lookups import (
     cast,
     fact_path,
@@ -79,13 +88,15 @@ class Compiler:
             behind += " GROUP BY " + ", ".join(
                 self._group(entity, column, shown) for column in query.group_by
             )
-        source = self._source(entity, entity.source(query.where))
-        return f"SELECT {distinct}{selected}{source}{self._joins(entity, selected + behind)}{behind}"
+        source = entity.source(query.where)
+        joins = self._joins(entity, source, selected + behind + self.paging(entity, query))
+        return f"SELECT {distinct}{selected}{self._source(entity, source)}{joins}{behind}"
 
-    def _joins(self, entity: Entity, text: str) -> str:
+    def _joins(self, entity: Entity, source: Source, text: str) -> str:
         """What the select that has this text mentions by name."""
+        found = "".join(join_plainly(name) for alias, name in source.joins if f"{alias}." in text)
         statements = {field.by_name for field in entity.fields.values() if field.by_name is not None}
-        return "".join(
+        return found + "".join(
             "\n" + self.parameters.heavy(join(statement_name, self.parameters.text(name), alias))
             for statement_name in statements
             for name, alias in self.parameters.joins.items()

@@ -45,11 +45,15 @@ class EntityField(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A statement of ``entities.sql``, and what goes into the middle of it: a condition, a path into a fact."""
+    """A statement of ``entities.sql``, and what goes into the middle of it: a condition, a path into a fact.
+
+    ``joins``: by their aliases, statements that are joined where a select names those.
+    """
 
     name: str
     content: Node | None = None
     path: tuple[str | int, ...] = ()
+    joins: tuple[tuple[str, str], ...] = ()
 
 
 class Relation(NamedTuple):
@@ -72,6 +76,9 @@ class Entity(NamedTuple):
     has_large_rows: bool = False  # megabytes, of a catalog with thousands of resources
     counting: str = "count(*)"  # how many rows there are
     bare: str | None = None  # rows are not objects, but this field's values
+
+    def __hash__(self) -> int:
+        return id(self)  # there are few of them
 
     def queryable(self) -> list[str]:
         return sorted(name for name, field in self.fields.items() if field.queryable)
@@ -118,8 +125,13 @@ def statement(name: str) -> str:
 
 def join(statement_name: str, name: str, alias: str) -> str:
     """A statement of ``entities.sql`` that joins what is found by a name (a placeholder) as the column ``value`` of ``alias``."""
-    _, end, text = _with_columns(statement_name, {"name": name}).partition("\n")
-    return end + text.replace("this_base", f"base_of_{alias}").replace("this_fact", alias)
+    text = _without_first_line(_with_columns(statement_name, {"name": name}))
+    return text.replace("this_base", f"base_of_{alias}").replace("this_fact", alias)
+
+
+def join_plainly(statement_name: str) -> str:
+    """One that joins what needs no name."""
+    return _without_first_line(statement(statement_name))
 
 
 def subselect(statement_name: str, **columns: str) -> str:
@@ -138,3 +150,9 @@ def _with_columns(name: str, columns: Mapping[str, str]) -> str:
     for parameter, column in columns.items():
         text = text.replace(f"%({parameter})s", column)
     return text
+
+
+def _without_first_line(text: str) -> str:
+    """What a statement joins to the tables of that line."""
+    _, end, joined = text.partition("\n")
+    return end + joined

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 from ingest.store.query.catalog_entities import BY_CERTNAME, BY_ENVIRONMENT, BY_PRODUCER
-from ingest.store.query.entity import OF_NODES, Entity, EntityField, Relation, Type, always, subselect
+from ingest.store.query.entity import (
+    OF_NODES,
+    Entity,
+    EntityField,
+    Relation,
+    Type,
+    always,
+    embedded,
+    subselect,
+)
 
 _HREF = "'/pdb/query/v4/reports/' || encode(r.hash, 'hex') || '/{0}'"
+
+
+def _data(statement: str, **columns: str) -> str:
+    """A part of a report as the text of its JSON."""
+    return f"coalesce({subselect(statement, **columns)}::text, 'null')"
+
+
 _DATA = {
-    "events": subselect(
+    "events": _data(
         "report_events_json",
         start_time="r.start_time",
         event_ids="r.event_ids",
         event_offsets="r.event_offsets",
     ),
-    "logs": subselect(
+    "logs": _data(
         "report_logs_json", start_time="r.start_time", log_ids="r.log_ids", log_offsets="r.log_offsets"
     ),
-    "metrics": subselect(
+    "metrics": _data(
         "report_metrics_json", metrics="r.metrics", metrics_exact="r.metrics_exact", shape_id="r.shape_id"
     ),
 }
@@ -30,8 +46,7 @@ _TYPE = EntityField("CASE WHEN h.is_plan THEN 'plan' ELSE 'agent' END")
 
 def _embedded(name: str) -> EntityField:
     """A part of a report as ``{data, href}``."""
-    data = f"json_build_object('data', {_DATA[name]}, 'href', {_HREF.format(name)})"
-    return EntityField(data, Type.JSON, queryable=False)
+    return embedded(_DATA[name], _HREF.format(name))
 
 
 def _texts(alias: str, *names: str) -> dict[str, EntityField]:
@@ -80,7 +95,7 @@ REPORTS = Entity(
 def _part_of_report(name: str) -> Entity:
     """The only column of the only row of /reports/HASH/logs and /metrics."""
     fields = {
-        name: EntityField(_DATA[name], Type.JSON, queryable=False),
+        name: EntityField(f"{_DATA[name]}::json", Type.JSON, queryable=False, json=_DATA[name]),
         "hash": EntityField("r.hash", Type.HASH, projectable=False),
         "type": _TYPE._replace(projectable=False),
     }

@@ -43,6 +43,7 @@ CROSS JOIN LATERAL (SELECT ps.position_ids[cr.chunk * 256 + 1 : cr.chunk * 256 +
 CROSS JOIN LATERAL unnest(cr.resource_ids) WITH ORDINALITY AS m (resource_id, place)
 LEFT JOIN resources r ON r.id = m.resource_id
 LEFT JOIN positions p ON p.id = slots.ids[m.place]
+CROSS JOIN (SELECT NULL::text AS tags, NULL::text AS parameters) AS texts
 
 -- name: from_resources_counted
 -- Where they are only counted, by node or environment: an array says how many it has.
@@ -84,11 +85,11 @@ CROSS JOIN LATERAL (SELECT m.environment_id, m.position_set_id) AS c
 LEFT JOIN environments e ON e.id = c.environment_id
 LEFT JOIN position_sets ps ON ps.id = c.position_set_id
 LEFT JOIN positions p ON p.id = ps.position_ids[m.chunk * 256 + m.place]
+CROSS JOIN (SELECT NULL::text AS tags, NULL::text AS parameters) AS texts
 
 -- name: from_resources_exported
 -- What collectors ask for. Which resources those are is known first: the planner cannot tell how many of the exports they are. The
--- exports are taken apart in the list of columns, where it costs a tenth of what it costs behind FROM. File and line are looked for
--- in a row's place alone.
+-- exports are taken apart in the list of columns, where it costs a tenth of what it costs behind FROM.
 SELECT FROM (
     WITH wanted AS MATERIALIZED (
         SELECT r.id, r.digest, r.type, r.title, r.exported, r.tag_ids, r.parameters
@@ -102,6 +103,10 @@ SELECT FROM (
 JOIN nodes n ON n.id = r.node_id
 JOIN catalogs c ON c.node_id = n.id
 LEFT JOIN environments e ON e.id = c.environment_id
+
+-- name: join_position
+-- File and line of an exported resource r, in a row's place alone.
+SELECT FROM nodes n JOIN catalogs c ON c.node_id = n.id JOIN resources r ON true
 LEFT JOIN LATERAL (
     SELECT p.file, p.line
     FROM positions p
@@ -113,6 +118,13 @@ LEFT JOIN LATERAL (
     )
     OFFSET 0
 ) AS p ON true
+
+-- name: join_exported_text
+-- Its tags and parameters as housekeeping has made them; row by row, as nobody can tell the planner how few the rows are.
+SELECT FROM resources r
+LEFT JOIN LATERAL (
+    SELECT x.tags, x.parameters FROM exported_texts x WHERE x.digest = r.digest OFFSET 0
+) AS texts ON true
 
 -- name: from_edges
 SELECT FROM nodes n
@@ -474,8 +486,15 @@ JOIN log_contents c ON c.id = o.log_id
 LEFT JOIN event_contents e ON e.id = c.event_id
 
 -- name: report_metrics_json
-SELECT report_values(s.names, %(metrics)s::double precision[], %(metrics_exact)s::text)
+-- As report_values has it, as the text of a JSON array; a function would be planned anew in each statement.
+SELECT '[' || coalesce(string_agg(
+    '{"category":' || (each.name -> 0)::text || ',"name":' || (each.name -> 1)::text || ',"value":'
+    || CASE WHEN %(metrics_exact)s::text IS NOT NULL THEN (%(metrics_exact)s::jsonb -> (each.place::integer - 1))::text
+            WHEN each.name -> 2 = 'true' THEN coalesce(each.value, 0)::bigint::text
+            ELSE to_jsonb(coalesce(each.value, 0))::text END || '}', ','), '') || ']'
 FROM metric_shapes s
+CROSS JOIN LATERAL ROWS FROM (jsonb_array_elements(s.names), unnest(%(metrics)s::double precision[]))
+    WITH ORDINALITY AS each (name, value, place)
 WHERE s.id = %(shape_id)s
 
 -- name: from_catalog_inputs

@@ -124,6 +124,23 @@ DELETE FROM producers p
 WHERE p.id = ANY (%(ids)s) AND NOT EXISTS (SELECT FROM catalogs c WHERE c.producer_id = p.id)
   AND NOT EXISTS (SELECT FROM node_facts f WHERE f.producer_id = p.id)
 
+-- name: forget_exported_texts
+-- Without a lock: a text that is wanted again is written again.
+DELETE FROM exported_texts x
+WHERE NOT EXISTS (SELECT FROM resources r WHERE r.exported AND r.digest = x.digest)
+
+-- name: exported_without_text
+SELECT r.id FROM resources r
+WHERE r.exported AND NOT EXISTS (SELECT FROM exported_texts x WHERE x.digest = r.digest)
+
+-- name: write_exported_texts
+INSERT INTO exported_texts (digest, tags, parameters)
+SELECT r.digest, to_json(ARRAY(SELECT t.name FROM tags t WHERE t.id = ANY (r.tag_ids) ORDER BY t.name COLLATE "C"))::text,
+       r.parameters::text
+FROM resources r
+WHERE r.id = ANY (%s::integer[]) AND r.exported
+ON CONFLICT DO NOTHING
+
 -- name: silent_nodes
 SELECT n.id, n.certname FROM nodes n
 LEFT JOIN catalogs c ON c.node_id = n.id

@@ -26,7 +26,7 @@ GRANT SELECT ON schema_migrations TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON nodes, catalog_resources, catalog_exports, quarantine TO {role};
 GRANT SELECT, INSERT, UPDATE ON catalogs TO {role};
 -- Content is never changed, only collected.
-GRANT SELECT, INSERT, DELETE ON tags, positions, resources, edge_sets, position_sets TO {role};
+GRANT SELECT, INSERT, DELETE ON tags, positions, resources, edge_sets, position_sets, exported_texts TO {role};
 GRANT SELECT, INSERT, DELETE ON environments, producers TO {role};
 GRANT SELECT, INSERT, DELETE ON fact_shapes, fact_bases, package_versions, package_sets TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON node_facts, node_own_facts, node_packages TO {role};
@@ -60,7 +60,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA storeconfigs TO {role}
 -- is counted and listed, and no locks.
 GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT SELECT ON schema_migrations, nodes, environments, producers, catalogs, catalog_resources, catalog_exports, resources,
-    tags, positions, position_sets, edge_sets, node_facts, node_fact_values, node_factsets, fact_paths, fact_names,
+    exported_texts, tags, positions, position_sets, edge_sets, node_facts, node_fact_values, node_factsets, fact_paths, fact_names,
     node_package_versions, packages, node_reports, node_latest_reports, report_headers, event_contents, log_contents,
     metric_shapes, node_inputs, catalog_inputs, node_expirations, fact_bases, fact_shapes, node_own_facts, node_freshness,
     fleet_rhythm TO {role};
