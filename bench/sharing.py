@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument(
         "--backlogs", nargs="+", choices=NAMES, default=NAMES, help="only these, in that order"
     )
-    parser.add_argument("--engines", type=int, default=3, help="at most")
+    parser.add_argument("--engines", nargs="+", type=int, default=[1, 2, 3], help="so many, in turn")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--sticky", action="store_true", help="also with a queue for each engine, a node's always the same"
@@ -89,8 +89,8 @@ def main() -> None:
         warm_up = {name: eighth(backlog) for name, backlog in backlogs.items()}
         measure(server, broker, directory, warm_up, 1)  # nobody's first time counts
         for round_ in range(options.rounds):
-            ways = [(engines, False) for engines in range(1, options.engines + 1)]
-            ways += [(engines, True) for engines in range(2, options.engines + 1) if options.sticky]
+            ways = [(engines, False) for engines in options.engines]
+            ways += [(engines, True) for engines in options.engines if engines > 1 and options.sticky]
             for engines, sticky in ways if round_ % 2 == 0 else reversed(ways):
                 found = measure(server, broker, directory, backlogs, engines, sticky=sticky)
                 rows += [{"round": round_} | row for row in found]
@@ -255,7 +255,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     print(f"\n{'backlog':<16} {'engines':>7} {'catalogs/s':>10} {'engine ms':>10} {'PostgreSQL ms':>14} "
           f"{'CPU of one':>18} {'lock waits':>10}")  # fmt: skip
     for (backlog, engines, sticky), of in _by(rows, "backlog", "engines", "sticky").items():
-        ratios = [_cpu(row) / _cpu(ones[row["round"], backlog]) for row in of]
+        ratios = [_cpu(row) / _cpu(ones.get((row["round"], backlog), row)) for row in of]
         values = [
             statistics.median(row[name] for row in of) for name in ("per_s", "engine_ms", "postgresql_ms")
         ]
