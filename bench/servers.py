@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def broker_of(url: str | None, stack: ExitStack) -> str:
     return stack.enter_context(embedded_broker() if RabbitMQ.missing() else rabbitmq())
 
 
-def publish(broker: str, bodies: list[bytes]) -> None:
+def publish(broker: str, bodies: Iterable[bytes]) -> None:
     publisher = Publisher(load({"queue_source": broker}, {}).config)
     try:
         publisher.publish((body, {}) for body in bodies)

@@ -10,12 +10,10 @@ take it.
 from __future__ import annotations
 
 import argparse
-import random
 import re
 import statistics
 import threading
 import time
-import zlib
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,7 +21,7 @@ from typing import Any
 
 import psycopg
 
-from bench.catalogs import ROUND_NAMES, fleet, later
+from bench.backlogs import IN_LIFE, NAMES, Backlog, eighth, part_of, phases
 from bench.low_load import serve_a_while
 from bench.pipeline import engine_cpu_s, intake_stopped
 from bench.records import record
@@ -41,8 +39,6 @@ FLAGS = ("--workers", "1", "--writers", "1", "--log-level", "warning", "--heartb
 _WAITING = """
 SELECT CASE WHEN wait_event_type = 'Lock' THEN wait_event ELSE '' END, count(*)
 FROM pg_stat_activity WHERE application_name LIKE 'ingest writer%' AND state <> 'idle' GROUP BY 1"""
-IN_LIFE = "as in life"
-LIVES, CHANGED = 5, 0.1  # catalogs of each node; the share of them in which something is new
 # What decoders and writers did anew.
 COUNTED = {
     "redone": Metric.REDONE,
@@ -59,10 +55,9 @@ TOLD = (
     "engine_ms_of",
     "postgresql_ms",
     "waiting_for_locks",
+    "waiting_time",
     *COUNTED,
 )
-_CONTENT = re.compile(rb'"content":"')
-_CERTNAME = re.compile(rb'"certname":"([^"]+)"')
 _ERROR = re.compile(r"ERROR:  (.*)")
 
 
@@ -73,14 +68,17 @@ def main() -> None:
     parser.add_argument(
         "--clones", type=int, default=125, help="nodes of each role; each sends four catalogs"
     )
-    parser.add_argument("--engines", type=int, default=3, help="at most")
+    parser.add_argument(
+        "--backlogs", nargs="+", choices=NAMES, default=NAMES, help="only these, in that order"
+    )
+    parser.add_argument("--engines", nargs="+", type=int, default=[1, 2, 3], help="so many, in turn")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--sticky", action="store_true", help="also with a queue for each engine, a node's always the same"
     )
     parser.add_argument("--broker", help="its URL, instead of RabbitMQ (or the embedded one) started here")
     options = parser.parse_args()
-    backlogs = phases(options.catalogs, options.clones)
+    backlogs = {name: phases(options.catalogs, options.clones)[name] for name in options.backlogs}
     rows: list[dict[str, Any]] = []
     with workplace() as (directory, stack):
         broker = broker_of(options.broker, stack)
@@ -88,11 +86,11 @@ def main() -> None:
         server.start(**POSTGRESQL)
         stack.callback(server.stop)
         serve_a_while(server)
-        warm_up = {name: bodies[::8] for name, bodies in backlogs.items()}
+        warm_up = {name: eighth(backlog) for name, backlog in backlogs.items()}
         measure(server, broker, directory, warm_up, 1)  # nobody's first time counts
         for round_ in range(options.rounds):
-            ways = [(engines, False) for engines in range(1, options.engines + 1)]
-            ways += [(engines, True) for engines in range(2, options.engines + 1) if options.sticky]
+            ways = [(engines, False) for engines in options.engines]
+            ways += [(engines, True) for engines in options.engines if engines > 1 and options.sticky]
             for engines, sticky in ways if round_ % 2 == 0 else reversed(ways):
                 found = measure(server, broker, directory, backlogs, engines, sticky=sticky)
                 rows += [{"round": round_} | row for row in found]
@@ -103,31 +101,11 @@ def main() -> None:
     print("record:", record("sharing", vars(options), rows))
 
 
-def phases(directory: Path | None, clones: int) -> dict[str, list[bytes]]:
-    """Name -> bodies, in the order in which they are sent."""
-    rounds = fleet(directory, clones)
-    found = {ROUND_NAMES[number]: bodies for number, bodies in rounds.items()}
-    chance = random.Random(23)
-    last, in_life = rounds[4], []
-    for _ in range(LIVES):
-        last = later([_changed(body, chance) if chance.random() < CHANGED else body for body in last], 1)
-        in_life.append(last)
-    found[IN_LIFE] = [body for bodies in in_life for body in bodies]
-    return found
-
-
-def _changed(body: bytes, chance: random.Random) -> bytes:
-    """With another content of one of its resources."""
-    found = list(_CONTENT.finditer(body))
-    at = chance.choice(found).end()
-    return body[:at] + b"%08x" % chance.getrandbits(32) + body[at:]
-
-
 def measure(
     server: Postgres,
     broker: str,
     directory: Path,
-    backlogs: dict[str, list[bytes]],
+    backlogs: dict[str, Backlog],
     engines: int,
     *,
     sticky: bool = False,
@@ -156,8 +134,9 @@ def measure(
 
 
 def _one(
-    server: Postgres, broker: str, engines: list[Engine], backlog: list[bytes], *, sticky: bool
+    server: Postgres, broker: str, engines: list[Engine], backlog: Backlog, *, sticky: bool
 ) -> dict[str, Any]:
+    catalogs = sum(1 for _ in backlog())
     log_before = len(server.log())
     before = _told_by(engines)
     with ExitStack() as stopped:
@@ -166,9 +145,9 @@ def _one(
         if sticky:
             publish_parts(broker, backlog, len(engines))
         else:
-            publish(broker, backlog)
+            publish(broker, backlog())
         server.execute("postgres", "CHECKPOINT")
-    row = _emptied(server, engines, len(backlog), before)
+    row = _emptied(server, engines, catalogs, before)
     errors = _ERROR.findall(server.log()[log_before:])
     return {**row, "errors": sorted(set(errors)), "serialization_failures": len(
         [each for each in errors if "serialize" in each or "was collected meanwhile" in each])}  # fmt: skip
@@ -184,20 +163,14 @@ def _told_by(engines: list[Engine]) -> Counter[str]:
     return found
 
 
-def publish_parts(broker: str, backlog: list[bytes], parts: int) -> None:
+def publish_parts(broker: str, backlog: Backlog, parts: int) -> None:
     """Each node's to the queue that its name says."""
     for part in range(parts):
         publisher = Publisher(load({"queue_source": broker, "destination": f"/queue/part-{part}"}, {}).config)
         try:
-            publisher.publish((body, {}) for body in backlog if part_of(body, parts) == part)
+            publisher.publish((body, {}) for body in backlog() if part_of(body, parts) == part)
         finally:
             publisher.close()
-
-
-def part_of(body: bytes, parts: int) -> int:
-    found = _CERTNAME.search(body)
-    assert found is not None
-    return zlib.crc32(found[1]) % parts
 
 
 def _emptied(
@@ -236,6 +209,7 @@ def _emptied(
         "deadlocks": locks.deadlocks,
         "rollbacks": locks.rollbacks,
         "working": locks.working,
+        "waiting_time": locks.waiting.total() / max(1, locks.samples * len(engines)),
         "waiting_for_locks": locks.waiting.total() / max(1, locks.working),
         "locks_waited_for": dict(locks.waiting),
         "samples": locks.samples,
@@ -276,13 +250,12 @@ class Locks(threading.Thread):
 
 def show(rows: list[dict[str, Any]]) -> None:
     """Medians by backlog and number of engines; CPU against one engine's of the same round."""
-    names = list(dict.fromkeys(row["backlog"] for row in rows))
-    rows = rows + [_together(of, names) for of in _by(rows, "round", "engines", "sticky").values()]
+    rows = rows + [_together(of) for of in _by(rows, "round", "engines", "sticky").values()]
     ones = {(row["round"], row["backlog"]): row for row in rows if row["engines"] == 1}
     print(f"\n{'backlog':<16} {'engines':>7} {'catalogs/s':>10} {'engine ms':>10} {'PostgreSQL ms':>14} "
           f"{'CPU of one':>18} {'lock waits':>10}")  # fmt: skip
     for (backlog, engines, sticky), of in _by(rows, "backlog", "engines", "sticky").items():
-        ratios = [_cpu(row) / _cpu(ones[row["round"], backlog]) for row in of]
+        ratios = [_cpu(row) / _cpu(ones.get((row["round"], backlog), row)) for row in of]
         values = [
             statistics.median(row[name] for row in of) for name in ("per_s", "engine_ms", "postgresql_ms")
         ]
@@ -300,9 +273,9 @@ def _by(rows: list[dict[str, Any]], *names: str) -> dict[tuple[Any, ...], list[d
     return found
 
 
-def _together(of: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
-    """The first four as one backlog."""
-    of = [row for row in of if row["backlog"] in names[:4]]
+def _together(of: list[dict[str, Any]]) -> dict[str, Any]:
+    """The rounds as one backlog."""
+    of = [row for row in of if row["backlog"] != IN_LIFE]
     catalogs = sum(row["catalogs"] for row in of)
     means = {
         name: sum(row[name] * row["catalogs"] for row in of) / catalogs
@@ -311,7 +284,7 @@ def _together(of: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
     waiting = sum(row["waiting_for_locks"] * row["working"] for row in of) / sum(row["working"] for row in of)
     seconds = sum(row["catalogs"] / row["per_s"] for row in of)
     return (
-        of[0] | means | {"backlog": "these four", "per_s": catalogs / seconds, "waiting_for_locks": waiting}
+        of[0] | means | {"backlog": "the rounds", "per_s": catalogs / seconds, "waiting_for_locks": waiting}
     )
 
 

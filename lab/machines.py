@@ -68,7 +68,7 @@ class Network:
         _allow(())
         self.machines = {name: self._machine(name, place) for place, name in enumerate(names)}
         self._lost = 0.0
-        self._cuts: dict[str, Collection[str]] = {}
+        self._cuts: dict[str, list[str]] = {}  # rules
         self.point({name: name for name in names})
 
     def point(self, names: Mapping[str, str]) -> None:
@@ -83,12 +83,16 @@ class Network:
         self._lost = share
         self._apply()
 
-    def cut(self, name: str, others: Collection[str] | None = None) -> None:
-        """Nothing passes between it and the others, in neither direction, without a word; ``us`` is one of them, None all of
-        them."""
+    def cut(
+        self, name: str, others: Collection[str] | None = None, ways: Collection[str] = ("in", "out")
+    ) -> None:
+        """Nothing passes between it and the others, without a word: ``in`` to it, ``out`` from it; ``us`` is one of them, None
+        all of them."""
         addresses = {each.name: each.address for each in self.machines.values()} | {"us": US}
         del addresses[name]
-        self._cuts[name] = [addresses[other] for other in addresses if others is None or other in others]
+        cut = ", ".join(addresses[other] for other in addresses if others is None or other in others)
+        side = {"in": "saddr", "out": "daddr"}
+        self._cuts[name] = [f"add rule inet lab {way} ip {side[way]} {{ {cut} }} drop" for way in ways]
         self._apply()
 
     def mend(self) -> None:
@@ -108,12 +112,7 @@ class Network:
         )
         _allow((), loss)
         for machine in self.machines.values():
-            cut = ", ".join(self._cuts.get(machine.name, ()))
-            rules = [
-                f"add rule inet lab in ip saddr {{ {cut} }} drop",
-                f"add rule inet lab out ip daddr {{ {cut} }} drop",
-            ]
-            _allow(machine.enter, rules * bool(cut) + loss)
+            _allow(machine.enter, self._cuts.get(machine.name, []) + loss)
 
     def _machine(self, name: str, place: int) -> Machine:
         held = ["unshare", "--net", "--uts", "sh", "-c", "hostname $0; echo; exec sleep infinity", name]

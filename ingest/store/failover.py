@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -29,6 +29,7 @@ from ingest.store.hosts import (
     with_target,
 )
 from ingest.store.lane import Commit
+from ingest.store.patroni import leads_alone
 from ingest.store.queries import query
 from ingest.store.sqlstates import one_line
 
@@ -104,8 +105,11 @@ class Cluster:
         if mine is None:
             raise Unsure("the server was lost after COMMIT")
         if self._guard.is_in_doubt(mine, time.monotonic()):
-            self._must_ask = True
-            raise Unsure("synchronous_standby_names became empty: is this the primary still?")
+            if not self._leads_alone(connection):
+                self._must_ask = True
+                raise Unsure("synchronous_standby_names became empty: is this the primary still?")
+            self._guard.end_doubt()
+            self._log.info("standbys_lost", note="it has Patroni's lock: it goes on alone")
         if (is_slow or self._must_ask) and self.is_left_behind(mine):
             raise Unsure("another host is primary on a newer timeline")
         self._must_ask = False
@@ -152,6 +156,13 @@ class Cluster:
                 return standing_of(connection, self._no_timeline)
         except IngestError:
             return None
+
+    def _leads_alone(self, connection: Connection) -> bool:
+        """After the look that found nobody to wait for, never before."""
+        with suppress(psycopg.Error):
+            row: Any = connection.execute(query("started_us")).fetchone()
+            return leads_alone(self._order[0].hostaddr or self._order[0].host, int(row[0]))
+        return False
 
     def _no_timeline(self, reason: str) -> None:
         if len(self._order) > 1 and not self._has_told:

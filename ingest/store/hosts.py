@@ -90,7 +90,7 @@ def is_left_behind(mine: Standing, others: Sequence[Standing | None], newest: in
 
 class Guard:
     """Notices that a primary that waited for its standbys does so no more. Either it lost them, or it is an orphan about
-    to be demoted: for ``DOUBT_S`` nobody can tell."""
+    to be demoted: for ``DOUBT_S`` nobody can tell, but whoever keeps the lock."""
 
     def __init__(self) -> None:
         self._timeline = 0
@@ -112,8 +112,12 @@ class Guard:
         self._since_s = now_s if self._since_s is None else self._since_s
         if now_s - self._since_s < DOUBT_S:
             return True
-        self._was_guarded, self._since_s = False, None
+        self.end_doubt()
         return False
+
+    def end_doubt(self) -> None:
+        """It goes on without them."""
+        self._was_guarded, self._since_s = False, None
 
 
 def _list(value: object) -> list[str]:

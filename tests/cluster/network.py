@@ -17,6 +17,7 @@ BROKER_NAMES = ("broker-a", "broker-b", "broker-c")
 PAUSED_S = 150.0  # RabbitMQ gives a member up after net_ticktime, 45 to 75 s
 LOST_S = 30.0
 CUT_S = 10.0  # after the cluster has done what it does about it
+ONE_WAY_S = 45.0
 
 
 def network(run: Run) -> Network:
@@ -120,6 +121,42 @@ def _mend_orphan(run: Run) -> None:
     _mend_databases(run)
 
 
+# Cuts in one direction
+
+
+def _deafen_primary(run: Run, way: str) -> None:
+    """Between it and the engines, and plain clients; the cluster itself is whole and changes nothing."""
+    run.victim = run.cluster.databases.the("primary")
+    _cut_from_us(run, DATABASE_MACHINES[run.victim], way)
+
+
+def _know_leader_and_heartbeats(run: Run) -> None:
+    _know_leader(run)
+    run.flags = ("--heartbeat-s", "3")
+
+
+def _deafen_leader(run: Run, way: str) -> None:
+    _cut_from_us(run, BROKER_MACHINES[run.victim], way)
+
+
+def _cut_from_us(run: Run, machine: str, way: str) -> None:
+    network(run).cut(machine, ["us"], [way])
+    time.sleep(ONE_WAY_S)
+    network(run).mend()
+
+
+def _deafen_primary_to_all(run: Run, way: str) -> None:
+    """Its standbys and etcd, too: another is promoted."""
+    run.victim = run.cluster.databases.the("primary")
+    network(run).cut(DATABASE_MACHINES[run.victim], None, [way])
+    until(lambda: _promoted(run), "a standby was promoted")
+    time.sleep(CUT_S)
+
+
+def _one_way(hurt: Callable[[Run, str], None], way: str) -> Callable[[Run], None]:
+    return lambda run: hurt(run, way)
+
+
 # Names
 
 
@@ -193,6 +230,20 @@ NETWORK_FAULTS = tuple(
         Fault("primary cut off from etcd and standbys, engines reach it", _cut_primary_off, _mend_databases),
         Fault("the same, its Patroni frozen: it stays writable", _cut_orphan_off, _mend_orphan),
         Fault("primary cut off from its standbys alone", _cut_standbys_off, _mend_databases),
+        Fault("nothing of ours reaches the primary for 45 s, what it sends arrives", _one_way(_deafen_primary, "in"),
+              _mend_databases),
+        Fault("nothing that the primary sends us arrives for 45 s, ours reaches it", _one_way(_deafen_primary, "out"),
+              _mend_databases),
+        Fault("nothing of ours reaches the leader broker for 45 s, what it sends arrives", _one_way(_deafen_leader, "in"),
+              _brokers_are_whole, _know_leader),
+        Fault("nothing that the leader broker sends us arrives for 45 s, ours reaches it", _one_way(_deafen_leader, "out"),
+              _brokers_are_whole, _know_leader),
+        Fault("nothing of ours reaches the leader broker for 45 s, heartbeat_s 3", _one_way(_deafen_leader, "in"),
+              _brokers_are_whole, _know_leader_and_heartbeats),
+        Fault("nothing that the leader broker sends us arrives for 45 s, heartbeat_s 3", _one_way(_deafen_leader, "out"),
+              _brokers_are_whole, _know_leader_and_heartbeats),
+        Fault("the primary hears nobody, all hear it", _one_way(_deafen_primary_to_all, "in"), _mend_databases),
+        Fault("nobody hears the primary, it hears all", _one_way(_deafen_primary_to_all, "out"), _mend_databases),
         Fault("one name for the primary: its machine gone, the name moved", _move_primary, _mend_databases, _use_names),
         Fault("names of two brokers moved to the third, their machines gone", _move_brokers, _brokers_are_whole, _use_names),
         Fault("names of two brokers moved to the third, their machines gone, heartbeat_s 3", _move_brokers,

@@ -142,6 +142,17 @@ def test_a_guard_that_goes_is_doubted_for_a_while() -> None:
     assert not guard.is_in_doubt(DOWN, 102 + DOUBT_S), "from now on it is a cluster without a guard"
 
 
+def test_who_keeps_the_lock_is_doubted_no_more() -> None:
+    """Somebody else has told: nobody waits until the time is over, and a guard that comes back is one again."""
+    guard = Guard()
+    guard.is_in_doubt(UP, 0)
+    assert guard.is_in_doubt(DOWN, 1)
+    guard.end_doubt()
+    assert not guard.is_in_doubt(DOWN, 2)
+    assert not guard.is_in_doubt(UP, 3)
+    assert guard.is_in_doubt(DOWN, 4)
+
+
 def test_without_a_guard_from_the_start_there_is_no_doubt() -> None:
     """A site that asked for nothing waits for nothing."""
     guard = Guard()

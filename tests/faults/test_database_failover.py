@@ -21,8 +21,10 @@ from ingest.errors import Unsure
 from ingest.store.connection import Connection, connect
 from ingest.store.failover import Cluster
 from ingest.store.hosts import DOUBT_S
+from ingest.store.lane import Commit
 from ingest.store.migrate import migrate
 from lab.engine import Engine, publish, wait_for
+from lab.patroni import MEMBER, Patroni
 from lab.proxy import Proxy
 from lab.servers import Postgres
 from lab.store_model import Pipeline, resource, wire_body
@@ -396,6 +398,35 @@ def test_opening_a_lane_waits_for_no_standby(pair: Pair, pipeline: Callable[...,
     _, opened = pipeline(pair.conninfo(pair.primary))
     assert time.monotonic() - started_s < 5
     opened.close()
+
+
+def test_a_primary_that_keeps_its_lock_goes_on_at_once(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its standby is gone and was taken out of synchronous_standby_names. Patroni beside it says that it has the lock and
+    that nobody may be promoted: there is no doubt. While a standby is named there is."""
+    started = str(pair.ask(pair.primary, "SELECT pg_postmaster_start_time()"))
+    patroni = Patroni(started)
+    alone = patroni.members
+    patroni.members = [*alone, MEMBER | {"name": "b", "role": "sync_standby", "api_url": "self"}]
+    monkeypatch.setattr("ingest.store.patroni.PORT", patroni.port)
+    commit = Commit(0.0, is_guarded=True)
+    try:
+        cluster = Cluster(pair.conninfo(pair.primary, pair.standby), lambda conninfo, _: connect(conninfo))
+        opened = cluster.connect()
+        cluster.confirm(opened, commit)
+        pair.standby.stop()
+        pair.primary.execute("postgres", "ALTER SYSTEM SET synchronous_standby_names = ''")
+        pair.primary.execute("postgres", "SELECT pg_reload_conf()")
+        while opened.execute("SHOW synchronous_standby_names").fetchone() != ("",):
+            time.sleep(0.01)
+        with pytest.raises(Unsure, match="became empty"):
+            cluster.confirm(opened, commit)
+        patroni.members = alone
+        cluster.confirm(opened, commit)
+        patroni.members = []
+        cluster.confirm(opened, commit)  # it was told once
+        opened.close()
+    finally:
+        patroni.close()
 
 
 def test_a_dead_host_costs_its_timeout_once(pair: Pair) -> None:

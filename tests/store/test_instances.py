@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Iterator
@@ -16,12 +17,17 @@ from ingest.store.housekeeping import take
 from lab.engine import Engine, publish, wait_for
 from lab.servers import Postgres, embedded_broker
 from lab.store_model import expected, resource, stored, wire_body
+from tests.cluster import whole_runs
+from tests.cluster.whole_runs import Runs, compare_runs
+from tests.faults import audit
 
 # make test-store-long: 200 nodes, 20 rounds.
 NODES = int(os.environ.get("INGEST_TEST_STORE_NODES", "60"))
 ROUNDS = int(os.environ.get("INGEST_TEST_STORE_ROUNDS", "8"))
 DUPLICATES = 0.2  # share of the messages that come twice
 DISORDER_ROUNDS = 3  # how far behind its round a message may come
+RUNS = 6  # whole ones, of a third of the nodes
+LATEST = "SELECT transaction_uuid::text FROM reports r JOIN node_latest_reports l ON encode(l.hash, 'hex') = r.hash"
 
 
 def catalog(node: int, round_: int) -> bytes:
@@ -88,6 +94,37 @@ def test_two_instances_end_at_the_newest_of_every_node(
     assert rows[0] == NODES
     said = [line for line in postgres.log()[log_before:].splitlines() if "due to lock timeout" not in line]
     assert not [line for line in said if "ERROR" in line or "deadlock" in line or "serialize" in line]
+
+
+def test_whole_runs_in_any_order_end_at_the_newest_of_every_kind(
+    engines: tuple[str, list[Engine]], connection: Connection
+) -> None:
+    """Facts, catalogs and reports of the same nodes in random order, many twice, split between two engines: each node's
+    newest facts and catalog are stored whole, its newest report is the latest one, every report is there once, and no
+    state ever went back."""
+    broker, started = engines
+    audit.install(connection)
+    for engine in started:
+        engine.wait_ready()
+    runs, chance = Runs([], seed=11), random.Random(11)
+    numbers = [run * whole_runs.NODES + node for run in range(1, 1 + RUNS) for node in range(NODES // 3)]
+    bodies = {(run, kind): body for run in numbers for kind, body in enumerate(runs.bodies(run))}
+    for (run, kind), body in bodies.items():
+        runs.took(run, kind, body)
+    messages = list(bodies) + [message for message in bodies if chance.random() < DUPLICATES]
+    messages.sort(key=lambda message: message[0] // whole_runs.NODES + chance.uniform(0, DISORDER_ROUNDS))
+    publish(broker, *(bodies[message] for message in messages))
+    wait_for(
+        lambda: sum(sum(engine.settled().values()) for engine in started) >= len(messages), started[0],
+        f"{len(messages)} settled", timeout_s=240,
+    )  # fmt: skip
+    for engine in started:
+        assert engine.settled()["stored"] > len(messages) / 10, "one engine did everything"
+        assert engine.stop() == 0
+    assert compare_runs(connection, runs) == ([], [], 0, 0)
+    latest: Any = connection.execute(LATEST).fetchall()
+    sent = {json.loads(runs.report(run))["payload"]["transaction_uuid"] for run in numbers[-(NODES // 3) :]}
+    assert {uuid for (uuid,) in latest} == sent
 
 
 def test_one_of_several_instances_keeps_house(database: str, connection: Connection, tmp_path: Path) -> None:

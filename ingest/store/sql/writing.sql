@@ -145,3 +145,7 @@ FROM (SELECT pg_is_in_recovery() AS in_recovery) AS server
 -- name: standing_without_timeline
 -- For a role that may not call what the other one does.
 SELECT NOT pg_is_in_recovery(), 0, current_setting('synchronous_standby_names') <> ''
+
+-- name: started_us
+-- By which two servers are told apart: microseconds since 1970.
+SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint
