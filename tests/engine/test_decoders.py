@@ -178,6 +178,8 @@ def test_what_is_said_last_counts(command: str, version: int, payload: dict[str,
     """However it looked at first: another version, another command."""
     start = json.dumps({"command": command, "version": version, "payload": payload})[:-1].encode()
     for end, reason in (
+        (b',"version":true}', "invalid"),
+        (b',"certname":true}', "invalid"),
         (b',"version":99}', "unsupported_version"),
         (b',"command":"burn"}', "unknown_command"),
     ):

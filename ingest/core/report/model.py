@@ -100,12 +100,12 @@ class UncutReport(ReportHead):
 
 
 class _Command(msgspec.Struct):
-    """The whole message, read at once."""
+    """The whole message, read at once. What stands around the payload is of these types in every other message, too."""
 
     payload: UncutReport
-    command: Scalar = None
-    version: Scalar = None
-    certname: Scalar = None
+    command: str | int | float | None = None
+    version: str | int | float | None = None
+    certname: str | int | float | None = None
 
 
 _OF_RESOURCE = ("resource_type", "resource_title", "file", "line", "containment_path", "timestamp")
