@@ -22,7 +22,8 @@ class Decoders:
         self._by_first: dict[bytes, KindDecoder] = {}
         self._versions: dict[str, range] = {}
         self._counting: list[Counts] = []
-        self._at_once: dict[KindDecoder, AtOnce] = {}  # isinstance is too slow to be asked for each message
+        # isinstance() of a protocol takes too long to be asked for each message.
+        self._at_once: dict[KindDecoder, AtOnce] = {}
         for kind in kinds():
             decoder: KindDecoder = resolve_name(kind.decoder)(settings)
             self._by_command |= dict.fromkeys(kind.commands, decoder)

@@ -31,9 +31,8 @@ class Dispatcher:
         self._lanes = lanes  # writers
         self._lane = 0  # of the burst that is being worked on
         self._is_in_burst = False  # the one that was looked at last would not be the first of a burst
-        self._full: set[str] = (
-            set()
-        )  # decoders that had all that they may have, and not half of it is done yet
+        # Decoders that had all that they may have, and half of it is not done yet.
+        self._full: set[str] = set()
 
     def moved(self, decoder: str, now_s: float) -> None:
         """It has passed something on."""
