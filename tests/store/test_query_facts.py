@@ -119,6 +119,25 @@ def test_equal_values_are_one_group(connection: Connection) -> None:
     assert sorted((row["value"], row["count"]) for row in found) == [(1, 2), (2, 1)]
 
 
+def test_no_packages_are_null_to_a_condition_and_shown_as_none(connection: Connection) -> None:
+    """As PuppetDB has it."""
+    pipeline = FactsPipeline(connection)
+    pipeline.take(facts_body(NODES[0], 0, {"n": 1}, packages=[["bash", "5.2", "dpkg"]]))
+    pipeline.take(facts_body(NODES[1], 0, {"n": 1}))
+    shown = ["extract", ["package_inventory"]]
+    found = {
+        wanted: [
+            row["package_inventory"]
+            for row in rows(
+                connection,
+                ["from", "factsets_with_packages", [*shown, ["null?", "package_inventory", wanted]]],
+            )
+        ]
+        for wanted in (True, False)
+    }
+    assert found == {True: [[]], False: [[["bash", "5.2", "dpkg"]]]}
+
+
 def test_few_nodes_are_not_looked_for_among_all(connection: Connection) -> None:
     """Who names nodes is answered from those; who names facts, from what nodes share."""
 

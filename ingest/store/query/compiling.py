@@ -89,7 +89,8 @@ class Compiler:
                 self._group(entity, column, shown) for column in query.group_by
             )
         source = entity.source(query.where)
-        joins = self._joins(entity, source, selected + behind + self.paging(entity, query))
+        ordered_by = self.paging(entity, query) if source.joins else ""
+        joins = self._joins(entity, source, selected + behind + ordered_by)
         return f"SELECT {distinct}{selected}{self._source(entity, source)}{joins}{behind}"
 
     def _joins(self, entity: Entity, source: Source, text: str) -> str:

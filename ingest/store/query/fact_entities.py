@@ -169,7 +169,10 @@ FACTSETS_WITH_PACKAGES = FACTSETS._replace(
     name="factsets_with_packages",
     fields={
         **FACTSETS.fields,
-        "package_inventory": EntityField(f"{_PACKAGES}::json", Type.JSON, queryable=False, json=_PACKAGES),
+        # As PuppetDB has it: none is null to a condition, and shown as an empty list.
+        "package_inventory": EntityField(
+            f"{_PACKAGES}::json", Type.JSON, queryable=False, json=f"coalesce({_PACKAGES}, '[]')"
+        ),
     },
 )
 

@@ -359,8 +359,8 @@ SELECT FROM node_package_versions v
 SELECT FROM packages v
 
 -- name: packages_json
--- The packages of a node, as the text of a JSON array.
-SELECT '[' || coalesce(string_agg(json_build_array(v.package_name, v.version, v.provider)::text, ','), '') || ']'
+-- The packages of a node, as the text of a JSON array; null where it has none.
+SELECT '[' || string_agg(json_build_array(v.package_name, v.version, v.provider)::text, ',') || ']'
 FROM node_package_versions v
 WHERE v.node_id = %(node_id)s::integer
 
