@@ -28,19 +28,30 @@ from ingest.core.sensitive import conceal, may_hold_secrets
 # Of what the decoders' caches may take in all: a fleet's facts that do not differ from node to node take a megabyte, and
 # those of a thousand nodes that do some twenty.
 FACTS_SHARE = 1 / 8
+TEMPLATES_SHARE = 1 / 32
 SHAPES_MAX = 4096  # that are remembered as sent: 20 bytes each
 PLACES_BYTES_MAX = 1024 * 1024
-_ENTRY_BYTES = 500  # of a fact beside its texts: a place in the table, five objects
+# Of a fact beside its texts: a place in the table, five objects. Its template is that of others too.
+_ENTRY_BYTES = 500
+
+
+class _Template(NamedTuple):
+    """Of a fact's values that differ in leaves alone."""
+
+    shape_key: bytes  # of name and template
+    text: str
+    leaf_count: int
+    listed: tuple[int, ...]  # leaves that are known to move
 
 
 class _Fact(NamedTuple):
     """One fact as it is stored. None of ``template``: it is not to be stored."""
 
-    shape_key: bytes  # of name and template
+    shape_key: bytes
     template: str | None
     leaves: str
     leaf_count: int
-    listed: tuple[int, ...]  # leaves that are known to move
+    listed: tuple[int, ...]
 
 
 class FactsDecoder:
@@ -52,7 +63,11 @@ class FactsDecoder:
         self._moving = selection((*ALWAYS_MOVING, *settings.facts_volatile), "--facts-volatile")
         self._facts: BoundedCache[tuple[str, bytes], _Fact] = BoundedCache(
             int(settings.cache_bytes_max * FACTS_SHARE),
-            lambda key, fact: _ENTRY_BYTES + 2 * (len(key[1]) + len(fact.leaves)) + len(fact.template or ""),
+            lambda key, fact: _ENTRY_BYTES + 2 * (len(key[1]) + len(fact.leaves)),
+        )
+        self._templates: BoundedCache[tuple[str, str], _Template] = BoundedCache(
+            int(settings.cache_bytes_max * TEMPLATES_SHARE),
+            lambda key, template: _ENTRY_BYTES + 2 * len(key[1]) + 40 * len(template.listed),
         )
         self._sent: BoundedCache[bytes, bool] = BoundedCache(
             SHAPES_MAX, lambda digest, sent: 1, entry_bytes_max=1
@@ -124,23 +139,18 @@ class FactsDecoder:
         value: Json = parse_json(raw)
         if may_hold_secrets(raw):
             value = conceal(value, raw)
-        if self._blocked.may_mean(name):
+        if self._is_blocking and self._blocked.may_mean(name):
             is_left, value = self._blocked.without(name, value)
             if not is_left:
                 return _Fact(b"", None, "", 0, ())
-        template, leaves = split(value)
-        key = _digest(b"\x02".join((canonical_text(name).encode(), template.encode())))
-        return _Fact(key, template, leaves, count_leaves(leaves), self._listed_in(key, name, value))
-
-    def _listed_in(self, key: bytes, name: str, value: Json) -> tuple[int, ...]:
-        """Which leaves are known to move: the same for every value with that template."""
-        if not self._moving.may_mean(name):
-            return ()
-        listed = self._places.get(key)
-        if listed is None:
-            listed = tuple(self._moving.leaves(name, value))
-            self._places.put(key, listed)
-        return listed
+        text, leaves = split(value)
+        template = self._templates.get((name, text))
+        if template is None:
+            key = _digest(b"\x02".join((canonical_text(name).encode(), text.encode())))
+            listed = tuple(self._moving.leaves(name, value)) if self._moving.may_mean(name) else ()
+            template = _Template(key, text, count_leaves(leaves), listed)
+            self._templates.put((name, text), template)
+        return _Fact(template.shape_key, template.text, leaves, template.leaf_count, template.listed)
 
     def _listed(self, shape_digest: bytes, facts: Sequence[_Fact]) -> list[int]:
         """The places of leaves that are known to move: the same for all facts of a shape."""
