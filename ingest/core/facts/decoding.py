@@ -1,15 +1,18 @@
 """From a message's bytes to a node's facts as a writer wants them.
 
-Of a factset nearly everything was met before: each fact's JSON is looked up as the bytes that it is, and only what differs
-is parsed.
+Of a factset nearly everything was met before: each fact's JSON is looked up by its fingerprint, and only what differs is
+parsed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
+
+from xxhash import xxh3_128_digest
 
 from ingest.core.bounded_cache import BoundedCache
 from ingest.core.catalog.model import Json
@@ -31,8 +34,8 @@ FACTS_SHARE = 1 / 8
 TEMPLATES_SHARE = 1 / 32
 SHAPES_MAX = 4096  # that are remembered as sent: 20 bytes each
 PLACES_BYTES_MAX = 1024 * 1024
-# Of a fact beside its texts: a place in the table, five objects. Its template is that of others too.
-_ENTRY_BYTES = 500
+# Of a fact beside its leaves: a place in the table, four objects. Its name and its template are those of others too.
+_ENTRY_BYTES = 300
 
 
 class _Template(NamedTuple):
@@ -60,14 +63,15 @@ class FactsDecoder:
     def __init__(self, settings: DecoderSettings) -> None:
         self._blocked = selection(settings.facts_blocklist, "--facts-blocklist")
         self._is_blocking = bool(settings.facts_blocklist)
+        self._seed = settings.seed  # of fingerprints, which who sends facts does not know
         self._moving = selection((*ALWAYS_MOVING, *settings.facts_volatile), "--facts-volatile")
         self._facts: BoundedCache[tuple[str, bytes], _Fact] = BoundedCache(
             int(settings.cache_bytes_max * FACTS_SHARE),
-            lambda key, fact: _ENTRY_BYTES + 2 * (len(key[1]) + len(fact.leaves)),
+            lambda _, fact: _ENTRY_BYTES + sys.getsizeof(fact.leaves),
         )
         self._templates: BoundedCache[tuple[str, str], _Template] = BoundedCache(
             int(settings.cache_bytes_max * TEMPLATES_SHARE),
-            lambda key, template: _ENTRY_BYTES + 2 * len(key[1]) + 40 * len(template.listed),
+            lambda key, template: _ENTRY_BYTES + sys.getsizeof(key[1]) + 40 * len(template.listed),
         )
         self._sent: BoundedCache[bytes, bool] = BoundedCache(
             SHAPES_MAX, lambda digest, sent: 1, entry_bytes_max=1
@@ -119,9 +123,11 @@ class FactsDecoder:
     def _facts_of(self, values: Any) -> tuple[list[str], list[_Fact]]:
         """Those that are to be stored, by name."""
         names = sorted(values)
-        keys = list(zip(names, map(bytes, map(values.__getitem__, names)), strict=True))
+        seed = self._seed
+        keys = [(name, xxh3_128_digest(values[name], seed)) for name in names]
         facts = [
-            fact or self._first_met(*key) for key, fact in zip(keys, map(self._facts.get, keys), strict=True)
+            fact or self._first_met(key, bytes(values[key[0]]))
+            for key, fact in zip(keys, map(self._facts.get, keys), strict=True)
         ]
         if self._is_blocking and any(fact.template is None for fact in facts):
             kept = [
@@ -130,9 +136,10 @@ class FactsDecoder:
             return [name for name, _ in kept], [fact for _, fact in kept]
         return names, facts
 
-    def _first_met(self, name: str, raw: bytes) -> _Fact:
+    def _first_met(self, key: tuple[str, bytes], raw: bytes) -> _Fact:
+        name = sys.intern(key[0])
         fact = self._made(name, raw)
-        self._facts.put((name, raw), fact)
+        self._facts.put((name, key[1]), fact)
         return fact
 
     def _made(self, name: str, raw: bytes) -> _Fact:
