@@ -1,15 +1,18 @@
 """From a message's bytes to a node's facts as a writer wants them.
 
-Of a factset nearly everything was met before: each fact's JSON is looked up as the bytes that it is, and only what differs
-is parsed.
+Of a factset nearly everything was met before: each fact's JSON is looked up by its fingerprint, and only what differs is
+parsed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
+
+from xxhash import xxh3_128_digest
 
 from ingest.core.bounded_cache import BoundedCache
 from ingest.core.catalog.model import Json
@@ -28,19 +31,30 @@ from ingest.core.sensitive import conceal, may_hold_secrets
 # Of what the decoders' caches may take in all: a fleet's facts that do not differ from node to node take a megabyte, and
 # those of a thousand nodes that do some twenty.
 FACTS_SHARE = 1 / 8
+TEMPLATES_SHARE = 1 / 32
 SHAPES_MAX = 4096  # that are remembered as sent: 20 bytes each
 PLACES_BYTES_MAX = 1024 * 1024
-_ENTRY_BYTES = 500  # of a fact beside its texts: a place in the table, five objects
+# Of a fact beside its leaves: a place in the table, four objects. Its name and its template are those of others too.
+_ENTRY_BYTES = 300
+
+
+class _Template(NamedTuple):
+    """Of a fact's values that differ in leaves alone."""
+
+    shape_key: bytes  # of name and template
+    text: str
+    leaf_count: int
+    listed: tuple[int, ...]  # leaves that are known to move
 
 
 class _Fact(NamedTuple):
     """One fact as it is stored. None of ``template``: it is not to be stored."""
 
-    shape_key: bytes  # of name and template
+    shape_key: bytes
     template: str | None
     leaves: str
     leaf_count: int
-    listed: tuple[int, ...]  # leaves that are known to move
+    listed: tuple[int, ...]
 
 
 class FactsDecoder:
@@ -49,10 +63,15 @@ class FactsDecoder:
     def __init__(self, settings: DecoderSettings) -> None:
         self._blocked = selection(settings.facts_blocklist, "--facts-blocklist")
         self._is_blocking = bool(settings.facts_blocklist)
+        self._seed = settings.seed  # of fingerprints, which who sends facts does not know
         self._moving = selection((*ALWAYS_MOVING, *settings.facts_volatile), "--facts-volatile")
         self._facts: BoundedCache[tuple[str, bytes], _Fact] = BoundedCache(
             int(settings.cache_bytes_max * FACTS_SHARE),
-            lambda key, fact: _ENTRY_BYTES + 2 * (len(key[1]) + len(fact.leaves)) + len(fact.template or ""),
+            lambda _, fact: _ENTRY_BYTES + sys.getsizeof(fact.leaves),
+        )
+        self._templates: BoundedCache[tuple[str, str], _Template] = BoundedCache(
+            int(settings.cache_bytes_max * TEMPLATES_SHARE),
+            lambda key, template: _ENTRY_BYTES + sys.getsizeof(key[1]) + 40 * len(template.listed),
         )
         self._sent: BoundedCache[bytes, bool] = BoundedCache(
             SHAPES_MAX, lambda digest, sent: 1, entry_bytes_max=1
@@ -104,9 +123,11 @@ class FactsDecoder:
     def _facts_of(self, values: Any) -> tuple[list[str], list[_Fact]]:
         """Those that are to be stored, by name."""
         names = sorted(values)
-        keys = list(zip(names, map(bytes, map(values.__getitem__, names)), strict=True))
+        seed = self._seed
+        keys = [(name, xxh3_128_digest(values[name], seed)) for name in names]
         facts = [
-            fact or self._first_met(*key) for key, fact in zip(keys, map(self._facts.get, keys), strict=True)
+            fact or self._first_met(key, bytes(values[key[0]]))
+            for key, fact in zip(keys, map(self._facts.get, keys), strict=True)
         ]
         if self._is_blocking and any(fact.template is None for fact in facts):
             kept = [
@@ -115,32 +136,28 @@ class FactsDecoder:
             return [name for name, _ in kept], [fact for _, fact in kept]
         return names, facts
 
-    def _first_met(self, name: str, raw: bytes) -> _Fact:
+    def _first_met(self, key: tuple[str, bytes], raw: bytes) -> _Fact:
+        name = sys.intern(key[0])
         fact = self._made(name, raw)
-        self._facts.put((name, raw), fact)
+        self._facts.put((name, key[1]), fact)
         return fact
 
     def _made(self, name: str, raw: bytes) -> _Fact:
         value: Json = parse_json(raw)
         if may_hold_secrets(raw):
             value = conceal(value, raw)
-        if self._blocked.may_mean(name):
+        if self._is_blocking and self._blocked.may_mean(name):
             is_left, value = self._blocked.without(name, value)
             if not is_left:
                 return _Fact(b"", None, "", 0, ())
-        template, leaves = split(value)
-        key = _digest(b"\x02".join((canonical_text(name).encode(), template.encode())))
-        return _Fact(key, template, leaves, count_leaves(leaves), self._listed_in(key, name, value))
-
-    def _listed_in(self, key: bytes, name: str, value: Json) -> tuple[int, ...]:
-        """Which leaves are known to move: the same for every value with that template."""
-        if not self._moving.may_mean(name):
-            return ()
-        listed = self._places.get(key)
-        if listed is None:
-            listed = tuple(self._moving.leaves(name, value))
-            self._places.put(key, listed)
-        return listed
+        text, leaves = split(value)
+        template = self._templates.get((name, text))
+        if template is None:
+            key = _digest(b"\x02".join((canonical_text(name).encode(), text.encode())))
+            listed = tuple(self._moving.leaves(name, value)) if self._moving.may_mean(name) else ()
+            template = _Template(key, text, count_leaves(leaves), listed)
+            self._templates.put((name, text), template)
+        return _Fact(template.shape_key, template.text, leaves, template.leaf_count, template.listed)
 
     def _listed(self, shape_digest: bytes, facts: Sequence[_Fact]) -> list[int]:
         """The places of leaves that are known to move: the same for all facts of a shape."""
