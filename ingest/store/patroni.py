@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
+import threading
 from contextlib import closing, suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -48,9 +50,22 @@ def _get(host: str, port: int, path: str) -> dict[str, Any] | None:
         return None
     connection = http.client.HTTPConnection(host, port, timeout=ANSWER_S)
     with suppress(OSError, http.client.HTTPException, ValueError, RecursionError), closing(connection):
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        found = json.loads(answer.read(ANSWER_BYTES_MAX))
+        connection.connect()
+        # The socket's own limit is one for each piece, and pieces may be small: a writer waits for this.
+        late = threading.Timer(ANSWER_S, _hang_up, [connection.sock])
+        late.daemon = True
+        late.start()
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            found = json.loads(answer.read(ANSWER_BYTES_MAX))
+        finally:
+            late.cancel()
         if answer.status == 200 and isinstance(found, dict):
             return found
     return None
+
+
+def _hang_up(opened: socket.socket) -> None:
+    with suppress(OSError):
+        opened.shutdown(socket.SHUT_RDWR)

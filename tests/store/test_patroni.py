@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -89,3 +92,24 @@ def test_where_no_patroni_is_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -
     """Nobody listens at its port."""
     monkeypatch.setattr(patroni, "PORT", free_port())
     assert not leads_alone("127.0.0.1", STARTED_US)
+
+
+def test_who_answers_by_and_by_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then, for ever: a writer waits for what is said here."""
+    monkeypatch.setattr(patroni, "ANSWER_S", 0.2)
+    ended = threading.Event()
+
+    def trickle() -> None:
+        opened, _ = listening.accept()
+        with opened, suppress(OSError):
+            opened.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            while not ended.wait(0.05):
+                opened.sendall(b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setattr(patroni, "PORT", listening.getsockname()[1])
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        assert not leads_alone("127.0.0.1", STARTED_US)
+        ended.set()
+        thread.join()
