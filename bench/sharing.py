@@ -3,8 +3,8 @@
 Each time an empty database and the same backlogs, one after the other: 500 nodes' first catalogs, the same again, with few
 parameters changed, of the next release; then the engines know what there is, and each node sends five more, of which one in
 ten has a changed resource of the node's own. ``--sticky`` has a queue for each engine besides, and a node's messages always on
-the same, as a consistent hash exchange does it. CPU is counted from the moment at which a backlog is there and the engines may
-take it.
+the same, as a consistent hash exchange does it; ``--apart`` a database for each, too, so that they share nothing but the
+machine. CPU is counted from the moment at which a backlog is there and the engines may take it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from ingest.transport.publisher import Publisher
 from lab.engine import SETTLED, Engine
 from lab.servers import Postgres
 
+# How the backlog comes to the engines.
+ONE_QUEUE, STICKY, APART = "one queue", "sticky", "apart"
 SAMPLE_EVERY_S = 0.01
 FLAGS = ("--workers", "1", "--writers", "1", "--log-level", "warning", "--heartbeat-s", "60")
 _WAITING = """
@@ -49,7 +51,7 @@ COUNTED = {
 TOLD = (
     "backlog",
     "engines",
-    "sticky",
+    "way",
     "per_s",
     "engine_ms",
     "engine_ms_of",
@@ -76,6 +78,7 @@ def main() -> None:
     parser.add_argument(
         "--sticky", action="store_true", help="also with a queue for each engine, a node's always the same"
     )
+    parser.add_argument("--apart", action="store_true", help="also with a queue and a database for each")
     parser.add_argument("--broker", help="its URL, instead of RabbitMQ (or the embedded one) started here")
     options = parser.parse_args()
     backlogs = {name: phases(options.catalogs, options.clones)[name] for name in options.backlogs}
@@ -89,10 +92,11 @@ def main() -> None:
         warm_up = {name: eighth(backlog) for name, backlog in backlogs.items()}
         measure(server, broker, directory, warm_up, 1)  # nobody's first time counts
         for round_ in range(options.rounds):
-            ways = [(engines, False) for engines in options.engines]
-            ways += [(engines, True) for engines in options.engines if engines > 1 and options.sticky]
-            for engines, sticky in ways if round_ % 2 == 0 else reversed(ways):
-                found = measure(server, broker, directory, backlogs, engines, sticky=sticky)
+            asked = [way for way in (STICKY, APART) if getattr(options, way)]
+            ways = [(engines, ONE_QUEUE) for engines in options.engines]
+            ways += [(engines, way) for way in asked for engines in options.engines if engines > 1]
+            for engines, way in ways if round_ % 2 == 0 else reversed(ways):
+                found = measure(server, broker, directory, backlogs, engines, way)
                 rows += [{"round": round_} | row for row in found]
                 for row in found:
                     told = {name: row[name] for name in TOLD}
@@ -107,18 +111,19 @@ def measure(
     directory: Path,
     backlogs: dict[str, Backlog],
     engines: int,
-    *,
-    sticky: bool = False,
+    way: str = ONE_QUEUE,
 ) -> list[dict[str, Any]]:
     """Each backlog by so many engines, a row each."""
-    server.execute("postgres", "DROP DATABASE IF EXISTS shared WITH (FORCE)")
-    server.execute("postgres", "CREATE DATABASE shared")
+    databases = [f"shared_{number}" if way == APART else "shared_0" for number in range(engines)]
+    for database in sorted(set(databases)):
+        server.execute("postgres", f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+        server.execute("postgres", f"CREATE DATABASE {database}")
     with ExitStack() as stack:
         started = []
-        for number in range(engines):
+        for number, database in enumerate(databases):
             engine = Engine(
-                broker, server.conninfo("shared"), *FLAGS, "--instance", f"shared-{number}",
-                *(("--destination", f"/queue/part-{number}") if sticky else ()),
+                broker, server.conninfo(database), *FLAGS, "--instance", f"shared-{number}",
+                *(() if way == ONE_QUEUE else ("--destination", f"/queue/part-{number}")),
                 log=directory / f"engine-{number}.log",
             )  # fmt: skip
             stack.callback(engine.kill)
@@ -126,15 +131,15 @@ def measure(
             started.append(engine)
         found = []
         for name, backlog in backlogs.items():
-            row = _one(server, broker, started, backlog, sticky=sticky)
-            found.append({"engines": engines, "sticky": sticky, "backlog": name, **row})
+            row = _one(server, broker, started, backlog, in_parts=way != ONE_QUEUE)
+            found.append({"engines": engines, "way": way, "backlog": name, **row})
         for engine in started:
             engine.stop()
     return found
 
 
 def _one(
-    server: Postgres, broker: str, engines: list[Engine], backlog: Backlog, *, sticky: bool
+    server: Postgres, broker: str, engines: list[Engine], backlog: Backlog, *, in_parts: bool
 ) -> dict[str, Any]:
     catalogs = sum(1 for _ in backlog())
     log_before = len(server.log())
@@ -142,7 +147,7 @@ def _one(
     with ExitStack() as stopped:
         for engine in engines:
             stopped.enter_context(intake_stopped(engine))
-        if sticky:
+        if in_parts:
             publish_parts(broker, backlog, len(engines))
         else:
             publish(broker, backlog())
@@ -182,7 +187,7 @@ def _emptied(
     busy, began_s = machine_busy_s(), time.perf_counter()
     before = sum(map(Counter, map(engine_cpu_s, engines)), Counter())
     database = cpu_s(server.process.pid)
-    locks = Locks(server.conninfo("shared"))
+    locks = Locks(server.conninfo("shared_0"))
     locks.start()
     while sum(sum(engine.settled().values()) for engine in engines) < goal:
         time.sleep(0.1)
@@ -250,11 +255,11 @@ class Locks(threading.Thread):
 
 def show(rows: list[dict[str, Any]]) -> None:
     """Medians by backlog and number of engines; CPU against one engine's of the same round."""
-    rows = rows + [_together(of) for of in _by(rows, "round", "engines", "sticky").values()]
+    rows = rows + [_together(of) for of in _by(rows, "round", "engines", "way").values()]
     ones = {(row["round"], row["backlog"]): row for row in rows if row["engines"] == 1}
     print(f"\n{'backlog':<16} {'engines':>7} {'catalogs/s':>10} {'engine ms':>10} {'PostgreSQL ms':>14} "
           f"{'CPU of one':>18} {'lock waits':>10}")  # fmt: skip
-    for (backlog, engines, sticky), of in _by(rows, "backlog", "engines", "sticky").items():
+    for (backlog, engines, way), of in _by(rows, "backlog", "engines", "way").items():
         ratios = [_cpu(row) / _cpu(ones.get((row["round"], backlog), row)) for row in of]
         values = [
             statistics.median(row[name] for row in of) for name in ("per_s", "engine_ms", "postgresql_ms")
@@ -262,7 +267,7 @@ def show(rows: list[dict[str, Any]]) -> None:
         print(
             f"{backlog:<16} {engines:>7} {values[0]:>10.0f} {values[1]:>10.2f} {values[2]:>14.2f} "
             f"{statistics.median(ratios):>6.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
-            f" {max(row['waiting_for_locks'] for row in of):>9.1%}{', sticky' * sticky}"
+            f" {max(row['waiting_for_locks'] for row in of):>9.1%}  {way}"
         )
 
 
