@@ -25,7 +25,12 @@ from ingest.engine.examining_cluster import (
     replica_finding,
     version_findings,
 )
-from ingest.engine.examining_queues import destination_findings, node_findings, queue_findings
+from ingest.engine.examining_queues import (
+    destination_findings,
+    node_findings,
+    queue_findings,
+    silence_findings,
+)
 from ingest.engine.finding import Finding, State
 from ingest.engine.surroundings import Surroundings
 from ingest.store import patroni
@@ -54,6 +59,33 @@ def states(found: Iterator[Finding]) -> list[str]:
     assert all(finding.remedy or finding.state is State.OK for finding in listed)
     assert all("\n" not in finding.text + finding.remedy for finding in listed)
     return [str(finding.state) for finding in listed]
+
+
+# The brokers
+
+
+@pytest.mark.parametrize(
+    ("heartbeat_s", "brokers", "said"),
+    [(10.0, 3, "after 20 s"), (0.0, 2, "by nobody"), (3.0, 3, ""), (10.0, 1, ""), (0.0, 1, "")],
+)
+def test_how_long_a_silent_one_of_several_brokers_is_waited_for(
+    heartbeat_s: float, brokers: int, said: str
+) -> None:
+    found = list(silence_findings(heartbeat_s, brokers))
+    assert states(iter(found)) == ["note"] * bool(said)
+    assert all(said in each.text and "heartbeat_s = 3" in each.remedy for each in found)
+
+
+def test_a_list_of_brokers_is_asked_for_its_heart_beats() -> None:
+    away = f"stomp://127.0.0.1:{free_port()},stomp://127.0.0.1:{free_port()}"
+    for heartbeat_s, count in ((10.0, 1), (3.0, 0)):
+        config = msgspec.structs.replace(
+            CONFIG, queue_source=away, heartbeat_s=heartbeat_s, connect_timeout_s=0.5
+        )
+        found = [
+            each for each in about("broker", examine_all(config, Surroundings())) if "silent" in each.text
+        ]
+        assert len(found) == count
 
 
 # The database

@@ -22,7 +22,7 @@ from ingest.engine.examining_cluster import (
     member_findings,
     version_findings,
 )
-from ingest.engine.examining_queues import examine_queues
+from ingest.engine.examining_queues import examine_queues, silence_findings
 from ingest.engine.finding import Finding, State, found_wrong, wrong
 from ingest.engine.running import require_instance
 from ingest.engine.surroundings import (
@@ -93,6 +93,7 @@ def _examine_brokers(config: Config) -> Iterator[Finding]:
     except IngestError as error:
         yield found_wrong("broker", error)
         return
+    yield from silence_findings(config.heartbeat_s, len(listed))
     rabbits = []
     for broker in listed:
         server = yield from _examine_broker(broker, config)

@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ingest.core.quantities import duration_text
 from ingest.engine.finding import Finding, State, wrong
 from ingest.transport.protocol import Broker
 
 DELIVERY_LIMIT_MIN = 20  # RabbitMQ's own; docs/brokers.md says what an outage takes of it
 MEMBERS_MIN = 3  # of a quorum queue: two of them can be lost to nobody
 QUEUE, AMQ_QUEUE = "/queue/", "/amq/queue/"
+HEARTBEAT_S, HEARTBEAT_MAX_S = 3.0, 5.0  # where there is another broker to go to: left after two of them
 
 
 def examine_queues(broker: Broker, destinations: Iterable[str], brokers: int) -> Iterator[Finding]:
@@ -25,6 +27,20 @@ def examine_queues(broker: Broker, destinations: Iterable[str], brokers: int) ->
         kept = ask(name) if ask and name != destination else None
         if kept is not None:
             yield from queue_findings(name, kept, brokers)
+
+
+def silence_findings(heartbeat_s: float, brokers: int) -> Iterator[Finding]:
+    """How long one of several brokers is waited for that says nothing any more."""
+    if brokers < 2 or 0 < heartbeat_s <= HEARTBEAT_MAX_S:
+        return
+    left = f"after {duration_text(2 * heartbeat_s)}" if heartbeat_s else "by nobody"
+    yield Finding(
+        "broker",
+        State.NOTE,
+        f"one of {brokers} brokers that falls silent, cut off or frozen, is left {left}, and only then the next one is asked",
+        f"heartbeat_s = {HEARTBEAT_S:g}: docs/clusters.md",
+        "--heartbeat-s",
+    )
 
 
 def node_findings(nodes: Sequence[Mapping[str, Any]], brokers: int) -> Iterator[Finding]:

@@ -205,11 +205,6 @@ def _broker_proxies(run: Run) -> None:
     run.proxies = proxies
 
 
-def _broker_proxies_and_heartbeats(run: Run) -> None:
-    _broker_proxies(run)
-    run.flags = ("--heartbeat-s", "3")
-
-
 def _cut_and_fail_over(run: Run) -> None:
     """The primary is on the other side of a cut, both ways, and the cluster leaves it: its Patroni and server stop."""
     databases = run.cluster.databases
@@ -464,7 +459,6 @@ FAULTS = (
     Fault("synchronous standby frozen 30 s, then killed", _standby_frozen_then_killed, _mend_primary),
     Fault("primary frozen behind a cut, both ways", _cut_and_fail_over, _mend_cut, _database_proxies),
     Fault("two brokers behind a cut for 45 s", _cut_brokers, prepare=_broker_proxies),
-    Fault("two brokers behind a cut for 45 s, heartbeat_s 3", _cut_brokers, prepare=_broker_proxies_and_heartbeats),
     Fault("slow links to all brokers and databases for 30 s", _slow_links, prepare=_all_proxies,
           lasts_s=30.0),
     Fault("a broker's disk full for 20 s (alarm)", _fill_broker, _brokers_are_back, _know_leader),

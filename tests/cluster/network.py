@@ -130,11 +130,6 @@ def _deafen_primary(run: Run, way: str) -> None:
     _cut_from_us(run, DATABASE_MACHINES[run.victim], way)
 
 
-def _know_leader_and_heartbeats(run: Run) -> None:
-    _know_leader(run)
-    run.flags = ("--heartbeat-s", "3")
-
-
 def _deafen_leader(run: Run, way: str) -> None:
     _cut_from_us(run, BROKER_MACHINES[run.victim], way)
 
@@ -170,11 +165,6 @@ def _use_names(run: Run) -> None:
     port = brokers.addresses[0][1]
     urls = [f"stomp://guest:guest@{name}:{port}" for name in BROKER_NAMES]
     run.broker_urls = [",".join(urls[place:] + urls[:place]) for place in range(MEMBERS)]
-
-
-def _use_names_and_heartbeats(run: Run) -> None:
-    _use_names(run)
-    run.flags = ("--heartbeat-s", "3")
 
 
 def _move_primary(run: Run) -> None:
@@ -238,16 +228,10 @@ NETWORK_FAULTS = tuple(
               _brokers_are_whole, _know_leader),
         Fault("nothing that the leader broker sends us arrives for 45 s, ours reaches it", _one_way(_deafen_leader, "out"),
               _brokers_are_whole, _know_leader),
-        Fault("nothing of ours reaches the leader broker for 45 s, heartbeat_s 3", _one_way(_deafen_leader, "in"),
-              _brokers_are_whole, _know_leader_and_heartbeats),
-        Fault("nothing that the leader broker sends us arrives for 45 s, heartbeat_s 3", _one_way(_deafen_leader, "out"),
-              _brokers_are_whole, _know_leader_and_heartbeats),
         Fault("the primary hears nobody, all hear it", _one_way(_deafen_primary_to_all, "in"), _mend_databases),
         Fault("nobody hears the primary, it hears all", _one_way(_deafen_primary_to_all, "out"), _mend_databases),
         Fault("one name for the primary: its machine gone, the name moved", _move_primary, _mend_databases, _use_names),
         Fault("names of two brokers moved to the third, their machines gone", _move_brokers, _brokers_are_whole, _use_names),
-        Fault("names of two brokers moved to the third, their machines gone, heartbeat_s 3", _move_brokers,
-              _brokers_are_whole, _use_names_and_heartbeats),
         Fault("one of three sites gone: the primary, the leader broker and an engine", _lose_site, _site_is_back),
     )
 )  # fmt: skip

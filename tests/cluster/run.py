@@ -26,7 +26,7 @@ from tests.faults import audit
 QUIET_S = 5.0  # after the fault, at least: what comes late is seen
 NEVER_S = 120.0  # what has not settled by then is said never to
 MARGIN_S = 10.0  # beyond the cluster's own recovery
-FLAGS = ("--workers", "1", "--writers", "1")
+FLAGS = ("--workers", "1", "--writers", "1", "--heartbeat-s", "3")  # as docs/clusters.md has it
 _names = itertools.count(1)
 
 
