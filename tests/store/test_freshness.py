@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -41,6 +42,12 @@ FLEET: dict[str, tuple[list[int], dict[int, int]]] = {
 USUAL_MIN = {
     "regular": 30, "stopped": 30, "back": 30, "slower": 120, "faster": 10, "daily": 1440, "ahead": 30, "set back": 30,
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long run of tests comes here half an hour after it has read this file."""
+    monkeypatch.setattr(sys.modules[__name__], "NOW", datetime.now(UTC).replace(microsecond=0))
 
 
 def told(connection: Connection) -> dict[str, NodeFreshness]:
