@@ -170,14 +170,20 @@ def rows_of(client: socket.socket) -> Any:
         return json.loads(answer.read())
 
 
+def with_little_room(port: int) -> socket.socket:
+    """Has asked for all nodes."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+    client.connect(("127.0.0.1", port))
+    client.sendall(f"GET {V4}/nodes HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    return client
+
+
 def test_who_takes_little_is_not_let_go(serve: Serve, connection: Connection) -> None:
     """At whatever pace he takes something: not by how much was to be sent at once."""
     crowd(connection)
     front = serve("--client-timeout-s", "2")
-    client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
-    client.connect(("127.0.0.1", front.port))
-    client.sendall(f"GET {V4}/nodes HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    client = with_little_room(front.port)
     taken = 0
     for _ in range(25):  # five seconds, and less than what is sent at once
         taken += len(client.recv(4096))
@@ -190,10 +196,7 @@ def test_who_takes_little_may_take_longer_than_a_query(serve: Serve, connection:
     """What has been put away for him costs no statement: it waits as long as he takes some of it."""
     crowd(connection)
     front = serve("--query-timeout-s", "3")
-    client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
-    client.connect(("127.0.0.1", front.port))
-    client.sendall(f"GET {V4}/nodes HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    client = with_little_room(front.port)
     for _ in range(20):
         assert client.recv(4096)
         time.sleep(0.25)
