@@ -1,7 +1,8 @@
 """Side by side with PuppetDB: the facts of the same nodes, round after round in turn, against one PostgreSQL.
 
 As for catalogs (``bench.peers``). A round of facts is over soon, so this engine gets the whole fleet and PuppetDB the first
-nodes of it; figures are for each factset. Clones have names, addresses and hardware of their own.
+nodes of it; figures are for each factset. This engine has one half of the fleet before PuppetDB's turn and the other after it: a
+machine's mood lasts for minutes. Clones have names, addresses and hardware of their own.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -74,27 +76,52 @@ def compare(
     engine.wait_ready()
     rows = []
     for round_, bodies in rounds.items():
-        name = names[round_]
-        for system in (PUPPETDB, INGEST):
-            most = (peer_nodes or {}).get(round_, options.peer_nodes)
-            its = list(bodies[:most] if system == PUPPETDB else bodies)
-            quiet(server)
-            before = wal_written(server)
-            done = (
-                _by_peer(peer, server, its) if system == PUPPETDB else one_round(engine, server, broker, its)
-            )
-            after = wal_written(server)
-            rows.append(
-                {"system": system, "round": round_, "mean_bytes": sum(map(len, its)) // len(its)}
-                | done
-                | {
-                    "wal_kib": (after[0] - before[0]) / 1024 / len(its),
-                    "full_page_images": (after[1] - before[1]) / len(its),
-                }
-            )
-            print(f"{system:<9} {round_} {name:<18} {rows[-1]['per_s']:>8.1f}/s", flush=True)
+        its = bodies[: (peer_nodes or {}).get(round_, options.peer_nodes)]
+        half = len(bodies) // 2
+        first = _with_wal(server, bodies[:half], lambda part: one_round(engine, server, broker, part))
+        theirs = _with_wal(server, its, lambda part: _by_peer(peer, server, part))
+        second = _with_wal(server, bodies[half:], lambda part: one_round(engine, server, broker, part))
+        for system, row in ((PUPPETDB, theirs), (INGEST, _together(first, second))):
+            rows.append({"system": system, "round": round_} | row)
+            print(f"{system:<9} {round_} {names[round_]:<18} {row['per_s']:>8.1f}/s", flush=True)
     engine.stop()
     return rows
+
+
+def _with_wal(
+    server: Postgres, bodies: Sequence[bytes], store: Callable[[list[bytes]], dict[str, Any]]
+) -> dict[str, Any]:
+    """What ``store`` gives, with the WAL that it cost."""
+    quiet(server)
+    before = wal_written(server)
+    row = store(list(bodies))
+    after = wal_written(server)
+    return row | {
+        "mean_bytes": sum(map(len, bodies)) // len(bodies),
+        "wal_kib": (after[0] - before[0]) / 1024 / len(bodies),
+        "full_page_images": (after[1] - before[1]) / len(bodies),
+    }
+
+
+def _together(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """One row of two: counts and seconds are added, what is for each message is weighed with the messages."""
+    counts = (first["catalogs"], second["catalogs"])
+
+    def mean(one: Any, other: Any) -> Any:
+        if isinstance(one, dict):
+            return {name: mean(one[name], other[name]) for name in one}
+        return (one * counts[0] + other * counts[1]) / sum(counts)
+
+    both = {name: mean(first[name], second[name]) for name in first if name != "outcomes"}
+    seconds = first["seconds"] + second["seconds"]
+    outcomes = Counter(first["outcomes"]) + Counter(second["outcomes"])
+    return both | {
+        "catalogs": sum(counts),
+        "seconds": seconds,
+        "per_s": sum(counts) / seconds,
+        "outcomes": dict(outcomes),
+        "halves_per_s": [first["per_s"], second["per_s"]],
+    }
 
 
 def fleet(directory: Path | None, round_: int, clones: int) -> list[bytes]:

@@ -25,7 +25,7 @@ GOALS = {1: (40, 40, None), 2: (40, 40, None), 3: (40, 40, None)}
 def main() -> None:
     leave_on_signals()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--nodes", type=int, default=400, help="of which this engine gets a run each")
+    parser.add_argument("--nodes", type=int, default=800, help="of which this engine gets a run each")
     parser.add_argument("--peer-nodes", type=int, default=48, help="of them go to PuppetDB")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--broker", help="its URL, instead of RabbitMQ (or the embedded one) started here")
