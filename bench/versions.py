@@ -34,6 +34,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--writers", type=int, default=2)
     options = parser.parse_args()
+    if len({tree.name for tree in options.trees}) < len(options.trees):
+        parser.error("two trees have the same name, by which rows are told apart")
     rows = measure(options)
     _print_ratios(rows, options.trees[0].name)
     print("record:", record("versions", {**vars(options), "trees": [t.name for t in options.trees]}, rows))
@@ -59,7 +61,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
             engine.wait_ready()
             engines.append((tree.name, broker, engine))
         for round_ in range(1, options.rounds + 1):
-            bodies = _round(fleet, datetime.now(UTC) - timedelta(hours=options.rounds - round_))
+            bodies = fleet.next_round(datetime.now(UTC) - timedelta(hours=options.rounds - round_))
             for name, broker, engine in chance.sample(engines, len(engines)):
                 server.execute("postgres", "CHECKPOINT")
                 row = {"tree": name, "round": round_} | one_round(engine, server, broker, bodies)
@@ -72,14 +74,6 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         for _, _, engine in engines:
             engine.stop()
     return rows
-
-
-def _round(fleet: Fleet, at: datetime) -> list[bytes]:
-    bodies = []
-    for node in fleet.nodes:
-        fleet.change(node)
-        bodies += [b"".join(parts) for _, parts in fleet.messages(node, at)]
-    return bodies
 
 
 def _cpu_ms(row: dict[str, Any]) -> float:

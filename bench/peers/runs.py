@@ -45,14 +45,8 @@ def main() -> None:
 def rounds_of(nodes: int, seed: int) -> dict[int, list[bytes]]:
     """Facts, catalog and report of node after node, the rounds an hour apart."""
     fleet = Fleet(nodes, seed)
-    found: dict[int, list[bytes]] = {}
-    for round_ in ROUNDS:
-        at = datetime.now(UTC) - timedelta(hours=len(ROUNDS) - round_)
-        found[round_] = []
-        for node in fleet.nodes:
-            fleet.change(node)
-            found[round_] += [b"".join(parts) for _, parts in fleet.messages(node, at)]
-    return found
+    now = datetime.now(UTC)
+    return {round_: fleet.next_round(now - timedelta(hours=len(ROUNDS) - round_)) for round_ in ROUNDS}
 
 
 if __name__ == "__main__":

@@ -120,6 +120,14 @@ class Fleet:
             node.state = msgspec.structs.replace(state, shift=state.shift + 1)
         return kind
 
+    def next_round(self, at: datetime) -> list[bytes]:
+        """The bodies of the next run of node after node, all at that time."""
+        bodies = []
+        for node in self.nodes:
+            self.change(node)
+            bodies += [b"".join(parts) for _, parts in self.messages(node, at)]
+        return bodies
+
     def messages(self, node: Node, at: datetime) -> Iterator[tuple[str, list[bytes]]]:
         """The kind and the body of each message of the node's run as it is now, in pieces."""
         for kind in self.kinds:

@@ -16,7 +16,7 @@ DECODER_DEPTH = 32  # descriptors at one decoder: enough that it never waits for
 # all cores but one busy at most, and no transaction of theirs is long. ``make bench-order``
 BURST, BURST_BYTES = 8, 256 * 1024
 # While catalogs wait for each other, or come all the time: what lies at a decoder, or is in decoders and writers together. With
-# a quarter of it whole runs go at half the rate.
+# half of it whole runs go at nine tenths of the rate, with an eighth at half.
 LESSER_DEPTH, LESSER_GIVEN_MAX = 16, 64
 MANY_CATALOGS = 8  # that are not settled: the next one waits for those, whatever else is done
 # Between two, at the mean: 36 000 nodes at half an hour. Bursts come thirty times a second and would not keep up with many more.
